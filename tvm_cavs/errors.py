@@ -1,0 +1,40 @@
+"""Every error this package raises on bad input. Each is also a ValueError.
+
+A message says what was given, what was expected, where, and the remedy.
+"""
+
+
+class CavsError(ValueError):
+    """Base of all errors of tvm_cavs."""
+
+
+class ShapeError(CavsError):
+    """Operands whose shapes or dtypes do not fit an operation."""
+
+
+class TraceError(CavsError):
+    """A vertex function that cannot be traced into a Program."""
+
+
+class GraphError(CavsError):
+    """An instance graph that is not a valid DAG, or does not fit the vertex function."""
+
+
+class DataError(CavsError):
+    """A data file that cannot be read; the message names file and line."""
+
+
+class ConfigError(CavsError):
+    """A run configuration with unknown keys or wrong values; all problems at once."""
+
+
+class CheckpointError(CavsError):
+    """A checkpoint that is truncated, damaged, or belongs to another model."""
+
+
+class TargetError(CavsError):
+    """A target or executor that is unknown or cannot run here."""
+
+
+class TrainingError(CavsError):
+    """Training cannot go on: the loss or a gradient is not finite."""
