@@ -1,0 +1,108 @@
+"""The layers: imports go down the list only, and the front half needs NumPy only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Lowest first. A module imports from strictly lower layers; the modules of one package folder
+# (data/, nn/) may import each other. A new module gets its place here.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("init",),
+    ("ops",),
+    ("program",),
+    ("vertex",),
+    ("autodiff", "rewrite", "stages"),
+    ("field", "levels"),
+    ("graph",),
+    ("plan", "buffers"),
+    ("reference",),
+    ("lower",),  # from here on: TVM
+    ("compile",),
+    ("executor",),
+    ("network",),
+    ("nn", "loss", "optim", "metrics", "data"),
+    ("checkpoint", "config", "trainer"),
+    ("fit",),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+USES_TVM = {"lower", "compile", "executor"}
+
+
+def layer_of(path: Path) -> str:
+    """The name in LAYERS of a file of the package: `data` for tvm_cavs/data/ptb.py."""
+    return path.relative_to(ROOT / "tvm_cavs").with_suffix("").parts[0]
+
+
+def package_files(package: str) -> list[Path]:
+    """Every Python file of a top-level package, without its root `__init__.py`."""
+    folder = ROOT / package
+    return [path for path in sorted(folder.rglob("*.py")) if path != folder / "__init__.py"]
+
+
+def short(path: Path) -> str:
+    """A test's name for a file."""
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path) -> list[str]:
+    """Full names of everything a file imports, also inside functions, relative imports resolved."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            names += [f"{origin}.{alias.name}" for alias in node.names]
+    return names
+
+
+def top(name: str) -> str:
+    return name.split(".")[0]
+
+
+def test_relative_imports_are_resolved(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    file = tmp_path / "tvm_cavs" / "data" / "ptb.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("from ..errors import DataError\nfrom . import vocab\nimport numpy.linalg\n")
+    assert imported(file) == [
+        "tvm_cavs.errors.DataError",
+        "tvm_cavs.data.vocab",
+        "numpy.linalg",
+    ]
+
+
+@pytest.mark.parametrize("path", package_files("tvm_cavs"), ids=short)
+def test_imports_go_down_the_layers(path):
+    own = layer_of(path)
+    assert own in RANK, f"{path.name} has no layer: add {own!r} to LAYERS in {__file__}"
+    for name in imported(path):
+        if top(name) != "tvm_cavs":
+            continue
+        target = name.split(".")[1]
+        assert target in RANK, f"{path} imports {name}: take it from the module that defines it"
+        assert target == own or RANK[target] < RANK[own], f"{path} imports {name}, a higher layer"
+
+
+@pytest.mark.parametrize("path", package_files("tvm_cavs"), ids=short)
+def test_only_the_back_half_imports_tvm(path):
+    tvm = [name for name in imported(path) if top(name) in {"tvm", "tvm_ffi", "schedules"}]
+    assert not tvm or layer_of(path) in USES_TVM, f"{path} imports {tvm}"
+
+
+def test_tvm_cavs_never_imports_autotune():
+    for path in [*package_files("tvm_cavs"), ROOT / "tvm_cavs" / "__init__.py"]:
+        if path.exists():
+            assert "autotune" not in {top(name) for name in imported(path)}, path
+
+
+def test_schedules_imports_tvm_only():
+    for path in (ROOT / "schedules").rglob("*.py"):
+        assert "tvm_cavs" not in {top(name) for name in imported(path)}, path
+        assert "autotune" not in {top(name) for name in imported(path)}, path
