@@ -1,0 +1,202 @@
+"""graph.py against a slow obvious truth on random DAGs, and the message of every bad graph."""
+
+import numpy as np
+import pytest
+
+from tvm_cavs.errors import GraphError
+from tvm_cavs.graph import Graph, batch, check, unbatch
+
+
+def random_dag(rng: np.random.Generator, arity: int = 3) -> Graph:
+    """Shuffled numbering, empty slots anywhere, repeated children, several parents."""
+    n = int(rng.integers(1, 30))
+    order = rng.permutation(n)
+    children: list[list[int | None]] = [[] for _ in range(n)]
+    for rank in range(1, n):
+        for _ in range(int(rng.integers(0, arity + 1))):
+            below = order[rng.integers(0, rank)]
+            children[order[rank]].append(None if rng.random() < 0.2 else int(below))
+    word = [None if rng.random() < 0.4 else int(rng.integers(100)) for _ in range(n)]
+    vector = [None if rng.random() < 0.4 else rng.normal(size=2).tolist() for _ in range(n)]
+    return Graph.from_children(children, {"word": word, "vector": vector})
+
+
+def slow_level(graph: Graph, vertex: int) -> int:
+    slots = graph.child[graph.child_ptr[vertex] : graph.child_ptr[vertex + 1]]
+    return max((1 + slow_level(graph, int(c)) for c in slots if c >= 0), default=0)
+
+
+def assert_same(a: Graph, b: Graph) -> None:
+    for name in ("child_ptr", "child", "level", "vertex_id", "graph_ptr"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+    assert a.inputs.keys() == b.inputs.keys()
+    for name, field in a.inputs.items():
+        other = b.inputs[name]
+        np.testing.assert_array_equal(field.present, other.present)
+        np.testing.assert_array_equal(field.values, other.values)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_levels_and_roots_equal_the_slow_truth(seed: int) -> None:
+    graph = random_dag(np.random.default_rng(seed))
+    check(graph)
+    assert graph.level.tolist() == [slow_level(graph, v) for v in range(graph.n_vertices)]
+    used = set(graph.child[graph.child >= 0].tolist())
+    assert graph.roots.tolist() == [v not in used for v in range(graph.n_vertices)]
+    assert graph.n_edges == sum(c >= 0 for c in graph.child)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_batch_is_the_forest_and_unbatch_takes_it_apart(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graphs = [random_dag(rng) for _ in range(int(rng.integers(2, 9)))]
+    joined = batch(graphs)
+    check(joined)
+    assert joined.n_graphs == len(graphs)
+    assert joined.n_vertices == sum(g.n_vertices for g in graphs)
+    forest = Graph.from_csr(
+        joined.child_ptr, joined.child, joined.inputs, joined.graph_ptr, joined.vertex_id
+    )
+    assert_same(joined, forest)
+    assert_same(batch([batch(graphs[:1]), batch(graphs[1:])]), joined)
+    for one, again in zip(graphs, unbatch(joined), strict=True):
+        check(again)
+        for name in ("child_ptr", "child", "level", "vertex_id"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
+    assert_same(batch(unbatch(joined)), joined)
+
+
+def test_empty_slots_and_a_child_in_two_slots() -> None:
+    graph = Graph.from_children([[], [None, 0], [0, 0, 1], [-1, -1]])
+    assert graph.child_ptr.tolist() == [0, 0, 2, 5, 7]
+    assert graph.child.tolist() == [-1, 0, 0, 0, 1, -1, -1]
+    assert graph.level.tolist() == [0, 1, 2, 0]
+    assert (graph.arity, graph.n_edges) == (3, 4)
+    assert graph.roots.tolist() == [False, False, True, True]
+
+
+def test_parents_edges_children_agree() -> None:
+    by_children = Graph.from_children([[1, 4], [], [0, 3], [], []])
+    assert_same(Graph.from_parents([2, 0, -1, 2, 0]), by_children)
+    assert_same(Graph.from_parents(np.array([2, 0, 9, 2, 0]), root=9), by_children)
+    assert_same(Graph.from_edges(5, [(0, 1), (2, 0), (0, 4), (2, 3)]), by_children)
+    assert Graph.from_edges(3, [(2, 1), (2, 0)]).child.tolist() == [1, 0]
+    assert Graph.from_edges(2, []).level.tolist() == [0, 0]
+
+
+def test_sequence_is_a_chain() -> None:
+    chain = Graph.from_children([[]] + [[i] for i in range(9)], {"x": list(range(10))})
+    assert_same(Graph.from_sequence(10, {"x": np.arange(10)}), chain)
+    check(Graph.from_sequence(1))
+    assert Graph.from_sequence(100_000).level[-1] == 99_999
+
+
+def test_inputs_become_int32_and_float32_with_holes() -> None:
+    graph = Graph.from_children(
+        [[], [], [0, 1]],
+        {
+            "word": [7, None, 0],
+            "x": [None, [1.5, 2], [0, 1]],
+            "y": np.ones((3, 2)),
+            "z": [None] * 3,
+        },
+    )
+    word, x, y, z = (graph.inputs[k] for k in ("word", "x", "y", "z"))
+    assert word.values.dtype == np.int32 and word.values.tolist() == [7, -1, 0]
+    assert word.present.tolist() == [True, False, True]
+    assert x.values.dtype == np.float32 and x.values.tolist() == [[0, 0], [1.5, 2], [0, 1]]
+    assert y.values.dtype == np.float32 and y.present.all()
+    assert z.values.tolist() == [-1, -1, -1] and not z.present.any()
+    assert "word: int32 at 2 of 3" in str(graph) and "x: float32[2] at 2 of 3" in str(graph)
+
+
+def test_batch_fills_an_input_that_some_graphs_lack() -> None:
+    a = Graph.from_sequence(2, {"x": [None, [1.0, 2.0]], "label": [3, 4]})
+    b = Graph.from_sequence(1, {"x": [None]})
+    joined = batch([b, a, b])
+    assert joined.inputs["x"].values.tolist() == [[0, 0], [0, 0], [1, 2], [0, 0]]
+    assert joined.inputs["x"].present.tolist() == [False, False, True, False]
+    assert joined.inputs["label"].values.tolist() == [-1, 3, 4, -1]
+
+
+def test_vertex_ids_are_kept() -> None:
+    a = Graph.from_children([[], [0]], vertex_id=[5, 6])
+    assert batch([a, Graph.from_sequence(1), a]).vertex_id.tolist() == [5, 6, 0, 5, 6]
+
+
+BAD_CHILDREN = {
+    "cycle": ([[1], [2], [3], [1]], "the graph has a cycle: 1 -> 2 -> 3 -> 1"),
+    "self-loop": ([[], [0, 1]], "vertex 1 is its own child (self-loop in slot 1)"),
+    "high": ([[], [None, 2]], "vertex 1: child 2 in slot 1 is out of range; expected 0..1"),
+    "low": ([[], [-2]], "vertex 1: child -2 in slot 0 is out of range"),
+    "empty": ([], "the graph is empty; expected at least one vertex"),
+    "float": ([[], [0.5]], "children: expected vertex indices (integers), got float64"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CHILDREN)
+def test_bad_children(name: str) -> None:
+    children, message = BAD_CHILDREN[name]
+    with pytest.raises(GraphError) as error:
+        Graph.from_children(children)
+    assert message in str(error.value)
+
+
+def test_a_cycle_is_found_behind_a_long_path_and_shortened() -> None:
+    n = 5_000
+    with pytest.raises(GraphError, match=r"0 -> 1 -> .* more\) \.\.\. -> .* -> 4999 -> 0 "):
+        Graph.from_children([[(i + 1) % n] for i in range(n)])
+    with pytest.raises(GraphError, match="cycle: 2 -> 3 -> 2 "):
+        Graph.from_children([[1], [2], [3], [2], []])
+
+
+def test_errors_in_a_batch_name_the_graph_and_number_within_it() -> None:
+    ptr = np.array([0, 2, 4])
+    with pytest.raises(GraphError, match="graph 1 of the batch, vertex 1: child -1 in slot 0 "):
+        Graph.from_csr(np.array([0, 0, 0, 0, 1]), np.array([1]), graph_ptr=ptr)
+    with pytest.raises(GraphError, match="graph 1 of the batch has a cycle: 0 -> 1 -> 0"):
+        Graph.from_csr(np.array([0, 0, 0, 1, 2]), np.array([3, 2]), graph_ptr=ptr)
+    with pytest.raises(GraphError, match="graph 1 of the batch is empty"):
+        Graph.from_csr(np.array([0, 0, 0]), np.array([], int), graph_ptr=np.array([0, 2, 2]))
+
+
+BAD_INPUTS = {
+    "length": ([1, 2], "input 'word' has 2 rows; expected one per vertex: 3"),
+    "string": (["a", None, "b"], "input 'word': expected integers or floats, got <U1 such as 'a'"),
+    "ragged": ([[1.0], [1.0, 2.0], None], "input 'word': its rows differ in shape"),
+    "big": ([2**40, 0, 0], "input 'word': a value does not fit int32"),
+    "scalar": (3, "input 'word': expected a list or array, got 3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_inputs(name: str) -> None:
+    given, message = BAD_INPUTS[name]
+    with pytest.raises(GraphError) as error:
+        Graph.from_sequence(3, {"word": given})
+    assert message in str(error.value)
+
+
+def test_other_bad_graphs() -> None:
+    with pytest.raises(GraphError, match="vertex 0: its parent 5 is out of range; expected 0..1"):
+        Graph.from_parents([5, -1])
+    with pytest.raises(GraphError, match="the graph is empty"):
+        Graph.from_sequence(0)
+    with pytest.raises(GraphError, match="vertex_id has 1 entries; expected 2"):
+        Graph.from_children([[], []], vertex_id=[1])
+    with pytest.raises(GraphError, match="batch got no graphs"):
+        batch([])
+    a = Graph.from_sequence(1, {"x": [1]})
+    for other in ([0.5], [[1, 2]]):
+        with pytest.raises(GraphError, match="input 'x': graph 0 holds int32.* and graph 1 holds"):
+            batch([a, Graph.from_sequence(1, {"x": other})])
+
+
+def test_check_sees_a_wrong_level() -> None:
+    good = Graph.from_sequence(3)
+    wrong = Graph(
+        good.child_ptr, good.child, np.zeros(3, np.int32), good.vertex_id, good.graph_ptr, {}
+    )
+    with pytest.raises(GraphError, match="vertex 1: the stored level is wrong"):
+        check(wrong)
