@@ -1,5 +1,7 @@
 """graph.py against a slow obvious truth on random DAGs, and the message of every bad graph."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -125,7 +127,7 @@ def test_vertex_ids_are_kept() -> None:
     assert batch([a, Graph.from_sequence(1), a]).vertex_id.tolist() == [5, 6, 0, 5, 6]
 
 
-BAD_CHILDREN = {
+BAD_CHILDREN: dict[str, tuple[Any, str]] = {
     "cycle": ([[1], [2], [3], [1]], "the graph has a cycle: 1 -> 2 -> 3 -> 1"),
     "self-loop": ([[], [0, 1]], "vertex 1 is its own child (self-loop in slot 1)"),
     "high": ([[], [None, 2]], "vertex 1: child 2 in slot 1 is out of range; expected 0..1"),
@@ -161,7 +163,7 @@ def test_errors_in_a_batch_name_the_graph_and_number_within_it() -> None:
         Graph.from_csr(np.array([0, 0, 0]), np.array([], int), graph_ptr=np.array([0, 2, 2]))
 
 
-BAD_INPUTS = {
+BAD_INPUTS: dict[str, tuple[Any, str]] = {
     "length": ([1, 2], "input 'word' has 2 rows; expected one per vertex: 3"),
     "string": (["a", None, "b"], "input 'word': expected integers or floats, got <U1 such as 'a'"),
     "ragged": ([[1.0], [1.0, 2.0], None], "input 'word': its rows differ in shape"),

@@ -15,7 +15,7 @@ import numpy as np
 from tvm_cavs.errors import GraphError
 from tvm_cavs.field import Field as Field
 from tvm_cavs.field import join_fields, make_field
-from tvm_cavs.structure import check_children, check_pointers, levels_or_cycle, vertex_name
+from tvm_cavs.levels import check_children, check_pointers, levels_or_cycle, vertex_name
 
 NO_INPUTS: Mapping[str, Any] = {}
 
@@ -195,7 +195,7 @@ def batch(graphs: Sequence[Graph]) -> Graph:
 
 
 def unbatch(graph: Graph) -> list[Graph]:
-    """The examples of a batch, each a Graph of its own: the inverse of `batch` (arrays are views)."""
+    """The examples of a batch, each a Graph of its own: the inverse of `batch` (views)."""
     first_vertex = graph.graph_ptr[:-1]
     n_slots = np.diff(graph.child_ptr[graph.graph_ptr])
     child = np.where(graph.child < 0, np.int32(-1), graph.child - np.repeat(first_vertex, n_slots))
