@@ -1,0 +1,69 @@
+"""Initialisers: shapes, spreads, and that a seed decides everything."""
+
+import numpy as np
+import pytest
+
+from tvm_cavs import init
+from tvm_cavs.errors import ShapeError
+
+ALL = [
+    init.Zeros(),
+    init.Constant(0.5),
+    init.Normal(0.1),
+    init.Uniform(0.1),
+    init.Xavier(),
+    init.Xavier(n_blocks=4),
+    init.Orthogonal(),
+    init.Orthogonal(n_blocks=4),
+]
+
+
+@pytest.mark.parametrize("initializer", ALL, ids=str)
+def test_shape_dtype_and_seed(initializer):
+    first = initializer(np.random.default_rng(3), (6, 8))
+    assert first.shape == (6, 8)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, initializer(np.random.default_rng(3), (6, 8)))
+
+
+def test_spread():
+    rng = np.random.default_rng(0)
+    shape = (200, 600)
+    assert init.Normal(0.1)(rng, shape).std() == pytest.approx(0.1, rel=0.01)
+    for initializer, a in [
+        (init.Uniform(0.3), 0.3),
+        (init.Xavier(), (6 / 800) ** 0.5),
+        (init.Xavier(n_blocks=3), (6 / 400) ** 0.5),
+    ]:
+        values = initializer(rng, shape)
+        assert np.abs(values).max() <= a
+        assert values.std() == pytest.approx(a / 3**0.5, rel=0.01)
+        assert values.mean() == pytest.approx(0.0, abs=0.01 * a)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 5), (5, 8)])
+def test_orthogonal(shape):
+    q = init.Orthogonal(gain=2.0)(np.random.default_rng(0), shape) / 2.0
+    gram = q.T @ q if shape[0] >= shape[1] else q @ q.T
+    np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-6)
+
+
+def test_orthogonal_blocks_are_each_orthogonal():
+    q = init.Orthogonal(n_blocks=3)(np.random.default_rng(0), (4, 12))
+    for block in np.split(q, 3, axis=1):
+        np.testing.assert_allclose(block.T @ block, np.eye(4), atol=1e-6)
+
+
+def test_array_is_copied():
+    values = np.ones((2, 3))
+    given = init.Array(values)(np.random.default_rng(0), (2, 3))
+    given[0, 0] = 5
+    assert values[0, 0] == 1
+
+
+def test_refusals():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ShapeError, match=r"array has shape \[2, 3\], the parameter \[3, 2\]"):
+        init.Array(np.ones((2, 3)))(rng, (3, 2))
+    with pytest.raises(ShapeError, match=r"4 blocks, got shape \[5, 6\]"):
+        init.Orthogonal(n_blocks=4)(rng, (5, 6))

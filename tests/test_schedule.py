@@ -1,0 +1,35 @@
+"""Schedules at the steps where their value is known."""
+
+import numpy as np
+import pytest
+
+from tvm_cavs.errors import ConfigError
+from tvm_cavs.schedule import SCHEDULES, check_settings, make_schedule
+
+
+def test_values():
+    assert SCHEDULES["constant"](7) == 1.0
+    assert [SCHEDULES["step"](s, every=3, factor=0.5) for s in (0, 2, 3, 6)] == [1, 1, 0.5, 0.25]
+    cosine = [SCHEDULES["cosine"](s, n_steps=10, floor=0.2) for s in (0, 5, 10, 99)]
+    np.testing.assert_allclose(cosine, [1.0, 0.6, 0.2, 0.2])
+    assert [SCHEDULES["warmup"](s, n_steps=4) for s in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
+
+
+def test_schedules_multiply():
+    schedule = make_schedule(("warmup", {"n_steps": 2}), ("step", {"every": 1, "factor": 0.1}))
+    np.testing.assert_allclose([schedule(0), schedule(1)], [0.5, 0.1])
+    assert make_schedule()(5) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("cosin", {}, "'cosin' is unknown; expected one of constant, step, cosine, warmup"),
+        ("step", {"factor": 0.5}, "takes every, factor; missing: every"),
+        ("constant", {"every": 2}, "takes no settings; missing: none; unknown: every"),
+        ("cosine", {"n_steps": 0}, "n_steps = 0; expected 1 or more"),
+    ],
+)
+def test_refusals(name, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        check_settings(name, settings)

@@ -1,0 +1,119 @@
+"""Initialisers: a random generator and a shape -> the first value of a parameter, float32.
+
+A weight has shape [n_in, n_out]: rows are inputs, columns are outputs, as in `x @ W`. A weight that
+holds several gates side by side is drawn gate by gate: `n_blocks` is the number of gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from .errors import ShapeError
+
+Shape: TypeAlias = tuple[int, ...]
+Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """All zeros."""
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value everywhere."""
+
+    value: float
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return np.full(shape, self.value, np.float32)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Gaussian with mean 0 and standard deviation `std`."""
+
+    std: float = 0.01
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32) * np.float32(self.std)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform between -a and a."""
+
+    a: float = 0.05
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        return (2 * rng.random(shape, np.float32) - 1) * np.float32(self.a)
+
+
+@dataclass(frozen=True)
+class Xavier:
+    """Uniform between -a and a with a = sqrt(6 / (n_in + n_out)) (Glorot and Bengio 2010, eq. 16).
+
+    n_in is the first extent of the shape, n_out the last divided by `n_blocks`.
+    """
+
+    n_blocks: int = 1
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        n_in, n_out = shape[0], shape[-1] // self.n_blocks
+        return Uniform((6 / (n_in + n_out)) ** 0.5)(rng, shape)
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """`gain` times a matrix with orthonormal rows or columns, whichever are fewer.
+
+    Source: Saxe et al. 2014, section 3.
+
+    Raises:
+        ShapeError: the shape is not a matrix, or its columns do not divide into `n_blocks`.
+    """
+
+    gain: float = 1.0
+    n_blocks: int = 1
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        if len(shape) != 2 or shape[1] % self.n_blocks:
+            raise ShapeError(
+                f"Orthogonal(n_blocks={self.n_blocks}): expected a matrix whose columns divide "
+                f"into {self.n_blocks} blocks, got shape {list(shape)}. Use Xavier() for other shapes."
+            )
+        block = (shape[0], shape[1] // self.n_blocks)
+        return np.hstack([self.gain * _orthonormal(rng, block) for _ in range(self.n_blocks)])
+
+
+def _orthonormal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """float32[shape] with orthonormal columns, or rows where there are fewer of them."""
+    q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
+    q = q * np.sign(np.diag(r))  # makes the distribution uniform (Mezzadri 2007)
+    return (q if shape[0] >= shape[1] else q.T).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Array:
+    """A given array, for instance pretrained word vectors.
+
+    Raises:
+        ShapeError: the array has another shape than the parameter.
+    """
+
+    values: np.ndarray
+
+    def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
+        if self.values.shape != tuple(shape):
+            raise ShapeError(
+                f"init.Array: the array has shape {list(self.values.shape)}, the parameter "
+                f"{list(shape)}. Was it made for another vocabulary or width?"
+            )
+        return np.array(self.values, np.float32)

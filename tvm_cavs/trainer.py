@@ -1,0 +1,160 @@
+"""Parameters with gradients -> parameters one step further: the training step, as in Gluon.
+
+    trainer = Trainer(net.parameters(), "adagrad", lr=0.05, weight_decay=1e-4)
+    with record():
+        loss = loss_fn(net(batch))
+    loss.backward()
+    trainer.step(batch.n_graphs)
+
+A step divides the gradients by n, checks that they are finite, clips them by their global norm, and
+updates each parameter with its own learning rate and weight decay.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import numpy as np
+
+from .errors import CheckpointError, ConfigError, TrainingError
+from .optim import OPTIMIZERS, Hyper, global_norm, update
+from .schedule import Schedule, constant
+from .vertex import Parameter, RowSparse
+
+
+class Trainer:
+    """Updates `parameters` in place with one optimizer.
+
+    Args:
+        parameters: name -> Parameter, as `net.parameters()` gives them.
+        optimizer: a name in OPTIMIZERS.
+        lr: learning rate; a parameter's own is `lr * schedule(step) * parameter.lr_mult`, and a
+            parameter with `lr_mult = 0` stays as it is.
+        weight_decay: factor on the weight that is added to its gradient (AdamW: taken off the
+            weight); a parameter's own is `weight_decay * parameter.decay_mult`.
+        clip_norm: the largest global norm of the averaged gradients, or None for no clipping.
+        schedule: step number, from 0 -> factor on lr (see schedule.py).
+        extra: further numbers of this optimizer, for instance `momentum=0.9`.
+
+    Raises:
+        ConfigError: the optimizer or one of its numbers is unknown.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        optimizer: str,
+        lr: float,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        schedule: Schedule = constant,
+        **extra: float,
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.n_steps = 0
+        self._check(optimizer, extra)
+        self._optimizer = OPTIMIZERS[optimizer]
+        self._extra = {**self._optimizer.extra, **extra}
+        self._lr, self._weight_decay = lr, weight_decay
+        self._clip_norm, self._schedule = clip_norm, schedule
+        self._states = {
+            name: tuple(np.zeros(p.shape, np.float32) for _ in self._optimizer.states)
+            for name, p in self.parameters.items()
+        }
+
+    @staticmethod
+    def _check(optimizer: str, extra: Mapping[str, float]) -> None:
+        if optimizer not in OPTIMIZERS:
+            near = difflib.get_close_matches(optimizer, OPTIMIZERS, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"optimizer {optimizer!r} is unknown; expected one of {', '.join(OPTIMIZERS)}. "
+                f"Did you mean {near!r}?"
+            )
+        unknown = sorted(set(extra) - set(OPTIMIZERS[optimizer].extra))
+        if unknown:
+            raise ConfigError(
+                f"optimizer {optimizer!r} does not take {', '.join(unknown)}; "
+                f"it takes {', '.join(OPTIMIZERS[optimizer].extra) or 'nothing beyond lr'}."
+            )
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, schedule applied."""
+        return self._lr * self._schedule(self.n_steps)
+
+    def step(self, n: int) -> float:
+        """Update every parameter that has a gradient; return the norm of the gradients over n.
+
+        Args:
+            n: how many examples (or labels) the loss was summed over.
+
+        Raises:
+            TrainingError: no parameter has a gradient, or one is not finite; nothing was changed.
+        """
+        ready = {
+            name: (p, p.grad)
+            for name, p in self.parameters.items()
+            if p.grad is not None and p.lr_mult != 0.0
+        }
+        if not ready or n < 1:
+            raise TrainingError(
+                f"step({n}): expected n >= 1 and a gradient in at least one parameter, found "
+                f"{len(ready)}. Call loss.backward() first, on a loss made inside record()."
+            )
+        norm = global_norm(gradient for _, gradient in ready.values()) / n
+        if not np.isfinite(norm):
+            raise TrainingError(self._describe_non_finite(norm))
+        clipped = self._clip_norm is not None and norm > self._clip_norm
+        scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / n
+        lr = self.lr
+        for name, (p, gradient) in ready.items():
+            decay = self._weight_decay * p.decay_mult
+            hyper = Hyper(lr * p.lr_mult, decay, self.n_steps + 1, self._extra)
+            update(self._optimizer, p.data, gradient, self._states[name], hyper, scale)
+        self.n_steps += 1
+        return norm
+
+    def _describe_non_finite(self, norm: float) -> str:
+        counts = []
+        for name, p in self.parameters.items():
+            values = p.grad.values if isinstance(p.grad, RowSparse) else p.grad
+            n_bad = 0 if values is None else int(values.size - np.isfinite(values).sum())
+            if n_bad:
+                counts.append(f"{name}: {n_bad} of {values.size}")
+        where = "; ".join(counts) or "finite values, too large to square"
+        return (
+            f"step {self.n_steps}: the gradient norm is {norm} ({where} not finite). The "
+            "parameters are unchanged. Lower the learning rate, or set clip_norm."
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on besides the parameters, for a checkpoint."""
+        arrays = {"n_steps": np.array(self.n_steps, np.int64)}
+        for name, states in self._states.items():
+            arrays |= {
+                f"{name}.{s}": a for s, a in zip(self._optimizer.states, states, strict=True)
+            }
+        return arrays
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from what `state()` gave.
+
+        Raises:
+            CheckpointError: names or shapes differ; nothing was changed.
+        """
+        own = self.state()
+        wrong = sorted(
+            name
+            for name in own.keys() | state.keys()
+            if name not in own or name not in state or own[name].shape != state[name].shape
+        )
+        if wrong:
+            raise CheckpointError(
+                f"the optimizer state does not fit: {', '.join(wrong)} is missing, unknown or of "
+                "another shape. Was the checkpoint written with another optimizer or model?"
+            )
+        for name, array in own.items():
+            if name != "n_steps":
+                array[...] = state[name]
+        self.n_steps = int(state["n_steps"])
