@@ -1,0 +1,133 @@
+"""Differentiate: the adjoint of a vertex function is a vertex function over the reversed graph.
+
+Its gather is the sum of what the parents scattered (the adjoint of `scatter`), its scatter goes to one child
+(the adjoint of `gather(slot)`), its pulls are saved forward values. So `stages`, `rewrite`, `lower` and the
+executors have no second version for the backward pass.
+"""
+
+from __future__ import annotations
+
+from .errors import TraceError
+from .ops import OPS, Type, Value, full
+from .program import Builder, Call, Program, without_dead
+
+# Values that the backward pass reads again instead of having the forward pass save them.
+_READ_AGAIN = frozenset(
+    {"param", "pull", "present", "embedding", "concat", "slice", "reshape", "full", "transpose"}
+)
+
+
+def differentiate(program: Program, output: str = "loss") -> Program:
+    """Adjoint of `program` for the sum over all vertices of the scalar pushed as `output`.
+
+    Writes: `scatter(slot, field)` for every gathered field of every slot, `gradient(name)` for every
+    parameter (several calls for one parameter add up). Reads: `saved(name="12")` is value %12 of `program`.
+
+    Raises:
+        TraceError: `output` is not pushed, or is not a scalar.
+    """
+    losses = [c for _, c in program.select("push") if c["name"] == output]
+    if not losses or losses[0].type.shape != ():
+        given = f"{losses[0].type}" if losses else "no such output"
+        raise TraceError(
+            f"{program.name}: to differentiate, push one scalar named {output!r}; found {given}"
+        )
+    b = Builder(f"adjoint of {program.name}")
+    primal = _Primal(program, b)
+    grads: dict[int, list[Value]] = {}
+
+    def total(i: int) -> Value | None:
+        found = grads.get(i)
+        if not found:
+            return None
+        result = found[0]
+        for g in found[1:]:
+            result = result + g
+        return result
+
+    for i in reversed(range(len(program.calls))):
+        c = program.calls[i]
+        if c.op == "push":
+            if c["name"] == output:
+                grads.setdefault(c.args[0], []).append(full(b, 1.0))
+        elif c.op == "scatter":
+            state = b.call("gather_sum", field=c["field"], type=c.type)
+            grads.setdefault(c.args[0], []).append(state)
+        elif c.op == "gather":
+            g = total(i)
+            b.call(
+                "scatter",
+                full(b, 0.0, c.type.shape) if g is None else g,
+                field=c["field"],
+                slot=c["slot"],
+            )
+        elif c.op == "param":
+            for g in grads.get(i, ()):  # several: a sparse one does not add to a dense one
+                b.call("gradient", g, name=c["name"])
+        elif (g := total(i)) is not None and (rule := OPS[c.op].derivative) is not None:
+            args = [primal(a) for a in c.args]
+            for a, contribution in zip(
+                c.args, rule(g, primal(i), args, dict(c.attrs)), strict=True
+            ):
+                if contribution is not None and program.calls[a].type.dtype == "float32":
+                    grads.setdefault(a, []).append(_match(contribution, program.calls[a].type))
+    _complete_scatters(program, b)
+    return without_dead(b.finish())
+
+
+class _Primal:
+    """Forward values as the adjoint sees them: read again where that is cheap, saved otherwise."""
+
+    def __init__(self, program: Program, builder: Builder) -> None:
+        self._program, self._builder = program, builder
+        self._known: dict[int, Value] = {}
+        self._states = {c.args[0]: c["field"] for _, c in program.select("scatter")}
+
+    def __call__(self, i: int) -> Value:
+        if i not in self._known:
+            self._known[i] = self._make(i, self._program.calls[i])
+        return self._known[i]
+
+    def _make(self, i: int, c: Call) -> Value:
+        b = self._builder
+        if c.op == "gather":
+            return b.call("child_state", slot=c["slot"], field=c["field"], type=c.type)
+        if c.op in _READ_AGAIN:
+            return b.call(c.op, *(self(a) for a in c.args), **dict(c.attrs))
+        if i in self._states:
+            return b.call("own_state", field=self._states[i], type=c.type)
+        return b.call("saved", name=str(i), type=c.type)
+
+
+def _match(g: Value, want: Type) -> Value:
+    """`g` summed over the axes along which an operand was broadcast, and over vertices for a parameter."""
+    if g.shape != want.shape:
+        if len(want.shape) == 0:
+            g = g.builder.call("reshape", g, shape=(g.type.size,)) if len(g.shape) > 1 else g
+            g = g.builder.call("sum", g, keep=False) if g.shape else g
+        elif want.shape[-1] == 1 and g.shape[-1] != 1:
+            g = _match(g.builder.call("sum", g, keep=True), want)
+        elif (
+            len(want.shape) == len(g.shape) and want.shape[:-1] == g.shape[:-1]
+        ):  # g itself was broadcast
+            g = g + full(g.builder, 0.0, want.shape)
+        elif not g.shape:
+            g = g + full(g.builder, 0.0, want.shape)
+        else:
+            raise TraceError(
+                f"{g.builder.name}: no gradient for broadcasting {want} to {g.type}; reshape to equal ranks"
+            )
+    if want.per == "net" and g.type.per == "vertex":
+        g = g.builder.call("total", g)
+    return g
+
+
+def _complete_scatters(program: Program, b: Builder) -> None:
+    """Every slot of every state field gets a gradient, zero where F does not read it."""
+    written = {(c["field"], c["slot"]) for c in b.calls if c.op == "scatter"}
+    fields = {c["field"]: c.type for _, c in program.select("scatter")}
+    slots = {c["slot"] for _, c in program.select("gather")}
+    for slot in sorted(slots):
+        for name, kind in fields.items():
+            if (name, slot) not in written:
+                b.call("scatter", full(b, 0.0, kind.shape), field=name, slot=slot)

@@ -1,0 +1,116 @@
+"""What an executor is: the boundary between a network's programs and whatever runs them.
+
+`Programs` go in once, a `Graph` (a batch) at every call; executors differ in speed, never in meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+from .errors import TargetError
+from .graph import Graph
+from .program import Program
+from .vertex import Parameter, RowSparse
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What is run: F (with its loss in training), its adjoint (None for inference), and the arity."""
+
+    forward: Program
+    adjoint: Program | None
+    arity: int
+
+    @property
+    def row_sparse(self) -> frozenset[str]:
+        """Parameters whose every gradient is a sum over the rows that were looked up."""
+        if self.adjoint is None:
+            return frozenset()
+        kinds: dict[str, set[str]] = {}
+        for _, c in self.adjoint.select("gradient"):
+            kinds.setdefault(c["name"], set()).add(self.adjoint.calls[c.args[0]].op)
+        return frozenset(name for name, ops in kinds.items() if ops == {"total_rows"})
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What dropout depends on besides the vertex: the network's seed and the step."""
+
+    seed: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """Pushed outputs by name, one row per vertex in the batch's vertex order: float32[n_vertices, ...]."""
+
+    outputs: Mapping[str, np.ndarray]
+
+
+class Executor(Protocol):
+    """Runs the programs it was made with."""
+
+    def forward(self, graph: Graph, seeds: Seeds) -> Result: ...
+
+    def backward(self) -> dict[str, np.ndarray | RowSparse]:
+        """Gradients of the sum of `loss`, for the last forward pass. The arrays may be reused by the next."""
+        ...
+
+
+Factory = Callable[..., Executor]  # (programs, parameters, **options)
+_REGISTERED: dict[str, Callable[[], Factory]] = {}
+
+
+def register(name: str, load: Callable[[], Factory]) -> None:
+    """Offer an executor under `name`; `load` imports it when it is first used.
+
+    Packages can do the same with an entry point in the group `tvm_cavs.executors`.
+    """
+    _REGISTERED[name] = load
+
+
+def names() -> list[str]:
+    """All executors that can be chosen."""
+    return sorted({*_REGISTERED, *(e.name for e in entry_points(group="tvm_cavs.executors"))})
+
+
+def factory(name: str) -> Factory:
+    """The executor called `name`.
+
+    Raises:
+        TargetError: there is none.
+    """
+    if name in _REGISTERED:
+        return _REGISTERED[name]()
+    for e in entry_points(group="tvm_cavs.executors"):
+        if e.name == name:
+            return e.load()  # type: ignore[no-any-return]
+    raise TargetError(f"executor {name!r}: expected one of {', '.join(names())}")
+
+
+def check_parameters(programs: Programs, parameters: Mapping[str, Parameter]) -> None:
+    """Every parameter the programs read exists and has data."""
+    for _, c in programs.forward.select("param"):
+        _ = parameters[c["name"]].data
+
+
+def _reference() -> Factory:
+    from .reference import ReferenceExecutor
+
+    return ReferenceExecutor
+
+
+def _tvm() -> Factory:
+    from .executor import TvmExecutor
+
+    return TvmExecutor
+
+
+register("reference", _reference)
+register("tvm", _tvm)
+Options = dict[str, Any]

@@ -1,0 +1,159 @@
+"""The functions of the vertex language, under the names NumPy and the deep-learning libraries use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import pi
+from math import sqrt as _root
+from typing import Any
+
+from .errors import ShapeError
+from .ops import Value
+from .vertex import call
+
+
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + exp(-x))."""
+    return call("sigmoid", x)
+
+
+def tanh(x: Value) -> Value:
+    """Hyperbolic tangent."""
+    return call("tanh", x)
+
+
+def relu(x: Value) -> Value:
+    """max(x, 0)."""
+    return call("relu", x)
+
+
+def silu(x: Value) -> Value:
+    """x * sigmoid(x) (Elfwing et al. 2017)."""
+    return x * sigmoid(x)
+
+
+def gelu(x: Value) -> Value:
+    """Gaussian error linear unit in its tanh form (Hendrycks & Gimpel 2016, section 2)."""
+    return 0.5 * x * (1.0 + tanh(_root(2 / pi) * (x + 0.044715 * x * x * x)))
+
+
+def exp(x: Value) -> Value:
+    """e to the x."""
+    return call("exp", x)
+
+
+def log(x: Value) -> Value:
+    """Natural logarithm."""
+    return call("log", x)
+
+
+def sqrt(x: Value) -> Value:
+    """Square root."""
+    return call("sqrt", x)
+
+
+def abs(x: Value) -> Value:  # noqa: A001  (NumPy's name)
+    """Absolute value; the derivative at 0 is -1."""
+    return call("abs", x)
+
+
+def maximum(a: Value | float, b: Value | float) -> Value:
+    """Elementwise larger; where equal, neither operand gets a gradient."""
+    return call("maximum", a, b)
+
+
+def minimum(a: Value | float, b: Value | float) -> Value:
+    """Elementwise smaller; where equal, neither operand gets a gradient."""
+    return call("minimum", a, b)
+
+
+def greater(a: Value | float, b: Value | float) -> Value:
+    """1.0 where a > b, else 0.0."""
+    return call("greater", a, b)
+
+
+def equal(a: Value, b: Value) -> Value:
+    """1.0 where a == b, else 0.0; integers with integers, floats with floats."""
+    return call("equal", a, b)
+
+
+def where(condition: Value, a: Value | float, b: Value | float) -> Value:
+    """a where the condition is not 0, else b."""
+    return call("where", condition, a, b)
+
+
+def concat(*values: Value, axis: int = 0) -> Value:
+    """Join along `axis`: vectors float32[m], float32[n] into float32[m + n]."""
+    if len(values) == 1 and isinstance(values[0], (list, tuple)):
+        values = tuple(values[0])
+    return call("concat", *values, axis=axis) if len(values) != 1 else values[0]
+
+
+def split(x: Value, sections: int) -> list[Value]:
+    """Cut a vector into equal parts.
+
+    Raises:
+        ShapeError: the length is not a multiple of `sections`.
+    """
+    n = x.shape[-1] if x.shape else 0
+    if sections < 1 or n % sections or not n:
+        raise ShapeError(f"split: {x.type} does not divide into {sections} equal parts")
+    width = n // sections
+    return [x[i * width : (i + 1) * width] for i in range(sections)]
+
+
+def reshape(x: Value, shape: Sequence[int]) -> Value:
+    """The same elements, in row-major order, under another shape."""
+    return call("reshape", x, shape=tuple(shape))
+
+
+def reduce_sum(x: Value, keepdims: bool = False) -> Value:
+    """Sum along the last axis."""
+    return call("sum", x, keep=keepdims)
+
+
+def reduce_mean(x: Value, keepdims: bool = False) -> Value:
+    """Mean along the last axis."""
+    return reduce_sum(x, keepdims) * (1.0 / x.shape[-1])
+
+
+def reduce_max(x: Value, keepdims: bool = False) -> Value:
+    """Maximum along the last axis; ties share the gradient."""
+    return call("max", x, keep=keepdims)
+
+
+def softmax(x: Value) -> Value:
+    """exp(x) / sum(exp(x)) along the last axis."""
+    return call("softmax", x)
+
+
+def log_softmax(x: Value) -> Value:
+    """x - log(sum(exp(x))) along the last axis."""
+    return call("log_softmax", x)
+
+
+def argmax(x: Value) -> Value:
+    """Index of the largest element of a vector, int32; the first of several."""
+    return call("argmax", x)
+
+
+def layer_norm(x: Value, scale: Any, shift: Any, epsilon: float = 1e-5) -> Value:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift (Ba et al. 2016, eq. 3)."""
+    centred = x - reduce_mean(x, keepdims=True)
+    variance = reduce_mean(centred * centred, keepdims=True)
+    return centred / sqrt(variance + epsilon) * scale + shift
+
+
+def embedding(index: Value, table: Any) -> Value:
+    """Row `index` of a parameter matrix; zeros where the vertex has no index."""
+    return call("embedding", index, table)
+
+
+def pick(x: Value, index: Value) -> Value:
+    """Element `index` of a vector; zero where the vertex has no index."""
+    return call("pick", x, index)
+
+
+def one_hot(index: Value, depth: int) -> Value:
+    """float32[depth], 1 at `index`; zeros where the vertex has no index."""
+    return call("one_hot", index, depth=depth)

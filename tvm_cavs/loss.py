@@ -1,0 +1,85 @@
+"""Losses: Programs joined to the end of a vertex function, so that logits never leave compiled code.
+
+A loss is a frozen dataclass with `forward(self, v)`, written in the vertex language; it reads what F pushed
+with `v.output(name)` and pushes the scalar `loss`, and by custom `correct` (1.0 where the prediction is right).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .functions import argmax, equal, exp, log, log_softmax, maximum, pick, reduce_sum
+from .functions import abs as absolute
+from .vertex import Vertex
+
+if TYPE_CHECKING:
+    from .network import Loss, Recorded
+
+
+class LossFunction:
+    """Base of all losses: `loss_fn(net(batch))` inside `record()` runs the forward pass in training mode."""
+
+    label: str
+
+    def forward(self, v: Vertex) -> None:
+        """What the loss adds to one vertex."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, v)")
+
+    def __call__(self, recorded: Recorded) -> Loss:
+        """The loss of a batch, summed over the vertices that have a label.
+
+        Raises:
+            TraceError: `recorded` was made outside `record()`.
+        """
+        return recorded.network.run_loss(self, recorded)
+
+
+@dataclass(frozen=True)
+class SoftmaxCrossEntropy(LossFunction):
+    """-log softmax(logits)[label] at every vertex that has a label; logits float32[n_classes]."""
+
+    output: str = "logits"
+    label: str = "label"
+
+    def forward(self, v: Vertex) -> None:
+        logits, label = v.output(self.output), v.pull(self.label)
+        v.push("loss", -pick(log_softmax(logits), label))
+        v.push("correct", equal(argmax(logits), label))
+
+
+@dataclass(frozen=True)
+class SquaredError(LossFunction):
+    """(prediction - target)^2 at every vertex that has a target; both float32[1] or scalars."""
+
+    output: str = "prediction"
+    label: str = "target"
+
+    def forward(self, v: Vertex) -> None:
+        prediction = v.output(self.output)
+        target = v.pull(self.label, prediction.shape, "float32")
+        error = (prediction - target) * v.present(self.label)
+        squared = error * error
+        v.push("loss", squared if not squared.shape else reduce_sum(squared))
+
+
+@dataclass(frozen=True)
+class LogisticLoss(LossFunction):
+    """log(1 + exp(-y s)) for a scalar score s and a target 0 or 1 (y = 2 target - 1), where present."""
+
+    output: str = "score"
+    label: str = "target"
+
+    def forward(self, v: Vertex) -> None:
+        score = v.output(self.output)
+        target = v.pull(self.label, score.shape, "float32")
+        stable = maximum(score, 0.0) - score * target + log(1.0 + exp(-absolute(score)))
+        each = stable * v.present(self.label)
+        v.push("loss", each if not each.shape else reduce_sum(each))
+
+
+LOSSES = {
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "squared_error": SquaredError,
+    "logistic": LogisticLoss,
+}

@@ -1,0 +1,187 @@
+"""The cells of the literature as vertex functions. Each takes words (int32 input `word`, absent where a
+vertex has none), publishes its state, and pushes `logits` float32[n_classes].
+
+All have the constructor `(vocab, embedding, hidden, n_classes, arity, dropout)`; `CELLS` is the table of their names.
+"""
+
+from __future__ import annotations
+
+from .. import init
+from ..functions import concat, embedding, relu, sigmoid, split, tanh
+from ..ops import Value
+from ..vertex import Parameter, Vertex, VertexFunction
+
+
+class Cell(VertexFunction):
+    """What all cells share: the word table, its dropout, and the classifier on `h`.
+
+    Args:
+        vocab: number of words. embedding: width of a word's vector. hidden: width of each state field.
+        n_classes: number of logits. arity: largest number of children. dropout: rate on word vectors
+        and on the `h` that the classifier reads.
+    """
+
+    fields: tuple[str, ...] = ("h",)
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        n_classes: int,
+        arity: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        self.arity, self.hidden, self.dropout = arity, hidden, dropout
+        self.state = {name: hidden for name in self.fields}
+        self.E = Parameter((vocab, embedding), init.Uniform(0.05))
+        self.V = Parameter((hidden, n_classes))
+        self.d = Parameter((n_classes,))
+
+    def word(self, v: Vertex) -> Value:
+        """The vertex's word vector, float32[embedding]; zeros where it has no word."""
+        return v.dropout(embedding(v.pull("word"), self.E), self.dropout)
+
+    def children(self, v: Vertex) -> Value:
+        """The children's h side by side, float32[arity * hidden]."""
+        return concat(*(v.gather(k).h for k in range(self.arity)))
+
+    def classify(self, v: Vertex, h: Value) -> None:
+        """Push the logits of `h`."""
+        v.push("logits", v.dropout(h, self.dropout) @ self.V + self.d)
+
+
+class TreeLSTM(Cell):
+    """N-ary Tree-LSTM (Tai et al. 2015, eq. 9-14), one forget gate per child."""
+
+    fields = ("h", "c")
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        n_classes: int,
+        arity: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab, embedding, hidden, n_classes, arity, dropout)
+        n = 3 + arity
+        self.W = Parameter((embedding, n * hidden), init.Xavier(n_blocks=n))
+        self.U = Parameter((arity * hidden, n * hidden), init.Xavier(n_blocks=n))
+        self.b = Parameter((n * hidden,))
+
+    def forward(self, v: Vertex) -> None:
+        gates = self.word(v) @ self.W + self.children(v) @ self.U + self.b
+        i, o, u, *forget = split(gates, 3 + self.arity)
+        c = sigmoid(i) * tanh(u)
+        for k, f in enumerate(forget):
+            c = c + sigmoid(f) * v.gather(k).c
+        h = sigmoid(o) * tanh(c)
+        v.scatter(h=h, c=c)
+        self.classify(v, h)
+
+
+class LSTM(TreeLSTM):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000): a Tree-LSTM on a chain."""
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        n_classes: int,
+        arity: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab, embedding, hidden, n_classes, 1, dropout)
+
+
+class TreeRNN(Cell):
+    """Recursive network h = tanh(W x + U [h_1; ...; h_N] + b) (Socher et al. 2011, eq. 2)."""
+
+    activation = staticmethod(tanh)
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        n_classes: int,
+        arity: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab, embedding, hidden, n_classes, arity, dropout)
+        self.W = Parameter((embedding, hidden))
+        self.U = Parameter((arity * hidden, hidden))
+        self.b = Parameter((hidden,))
+
+    def forward(self, v: Vertex) -> None:
+        h = self.activation(self.word(v) @ self.W + self.children(v) @ self.U + self.b)
+        v.scatter(h=h)
+        self.classify(v, h)
+
+
+class TreeFC(TreeRNN):
+    """Tree-FC (Looks et al. 2017, section 5): a fully connected layer with ReLU on the children's states."""
+
+    activation = staticmethod(relu)
+
+
+class TreeGRU(Cell):
+    """N-ary gated recurrent unit on trees (Kokkinos & Potamianos 2017, eq. 4-8), one reset gate per child."""
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        n_classes: int,
+        arity: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab, embedding, hidden, n_classes, arity, dropout)
+        n = 1 + arity
+        self.W = Parameter((embedding, n * hidden), init.Xavier(n_blocks=n))
+        self.U = Parameter((arity * hidden, n * hidden), init.Xavier(n_blocks=n))
+        self.b = Parameter((n * hidden,))
+        self.Wn = Parameter((embedding, hidden))
+        self.Un = Parameter((arity * hidden, hidden))
+        self.bn = Parameter((hidden,))
+
+    def forward(self, v: Vertex) -> None:
+        x, below = self.word(v), self.children(v)
+        gates = sigmoid(x @ self.W + below @ self.U + self.b)
+        z, *resets = split(gates, 1 + self.arity)
+        n = tanh(x @ self.Wn + (concat(*resets) * below) @ self.Un + self.bn)
+        mean = v.gather(0).h
+        for k in range(1, self.arity):
+            mean = mean + v.gather(k).h
+        h = z * mean + (1.0 - z) * n
+        v.scatter(h=h)
+        self.classify(v, h)
+
+
+class GRU(TreeGRU):
+    """Gated recurrent unit (Cho et al. 2014): a tree GRU on a chain."""
+
+    def __init__(
+        self,
+        vocab: int,
+        embedding: int,
+        hidden: int,
+        n_classes: int,
+        arity: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocab, embedding, hidden, n_classes, 1, dropout)
+
+
+CELLS: dict[str, type[Cell]] = {
+    "tree_lstm": TreeLSTM,
+    "tree_rnn": TreeRNN,
+    "tree_fc": TreeFC,
+    "tree_gru": TreeGRU,
+    "lstm": LSTM,
+    "gru": GRU,
+}

@@ -1,0 +1,222 @@
+"""A Program: a flat, typed, printable list of calls, the form in which a vertex function is analysed.
+
+Value number i is the result of call number i. Reads (pull, gather, param ...) and writes (scatter, push,
+gradient ...) are calls too, so a Program is complete: it says everything one vertex does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ShapeError, TraceError
+from .ops import EFFECTS, OPS, READS, Attrs, Type, Value
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One line of a Program: `%i = op(%args..., attrs) : type`."""
+
+    op: str
+    args: tuple[int, ...]
+    attrs: tuple[tuple[str, Any], ...]
+    type: Type
+    where: str = field(default="", compare=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.attrs)[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return dict(self.attrs).get(name, default)
+
+    def text(self) -> str:
+        """The call without its number."""
+        attrs = [f"{k}={_short(v)}" for k, v in self.attrs if k != "type"]
+        return f"{self.op}({', '.join([f'%{a}' for a in self.args] + attrs)}) : {self.type}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one vertex does: a list of calls in which arguments come before their uses."""
+
+    name: str
+    calls: tuple[Call, ...]
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"  {c.text()}" if c.op in EFFECTS else f"  %{i} = {c.text()}"
+            for i, c in enumerate(self.calls)
+        ]
+        return "\n".join([f"program {self.name}", *lines])
+
+    def select(self, *ops: str) -> Iterator[tuple[int, Call]]:
+        """All calls of the given ops, with their numbers."""
+        return ((i, c) for i, c in enumerate(self.calls) if c.op in ops)
+
+    def uses(self) -> list[list[int]]:
+        """For every call, the numbers of the calls that use its result."""
+        users: list[list[int]] = [[] for _ in self.calls]
+        for i, c in enumerate(self.calls):
+            for a in dict.fromkeys(c.args):
+                users[a].append(i)
+        return users
+
+    @property
+    def key(self) -> str:
+        """Hash of the meaning: two programs with equal keys do the same."""
+        return hashlib.sha256(str(self).split("\n", 1)[1].encode()).hexdigest()[:16]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check(program: Program) -> None:
+    """Arguments come first, types follow from the ops' rules, no field is written twice.
+
+    Raises:
+        TraceError: the program is not well formed.
+    """
+    written: set[tuple[Any, ...]] = set()
+    for i, c in enumerate(program.calls):
+        if c.op not in OPS:
+            raise TraceError(f"{program.name}: call %{i} has the unknown op {c.op!r}")
+        if any(not 0 <= a < i or program.calls[a].op in EFFECTS for a in c.args):
+            raise TraceError(
+                f"{program.name}: %{i} = {c.text()} uses a value that is not computed before it"
+            )
+        want = OPS[c.op].infer([program.calls[a].type for a in c.args], dict(c.attrs))
+        if want != c.type:
+            raise TraceError(f"{program.name}: %{i} = {c.text()} should have type {want}")
+        if c.op in ("scatter", "push", "save"):
+            key = (c.op, *c.attrs)
+            if key in written:
+                raise TraceError(
+                    f"{program.name}: {c.op} {dict(c.attrs)} is written twice, at {c.where or f'%{i}'}"
+                )
+            written.add(key)
+
+
+class Builder:
+    """Appends calls to a program under construction.
+
+    Equal reads are one call, and with `shared=True` all equal calls (common subexpressions). `rule`, if given, sees every call
+    before it is appended and may answer with a value to use instead.
+    """
+
+    def __init__(self, name: str, shared: bool = False, rule: Any = None) -> None:
+        self.name = name
+        self.calls: list[Call] = []
+        self._shared = shared
+        self._rule = rule
+        self._known: dict[Call, int] = {}
+
+    def call(self, op: str, *args: Value, where: str | None = None, **attrs: Any) -> Value:
+        """Append one call.
+
+        Raises:
+            ShapeError: naming the program, the op and the user's line, when the operands do not fit.
+            TraceError: an operand belongs to another trace.
+        """
+        for a in args:
+            if not isinstance(a, Value) or a.builder is not self:
+                given = (
+                    "a value of another trace"
+                    if isinstance(a, Value)
+                    else f"{type(a).__name__} {a!r}"
+                )
+                raise TraceError(
+                    f"in {self.name}, {op}: operand {given}; expected a value of this vertex "
+                    f"({user_line()}). Use values made inside forward(self, v) only"
+                )
+        if self._rule is not None:
+            answer = self._rule(self, op, args, attrs)
+            if answer is not None:
+                return answer  # type: ignore[no-any-return]
+        if attrs.get("axis", 0) < 0 and args:
+            attrs["axis"] += len(args[0].shape)
+        where = user_line() if where is None and not self._shared else where or ""
+        try:
+            result = OPS[op].infer([a.type for a in args], attrs)
+        except ShapeError as error:
+            raise ShapeError(f"in {self.name}, {op} ({where or user_line()}): {error}") from None
+        return self.append(
+            Call(op, tuple(a.index for a in args), tuple(sorted(attrs.items())), result, where)
+        )
+
+    def append(self, call: Call) -> Value:
+        """Append a finished call, or find its equal if the builder shares."""
+        if (self._shared or call.op in READS) and call.op not in EFFECTS and call in self._known:
+            return self.value(self._known[call])
+        self.calls.append(call)
+        self._known[call] = len(self.calls) - 1
+        return self.value(len(self.calls) - 1)
+
+    def value(self, index: int) -> Value:
+        return Value(self, index, self.calls[index].type)
+
+    def define(self, index: int) -> tuple[str, tuple[Value, ...], Attrs]:
+        """How value number `index` was made: op, arguments, attributes."""
+        c = self.calls[index]
+        return c.op, tuple(self.value(a) for a in c.args), dict(c.attrs)
+
+    def finish(self) -> Program:
+        return Program(self.name, tuple(self.calls))
+
+
+def user_line() -> str:
+    """`file.py, line 14` and its text: the innermost frame outside this package (built-in cells count)."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_PACKAGE) or "/nn/" in name or name.endswith("loss.py"):
+            text = linecache.getline(name, frame.f_lineno).strip()
+            return f"{Path(name).name}, line {frame.f_lineno}" + (f": {text}" if text else "")
+        frame = frame.f_back  # type: ignore[assignment]
+    return "no user code"
+
+
+def without_dead(program: Program) -> Program:
+    """The program without the calls that no write depends on."""
+    live: set[int] = set()
+    for i in reversed(range(len(program.calls))):
+        if i in live or program.calls[i].op in EFFECTS:
+            live.update((i, *program.calls[i].args))
+    return keep(program, live)
+
+
+def keep(program: Program, live: set[int], name: str | None = None) -> Program:
+    """The program with only the given calls, renumbered."""
+    new: dict[int, int] = {}
+    calls = []
+    for i, c in enumerate(program.calls):
+        if i in live:
+            new[i] = len(calls)
+            calls.append(Call(c.op, tuple(new[a] for a in c.args), c.attrs, c.type, c.where))
+    return Program(name or program.name, tuple(calls))
+
+
+def bounds(program: Program) -> Mapping[str, int]:
+    """For every integer input, the number of values it may take (its table's or vector's length)."""
+    limit: dict[str, int] = {}
+    for _, c in program.select("embedding", "pick", "one_hot"):
+        index = c.args[1] if c.op == "pick" else c.args[0]
+        source = program.calls[index]
+        if source.op == "pull":
+            n = (
+                c["depth"]
+                if c.op == "one_hot"
+                else program.calls[c.args[1 - (c.op == "pick")]].type.shape[0]
+            )
+            limit[source["name"]] = min(n, limit.get(source["name"], n))
+    return limit
