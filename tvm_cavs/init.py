@@ -87,7 +87,8 @@ class Orthogonal:
         if len(shape) != 2 or shape[1] % self.n_blocks:
             raise ShapeError(
                 f"Orthogonal(n_blocks={self.n_blocks}): expected a matrix whose columns divide "
-                f"into {self.n_blocks} blocks, got shape {list(shape)}. Use Xavier() for other shapes."
+                f"into {self.n_blocks} blocks, got shape {list(shape)}. "
+                "Use Xavier() for other shapes."
             )
         block = (shape[0], shape[1] // self.n_blocks)
         return np.hstack([self.gain * _orthonormal(rng, block) for _ in range(self.n_blocks)])

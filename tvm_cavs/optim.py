@@ -11,6 +11,7 @@ MXNet). For SGD without decay and for Adagrad without decay this equals the dens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -167,4 +168,4 @@ def global_norm(gradients: Iterable[Gradient]) -> float:
         for start in range(0, flat.size, BLOCK // 2):  # short enough that no BLAS splits it
             part = flat[start : start + BLOCK // 2]
             total += float(np.vdot(part, part))
-    return total**0.5
+    return math.sqrt(total)

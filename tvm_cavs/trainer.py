@@ -118,8 +118,10 @@ class Trainer:
     def _describe_non_finite(self, norm: float) -> str:
         counts = []
         for name, p in self.parameters.items():
+            if p.grad is None:
+                continue
             values = p.grad.values if isinstance(p.grad, RowSparse) else p.grad
-            n_bad = 0 if values is None else int(values.size - np.isfinite(values).sum())
+            n_bad = int(values.size - np.isfinite(values).sum())
             if n_bad:
                 counts.append(f"{name}: {n_bad} of {values.size}")
         where = "; ".join(counts) or "finite values, too large to square"
@@ -130,7 +132,7 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on besides the parameters, for a checkpoint."""
-        arrays = {"n_steps": np.array(self.n_steps, np.int64)}
+        arrays: dict[str, np.ndarray] = {"n_steps": np.array(self.n_steps, np.int64)}
         for name, states in self._states.items():
             arrays |= {
                 f"{name}.{s}": a for s, a in zip(self._optimizer.states, states, strict=True)
