@@ -1,0 +1,166 @@
+"""Checkpoints: exact round trips; files that are absent, damaged, foreign or cannot be written."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tvm_cavs import checkpoint as module
+from tvm_cavs.checkpoint import (
+    Checkpoint,
+    Progress,
+    installed_versions,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from tvm_cavs.errors import CheckpointError
+from tvm_cavs.vertex import Parameter
+
+
+def example(seed=0):
+    rng = np.random.default_rng(seed)
+    return Checkpoint(
+        parameters={"W": rng.standard_normal((3, 4), np.float32), "b": np.zeros(4, np.float32)},
+        optimizer={"W.sum": rng.random((3, 4), np.float32), "n_steps": np.array(7, np.int64)},
+        progress=Progress(epoch=2, batch=5, step=7, epoch_loss=0.1 + 0.2, best_value=0.4),
+        config={"train": {"lr": 0.05}},
+        vocabulary=["<unk>", "naïve", "\u00a0"],
+    )
+
+
+def network():
+    return {"W": Parameter((3, 4)), "b": Parameter((4,))}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "last.safetensors"
+
+
+def test_round_trip(path):
+    given = example()
+    save_checkpoint(path, given)
+    read = load_checkpoint(path)
+    for name in ("parameters", "optimizer"):
+        assert getattr(read, name).keys() == getattr(given, name).keys()
+        for key, array in getattr(given, name).items():
+            np.testing.assert_array_equal(getattr(read, name)[key], array)
+            assert getattr(read, name)[key].dtype == array.dtype
+    assert read.progress == given.progress
+    assert read.config == given.config
+    assert read.vocabulary == given.vocabulary
+    assert read.versions == installed_versions()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_restore_fills_the_network(path):
+    save_checkpoint(path, example())
+    parameters = network()
+    restore(parameters, load_checkpoint(path))
+    np.testing.assert_array_equal(parameters["W"].data, example().parameters["W"])
+
+
+def test_another_network_is_listed_whole():
+    parameters = {"W": Parameter((3, 5)), "V": Parameter((2,)), "b": Parameter((4,))}
+    with pytest.raises(CheckpointError) as error:
+        restore(parameters, example())
+    assert "V: absent in the checkpoint, [2] in the network" in str(error.value)
+    assert "W: [3, 4] in the checkpoint, [3, 5] in the network" in str(error.value)
+    assert "b:" not in str(error.value)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated(path, kept):
+    save_checkpoint(path, example())
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"last.safetensors \(\d+ bytes\) is truncated.*copy"):
+        load_checkpoint(path)
+
+
+def test_one_damaged_byte(path):
+    save_checkpoint(path, example())
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum of its content is wrong"):
+        load_checkpoint(path)
+
+
+def test_damaged_header_text(path):
+    save_checkpoint(path, example())
+    path.write_bytes(path.read_bytes().replace(b"0.05", b"0.06"))
+    with pytest.raises(CheckpointError, match="checksum of its content is wrong"):
+        load_checkpoint(path)
+
+
+def test_absent_and_foreign(path, tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist.*first checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="truncated, damaged or no safetensors file"):
+        load_checkpoint(tmp_path)
+    save_file({"W": np.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="no checkpoint of tvm_cavs"):
+        load_checkpoint(path)
+
+
+def test_newer_format(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FORMAT", module.FORMAT + 1)
+        save_checkpoint(path, example())
+    with pytest.raises(CheckpointError, match="format 2; this version of tvm_cavs reads up to 1"):
+        load_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(path, monkeypatch):
+    save_checkpoint(path, example())
+    before = path.read_bytes()
+
+    def open_full(beside):
+        Path(beside).touch()
+        return open("/dev/full", "wb")  # every write to it fails with ENOSPC
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_open_for_writing", open_full)
+        with pytest.raises(CheckpointError, match=r"the disk is full.*is intact\. Free some space"):
+            save_checkpoint(path, example(seed=1))
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_kill_while_writing_leaves_the_previous_checkpoint(path, monkeypatch):
+    save_checkpoint(path, example())
+    before = path.read_bytes()
+
+    def killed(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, example(seed=1))
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    with pytest.raises(CheckpointError, match="There is none before it. Check that the folder"):
+        save_checkpoint(tmp_path / "absent" / "last.safetensors", example())
+
+    def refuse(source, target):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        save_checkpoint(tmp_path / "last.safetensors", example())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_header_is_readable_json(path):
+    save_checkpoint(path, example())
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert json.loads(header["__metadata__"]["state"])["config"] == {"train": {"lr": 0.05}}
