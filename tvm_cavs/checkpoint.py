@@ -35,8 +35,8 @@ class Progress:
 
     `epoch` and `batch` name the next batch of the loader; `net_step` and `dropout_seed` decide the
     next dropout mask; `epoch_loss` and `epoch_labels` are the sums of the epoch so far;
-    `best_value`, `best_epoch` and `n_bad_epochs` belong to early stopping; `seconds` is the training
-    time used.
+    `best_value`, `best_epoch` and `n_bad_epochs` belong to early stopping; `seconds` is
+    the training time used.
     """
 
     epoch: int = 0
