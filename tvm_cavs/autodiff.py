@@ -70,7 +70,7 @@ def differentiate(program: Program, output: str = "loss") -> Program:
                 c.args, rule(g, primal(i), args, dict(c.attrs)), strict=True
             ):
                 if contribution is not None and program.calls[a].type.dtype == "float32":
-                    grads.setdefault(a, []).append(_match(contribution, program.calls[a].type))
+                    grads.setdefault(a, []).append(_match(contribution, program.calls[a].type, c.type))
     _complete_scatters(program, b)
     return without_dead(b.finish())
 
@@ -99,14 +99,17 @@ class _Primal:
         return b.call("saved", name=str(i), type=c.type)
 
 
-def _match(g: Value, want: Type) -> Value:
-    """`g` summed over the axes along which an operand was broadcast, and over vertices for a parameter."""
+def _match(g: Value, want: Type, result: Type) -> Value:
+    """The gradient `g` of an op's result as the gradient of one operand of type `want`.
+
+    Sums over the axes along which the operand was broadcast and, for a parameter, over vertices.
+    """
     if g.shape != want.shape:
         if len(want.shape) == 0:
             g = g.builder.call("reshape", g, shape=(g.type.size,)) if len(g.shape) > 1 else g
             g = g.builder.call("sum", g, keep=False) if g.shape else g
         elif want.shape[-1] == 1 and g.shape[-1] != 1:
-            g = _match(g.builder.call("sum", g, keep=True), want)
+            g = _match(g.builder.call("sum", g, keep=True), want, result)
         elif (
             len(want.shape) == len(g.shape) and want.shape[:-1] == g.shape[:-1]
         ):  # g itself was broadcast
@@ -117,9 +120,13 @@ def _match(g: Value, want: Type) -> Value:
             raise TraceError(
                 f"{g.builder.name}: no gradient for broadcasting {want} to {g.type}; reshape to equal ranks"
             )
-    if want.per == "net" and g.type.per == "vertex":
+    if want.per == "net" and result.per == "vertex" and not _is_total(g):
         g = g.builder.call("total", g)
     return g
+
+
+def _is_total(g: Value) -> bool:
+    return g.builder.define(g.index)[0] in ("total", "total_rows")  # type: ignore[no-any-return]
 
 
 def _complete_scatters(program: Program, b: Builder) -> None:

@@ -449,6 +449,7 @@ _ROWS = [
     Op("total_rows", _total_rows),
     # what a vertex reads
     Op("param", _given),
+    Op("absent", _given, lambda: np.int32(ABSENT)),  # an integer input that this kind of vertex lacks
     Op("pull", _given),
     Op("present", _given),  # 1.0 where the vertex has input `name`, else 0.0
     Op(

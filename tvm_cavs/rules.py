@@ -1,0 +1,341 @@
+"""Local rewrites: one call, given how its operands were made -> a cheaper equal value, or None.
+
+Every rule keeps the meaning for every vertex. They follow three aims: zeros vanish (a kind of vertex without
+children must not multiply a zero state), slices move towards the products (so that dead gates die), and
+concatenations with zero parts come apart. `rewrite` applies them until nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .ops import OPS, Attrs, Value, full
+
+Args = Sequence[Value]
+Rule = Callable[[Any, Args, Attrs], Value | None]
+
+
+def is_op(x: Value, op: str) -> bool:
+    return bool(x.builder.calls[x.index].op == op)
+
+
+def constant(x: Value) -> float | None:
+    """The number that every element of `x` is, if that is known."""
+    c = x.builder.calls[x.index]
+    return c["value"] if c.op == "full" else None
+
+
+def is_zero(x: Value) -> bool:
+    return constant(x) == 0.0
+
+
+def zeros(b: Any, shape: tuple[int, ...]) -> Value:
+    return full(b, 0.0, shape)
+
+
+def apply(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
+    """The first rule's answer for this call."""
+    for rule in (fold, RULES.get(op), distribute):
+        if rule is fold or rule is distribute:
+            answer = rule(b, op, args, attrs)  # type: ignore[operator]
+        else:
+            answer = rule(b, args, attrs) if rule else None  # type: ignore[operator]
+        if answer is not None:
+            return answer  # type: ignore[no-any-return]
+    return None
+
+
+def fold(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
+    """An op on constants is a constant."""
+    row = OPS[op]
+    foldable = row.elementwise or op in ("sum", "max", "softmax", "log_softmax", "reshape", "transpose", "slice")
+    if not foldable or not args or any(constant(a) is None for a in args):
+        return None
+    assert row.numpy is not None
+    arrays = [np.full(a.shape, constant(a), "float64") for a in args]
+    result = np.asarray(row.numpy(*arrays, **attrs))
+    return full(b, float(result.flat[0]), result.shape) if np.ptp(result) == 0 else None
+
+
+def distribute(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
+    """op(concat(a, b), y) -> concat(op(a, y1), op(b, y2))."""
+    if not OPS[op].elementwise:
+        return None
+    cut = next((a for a in args if is_op(a, "concat") and len(a.shape) == 1), None)
+    if cut is None or any(a.shape not in ((), cut.shape) for a in args):
+        return None
+    out, start = [], 0
+    for piece in b.define(cut.index)[1]:
+        stop = start + piece.shape[0]
+        out.append(b.call(op, *(a if a.shape == () else part(b, a, start, stop) for a in args), **attrs))
+        start = stop
+    return b.call("concat", *out, axis=0)  # type: ignore[no-any-return]
+
+
+def part(b: Any, x: Value, start: int, stop: int, axis: int = 0) -> Value:
+    """x[start:stop] along `axis`; the whole is itself."""
+    if (start, stop) == (0, x.shape[axis]):
+        return x
+    return b.call("slice", x, axis=axis, start=start, stop=stop)  # type: ignore[no-any-return]
+
+
+def join(b: Any, parts: Args, axis: int) -> Value:
+    return parts[0] if len(parts) == 1 else b.call("concat", *parts, axis=axis)  # type: ignore[no-any-return]
+
+
+def _grown(b: Any, x: Value, shape: tuple[int, ...]) -> Value | None:
+    return x if x.shape == shape else None
+
+
+def _add(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    x, y = args
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    if is_zero(x):
+        return _grown(b, y, shape)
+    if is_zero(y):
+        return _grown(b, x, shape)
+    if x.shape != y.shape or len(shape) != 1:
+        return None
+    return _add_padded(b, x, y)
+
+
+def _add_padded(b: Any, x: Value, y: Value) -> Value | None:
+    """concat(p, 0) + concat(0, q) -> concat(p, q)."""
+    pieces = [b.define(v.index)[1] if is_op(v, "concat") else (v,) for v in (x, y)]
+    if not any(is_zero(p) for p in (*pieces[0], *pieces[1])):
+        return None
+    edges = sorted({0, *(int(e) for side in pieces for e in np.cumsum([p.shape[0] for p in side]))})
+    out = []
+    for start, stop in zip(edges, edges[1:], strict=False):
+        terms = [t for t in (part(b, v, start, stop) for v in (x, y)) if not is_zero(t)]
+        out.append(terms[0] + terms[1] if len(terms) == 2 else terms[0] if terms else zeros(b, (stop - start,)))
+    return join(b, out, 0)
+
+
+def _sub(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    x, y = args
+    if is_zero(y):
+        return _grown(b, x, np.broadcast_shapes(x.shape, y.shape))
+    return -y if is_zero(x) and x.shape in ((), y.shape) else None
+
+
+def _mul(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    shape = np.broadcast_shapes(*(a.shape for a in args))
+    for x, y in (args, args[::-1]):
+        if is_zero(x):
+            return zeros(b, shape)
+        if constant(x) == 1.0:
+            return _grown(b, y, shape)
+        if constant(x) == -1.0 and y.shape == shape:
+            return -y
+    return None
+
+
+def _div(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    x, y = args
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    if is_zero(x):
+        return zeros(b, shape)
+    return _grown(b, x, shape) if constant(y) == 1.0 else None
+
+
+def _neg(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    return b.define(args[0].index)[1][0] if is_op(args[0], "neg") else None
+
+
+def _where(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    c, x, y = args
+    known = constant(c)
+    if known is None:
+        return None
+    return _grown(b, x if known else y, np.broadcast_shapes(*(a.shape for a in args)))
+
+
+def _equal(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    """A class is never equal to an absent one."""
+    absent = [is_op(a, "absent") for a in args]
+    return zeros(b, args[0].shape) if any(absent) and not all(absent) else None
+
+
+def _matmul(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    x, w = args
+    if is_zero(x) or is_zero(w):
+        return zeros(b, (w.shape[1],))
+    live = _live(b, x)
+    if live is None:
+        return None
+    kept = [part(b, x, start, stop) for start, stop in live]
+    rows = [part(b, w, start, stop, axis=0) for start, stop in live]
+    return b.call("matmul", join(b, kept, 0), join(b, rows, 0))  # type: ignore[no-any-return]
+
+
+def _live(b: Any, x: Value) -> list[tuple[int, int]] | None:
+    """The ranges of a concatenation that are not zero; None when all of it is live."""
+    if not is_op(x, "concat"):
+        return None
+    out, start = [], 0
+    for p in b.define(x.index)[1]:
+        if not is_zero(p):
+            out.append((start, start + p.shape[0]))
+        start += p.shape[0]
+    return out if len(out) < len(b.define(x.index)[1]) else None
+
+
+def _outer(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    return zeros(b, (args[0].shape[0], args[1].shape[0])) if any(map(is_zero, args)) else None
+
+
+def _total(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    (x,) = args
+    if is_zero(x):
+        return zeros(b, x.shape)
+    if is_op(x, "concat") and len(x.shape) == 1 and (live := _live(b, x)):
+        return _padded(b, b.call("total", join(b, [part(b, x, *r) for r in live], 0)), live, x.shape[0], 0)
+    if is_op(x, "outer"):
+        left, right = b.define(x.index)[1]
+        rows, columns = _live(b, left), _live(b, right)
+        if rows is None and columns is None:
+            return None
+        for ranges, side in ((rows, 0), (columns, 1)):
+            if ranges is not None:
+                compact = join(b, [part(b, (left, right)[side], *r) for r in ranges], 0)
+                left, right = (compact, right) if side == 0 else (left, compact)
+        result = b.call("total", b.call("outer", left, right))
+        if columns is not None:
+            result = _padded(b, result, columns, x.shape[1], 1)
+        return result if rows is None else _padded(b, result, rows, x.shape[0], 0)
+    return None
+
+
+def _padded(b: Any, x: Value, live: list[tuple[int, int]], size: int, axis: int) -> Value:
+    """Spread `x` out over the ranges `live` of a zero array of extent `size` along `axis`."""
+
+    def gap(n: int) -> Value:
+        shape = list(x.shape)
+        shape[axis] = n
+        return zeros(b, tuple(shape))
+
+    out, at, taken = [], 0, 0
+    for start, stop in live:
+        if start > at:
+            out.append(gap(start - at))
+        out.append(part(b, x, taken, taken + stop - start, axis))
+        taken, at = taken + stop - start, stop
+    if at < size:
+        out.append(gap(size - at))
+    return join(b, out, axis)
+
+
+def _concat(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    axis = attrs["axis"]
+    if len(args) == 1:
+        return args[0]
+    flat: list[Value] = []
+    for a in args:
+        nested = is_op(a, "concat") and b.calls[a.index]["axis"] == axis
+        for piece in b.define(a.index)[1] if nested else (a,):
+            merged = _merge(b, flat[-1], piece, axis) if flat else None
+            if merged is not None:
+                flat[-1] = merged
+            else:
+                flat.append(piece)
+    return join(b, flat, axis) if len(flat) != len(args) or any(x.index != y.index for x, y in zip(flat, args, strict=True)) else None
+
+
+def _merge(b: Any, x: Value, y: Value, axis: int) -> Value | None:
+    """Two neighbours that are one value: adjacent slices, or equal constants."""
+    if constant(x) is not None and constant(x) == constant(y):
+        shape = list(x.shape)
+        shape[axis] += y.shape[axis]
+        return full(b, b.calls[x.index]["value"], tuple(shape))
+    if not (is_op(x, "slice") and is_op(y, "slice")):
+        return None
+    cx, cy = b.calls[x.index], b.calls[y.index]
+    if cx.args != cy.args or cx["axis"] != axis or cy["axis"] != axis or cx["stop"] != cy["start"]:
+        return None
+    return part(b, b.value(cx.args[0]), cx["start"], cy["stop"], axis)
+
+
+def _slice(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    (x,), axis, start, stop = args, attrs["axis"], attrs["start"], attrs["stop"]
+    if (start, stop) == (0, x.shape[axis]):
+        return x
+    op, inner, inner_attrs = b.define(x.index)
+    if op == "slice" and inner_attrs["axis"] == axis:
+        return part(b, inner[0], inner_attrs["start"] + start, inner_attrs["start"] + stop, axis)
+    if op == "transpose":
+        return b.call("transpose", part(b, inner[0], start, stop, 1 - axis))  # type: ignore[no-any-return]
+    if op == "concat" and inner_attrs["axis"] == axis:
+        return _slice_concat(b, inner, axis, start, stop)
+    if op == "concat":
+        return join(b, [part(b, p, start, stop, axis) for p in inner], inner_attrs["axis"])
+    if x.index not in b.sliced_only:
+        return None
+    if op == "matmul":
+        return b.call("matmul", inner[0], part(b, inner[1], start, stop, 1))  # type: ignore[no-any-return]
+    if OPS[op].elementwise and all(a.shape in ((), x.shape) for a in inner):
+        return b.call(op, *(part(b, a, start, stop, axis) if a.shape else a for a in inner), **inner_attrs)  # type: ignore[no-any-return]
+    return None
+
+
+def _slice_concat(b: Any, pieces: Args, axis: int, start: int, stop: int) -> Value:
+    out, at = [], 0
+    for p in pieces:
+        first, last = max(start - at, 0), min(stop - at, p.shape[axis])
+        if first < last:
+            out.append(part(b, p, first, last, axis))
+        at += p.shape[axis]
+    return join(b, out, axis)
+
+
+def _transpose(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    return b.define(args[0].index)[1][0] if is_op(args[0], "transpose") else None
+
+
+def _reshape(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    return args[0] if args[0].shape == tuple(attrs["shape"]) else None
+
+
+def _absent_index(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    """An absent integer chooses nothing."""
+    if not any(is_op(a, "absent") for a in args):
+        return None
+    if "depth" in attrs:
+        return zeros(b, (attrs["depth"],))
+    return zeros(b, args[1].shape[1:] if is_op(args[0], "absent") else ())
+
+
+def _total_rows(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    if is_op(args[0], "absent") or is_zero(args[1]):
+        return zeros(b, (attrs["rows"], args[1].shape[0]))
+    return None
+
+
+def _dropout(b: Any, args: Args, attrs: Attrs) -> Value | None:
+    return args[0] if is_zero(args[0]) else None
+
+
+RULES: dict[str, Rule] = {
+    "add": _add,
+    "sub": _sub,
+    "mul": _mul,
+    "div": _div,
+    "neg": _neg,
+    "where": _where,
+    "equal": _equal,
+    "matmul": _matmul,
+    "outer": _outer,
+    "total": _total,
+    "concat": _concat,
+    "slice": _slice,
+    "transpose": _transpose,
+    "reshape": _reshape,
+    "embedding": _absent_index,
+    "pick": _absent_index,
+    "one_hot": _absent_index,
+    "total_rows": _total_rows,
+    "dropout": _dropout,
+}
