@@ -1,0 +1,218 @@
+"""What a run can be told: the keys of a config file, their types, meaning and only defaults.
+
+Each choice is a name in a table. Checks that concern several keys stand at the later key, so that
+every problem of a file is found in one pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
+
+from .execution import names as executor_names
+from .loss import LOSSES
+from .metrics import METRICS
+from .nn import CELLS
+from .optim import OPTIMIZERS
+from .schedule import SCHEDULES, check_settings
+
+
+def choose(given: str, names: Iterable[str]) -> str:
+    """`given` if it is one of `names`.
+
+    Raises:
+        ValueError: it is not; the message lists the names and offers the nearest.
+    """
+    names = list(names)
+    if given in names:
+        return given
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"expected one of {', '.join(names)}{hint}")
+
+
+def _one_of(names: Iterable[str]) -> AfterValidator:
+    return AfterValidator(lambda given: choose(given, names))
+
+
+Rate: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+MetricName: TypeAlias = Annotated[str, _one_of(METRICS)]
+
+
+class Section(BaseModel):
+    """A group of keys; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ListOpsData(Section):
+    """Generated ListOps; nothing is read, unless `test` names the official file."""
+
+    name: Literal["listops"] = "listops"
+    n_train: PositiveInt = 10_000
+    n_dev: PositiveInt = 500
+    n_test: PositiveInt = 1_000
+    max_tokens: PositiveInt | None = 100
+    seed: NonNegativeInt = 0
+    form: Literal["binary", "nary"] = "binary"
+    label: Literal["label", "list_label"] = "label"
+    test: str | None = None
+
+
+class PtbData(Section):
+    """Trees in PTB brackets with a label at every vertex, such as SST.
+
+    File names are relative to `folder`; NAME.xz is taken where only that exists.
+    """
+
+    name: Literal["ptb"]
+    folder: str = "."
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    n_classes: PositiveInt = 5
+    min_count: PositiveInt = 1
+    lower: bool = False
+    label: Literal["label"] = "label"
+
+
+class JsonlData(Section):
+    """One graph a line. `n_classes` is the largest label + 1 where it is not given.
+
+    File names are relative to `folder`; NAME.xz is taken where only that exists.
+    """
+
+    name: Literal["jsonl"]
+    folder: str = "."
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    n_classes: PositiveInt | None = None
+    min_count: PositiveInt = 1
+    label: str = "label"
+
+
+class ModelConfig(Section):
+    """`arity` is the largest number of children in the data where it is not given.
+
+    `pretrained` is a file of GloVe vectors, of the width `embedding`.
+    """
+
+    cell: Annotated[str, _one_of(CELLS)] = "tree_lstm"
+    embedding: PositiveInt = 64
+    hidden: PositiveInt = 128
+    dropout: Rate = 0.0
+    arity: PositiveInt | None = None
+    pretrained: str | None = None
+
+
+class ScheduleConfig(Section):
+    """The learning rate's factor over steps; see schedule.py for what each one takes."""
+
+    name: Annotated[str, _one_of(SCHEDULES)] = "constant"
+    settings: dict[str, float] = Field(default={}, validate_default=True)
+
+    @field_validator("settings")
+    @classmethod
+    def _fit_the_schedule(cls, given: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if "name" in info.data:
+            check_settings(info.data["name"], given)
+        return given
+
+
+class EarlyStopConfig(Section):
+    """Stop after `patience` epochs without a better dev metric; None never stops."""
+
+    metric: MetricName = "accuracy"
+    patience: PositiveInt | None = None
+
+
+class TrainConfig(Section):
+    """`lr_mult` and `decay_mult` map a parameter's name to its own factor on lr and weight_decay.
+
+    `hyper` holds further numbers of the optimizer. `warmup` is a number of steps of linear warm-up.
+    """
+
+    loss: Annotated[str, _one_of(LOSSES)] = "softmax_cross_entropy"
+    optimizer: Annotated[str, _one_of(OPTIMIZERS)] = "adagrad"
+    hyper: dict[str, float] = {}
+    lr: PositiveFloat = 0.05
+    weight_decay: NonNegativeFloat = 0.0
+    lr_mult: dict[str, NonNegativeFloat] = {}
+    decay_mult: dict[str, NonNegativeFloat] = {}
+    clip_norm: PositiveFloat | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
+    warmup: NonNegativeInt = 0
+    batch_size: PositiveInt | None = 25
+    vertex_budget: PositiveInt | None = Field(default=None, validate_default=True)
+    epochs: PositiveInt = 10
+    max_seconds: PositiveFloat | None = None
+    seed: NonNegativeInt = 0
+    metrics: tuple[MetricName, ...] = ("accuracy", "root_accuracy")
+    early_stop: EarlyStopConfig = Field(default=EarlyStopConfig(), validate_default=True)
+    checkpoint_seconds: PositiveFloat = 60.0
+
+    @field_validator("hyper")
+    @classmethod
+    def _fit_the_optimizer(cls, given: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if "optimizer" in info.data:
+            known = OPTIMIZERS[info.data["optimizer"]].extra
+            unknown = sorted(set(given) - set(known))
+            if unknown:
+                raise ValueError(
+                    f"{info.data['optimizer']} does not take {', '.join(unknown)}; "
+                    f"it takes {', '.join(known) or 'nothing beyond lr'}"
+                )
+        return given
+
+    @field_validator("vertex_budget")
+    @classmethod
+    def _one_limit(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given is None and info.data.get("batch_size", 1) is None:
+            raise ValueError("expected train.batch_size, train.vertex_budget or both")
+        return given
+
+    @field_validator("early_stop")
+    @classmethod
+    def _is_measured(cls, given: EarlyStopConfig, info: ValidationInfo) -> EarlyStopConfig:
+        measured = info.data.get("metrics")
+        if measured is not None and given.metric not in measured:
+            raise ValueError(f"expected a metric in train.metrics: {', '.join(measured)}")
+        return given
+
+
+class ExecutorConfig(Section):
+    """What runs the network; `target` and `threads` are detected where they are not given."""
+
+    name: str = "tvm"
+    target: str | dict[str, Any] | None = None
+    threads: PositiveInt | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_registered(cls, given: str) -> str:
+        return choose(given, executor_names())
+
+
+class RunConfig(Section):
+    """One run. `folder` is where it is saved: `runs/` and the config's name where not given."""
+
+    data: Annotated[ListOpsData | PtbData | JsonlData, Field(discriminator="name")] = ListOpsData()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+    folder: str | None = None
