@@ -1,0 +1,139 @@
+"""The target-dependent choices that a kernel's data layout and signature depend on.
+
+A product multiplies row-major rows with weights packed in panels of NR columns, `[panels][K][NR]`.
+What is chosen here, from the target's vector unit and the product's sizes: NR, the heights of the
+register tiles, the rows that are packed at once, and how the work is cut for threads.
+
+Measured on Zen 5 (AVX-512, 220 GFLOP/s at 3.4 GHz): 6 x 64, 8 x 48, 5 x 80 and 12 x 32 tiles all reach
+the machine's limit, 14 x 16 eight tenths of it. So NR may follow N: the panel width that wastes
+the fewest lanes of the last panel wins, and no width falls off a cliff.
+"""
+
+from dataclasses import dataclass
+from math import gcd
+
+from tvm.target import Target
+
+from .target import Simd, simd, threads
+
+PACKED_BYTES = 256 * 1024  # packed rows of the left operand: half of a small L2 cache
+GRAIN_SECONDS = 12e-6  # work below this stays on one thread: starting the others costs about 4 us
+FLOPS = 150e9  # rough speed of one core, only for the grain
+BYTES = 60e9  # rough speed at which one core streams weights, only for the grain
+MAX_VECTORS = 5
+MAX_HEIGHT = 12
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a product is cut: part of a kernel's identity, and what its records are keyed by."""
+
+    lanes: int  # float32 elements of one vector
+    vectors: int  # vectors of a panel's row
+    heights: tuple[int, ...]  # rows of the register tiles, descending; the last is 1
+    block: int  # rows packed at once
+    parts: tuple[int, int] = (1, 1)  # (row parts, panel parts) that run in parallel
+
+    @property
+    def columns(self) -> int:
+        """NR, the columns of a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def tasks(self) -> int:
+        """Independent parts of the work."""
+        return self.parts[0] * self.parts[1]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One compiled form of a kernel, and the row count from which it is the one to call."""
+
+    suffix: str
+    tile: Tile
+    min_rows: int
+
+
+def panels(n_columns: int, tile: Tile) -> int:
+    """Panels that `n_columns` columns take."""
+    return -(-n_columns // tile.columns)
+
+
+def choose(variants: tuple[Variant, ...], n_rows: int) -> Variant:
+    """The variant to call for `n_rows` rows."""
+    return [v for v in variants if v.min_rows <= n_rows or v is variants[0]][-1]
+
+
+def product_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...]:
+    """Forms of the product [n, k] x [k, n_columns]: serial, then parallel where threads exist.
+
+    All of them read the same packed weights.
+    """
+    unit = simd(target)
+    vectors = panel_vectors(unit, n_columns)
+    heights = tile_heights(unit, vectors)
+    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, heights[0]))
+    parts = product_parts(threads(target), panels(n_columns, serial))
+    return with_parallel(serial, parts, 2 * k * n_columns / FLOPS, 4 * k * n_columns / BYTES)
+
+
+def outer_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...]:
+    """Forms of the weight gradient [n, k]^T x [n, n_columns]; threads split its columns or rows."""
+    unit = simd(target)
+    vectors = panel_vectors(unit, n_columns)
+    heights = tile_heights(unit, vectors)
+    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, 32, 2 * PACKED_BYTES))
+    parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
+    return with_parallel(serial, parts, 2 * k * n_columns / FLOPS, 8 * k * n_columns / BYTES)
+
+
+def with_parallel(
+    serial: Tile, parts: tuple[int, int], row_seconds: float, fixed_seconds: float
+) -> tuple[Variant, ...]:
+    """The serial form, and the parallel one from the row count at which it is worth starting."""
+    one = Variant("", serial, 1)
+    tile = Tile(serial.lanes, serial.vectors, serial.heights, serial.block, parts)
+    if tile.tasks == 1:
+        return (one,)
+    if fixed_seconds >= GRAIN_SECONDS and parts[0] == 1:
+        return (one, Variant("_parallel", tile, 1))
+    return (one, Variant("_parallel", tile, max(2, round(GRAIN_SECONDS / row_seconds))))
+
+
+def panel_vectors(unit: Simd, n_columns: int) -> int:
+    """Vectors of a panel: the fewest lanes wasted on the last panel, weighed by the tile's speed."""
+
+    def cost(vectors: int) -> float:
+        used = -(-n_columns // (vectors * unit.lanes)) * vectors
+        height = tile_heights(unit, vectors)[0]
+        work = height * vectors  # multiply-adds of a step, two a cycle
+        loads = height + vectors  # so are loads
+        return used * (1 + 0.2 * loads / work + (vectors == 5) * 0.02)
+
+    return min(range(1, MAX_VECTORS + 1), key=lambda vectors: (cost(vectors), -vectors))
+
+
+def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:
+    """Register tile heights: the tallest whose accumulators leave a row of weights and a value."""
+    height = max(1, min(MAX_HEIGHT, (unit.registers - vectors - 1) // vectors))
+    heights = [height]
+    while heights[-1] > 1:
+        heights.append((heights[-1] + 1) // 2 if heights[-1] > 2 else 1)
+    return tuple(heights)
+
+
+def packed_rows(k: int, multiple: int, n_bytes: int = PACKED_BYTES) -> int:
+    """Rows of `k` float32 packed at once: about `n_bytes`, in whole tiles, at least one."""
+    return max(1, min(n_bytes // (4 * k), 512) // multiple) * multiple
+
+
+def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:
+    """(row parts, panel parts): panels where they divide well, for then a thread streams fewer weights."""
+    by_panels = n_threads if n_panels >= 4 * n_threads else gcd(n_threads, n_panels)
+    return n_threads // by_panels, by_panels
+
+
+def outer_parts(n_threads: int, n_panels: int, n_tiles: int) -> tuple[int, int]:
+    """(parts of C's rows, panel parts); a part of C's rows is a whole number of tiles."""
+    by_panels = n_threads if n_panels >= 4 * n_threads else gcd(n_threads, n_panels)
+    return min(n_threads // by_panels, n_tiles), by_panels

@@ -1,0 +1,99 @@
+"""The machine this process runs on, as a TVM target, and what a target can do.
+
+`Target("llvm")` alone means plain x86-64, so the host's real CPU is asked for and said out loud.
+"""
+
+import os
+from dataclasses import dataclass
+
+import tvm
+from tvm.target import Target, codegen
+
+
+@dataclass(frozen=True)
+class Simd:
+    """The float32 vector unit of a CPU: lanes of a register, and how many registers there are."""
+
+    name: str
+    lanes: int
+    registers: int
+
+
+# First match wins: (features that must all be there, unit). Any other CPU gets the last row's unit.
+UNITS: tuple[tuple[tuple[str, ...], Simd], ...] = (
+    (("avx512f",), Simd("AVX-512", 16, 32)),
+    (("avx2", "fma"), Simd("AVX2", 8, 16)),
+    (("avx",), Simd("AVX", 8, 16)),
+    (("neon",), Simd("NEON", 4, 32)),
+    ((), Simd("128-bit", 4, 16)),
+)
+
+
+def simd(target: Target) -> Simd:
+    """The vector unit that code for `target` may use."""
+    require_cpu(target)
+    return next(
+        unit
+        for features, unit in UNITS
+        if not features or codegen.llvm_cpu_has_features(list(features), target)
+    )
+
+
+def threads(target: Target) -> int:
+    """Threads that kernels for `target` are made for: its num-cores, else 1."""
+    return max(1, int(target.attrs.get("num-cores", 1)))
+
+
+def host_target(n_threads: int | None = None) -> Target:
+    """This machine: LLVM for the CPU found, with `n_threads` cores (default: those we may run on)."""
+    if n_threads is None:
+        n_threads = len(os.sched_getaffinity(0))
+    if n_threads < 1:
+        raise ValueError(f"threads is {n_threads}; it must be 1 or more")
+    return Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu(), "num-cores": n_threads})
+
+
+def make_target(given: str | dict[str, object] | Target, n_threads: int | None = None) -> Target:
+    """A target from "host", a kind or a dictionary of TVM's target attributes.
+
+    `n_threads`, where given, replaces num-cores.
+
+    Raises:
+        ValueError: a kind that no rules exist for, or attributes that TVM refuses.
+    """
+    if isinstance(given, str) and given == "host":
+        return host_target(n_threads)
+    try:
+        target = given if isinstance(given, Target) else Target(given)
+        if n_threads is not None:
+            target = Target({**target.export(), "num-cores": n_threads})
+    except (tvm.error.TVMError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(
+            f'{given!r} is not a TVM target: {reason}. Use "host", or a dictionary such as '
+            '{"kind": "llvm", "mcpu": "haswell", "num-cores": 2}'
+        ) from error
+    require_cpu(target)
+    return target
+
+
+def require_cpu(target: Target) -> None:
+    """Refuses a target that is not an LLVM CPU.
+
+    Raises:
+        ValueError: any other kind.
+    """
+    if target.kind.name != "llvm":
+        raise ValueError(
+            f"no schedule rules for a target of kind {target.kind.name!r}; those with rules: 'llvm' "
+            '(CPUs). Use target "host"'
+        )
+
+
+def describe(target: Target) -> str:
+    """One line for people: CPU, vector unit, threads."""
+    unit = simd(target)
+    return (
+        f"{target.attrs.get('mcpu', 'generic CPU')}, {unit.name} ({unit.lanes} float32 lanes, "
+        f"{unit.registers} registers), {threads(target)} thread(s)"
+    )

@@ -1,0 +1,103 @@
+"""Pieces from which kernels without a schedule are written: arguments, loops with roles, copies.
+
+A kernel is built with TVM's IR builder, a hundred times faster than parsing text. Everything is
+int64: TVM refuses index arithmetic of mixed types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from schedules.loops import KERNEL, ROLE
+
+Expr = Any  # a TIR expression, or an int that becomes one
+Buffer = Any
+Emit = Callable[[Expr], None]
+
+
+def int64(value: Expr) -> Expr:
+    """A Python int as an int64 constant; an expression as it is."""
+    return tirx.IntImm("int64", value) if isinstance(value, int) else value
+
+
+def zero() -> Expr:
+    """float32 zero."""
+    return tirx.FloatImm("float32", 0.0)
+
+
+def kernel(name: str, kind: str, emit: Callable[[], None]) -> tirx.PrimFunc:
+    """The function that `emit` writes: arguments first (`scalars`, `arrays`), then its loops."""
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, "tirx.noalias": True, KERNEL: kind})
+        emit()
+    return builder.get()
+
+
+def scalars(names: Sequence[str]) -> list[Expr]:
+    """int64 arguments."""
+    return [T.arg(name, T.int64()) for name in names]
+
+
+def arrays(shapes: Sequence[tuple[str, tuple[int | None, ...], str]]) -> list[Buffer]:
+    """Whole-buffer arguments: (name, shape, dtype); None in a shape is any number of rows."""
+    handles = [T.arg(f"{name}_handle", T.handle()) for name, _, _ in shapes]
+    return [
+        T.match_buffer(handle, [T.int64() if d is None else int64(d) for d in shape], dtype)
+        for handle, (_, shape, dtype) in zip(handles, shapes, strict=True)
+    ]
+
+
+def scratch(shape: Sequence[int], scope: str = "global") -> Buffer:
+    """A float32 buffer of fixed size that lives where it is written."""
+    return T.alloc_buffer([int64(d) for d in shape], "float32", scope=scope)
+
+
+def loop(extent: Expr, role: str | None = None) -> Any:
+    """`for i in range(extent)`, with a role for the schedule."""
+    return T.serial(int64(0), int64(extent), annotations=None if role is None else {ROLE: role})
+
+
+def vectors(width: int, lanes: int, emit: Emit) -> None:
+    """`emit(j)` for j in range(width), in vectors; what is left over is one short vector."""
+    full, rest = divmod(width, lanes)
+    if full:
+        with loop(full) as v, loop(lanes, "lane") as lane:
+            emit(v * lanes + lane)
+    if rest:
+        with loop(rest, "lane") as lane:
+            emit(int64(full * lanes) + lane)
+
+
+def tile(rows: int, width: int, lanes: int, emit: Callable[[Expr, Expr], None]) -> None:
+    """`emit(r, j)` over a register tile of rows x width; what is left over is one short vector."""
+    full, rest = divmod(width, lanes)
+    with loop(rows, "row") as r:
+        if full:
+            with loop(full, "vector") as v, loop(lanes, "lane") as lane:
+                emit(r, v * lanes + lane)
+        if rest:
+            with loop(rest, "lane") as lane:
+                emit(r, int64(full * lanes) + lane)
+
+
+def either(condition: Expr, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    """`if condition: then() else: otherwise()`."""
+    with T.If(condition):
+        with T.Then():
+            then()
+        with T.Else():
+            otherwise()
+
+
+def part(index: Expr, parts: int, total: int) -> tuple[Expr, Expr]:
+    """(begin, count) of one of `parts` even parts of range(total)."""
+    if parts == 1:
+        return int64(0), int64(total)
+    begin = T.bind(index * total // parts)
+    return begin, T.bind((index + 1) * total // parts - begin)
