@@ -91,7 +91,8 @@ def _ranges(ptr: np.ndarray, rows: np.ndarray) -> np.ndarray:
     start = ptr[rows]
     count = ptr[rows + 1] - start
     first = np.cumsum(count) - count
-    return np.arange(count.sum()) + np.repeat(start - first, count)
+    indices: np.ndarray = np.arange(count.sum()) + np.repeat(start - first, count)
+    return indices
 
 
 def check_pointers(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarray) -> None:

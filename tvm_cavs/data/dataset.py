@@ -1,0 +1,108 @@
+"""Many examples as lists -> Dataset: a tuple of Graphs whose vertices all have their own identity.
+
+The one idea: all examples are built as one forest, so that levels cost one vectorised pass over the
+file instead of one a tree, and are then taken apart into views.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+
+from tvm_cavs.data.vocab import Vocab
+from tvm_cavs.graph import Graph, unbatch
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples in file order. `dataset[i]` is a Graph, `dataset[a:b]` a Dataset."""
+
+    graphs: tuple[Graph, ...]
+    name: str = "dataset"
+    vocab: Vocab | None = None
+
+    @staticmethod
+    def from_graphs(
+        graphs: Iterable[Graph], name: str = "dataset", vocab: Vocab | None = None
+    ) -> Dataset:
+        """A Dataset of the user's own graphs; vertex_id becomes a running number over them all."""
+        numbered, start = [], 0
+        for graph in graphs:
+            stop = start + graph.n_vertices
+            numbered.append(replace(graph, vertex_id=np.arange(start, stop)))
+            start = stop
+        return Dataset(tuple(numbered), name, vocab)
+
+    @property
+    def n_vertices(self) -> int:
+        return sum(graph.n_vertices for graph in self.graphs)
+
+    def __len__(self) -> int:
+        return len(self.graphs)
+
+    @overload
+    def __getitem__(self, key: int) -> Graph: ...
+    @overload
+    def __getitem__(self, key: slice) -> Dataset: ...
+    def __getitem__(self, key: int | slice) -> Graph | Dataset:
+        if isinstance(key, slice):
+            return replace(self, graphs=self.graphs[key])
+        return self.graphs[key]
+
+    def __iter__(self) -> Iterator[Graph]:
+        return iter(self.graphs)
+
+    def __str__(self) -> str:
+        inputs = ", ".join(self.graphs[0].inputs) if self.graphs else "none"
+        vocab = f", {len(self.vocab)} tokens" if self.vocab else ""
+        return (
+            f"Dataset({self.name}: {len(self)} graphs, {self.n_vertices} vertices, "
+            f"inputs {inputs}{vocab})"
+        )
+
+
+def build_graphs(
+    children: Sequence[Sequence[Sequence[int | None]]], inputs: Mapping[str, Any]
+) -> tuple[Graph, ...]:
+    """Many graphs at once; a hundred times faster than `Graph.from_children` for each.
+
+    Args:
+        children: for every graph, for every vertex, its children (numbered within the graph).
+        inputs: one entry for every vertex of all graphs in a row: a list (None where absent), an
+            array or a Field.
+
+    Raises:
+        GraphError: as `Graph.from_csr`; the message numbers the graphs from 0.
+    """
+    n_vertices = [len(graph) for graph in children]
+    vertices = list(itertools.chain.from_iterable(children))
+    n_slots = [len(slots) for slots in vertices]
+    child = [-1 if c is None else c for slots in vertices for c in slots]
+    return build_graphs_flat(n_vertices, n_slots, child, inputs)
+
+
+def build_graphs_flat(
+    n_vertices: Sequence[int],
+    n_slots: Sequence[int],
+    child: Sequence[int],
+    inputs: Mapping[str, Any],
+) -> tuple[Graph, ...]:
+    """As `build_graphs`, from flat lists.
+
+    Args:
+        n_vertices: of every graph.
+        n_slots: of every vertex.
+        child: of every slot, numbered within its graph, -1 where the slot is empty.
+        inputs: as in `build_graphs`.
+    """
+    graph_ptr = np.concatenate([[0], np.cumsum(n_vertices)])
+    child_ptr = np.concatenate([[0], np.cumsum(n_slots)])
+    local = np.array(child, np.int64)
+    slots_of_graph = np.diff(child_ptr[graph_ptr])
+    first = np.repeat(graph_ptr[:-1], slots_of_graph)
+    forest = Graph.from_csr(child_ptr, np.where(local == -1, -1, local + first), inputs, graph_ptr)
+    return tuple(unbatch(forest))

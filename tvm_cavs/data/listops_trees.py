@@ -1,0 +1,130 @@
+"""ListOps expressions -> Dataset, as binary trees (the official bracketing) or n-ary trees.
+
+Binary: `[MAX 3 9 ]` is `( ( ( [MAX 3 ) 9 ) ] )`. Every token is a leaf; an inner vertex applies
+what stands on its left to what stands on its right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from tvm_cavs.data.dataset import Dataset, build_graphs_flat
+from tvm_cavs.data.files import nearest
+from tvm_cavs.data.listops import CLOSE, DIGITS, OPERATORS, Expression, parse
+from tvm_cavs.data.vocab import UNKNOWN, Vocab
+from tvm_cavs.errors import DataError
+from tvm_cavs.field import Field
+
+LISTOPS_VOCAB = Vocab((UNKNOWN, *DIGITS, *OPERATORS, CLOSE))
+N_CLASSES = 10
+
+
+class Columns(NamedTuple):
+    """Flat lists over the vertices of all trees, -1 where absent."""
+
+    n_slots: list[int]
+    child: list[int]  # over slots, numbered within the tree
+    word: list[int]
+    label: list[int]
+    list_label: list[int]
+
+
+def listops_dataset(
+    expressions: Iterable[str], form: str = "binary", name: str = "listops"
+) -> Dataset:
+    """A Dataset with inputs `word`, `label` and `list_label`, all int32; labels are 0..9.
+
+    `label` stands wherever a value is defined. In the binary form that is a digit, a finished list,
+    and also every partial application, whose value is the operator's on the arguments so far:
+    `( ( [SM 8 ) 9 )` has label 7. A bare operator and a closing bracket have no value and no label.
+    `list_label` is the same value at finished lists only (never at a digit or a partial
+    application), for a measure that digits, which are trivial, cannot flatter.
+
+    Args:
+        expressions: from `generate` or `read_listops_tsv`.
+        form: "binary" (arity 2, `word` at the leaves: every token) or "nary" (arity 5 when
+            generated, `word` at every vertex: operators and digits; no closing brackets).
+
+    Raises:
+        DataError: an unknown form, or an expression that does not parse; its number is named.
+    """
+    if form not in FORMS:
+        raise DataError(f"listops: unknown form {form!r}; {nearest(form, FORMS)}")
+    append = FORMS[form]
+    columns = Columns([], [], [], [], [])
+    n_vertices = []
+    for number, text in enumerate(expressions):
+        try:
+            expression = parse(text)
+        except DataError as error:
+            raise DataError(f"listops: expression {number}, {text[:60]!r}: {error}") from None
+        n_vertices.append(append(columns, expression))
+    inputs = {
+        "word": _field(columns.word),
+        "label": _field(columns.label),
+        "list_label": _field(columns.list_label),
+    }
+    graphs = build_graphs_flat(n_vertices, columns.n_slots, columns.child, inputs)
+    return Dataset(graphs, name, LISTOPS_VOCAB)
+
+
+def _append_nary(columns: Columns, expression: Expression) -> int:
+    """One vertex a digit or operator; the children of an operator are its arguments."""
+    place = LISTOPS_VOCAB.place
+    for word, arguments, value in zip(*expression, strict=True):
+        columns.n_slots.append(len(arguments))
+        columns.child.extend(arguments)
+        columns.word.append(place[word])
+        columns.label.append(value)
+        columns.list_label.append(value if arguments else -1)
+    return len(expression.words)
+
+
+def _append_binary(columns: Columns, expression: Expression) -> int:
+    """One leaf a token, then the inner vertices of a list from left to right; the root is last."""
+    n_slots, child, words, labels, list_labels = columns
+    place, close = LISTOPS_VOCAB.place, LISTOPS_VOCAB.place[CLOSE]
+    values = expression.values
+    top: list[int] = []  # the binary vertex that stands for a vertex of the expression
+    n = 0
+    for word, arguments, value in zip(*expression, strict=True):
+        n_slots.append(0)
+        words.append(place[word])
+        labels.append(-1 if arguments else value)
+        list_labels.append(-1)
+        left = n
+        n += 1
+        if arguments:
+            operator = OPERATORS[word]
+            so_far = [values[v] for v in arguments]
+            for count, argument in enumerate(arguments, start=1):
+                n_slots.append(2)
+                child += (left, top[argument])
+                words.append(-1)
+                labels.append(operator(so_far[:count]))
+                left = n
+                n += 1
+            k = len(arguments)
+            n_slots += (0, 2)
+            child += (left, n)
+            words += (close, -1)
+            labels += (-1, value)
+            list_labels += [-1] * (k + 1) + [value]
+            left = n + 1
+            n += 2
+        top.append(left)
+    return n
+
+
+FORMS: dict[str, Callable[[Columns, Expression], int]] = {
+    "binary": _append_binary,
+    "nary": _append_nary,
+}
+
+
+def _field(values: list[int]) -> Field:
+    array = np.array(values, np.int32)
+    return Field(array, array >= 0)
