@@ -40,6 +40,8 @@ def listops_dataset(
     `label` stands wherever a value is defined. In the binary form that is a digit, a finished list,
     and also every partial application, whose value is the operator's on the arguments so far:
     `( ( [SM 8 ) 9 )` has label 7. A bare operator and a closing bracket have no value and no label.
+    Training on partial applications shows the model its intermediate steps, so its accuracy is not
+    comparable with that of published models trained on the root alone.
     `list_label` is the same value at finished lists only (never at a digit or a partial
     application), for a measure that digits, which are trivial, cannot flatter.
 
