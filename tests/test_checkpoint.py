@@ -51,6 +51,7 @@ def test_round_trip(path):
         for key, array in getattr(given, name).items():
             np.testing.assert_array_equal(getattr(read, name)[key], array)
             assert getattr(read, name)[key].dtype == array.dtype
+            assert getattr(read, name)[key].shape == array.shape
     assert read.progress == given.progress
     assert read.config == given.config
     assert read.vocabulary == given.vocabulary

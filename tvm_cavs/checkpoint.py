@@ -76,7 +76,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     path = Path(path)
     tensors = {f"parameter/{name}": array for name, array in checkpoint.parameters.items()}
     tensors |= {f"optimizer/{name}": array for name, array in checkpoint.optimizer.items()}
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     state = json.dumps(
         {
             "progress": asdict(checkpoint.progress),
@@ -216,7 +216,7 @@ def _checksum(tensors: Mapping[str, np.ndarray], state: str) -> str:
     value = zlib.crc32(state.encode())
     for name in sorted(tensors):
         value = zlib.crc32(
-            np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data, value
+            np.asarray(tensors[name], order="C").reshape(-1).view(np.uint8).data, value
         )
     return str(value)
 

@@ -1,0 +1,257 @@
+"""Run -> trained run: the loop that a user would write by hand, with everything around it.
+
+    for batch in loader:
+        with record():
+            loss = loss_fn(net(batch))
+        loss.backward()
+        trainer.step(batch.n_graphs)
+
+Around it: progress, checkpoints, evaluation after each epoch, early stopping, the best parameters
+kept, and an end that leaves a run that can go on, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import runlog
+from .display import Display, Status, clock
+from .errors import TrainingError
+from .evaluation import evaluate
+from .graph import Graph
+from .interrupt import Stop
+from .metrics import METRICS
+from .network import record
+from .run import Run, restore_best, save
+
+STEPS_PER_EVENT = 50
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended: `reason` in words, and the metrics of the best parameters per split."""
+
+    reason: str
+    interrupted: bool = False
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def fit(run: Run, display: Display, stop: Stop, started: float | None = None) -> Outcome:
+    """Train until the epochs, the time or the patience is used up, or `stop` is set.
+
+    Args:
+        started: `time.perf_counter()` when the process began, to report the time to the first step.
+
+    Raises:
+        TrainingError: the loss or a gradient is not finite; the last checkpoint is from before.
+        CheckpointError: a checkpoint could not be written.
+    """
+    pace = Pace(started)
+    run.mark = time.perf_counter()
+    reason = _ended(run)
+    while reason is None:
+        _train_epoch(run, display, stop, pace)
+        if stop.requested() or not _finish_epoch(run, display, stop, pace):
+            save(run)
+            return Outcome(f"stopped after step {run.progress.step}", interrupted=True)
+        reason = _ended(run)
+    return Outcome(reason, metrics=_measure_best(run))
+
+
+@dataclass
+class Pace:
+    """The speed of training in this process: of the last steps, and of the epoch."""
+
+    started: float | None
+    recent: float = 0.0
+    n_examples: int = 0
+    seconds: float = 0.0
+    n_steps: int = 0
+
+    def add(self, n_examples: int, seconds: float) -> None:
+        """Count one step; the first one of a process compiles, so it says nothing about speed."""
+        self.n_steps += 1
+        if self.n_steps == 1:
+            return
+        self.n_examples += n_examples
+        self.seconds += seconds
+        now = n_examples / max(seconds, 1e-9)
+        self.recent = now if not self.recent else 0.9 * self.recent + 0.1 * now
+
+    def take(self) -> float:
+        """Examples a second since the last call."""
+        rate = self.n_examples / self.seconds if self.seconds else 0.0
+        self.n_examples, self.seconds = 0, 0.0
+        return rate
+
+
+def _ended(run: Run) -> str | None:
+    """Why training is over, or None."""
+    train, progress = run.config.train, run.progress
+    if progress.epoch >= train.epochs:
+        return f"all {train.epochs} epochs done"
+    if train.max_seconds is not None and progress.seconds >= train.max_seconds:
+        return f"train.max_seconds = {train.max_seconds:g} used up"
+    patience = train.early_stop.patience
+    if patience is not None and progress.n_bad_epochs >= patience:
+        return f"no better dev {train.early_stop.metric} for {patience} epochs"
+    return None
+
+
+def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
+    """The rest of the current epoch, or as much of it as time and `stop` allow."""
+    progress, limit = run.progress, run.config.train.max_seconds
+    run.loader.epoch = progress.epoch
+    n_batches, saved = len(run.loader), time.monotonic()
+    run.tick()
+    for batch in run.loader.batches(progress.epoch, skip=progress.batch):
+        train_step(run, batch)
+        if pace.n_steps == 0:
+            _report_first_step(run, display, pace)
+        pace.add(batch.n_graphs, run.tick())
+        display.status(_status(run, pace, n_batches))
+        if progress.step % STEPS_PER_EVENT == 0:
+            runlog.append(run.folder, {"event": "step"} | _where(run))
+        if stop.requested() or (limit is not None and progress.seconds >= limit):
+            return
+        if time.monotonic() - saved >= run.config.train.checkpoint_seconds:
+            save(run)
+            saved = time.monotonic()
+
+
+def train_step(run: Run, batch: Graph) -> None:
+    """One batch: forward, backward, update.
+
+    Raises:
+        TrainingError: the loss or a gradient is not finite; the parameters are unchanged.
+    """
+    with record():
+        loss = run.loss(run.net(batch))
+    if not math.isfinite(float(loss)):
+        raise TrainingError(_describe_failure(run, f"the loss is {float(loss)}"))
+    loss.backward()
+    try:
+        run.trainer.step(batch.n_graphs)
+    except TrainingError as error:
+        raise TrainingError(_describe_failure(run, str(error))) from error
+    progress = run.progress
+    progress.step += 1
+    progress.batch += 1
+    progress.n_examples += batch.n_graphs
+    progress.epoch_loss += float(loss)
+    progress.epoch_labels += loss.n_labels
+
+
+def _describe_failure(run: Run, what: str) -> str:
+    """Where training failed, in which examples, and what to do."""
+    progress = run.progress
+    examples = run.loader.parts(progress.epoch)[progress.batch]
+    first = ", ".join(str(index) for index in examples[:8])
+    more = f", ... {len(examples)} in all" if len(examples) > 8 else ""
+    return (
+        f"training stopped at step {progress.step} (epoch {progress.epoch + 1}, batch "
+        f"{progress.batch + 1}, training examples {first}{more}): {what}\n"
+        f"The last good checkpoint is kept: {run.folder / runlog.LAST}. Look at these examples; or "
+        "start again with a lower train.lr, or with train.clip_norm."
+    )
+
+
+def _finish_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> bool:
+    """Evaluate, log, keep the best, checkpoint; False when interrupted before the end of it."""
+    progress, train = run.progress, run.config.train
+    values = _evaluate(run, "dev", stop)
+    if values is None:
+        return False
+    run.tick()
+    event: dict[str, Any] = {"event": "epoch"} | _where(run)
+    event |= {"samples_per_s": round(pace.take(), 1), "dev": values}
+    is_whole = progress.batch >= len(run.loader.parts(progress.epoch))
+    if values:
+        _keep_best(run, values[train.early_stop.metric])
+    if is_whole:
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.epoch_loss, progress.epoch_labels = 0.0, 0
+    runlog.append(run.folder, event)
+    save(run)
+    display.line(_describe_epoch(run, event))
+    return True
+
+
+def _keep_best(run: Run, value: float) -> None:
+    """Save the parameters if their dev metric is the best so far; count the epoch if not."""
+    progress = run.progress
+    larger = METRICS[run.config.train.early_stop.metric].larger_is_better
+    best = progress.best_value
+    if best is None or (value > best if larger else value < best):
+        progress.best_value, progress.best_epoch = value, progress.epoch + 1
+        progress.n_bad_epochs = 0
+        save(run, runlog.BEST)
+    else:
+        progress.n_bad_epochs += 1
+
+
+def _measure_best(run: Run) -> dict[str, dict[str, float]]:
+    """Metrics of the best parameters on dev and test."""
+    restore_best(run)
+    found = {split: _evaluate(run, split, Stop()) for split in ("dev", "test")}
+    metrics = {split: values for split, values in found.items() if values}
+    if "test" in metrics:
+        event = {"event": "test", "step": run.progress.step, "epoch": run.progress.best_epoch}
+        runlog.append(run.folder, event | {"test": metrics["test"]})
+    return metrics
+
+
+def _evaluate(run: Run, split: str, stop: Stop) -> dict[str, float] | None:
+    """The run's metrics on a split; empty where the run has no such split."""
+    if split not in run.data.splits:
+        return {}
+    dataset, train = run.data.splits[split], run.config.train
+    return evaluate(run.net, dataset, train.metrics, run.config.data.label, stop=stop.requested)
+
+
+def _where(run: Run) -> dict[str, float | int]:
+    """What every line of metrics.jsonl says."""
+    progress = run.progress
+    return {
+        "epoch": progress.epoch + 1,
+        "step": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "train_loss": progress.epoch_loss / max(1, progress.epoch_labels),
+        "lr": run.trainer.lr,
+    }
+
+
+def _report_first_step(run: Run, display: Display, pace: Pace) -> None:
+    if pace.started is None:
+        return
+    seconds = round(time.perf_counter() - pace.started, 2)
+    event = {"event": "start", "step": run.progress.step, "seconds_to_first_step": seconds}
+    runlog.append(run.folder, event)
+    display.line(f"first step after {seconds:.1f} s")
+
+
+def _status(run: Run, pace: Pace, n_batches: int) -> Status:
+    train, progress = run.config.train, run.progress
+    rate = pace.recent
+    left = train.epochs * len(run.loader.dataset) - progress.n_examples
+    seconds = left / rate if rate else 0.0
+    if train.max_seconds is not None:
+        seconds = min(seconds, train.max_seconds - progress.seconds)
+    loss = progress.epoch_loss / max(1, progress.epoch_labels)
+    place = (progress.epoch + 1, train.epochs, progress.batch, n_batches)
+    return Status(*place, loss, rate, seconds)
+
+
+def _describe_epoch(run: Run, event: Mapping[str, Any]) -> str:
+    dev = event["dev"]
+    metrics = "".join(f"  {name} {value:.4f}" for name, value in dev.items())
+    best = "  *" if run.progress.best_epoch == event["epoch"] and dev else ""
+    return (
+        f"epoch {event['epoch']}  step {event['step']}  {clock(run.progress.seconds)}  "
+        f"train loss {event['train_loss']:.4f}  {event['samples_per_s']:.0f} samples/s"
+        f"{'  dev' if dev else ''}{metrics}{best}"
+    )

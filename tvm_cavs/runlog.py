@@ -1,0 +1,85 @@
+"""The folder of a run: what is in it, and how it is written.
+
+config.yaml          the resolved config: every key, defaults included
+versions.json        of this package, TVM, NumPy, Python and the machine
+metrics.jsonl        one JSON object a line, with "event": "epoch" or "test"
+last.safetensors     the newest checkpoint; a run resumes from it
+best.safetensors     the parameters with the best dev metric
+curve.png            the learning curve, where matplotlib is installed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import installed_versions
+from .config import dump_config
+from .errors import CavsError
+from .schema import RunConfig
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+
+
+def new_folder(wanted: str | Path) -> Path:
+    """Make and return the folder `wanted`, or wanted-2, wanted-3, ... where a run is already there.
+
+    Raises:
+        CavsError: the folder cannot be made.
+    """
+    wanted, number = Path(wanted), 1
+    folder = wanted
+    while folder.exists() and any(folder.iterdir()):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CavsError(
+            f"the run's folder {folder} cannot be made: {error.strerror}. Set folder=PATH."
+        ) from error
+    return folder
+
+
+def write_header(folder: Path, config: RunConfig) -> None:
+    """Save the config, with the command that runs it, and the versions."""
+    text = f"# python scripts/train.py {folder / 'config.yaml'}\n{dump_config(config)}"
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    versions = installed_versions() | {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "processors": str(os.cpu_count()),
+    }
+    (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
+
+
+def append(folder: Path, event: dict[str, Any]) -> None:
+    """Add one line to metrics.jsonl."""
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def read_events(folder: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, up to a step where one is given; a torn last line is left out."""
+    path = folder / "metrics.jsonl"
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if last_step is None or event["step"] <= last_step:
+            events.append(event)
+    return events
+
+
+def rewind(folder: Path, last_step: int) -> None:
+    """Drop the lines after the checkpoint that a run resumes from."""
+    kept = [json.dumps(event) + "\n" for event in read_events(folder, last_step)]
+    beside = folder / ".metrics.jsonl.part"
+    beside.write_text("".join(kept), encoding="utf-8")
+    os.replace(beside, folder / "metrics.jsonl")
