@@ -14,6 +14,7 @@ from tvm.tirx import PrimFunc
 
 from . import cpu, gpu
 from .loops import SCHEDULED
+from .pipeline import pipeline as pipeline
 from .target import describe as describe
 from .target import host_target as host_target
 from .target import make_target as make_target
@@ -31,7 +32,9 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
     """
     kind = target.kind.name
     if kind not in RULES:
-        raise ValueError(f"no schedule rules for targets of kind {kind!r}; kinds: {', '.join(RULES)}")
+        raise ValueError(
+            f"no schedule rules for targets of kind {kind!r}; kinds: {', '.join(RULES)}"
+        )
     return RULES[kind]
 
 

@@ -114,12 +114,12 @@ def panel_vectors(unit: Simd, n_columns: int) -> int:
 
 
 def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:
-    """Register tile heights: the tallest whose accumulators leave a row of weights and a value."""
+    """Register tile heights: the tallest whose accumulators leave a row of weights and a value.
+
+    Then two thirds and one third of it, for the last rows, and 1.
+    """
     height = max(1, min(MAX_HEIGHT, (unit.registers - vectors - 1) // vectors))
-    heights = [height]
-    while heights[-1] > 1:
-        heights.append((heights[-1] + 1) // 2 if heights[-1] > 2 else 1)
-    return tuple(heights)
+    return tuple(sorted({height, round(height * 2 / 3), round(height / 3), 1} - {0}, reverse=True))
 
 
 def packed_rows(k: int, multiple: int, n_bytes: int = PACKED_BYTES) -> int:

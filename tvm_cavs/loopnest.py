@@ -59,8 +59,9 @@ def scratch(shape: Sequence[int], scope: str = "global") -> Buffer:
 
 
 def loop(extent: Expr, role: str | None = None) -> Any:
-    """`for i in range(extent)`, with a role for the schedule."""
-    return T.serial(int64(0), int64(extent), annotations=None if role is None else {ROLE: role})
+    """`for i in range(extent)`, with a role for the schedule (one turn has none)."""
+    plain = role is None or (isinstance(extent, int) and extent == 1)
+    return T.serial(int64(0), int64(extent), annotations=None if plain else {ROLE: role})
 
 
 def vectors(width: int, lanes: int, emit: Emit) -> None:
@@ -74,16 +75,33 @@ def vectors(width: int, lanes: int, emit: Emit) -> None:
             emit(int64(full * lanes) + lane)
 
 
-def tile(rows: int, width: int, lanes: int, emit: Callable[[Expr, Expr], None]) -> None:
-    """`emit(r, j)` over a register tile of rows x width; what is left over is one short vector."""
+def tile(
+    rows: int,
+    width: int,
+    lanes: int,
+    emit: Callable[[Expr, Expr], None],
+    guard: Callable[[Expr], Expr] | None = None,
+) -> None:
+    """`emit(r, j)` over a register tile of rows x width, in rows where `guard(r)` holds.
+
+    What is left over of a row is one short vector.
+    """
     full, rest = divmod(width, lanes)
-    with loop(rows, "row") as r:
+
+    def row(r: Expr) -> None:
         if full:
             with loop(full, "vector") as v, loop(lanes, "lane") as lane:
                 emit(r, v * lanes + lane)
         if rest:
             with loop(rest, "lane") as lane:
                 emit(r, int64(full * lanes) + lane)
+
+    with loop(rows, "row") as r:
+        if guard is None:
+            row(r)
+        else:
+            with T.If(guard(r)), T.Then():
+                row(r)
 
 
 def either(condition: Expr, then: Callable[[], None], otherwise: Callable[[], None]) -> None:

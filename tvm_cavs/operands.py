@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm.tirx.script import builder as T
 
 from .errors import ShapeError
-from .loopnest import Buffer, Expr, arrays, int64, loop, scalars, scratch, vectors
+from .loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ class Bound:
 Shapes = list[tuple[str, tuple["int | None", ...], str]]
 
 
-def bind(
-    first: list[str], needs: Operands, last: Shapes
-) -> tuple[list[Expr], Bound, list[Buffer]]:
+def bind(first: list[str], needs: Operands, last: Shapes) -> tuple[list[Expr], Bound, list[Buffer]]:
     """Declares `first` scalars, the parameters of `needs`, then the `last` arrays."""
     names = [f"start{slot}" for slot in needs.starts] + [f"istart{slot}" for slot in needs.indices]
     values = scalars(first + names)
@@ -98,58 +96,46 @@ def bind(
     return values[: len(first)], bound, buffers[n_inputs:]
 
 
-def is_direct(pieces: tuple[Piece, ...]) -> bool:
-    """Whether rows can be read where they are: one piece, in row order."""
-    return len(pieces) == 1 and pieces[0].index is None
-
-
 Load = Callable[[Expr, Expr], Expr]
 
 
 def packer(pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int) -> Callable[..., Load]:
     """`pack(first, count) -> load`: after it, `load(i, k)` is row `first + i` of the operand.
 
-    Rows that can be read where they are stay there; others are copied side by side, once, into a
-    scratch block that stays in cache. (Transposing them as well was measured and gains nothing.)
+    Rows are copied side by side into a scratch block of `block` rows that stays in cache; rows of it
+    from `count` on may be read and hold anything. (Transposing rows as well was measured: it gains
+    nothing. Nor does reading a single piece where it is, but for results under 30 columns.)
     """
-    if is_direct(pieces):
-        piece = pieces[0]
-        start = bound.starts[piece.source]
-        source = bound.sources[piece.source]
-
-        def direct(first: Expr, _count: Expr) -> Load:
-            row = T.bind(start + first)
-            return lambda i, k: source[row + i, k + piece.column]
-
-        return direct
     rows = scratch([block, sum(piece.width for piece in pieces)])
 
     def pack(first: Expr, count: Expr) -> Load:
         with loop(count) as i:
+            picked = pick_rows(pieces, bound, first + i)
             offset = 0
-            picked = {
-                slot: T.bind(vector[bound.index_starts[slot] + first + i].astype("int64"))
-                for slot, vector in bound.indices.items()
-            }
             for piece in pieces:
-                copy_piece(piece, rows, i, offset, source_row(piece, bound, picked, first + i))
+                copy_piece(piece, i, offset, source_row(piece, bound, picked, first + i))
                 offset += piece.width
         return lambda i, k: rows[i, k]
 
-    def copy_piece(piece: Piece, to: Buffer, i: Expr, offset: int, row: Expr) -> None:
+    def copy_piece(piece: Piece, i: Expr, offset: int, row: Expr) -> None:
         source = bound.sources[piece.source]
-        vectors(
-            piece.width,
-            lanes,
-            lambda j: T.buffer_store(to, source[row, j + piece.column], [i, j + offset]),
-        )
+
+        def put(j: Expr) -> None:
+            T.buffer_store(rows, source[row, j + piece.column], [i, j + offset])
+
+        vectors(piece.width, lanes, put)
 
     return pack
+
+
+def pick_rows(pieces: tuple[Piece, ...], bound: Bound, i: Expr) -> dict[int, Expr]:
+    """For row i, the rows of sources that the pieces' index vectors name, each read once."""
+    return {
+        slot: T.bind(bound.indices[slot][bound.index_starts[slot] + i].astype("int64"))
+        for slot in operands(pieces).indices
+    }
 
 
 def source_row(piece: Piece, bound: Bound, picked: dict[int, Expr], i: Expr) -> Expr:
     """The source's row for row i of a piece."""
     return bound.starts[piece.source] + i if piece.index is None else picked[piece.index]
-
-
-__all__ = ["Bound", "Load", "Operands", "Piece", "bind", "int64", "operands", "packer"]

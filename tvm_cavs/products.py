@@ -2,8 +2,8 @@
 
 Both kernels take whole buffers and integer offsets, never views. Accumulators are a register tile
 over a panel of columns; rows are packed a block at a time; the number of rows is symbolic, and exactly
-those rows are computed and written: a product takes as many of its tallest register tile as fit, then
-the rest with smaller ones.
+those rows are written: a product takes as many of its tallest register tile as fit, then the rest with
+smaller ones, so that one row does not pay for six.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from .loopnest import (
     part,
     scratch,
     tile,
-    vectors,
     zero,
 )
 from .operands import Load, Piece, bind, operands, packer
@@ -106,7 +105,7 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
                 load = pack(row, rows)
                 with loop(some) as p:
                     panel = T.bind(begin + p)
-                    store = tile_store(spec, cut, out, start + row, panel)
+                    store = tile_store(spec, cut, out, (start + row, rows), panel)
                     product_tiles(spec.k, cut, rows, panel, load, weights, store)
 
     return kernel(name, "product", emit)
@@ -128,58 +127,69 @@ Store = Callable[[int, Expr, Buffer], None]
 def product_tiles(
     k_size: int, cut: Tile, rows: Expr, panel: Expr, load: Load, weights: Buffer, store: Store
 ) -> None:
-    """All rows of a block times one panel: as many of each height as fit, tallest first."""
+    """All rows of a block times one panel: as many of each height as fit, tallest first.
+
+    Rows left over that the next height could not take at once make this height's last tile, which then
+    computes rows that nobody stores.
+    """
     done, rest = int64(0), rows
-    for height in cut.heights:
-        n_tiles = T.bind(rest // height)
+    for height, lower in zip(cut.heights, (*cut.heights[1:], 0), strict=True):
+        n_tiles = T.bind((rest + (height - 1 - lower)) // height) if height > 1 else rest
         with loop(n_tiles) as t:
             first = T.bind(done + t * height)
 
             def step(k: Expr, first: Expr = first) -> Callable[[Expr, Expr], Expr]:
                 return lambda r, j: load(first + r, k) * weights[panel, k, j]
 
-            store(height, first, accumulate(height, cut, int64(k_size), step))
+            acc = accumulate(height, cut.columns, cut.lanes, int64(k_size), step)
+            store(height, first, acc)
         if height > 1:
-            done, rest = T.bind(done + n_tiles * height), T.bind(rest - n_tiles * height)
+            done = T.bind(done + n_tiles * height)
+            rest = T.bind(tirx.max(rest - n_tiles * height, int64(0)))
 
 
 def accumulate(
-    height: int, cut: Tile, n_steps: Expr, step: Callable[[Expr], Callable[[Expr, Expr], Expr]]
+    height: int,
+    width: int,
+    lanes: int,
+    n_steps: Expr,
+    step: Callable[[Expr], Callable[[Expr, Expr], Expr]],
+    before: Callable[[Expr], None] | None = None,
 ) -> Buffer:
-    """A register tile holding the sum of step(k)(r, j) over k < n_steps."""
-    acc = scratch([height, cut.columns], "local")
-    tile(height, cut.columns, cut.lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    """A register tile holding the sum of step(k)(r, j) over k < n_steps; `before(k)` runs first."""
+    acc = scratch([height, width], "local")
+    tile(height, width, lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
     with loop(n_steps) as k:
+        if before is not None:
+            before(k)
         term = step(k)
-        tile(
-            height,
-            cut.columns,
-            cut.lanes,
-            lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]),
-        )
+        tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
     return acc
 
 
 def tile_store(
-    spec: Product | Outer, cut: Tile, out: Buffer, first_row: Expr, panel: Expr
+    spec: Product | Outer, cut: Tile, out: Buffer, place: tuple[Expr, Expr], panel: Expr
 ) -> Store:
-    """Writes a register tile to its rows of one panel of C: on the last panel only real columns."""
+    """Writes register tiles to one panel of C: real rows only, on the last panel real columns only.
+
+    `place` is (row of C of row 0, rows that are real).
+    """
     adds = isinstance(spec, Outer) or spec.accumulate
     covers = isinstance(spec, Product) and spec.cover
     n_panels = panels(spec.n_columns, cut)
-    last = spec.n_columns - (n_panels - 1) * cut.columns
+    last = cut.columns if covers else spec.n_columns - (n_panels - 1) * cut.columns
+    start, n_rows = place
 
     def columns(width: int, height: int, row: Expr, acc: Buffer) -> None:
         def put(r: Expr, j: Expr) -> None:
-            at = [first_row + row + r, panel * cut.columns + j + spec.column]
+            at = [start + row + r, panel * cut.columns + j + spec.column]
             T.buffer_store(out, out[tuple(at)] + acc[r, j] if adds else acc[r, j], at)
 
-        tile(height, width, cut.lanes, put)
+        guard = None if height == 1 or isinstance(spec, Outer) else lambda r: row + r < n_rows
+        tile(height, width, cut.lanes, put, guard)
 
     def store(height: int, row: Expr, acc: Buffer) -> None:
-        if covers or last == cut.columns:
-            columns(cut.columns, height, row, acc)
-        elif n_panels == 1:
+        if n_panels == 1 or last == cut.columns:
             columns(last, height, row, acc)
         else:
             either(
@@ -214,6 +224,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
             begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
             pack_left = packer(spec.left, bound, cut.block, cut.lanes)
             pack_right = packer(spec.right, bound, cut.block, cut.lanes)
+            sums = (outs[1], strip == 0) if spec.sums else None
             left = scratch([n_strips, cut.block, tall])
             right = scratch([cut.block, cut.columns])
             with loop(tirx.ceildiv(n, cut.block)) as b:
@@ -223,7 +234,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
                 load = pack_right(row, rows)
                 with loop(some) as p:
                     panel = T.bind(begin + p)
-                    pack_panel(spec, cut, panel, load, rows, right)
+                    pack_panel(spec, cut, panel, load, rows, right, sums)
                     outer_tiles(spec, cut, (strip, strips), panel, rows, left, right, outs[0])
 
     return kernel(name, "outer", emit)
@@ -240,18 +251,39 @@ def pack_strips(k_size: int, tall: int, load: Load, rows: Expr, to: Buffer) -> N
             T.buffer_store(to, load(i, int64(full * tall) + r), [int64(full), i, r])
 
 
-def pack_panel(spec: Outer, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer) -> None:
-    """to[i, j] = B(i, panel * NR + j), on the last panel only real columns."""
+Sums = tuple[Buffer, Expr]
+
+
+def pack_panel(
+    spec: Outer, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """to[i, j] = B(i, panel * NR + j), on the last panel only real columns.
+
+    With `sums` = (c, condition), c takes the columns' sums where the condition holds.
+    """
     n_panels = panels(spec.n_columns, cut)
     last = spec.n_columns - (n_panels - 1) * cut.columns
 
     def columns(width: int) -> None:
-        with loop(rows) as i:
-            vectors(
-                width,
-                cut.lanes,
-                lambda j: T.buffer_store(to, load(i, panel * cut.columns + j), [i, j]),
-            )
+        def move(i: Expr) -> None:
+            def put(_: Expr, j: Expr) -> None:
+                T.buffer_store(to, load(i, panel * cut.columns + j), [i, j])
+
+            tile(1, width, cut.lanes, put)
+
+        if sums is None:
+            with loop(rows) as i:
+                move(i)
+            return
+        total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: to[i, j], move)
+
+        def add(_: Expr, j: Expr) -> None:
+            at = panel * cut.columns + j
+            T.buffer_store(out, out[at] + total[0, j], [at])
+
+        out, condition = sums
+        with T.If(condition), T.Then():
+            tile(1, width, cut.lanes, add)
 
     if n_panels == 1 or last == cut.columns:
         columns(last)
@@ -272,12 +304,13 @@ def outer_tiles(
     """Every tile of one panel of C takes the sum over a block of rows."""
     tall = cut.heights[0]
     full, rest = divmod(spec.k, tall)
-    store = tile_store(spec, cut, out, int64(0), panel)
+    store = tile_store(spec, cut, out, (int64(0), int64(spec.k)), panel)
 
     def one(strip: Expr, height: int) -> None:
-        acc = accumulate(
-            height, cut, rows, lambda i: lambda r, j: left[strip, i, r] * right[i, j]
-        )
+        def step(i: Expr) -> Callable[[Expr, Expr], Expr]:
+            return lambda r, j: left[strip, i, r] * right[i, j]
+
+        acc = accumulate(height, cut.columns, cut.lanes, rows, step)
         store(height, strip * tall, acc)
 
     begin, count = strips

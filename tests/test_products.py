@@ -1,0 +1,277 @@
+"""Products, weight gradients, packing and sums against NumPy: awkward sizes, guard rows, NaN outputs."""
+
+import numpy as np
+import pytest
+
+tvm = pytest.importorskip("tvm")
+
+import schedules  # noqa: E402
+from schedules import layout  # noqa: E402
+from schedules.target import simd  # noqa: E402
+from tvm_cavs import packing, products  # noqa: E402
+from tvm_cavs.errors import ShapeError  # noqa: E402
+from tvm_cavs.operands import Piece, operands  # noqa: E402
+
+GUARD, FIRST, INDEX_FIRST, ROWS = 4, 7, 3, 300
+SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (150, 5), (33, 450))  # K, N
+COUNTS = (0, 1, 2, 3, 4, 5, 7, 11, 13, 29, 140)
+TARGET = schedules.host_target(2)
+LANES = simd(TARGET).lanes
+
+
+def two_pieces(k: int) -> tuple[Piece, ...]:
+    """Row-indexed and gathered columns side by side, from inside wider buffers."""
+    if k == 1:
+        return (Piece(1, 0, 3, 2, 0),)
+    half = k // 2
+    return (Piece(half, 0, half + 3, 2, 0), Piece(k - half, 1, k + 1, 1))
+
+
+def one_source(k: int) -> tuple[Piece, ...]:
+    """Both columns' pieces from one source: gathered through two indices, and in row order."""
+    if k < 3:
+        return (Piece(k, 0, k),)
+    third = k // 3
+    return (Piece(third, 0, k, 0, 0), Piece(third, 0, k, 1, 1), Piece(k - 2 * third, 0, k, third))
+
+
+PRODUCTS = {}
+OUTERS = {}
+for k, n_columns in SIZES:
+    for variant in layout.product_variants(TARGET, k, n_columns):
+        tag = f"{k}_{n_columns}{variant.suffix}"
+        PRODUCTS[f"product_{tag}"] = (
+            products.Product(two_pieces(k), n_columns, n_columns + 2, 1),
+            variant,
+        )
+        PRODUCTS[f"adding_{tag}"] = (
+            products.Product(one_source(k), n_columns, n_columns, accumulate=True),
+            variant,
+        )
+    for variant in layout.outer_variants(TARGET, k, n_columns):
+        tag = f"{k}_{n_columns}{variant.suffix}"
+        OUTERS[f"outer_{tag}"] = (
+            products.Outer(
+                two_pieces(k), (Piece(n_columns, 2, n_columns + 2, 1),), n_columns + 1, 1
+            ),
+            variant,
+        )
+k, n_columns = 37, 70  # both operands of several pieces; the product may write whole panels
+(WIDE, *_) = layout.product_variants(TARGET, k, n_columns)
+PRODUCTS["covering"] = (
+    products.Product(
+        one_source(k),
+        n_columns,
+        layout.panels(n_columns, WIDE.tile) * WIDE.tile.columns,
+        cover=True,
+    ),
+    WIDE,
+)
+OUTERS["outer_pieces"] = (
+    products.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns, sums=True),
+    layout.outer_variants(TARGET, k, n_columns)[0],
+)
+OUTERS["outer_split_rows"] = (
+    products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=True),
+    layout.outer_variants(TARGET, k, 8)[1],
+)
+
+
+PACK = packing.Pack(
+    shapes=((20, 30), (70, 11), (9, 9)),
+    placements=(
+        packing.Placement(0, 0, 3, (2, 20), (5, 30)),
+        packing.Placement(1, 0, 40, (0, 70), (3, 11), transposed=True),
+        packing.Placement(2, 20, 0, (1, 2), (0, 9)),
+    ),
+    k=25,
+    n_columns=113,
+)
+WHOLE = packing.Pack(((25, 60), (53, 25)), (
+    packing.Placement(0, 0, 0, (0, 25), (0, 60)),
+    packing.Placement(1, 0, 60, (0, 53), (0, 25), transposed=True),
+), 25, 113)  # fmt: skip
+SUM = packing.ColumnSum((Piece(20, 0, 22, 2, 0), Piece(3, 1, 3)))
+SEGMENTS = packing.SegmentSum(21, 24, 2, 22)
+CUT = layout.product_variants(TARGET, 25, 113)[0].tile
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """Every kernel of this file, compiled together once."""
+    functions = {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
+    functions |= {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
+    functions["pack"] = packing.pack(PACK, CUT, "pack")
+    functions["pack_whole"] = packing.pack(WHOLE, CUT, "pack_whole")
+    functions["place"] = packing.place(PACK, LANES, "place")
+    functions["column_sum"] = packing.column_sum(SUM, LANES, "column_sum")
+    functions["segment_sum"] = packing.segment_sum(SEGMENTS, LANES, "segment_sum")
+    mod, unclaimed = schedules.schedule(tvm.IRModule(functions), TARGET)
+    assert unclaimed == ()
+    return tvm.compile(mod, target=TARGET, tir_pipeline=schedules.pipeline())
+
+
+def call(kernel, *args):
+    """Calls with NumPy arrays and ints; returns the arrays as they are afterwards."""
+    tensors = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+    kernel(*tensors)
+    return [t.numpy() for t in tensors if not isinstance(t, int)]
+
+
+def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
+    """[k, n] as [panels][k][NR], zeros in the last panel's rest."""
+    k, n = weights.shape
+    whole = np.zeros((layout.panels(n, tile) * tile.columns, k), "float32")
+    whole[:n] = weights.T
+    return np.ascontiguousarray(whole.reshape(-1, tile.columns, k).transpose(0, 2, 1))
+
+
+def inputs(rng, pieces: tuple[Piece, ...], n: int):
+    """Arguments of `operands(pieces)` for n rows, and the operand they stand for."""
+    needs = operands(pieces)
+    sources = {slot: rng.standard_normal((ROWS, ld), dtype="float32") for slot, ld in needs.sources}
+    indices = {s: rng.integers(0, ROWS, n + INDEX_FIRST, dtype="int32") for s in needs.indices}
+    offsets = [FIRST] * len(needs.starts) + [INDEX_FIRST] * len(needs.indices)
+    columns = []
+    for p in pieces:
+        rows = slice(FIRST, FIRST + n) if p.index is None else indices[p.index][INDEX_FIRST:]
+        columns.append(sources[p.source][rows, p.column : p.column + p.width])
+    return offsets, [*sources.values(), *indices.values()], np.concatenate(columns, 1)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_product(kernels, name):
+    spec, variant = PRODUCTS[name]
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
+    for n in COUNTS:
+        offsets, arrays, left = inputs(rng, spec.pieces, n)
+        out = rng.standard_normal((n + 2 * GUARD, spec.ldc), dtype="float32")
+        rows, columns = slice(GUARD, GUARD + n), slice(spec.column, spec.column + spec.n_columns)
+        if not spec.accumulate:
+            out[rows, columns] = np.nan
+        want = out.copy()
+        want[rows, columns] = left @ weights + (out[rows, columns] if spec.accumulate else 0)
+        *_, got = call(
+            kernels[name], n, GUARD, *offsets, *arrays, packed(weights, variant.tile), out
+        )
+        if spec.cover:
+            got[rows, spec.n_columns :] = want[rows, spec.n_columns :]
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
+
+
+@pytest.mark.parametrize("name", OUTERS)
+def test_outer(kernels, name):
+    spec, _ = OUTERS[name]
+    rng = np.random.default_rng(1)
+    for n in COUNTS:
+        both = spec.left + spec.right
+        offsets, arrays, operand = inputs(rng, both, n)
+        out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
+        want = out.copy()
+        left, right = operand[:, : spec.k], operand[:, spec.k :]
+        want[:, spec.column : spec.column + spec.n_columns] += left.T @ right
+        sums = [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums else []
+        results = call(kernels[name], n, *offsets, *arrays, out, *sums)
+        got = results[len(arrays)]
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
+        if sums:
+            want = sums[0] + right.sum(0)
+            np.testing.assert_allclose(results[-1], want, rtol=1e-4, atol=1e-4)
+
+
+def assembled(spec: packing.Pack, parameters: list[np.ndarray]) -> np.ndarray:
+    """The operand that a Pack stands for."""
+    weights = np.zeros((spec.k, spec.n_columns), "float32")
+    for p in spec.placements:
+        block = parameters[p.parameter][slice(*p.rows), slice(*p.columns)]
+        height, width = p.shape
+        weights[p.row : p.row + height, p.column : p.column + width] = (
+            block.T if p.transposed else block
+        )
+    return weights
+
+
+@pytest.mark.parametrize(("name", "spec"), [("pack", PACK), ("pack_whole", WHOLE)])
+def test_pack(kernels, name, spec):
+    rng = np.random.default_rng(2)
+    parameters = [rng.standard_normal(shape, dtype="float32") for shape in spec.shapes]
+    want = packed(assembled(spec, parameters), CUT)
+    *_, got = call(kernels[name], *parameters, np.full_like(want, np.nan))
+    np.testing.assert_array_equal(got, want)
+
+
+def test_place(kernels):
+    rng = np.random.default_rng(3)
+    result = rng.standard_normal((PACK.k, PACK.n_columns), dtype="float32")
+    gradients = [rng.standard_normal(shape, dtype="float32") for shape in PACK.shapes]
+    want = [g.copy() for g in gradients]
+    for p in PACK.placements:
+        height, width = p.shape
+        block = result[p.row : p.row + height, p.column : p.column + width]
+        want[p.parameter][slice(*p.rows), slice(*p.columns)] += block.T if p.transposed else block
+    _, *got = call(kernels["place"], result, *gradients)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_column_sum(kernels, n):
+    rng = np.random.default_rng(4)
+    offsets, arrays, operand = inputs(rng, SUM.pieces, n)
+    out = rng.standard_normal(operand.shape[1], dtype="float32")
+    *_, got = call(kernels["column_sum"], n, *offsets, *arrays, out)
+    np.testing.assert_allclose(got, out + operand.sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 40])
+def test_segment_sum(kernels, n):
+    rng = np.random.default_rng(5)
+    ptr = np.concatenate([[0], np.cumsum(rng.integers(0, 4, n))]).astype("int32")
+    edge = rng.integers(0, ROWS, ptr[-1], dtype="int32")
+    source = rng.standard_normal((ROWS, SEGMENTS.ld), dtype="float32")
+    out = np.full((n + GUARD, 22), np.nan, "float32")
+    want = out.copy()
+    for u in range(n):
+        rows = source[edge[ptr[u] : ptr[u + 1]], 2 : 2 + SEGMENTS.width]
+        want[u, : SEGMENTS.width] = rows.sum(0)
+    *_, got = call(kernels["segment_sum"], n, source, edge, ptr, out)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_same_rows_same_bits_whatever_shares_the_call(kernels):
+    """A row's product does not depend on how many rows are multiplied with it."""
+    name = "product_33_450"
+    spec, variant = PRODUCTS[name]
+    rng = np.random.default_rng(6)
+    weights = packed(rng.standard_normal((33, 450), dtype="float32"), variant.tile)
+    offsets, arrays, _ = inputs(rng, spec.pieces, 29)
+    results = []
+    for n in (29, 28, 13, 5, 1):
+        out = np.zeros((29, spec.ldc), "float32")
+        results.append(call(kernels[name], n, 0, *offsets, *arrays, weights, out)[-1][:1])
+    assert all(np.array_equal(results[0], r) for r in results)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ((), "without pieces"),
+        ((Piece(5, 0, 4),), "do not lie in source 0, which has 4 columns"),
+        ((Piece(2, 0, 4), Piece(2, 0, 5)), "has 5 columns here and 4 in another"),
+    ],
+)
+def test_bad_pieces_are_refused(pieces, message):
+    with pytest.raises(ShapeError, match=message):
+        operands(pieces)
+
+
+def test_results_that_do_not_fit_are_refused():
+    with pytest.raises(ShapeError, match="columns 1:9 do not lie in a result of 8 columns"):
+        products.product(products.Product((Piece(4, 0, 4),), 8, 8, 1), CUT, "f")
+
+
+def test_overlapping_placements_are_refused():
+    one = packing.Placement(0, 0, 0, (0, 2), (0, 2))
+    with pytest.raises(ShapeError, match="overlaps"):
+        packing.pack(packing.Pack(((2, 2),), (one, one), 4, 4), CUT, "f")

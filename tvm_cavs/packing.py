@@ -1,0 +1,308 @@
+"""Kernels that move or add up rows: packed weights, gradients put back, sums of rows.
+
+All of them pass over memory once. Packed weights are float32[panels, K, NR], row k of a panel being NR
+neighbouring columns of the product's right operand, with zeros where nothing was placed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add as add_exprs
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from schedules.layout import Tile, panels
+
+from .errors import ShapeError
+from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, scalars, vectors, zero
+from .operands import Bound, Piece, bind, operands, pick_rows, source_row
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A rectangle of a parameter P in the operand W of a product.
+
+    W[row + a, column + b] = P[rows[0] + a, columns[0] + b], or with `transposed` P[rows[0] + b,
+    columns[0] + a].
+    """
+
+    parameter: int
+    row: int
+    column: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of W that it covers."""
+        shape = (self.rows[1] - self.rows[0], self.columns[1] - self.columns[0])
+        return shape[::-1] if self.transposed else shape
+
+
+@dataclass(frozen=True)
+class Pack:
+    """W float32[k, n_columns] assembled from rectangles of parameters; the rest is zero."""
+
+    shapes: tuple[tuple[int, int], ...]  # of the parameters, by number
+    placements: tuple[Placement, ...]
+    k: int
+    n_columns: int
+
+
+@dataclass(frozen=True)
+class ColumnSum:
+    """c[j] += sum_i B(i, j) over i < n, B the pieces side by side."""
+
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class SegmentSum:
+    """out[u, j] = sum of source[edge[e], column + j] over e in ptr[u]..ptr[u + 1], j < width, u < n.
+
+    source float32[rows, ld], out float32[rows, ldo], ptr int32[n + 1], edge int32[ptr[n]].
+    """
+
+    width: int
+    ld: int
+    column: int = 0
+    ldo: int | None = None
+
+
+def check_pack(spec: Pack) -> None:
+    """Refuses rectangles that do not lie in their parameter or in W, or that overlap in W."""
+    seen: list[tuple[int, int, int, int]] = []
+    for number, place in enumerate(spec.placements):
+        n_rows, n_columns = spec.shapes[place.parameter]
+        inside = 0 <= place.rows[0] < place.rows[1] <= n_rows
+        inside = inside and 0 <= place.columns[0] < place.columns[1] <= n_columns
+        if not inside:
+            raise ShapeError(
+                f"placement {number}: {place.rows} x {place.columns} is no rectangle of parameter "
+                f"{place.parameter}, which is {n_rows} x {n_columns}"
+            )
+        height, width = place.shape
+        if place.row < 0 or place.row + height > spec.k:
+            raise ShapeError(f"placement {number}: rows end at {place.row + height} of {spec.k}")
+        if place.column < 0 or place.column + width > spec.n_columns:
+            raise ShapeError(
+                f"placement {number}: columns end at {place.column + width} of {spec.n_columns}"
+            )
+        box = (place.row, place.row + height, place.column, place.column + width)
+        for other in seen:
+            if box[0] < other[1] and other[0] < box[1] and box[2] < other[3] and other[2] < box[3]:
+                raise ShapeError(f"placement {number} covers {box}, which overlaps {other}")
+        seen.append(box)
+
+
+def segments(place: Placement, columns: int) -> list[tuple[int, int, int, int]]:
+    """A rectangle cut at panel borders: (first panel, panels, column in the panel, width)."""
+    begin, end = place.column, place.column + place.shape[1]
+    cuts: list[tuple[int, int, int, int]] = []
+    while begin < end:
+        panel, offset = divmod(begin, columns)
+        whole = 0 if offset else (end - begin) // columns
+        width = columns if whole else min(columns - offset, end - begin)
+        cuts.append((panel, max(whole, 1), offset, width))
+        begin += width * max(whole, 1)
+    return cuts
+
+
+def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
+    """f(parameters..., W): all of W is written.
+
+    Raises:
+        ShapeError: a rectangle that does not fit.
+    """
+    check_pack(spec)
+    n_panels = panels(spec.n_columns, cut)
+
+    def emit() -> None:
+        shapes = [(f"P{i}", shape, "float32") for i, shape in enumerate(spec.shapes)]
+        packed = ("W", (n_panels, spec.k, cut.columns), "float32")
+        *parameters, weights = arrays([*shapes, packed])
+        if not is_covered(spec):
+            with loop(n_panels) as p:
+                fill_zero(weights, p, 0, spec.k, cut)
+        elif spec.n_columns % cut.columns:
+            fill_zero(weights, int64(n_panels - 1), spec.n_columns % cut.columns, spec.k, cut)
+        for place in spec.placements:
+            for segment in segments(place, cut.columns):
+                move = pack_transposed if place.transposed else pack_plain
+                move(place, segment, cut, parameters[place.parameter], weights)
+
+    return kernel(name, "pack", emit)
+
+
+def fill_zero(weights: Buffer, panel: Expr, begin: int, k_size: int, cut: Tile) -> None:
+    """Zeros in the columns of a panel from `begin` on."""
+    with loop(k_size) as k:
+        vectors(
+            cut.columns - begin,
+            cut.lanes,
+            lambda j: T.buffer_store(weights, zero(), [panel, k, j + begin]),
+        )
+
+
+def is_covered(spec: Pack) -> bool:
+    """Whether the rectangles leave no hole."""
+    return sum(p.shape[0] * p.shape[1] for p in spec.placements) == spec.k * spec.n_columns
+
+
+Segment = tuple[int, int, int, int]
+
+
+def pack_plain(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights: Buffer) -> None:
+    """Rows of the parameter become rows of the panels."""
+    panel, count, offset, width = seg
+    first = place.columns[0] + panel * cut.columns + offset - place.column
+    with loop(count) as p, loop(place.shape[0]) as k:
+        vectors(
+            width,
+            cut.lanes,
+            lambda j: T.buffer_store(
+                weights,
+                param[k + place.rows[0], p * cut.columns + j + first],
+                [p + panel, k + place.row, j + offset],
+            ),
+        )
+
+
+def pack_transposed(
+    place: Placement, seg: Segment, cut: Tile, param: Buffer, weights: Buffer
+) -> None:
+    """Columns of the parameter become rows of the panels, a few at a time."""
+    panel, count, offset, width = seg
+    first = place.rows[0] + panel * cut.columns + offset - place.column
+    full, rest = divmod(place.shape[0], cut.lanes)
+
+    def some(p: Expr, k: Expr, height: int) -> None:
+        with loop(width) as j, loop(height, "row") as r:
+            T.buffer_store(
+                weights,
+                param[p * cut.columns + j + first, k + r + place.columns[0]],
+                [p + panel, k + r + place.row, j + offset],
+            )
+
+    with loop(count) as p:
+        if full:
+            with loop(full) as k:
+                some(p, k * cut.lanes, cut.lanes)
+        if rest:
+            some(p, int64(full * cut.lanes), rest)
+
+
+def place(spec: Pack, lanes: int, name: str, ldc: int | None = None) -> tirx.PrimFunc:
+    """f(C, gradients...): the rectangles of C float32[k, ldc] are added to the gradients they came from.
+
+    Raises:
+        ShapeError: a rectangle that does not fit.
+    """
+    check_pack(spec)
+
+    def emit() -> None:
+        shapes = [(f"G{i}", shape, "float32") for i, shape in enumerate(spec.shapes)]
+        source, *gradients = arrays([("C", (spec.k, ldc or spec.n_columns), "float32"), *shapes])
+        for item in spec.placements:
+            add_rectangle(item, lanes, source, gradients[item.parameter])
+
+    return kernel(name, "place", emit)
+
+
+def add_rectangle(item: Placement, lanes: int, source: Buffer, gradient: Buffer) -> None:
+    """gradient[rectangle] += C[rectangle]."""
+    height, width = item.rows[1] - item.rows[0], item.columns[1] - item.columns[0]
+
+    def add(a: Expr, b: Expr) -> None:
+        at = [a + item.rows[0], b + item.columns[0]]
+        row, column = (b, a) if item.transposed else (a, b)
+        T.buffer_store(
+            gradient, gradient[tuple(at)] + source[row + item.row, column + item.column], at
+        )
+
+    with loop(height) as a:
+        if item.transposed:
+            with loop(width) as b:
+                add(a, b)
+        else:
+            vectors(width, lanes, lambda b: add(a, b))
+
+
+def column_sum(spec: ColumnSum, lanes: int, name: str) -> tirx.PrimFunc:
+    """f(n, starts..., index starts..., sources..., indices..., c), see `operands`.
+
+    Eight rows at a time are added to the sums, which stay in cache.
+    """
+    width = sum(piece.width for piece in spec.pieces)
+
+    def emit() -> None:
+        (n,), bound, (out,) = bind(["n"], operands(spec.pieces), [("c", (width,), "float32")])
+        done = int64(0)
+        for height in (8, 1):
+            groups = T.bind((n - done) // height)
+            with loop(groups) as g:
+                add_rows(
+                    spec.pieces, bound, out, [done + g * height + r for r in range(height)], lanes
+                )
+            done = T.bind(done + groups * height)
+
+    return kernel(name, "column_sum", emit)
+
+
+def add_rows(
+    pieces: tuple[Piece, ...], bound: Bound, out: Buffer, rows: list[Expr], lanes: int
+) -> None:
+    """out[j] += the sum over `rows` of column j of the pieces side by side."""
+    picked = [pick_rows(pieces, bound, row) for row in rows]
+    offset = 0
+    for piece in pieces:
+        source = bound.sources[piece.source]
+        at = [T.bind(source_row(piece, bound, slots, row)) for slots, row in zip(picked, rows)]
+
+        def add(j: Expr, piece: Piece = piece, offset: int = offset) -> None:
+            values = [source[row, j + piece.column] for row in at]
+            T.buffer_store(out, out[j + offset] + reduce(add_exprs, values), [j + offset])
+
+        vectors(piece.width, lanes, add)
+        offset += piece.width
+
+
+def segment_sum(spec: SegmentSum, lanes: int, name: str, tasks: int = 1) -> tirx.PrimFunc:
+    """f(n, source, edge, ptr, out); rows of out from n on are not written."""
+
+    def emit() -> None:
+        (n,) = scalars(["n"])
+        source, edge, ptr, out = arrays(
+            [
+                ("source", (None, spec.ld), "float32"),
+                ("edge", (None,), "int32"),
+                ("ptr", (None,), "int32"),
+                ("out", (None, spec.ldo or spec.width), "float32"),
+            ]
+        )
+        with loop(tasks, "task") as task:
+            first = T.bind(task * n // tasks)
+            count = T.bind((task + 1) * n // tasks - first)
+            with loop(count) as i:
+                sum_segment(spec, lanes, T.bind(first + i), source, edge, ptr, out)
+
+    return kernel(name, "segment_sum", emit)
+
+
+def sum_segment(
+    spec: SegmentSum, lanes: int, u: Expr, source: Buffer, edge: Buffer, ptr: Buffer, out: Buffer
+) -> None:
+    """One row of the result: zeros, then each row of its segment; the row stays in the nearest cache."""
+    vectors(spec.width, lanes, lambda j: T.buffer_store(out, zero(), [u, j]))
+    begin = T.bind(ptr[u].astype("int64"))
+    end = T.bind(ptr[u + 1].astype("int64"))
+    with loop(end - begin) as e:
+        row = T.bind(edge[begin + e].astype("int64"))
+        vectors(
+            spec.width,
+            lanes,
+            lambda j: T.buffer_store(out, out[u, j] + source[row, j + spec.column], [u, j]),
+        )
