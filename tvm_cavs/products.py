@@ -25,6 +25,7 @@ from .loopnest import (
     kernel,
     loop,
     part,
+    prefetch,
     scratch,
     tile,
     zero,
@@ -106,7 +107,8 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
                 with loop(some) as p:
                     panel = T.bind(begin + p)
                     store = tile_store(spec, cut, out, (start + row, rows), panel)
-                    product_tiles(spec.k, cut, rows, panel, load, weights, store)
+                    touch = tile_touch(spec, cut, out, start + row, panel)
+                    product_tiles(spec.k, cut, rows, panel, load, weights, store, touch)
 
     return kernel(name, "product", emit)
 
@@ -122,10 +124,11 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
 
 
 Store = Callable[[int, Expr, Buffer], None]
+Touch = Callable[[int, Expr], None]
 
 
 def product_tiles(
-    k_size: int, cut: Tile, rows: Expr, panel: Expr, load: Load, weights: Buffer, store: Store
+    k_size: int, cut: Tile, rows: Expr, panel: Expr, load: Load, weights: Buffer, store: Store, touch: Touch
 ) -> None:
     """All rows of a block times one panel: as many of each height as fit, tallest first.
 
@@ -141,6 +144,7 @@ def product_tiles(
             def step(k: Expr, first: Expr = first) -> Callable[[Expr, Expr], Expr]:
                 return lambda r, j: load(first + r, k) * weights[panel, k, j]
 
+            touch(height, first)
             acc = accumulate(height, cut.columns, cut.lanes, int64(k_size), step)
             store(height, first, acc)
         if height > 1:
@@ -165,6 +169,19 @@ def accumulate(
         term = step(k)
         tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
     return acc
+
+
+def tile_touch(
+    spec: Product | Outer, cut: Tile, out: Buffer, start: Expr, panel: Expr
+) -> Touch:
+    """Prefetches the part of C that a register tile will be written to, while it is computed."""
+
+    def touch(height: int, row: Expr) -> None:
+        line = 16  # float32 of a cache line
+        with loop(height, "row") as r, loop(-(-cut.columns // line), "vector") as v:
+            prefetch(out[start + row + r, panel * cut.columns + v * line + spec.column])
+
+    return touch
 
 
 def tile_store(
@@ -305,11 +322,13 @@ def outer_tiles(
     tall = cut.heights[0]
     full, rest = divmod(spec.k, tall)
     store = tile_store(spec, cut, out, (int64(0), int64(spec.k)), panel)
+    touch = tile_touch(spec, cut, out, int64(0), panel)
 
     def one(strip: Expr, height: int) -> None:
         def step(i: Expr) -> Callable[[Expr, Expr], Expr]:
             return lambda r, j: left[strip, i, r] * right[i, j]
 
+        touch(height, strip * tall)
         acc = accumulate(height, cut.columns, cut.lanes, rows, step)
         store(height, strip * tall, acc)
 
