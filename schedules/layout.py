@@ -82,7 +82,7 @@ def outer_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...
     unit = simd(target)
     vectors = panel_vectors(unit, n_columns)
     heights = tile_heights(unit, vectors)
-    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, 32, 2 * PACKED_BYTES))
+    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, 32, 4 * PACKED_BYTES))
     parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
     return with_parallel(serial, parts, 2 * k * n_columns / FLOPS, 8 * k * n_columns / BYTES)
 

@@ -15,6 +15,9 @@ from .errors import ShapeError
 from .loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors
 
 
+LINE = 16  # float32 of a cache line
+
+
 @dataclass(frozen=True)
 class Piece:
     """`width` columns from `column` on of source number `source`, a float32[rows, ld] buffer.
@@ -99,14 +102,16 @@ def bind(first: list[str], needs: Operands, last: Shapes) -> tuple[list[Expr], B
 Load = Callable[[Expr, Expr], Expr]
 
 
-def packer(pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int) -> Callable[..., Load]:
+def packer(
+    pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int
+) -> Callable[[Expr, Expr], Load]:
     """`pack(first, count) -> load`: after it, `load(i, k)` is row `first + i` of the operand.
 
     Rows are copied side by side into a scratch block of `block` rows that stays in cache; rows of it
     from `count` on may be read and hold anything. (Transposing rows as well was measured: it gains
-    nothing. Nor does reading a single piece where it is, but for results under 30 columns.)
+    nothing.)
     """
-    rows = scratch([block, sum(piece.width for piece in pieces)])
+    rows = scratch([block, row_length(sum(piece.width for piece in pieces))])
 
     def pack(first: Expr, count: Expr) -> Load:
         with loop(count) as i:
@@ -126,6 +131,28 @@ def packer(pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int) -> C
         vectors(piece.width, lanes, put)
 
     return pack
+
+
+def row_length(width: int) -> int:
+    """Elements from one packed row to the next: an odd number of cache lines.
+
+    A power of two would put the same column of all rows into a few sets of the cache.
+    """
+    return (-(-width // LINE) | 1) * LINE
+
+
+def reader(pieces: tuple[Piece, ...], bound: Bound) -> Callable[[Expr, Expr], Load] | None:
+    """`packer` without packing, for one piece in row order: its rows are read where they are."""
+    if len(pieces) > 1 or pieces[0].index is not None:
+        return None
+    (piece,) = pieces
+    source = bound.sources[piece.source]
+
+    def read(first: Expr, _count: Expr) -> Load:
+        row = T.bind(bound.starts[piece.source] + first)
+        return lambda i, k: source[row + i, k + piece.column]
+
+    return read
 
 
 def pick_rows(pieces: tuple[Piece, ...], bound: Bound, i: Expr) -> dict[int, Expr]:

@@ -1,0 +1,163 @@
+"""Weight gradients: sums over rows of outer products, as one blocked product.
+
+The rows are taken a block at a time; each panel of the right operand is packed when its turn comes, and
+every tile of the result then takes the block's sum. Threads split the result, never the rows, so the
+order of additions, and with it every bit of the gradient, is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from schedules.layout import Tile, panels
+
+from .loopnest import Buffer, Expr, int64, kernel, loop, part, scratch, tile
+from .operands import Load, Piece, bind, operands, packer, reader
+from .register_tile import (
+    Target,
+    Term,
+    accumulate,
+    by_panel,
+    check_columns,
+    prefetch_tile,
+    store_tile,
+)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """C[k, column + j] += sum_i A(i, k) * B(i, j) over i < n: the gradient of a weight.
+
+    `left` and `right` are the pieces of A and B, C float32[K, ldc]. With `sums` also
+    c[j] += sum_i B(i, j), the gradient of a bias, in the same pass over B.
+    """
+
+    left: tuple[Piece, ...]
+    right: tuple[Piece, ...]
+    ldc: int
+    column: int = 0
+    sums: bool = False
+
+    @property
+    def k(self) -> int:
+        """Columns of A, rows of C."""
+        return sum(piece.width for piece in self.left)
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of B."""
+        return sum(piece.width for piece in self.right)
+
+
+Sums = tuple[Buffer, Expr]  # (c, whether this task adds to it)
+
+
+def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
+    """f(n, starts..., index starts..., sources..., indices..., C[, c]), see `operands` of left + right.
+
+    Raises:
+        ShapeError: columns outside of C.
+    """
+    check_columns(spec.column, spec.n_columns, spec.ldc)
+    n_panels = panels(spec.n_columns, cut)
+    n_strips = -(-spec.k // cut.heights[0])
+
+    def emit() -> None:
+        last = [("C", (spec.k, spec.ldc), "float32")]
+        last += [("c", (spec.n_columns,), "float32")] if spec.sums else []
+        (n,), bound, outs = bind(["n"], operands(spec.left + spec.right), last)
+        with loop(cut.tasks, "task") as task:
+            strips = part(task // cut.parts[1], cut.parts[0], n_strips)
+            begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
+            pack_left = packer(spec.left, bound, cut.block, cut.lanes)
+            pack_right = reader(spec.right, bound)
+            if pack_right is None:  # its panels are packed anyway
+                pack_right = packer(spec.right, bound, cut.block, cut.lanes)
+            sums = (outs[1], strips[0] == 0) if spec.sums else None
+            right = scratch([cut.block, cut.columns])
+            with loop(tirx.ceildiv(n, cut.block)) as b:
+                row = T.bind(b * cut.block)
+                rows = T.bind(tirx.min(int64(cut.block), n - row))
+                load_left, load_right = pack_left(row, rows), pack_right(row, rows)
+                with loop(some) as p:
+                    panel = T.bind(begin + p)
+                    pack_panel(spec, cut, panel, load_right, rows, right, sums)
+                    to = Target(
+                        out=outs[0],
+                        cut=cut,
+                        n_columns=spec.n_columns,
+                        column=spec.column,
+                        cover=False,
+                        adds=True,
+                        panel=panel,
+                        start=int64(0),
+                        n_rows=None,
+                    )
+                    outer_tiles(spec.k, strips, rows, load_left, right, to)
+
+    return kernel(name, "outer", emit)
+
+
+def pack_panel(
+    spec: Outer, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """to[i, j] = B(i, panel * NR + j), on the last panel only real columns; c takes their sums."""
+    n_panels = panels(spec.n_columns, cut)
+    last = spec.n_columns - (n_panels - 1) * cut.columns
+
+    def columns(width: int) -> None:
+        def move(i: Expr) -> None:
+            def put(_: Expr, j: Expr) -> None:
+                T.buffer_store(to, load(i, panel * cut.columns + j), [i, j])
+
+            tile(1, width, cut.lanes, put)
+
+        if sums is None:
+            with loop(rows) as i:
+                move(i)
+        else:
+            total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: to[i, j], move)
+            add_sums(sums, width, cut, panel, total)
+
+    by_panel(panel, n_panels, cut.columns, last, columns)
+
+
+def add_sums(sums: Sums, width: int, cut: Tile, panel: Expr, total: Buffer) -> None:
+    """c[panel * NR + j] += total[j]."""
+    out, condition = sums
+
+    def add(_: Expr, j: Expr) -> None:
+        at = panel * cut.columns + j
+        T.buffer_store(out, out[at] + total[0, j], [at])
+
+    with T.If(condition), T.Then():
+        tile(1, width, cut.lanes, add)
+
+
+def outer_tiles(
+    k_size: int, strips: tuple[Expr, Expr], rows: Expr, left: Load, right: Buffer, to: Target
+) -> None:
+    """Tiles of one panel of C, as tall as the register tile, take the sum over a block of rows."""
+    tall = to.cut.heights[0]
+    full, rest = divmod(k_size, tall)
+    begin, count = strips
+    if full:
+        with loop(tirx.min(count, int64(full) - begin)) as s:
+            outer_tile(tall, T.bind((begin + s) * tall), rows, left, right, to)
+    if rest:
+        with T.If(begin + count > full), T.Then():
+            outer_tile(rest, int64(full * tall), rows, left, right, to)
+
+
+def outer_tile(height: int, first: Expr, rows: Expr, left: Load, right: Buffer, to: Target) -> None:
+    """Rows `first` to `first + height` of C += the sum over a block of rows."""
+
+    def step(i: Expr) -> Term:
+        return lambda r, j: left(i, first + r) * right[i, j]
+
+    prefetch_tile(to, height, first)
+    acc = accumulate(height, to.cut.columns, to.cut.lanes, rows, step)
+    store_tile(to, height, first, acc)

@@ -1,0 +1,101 @@
+"""The register tile: a rectangle of a result that is summed up in vector registers, then written.
+
+A result is cut into panels of NR columns; a tile is a few rows of one panel. Its buffer is in scope
+"local", all its loops are to be unrolled and vectorised, so LLVM keeps every element in a register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.tirx.script import builder as T
+
+from schedules.layout import Tile, panels
+
+from .errors import ShapeError
+from .loopnest import Buffer, Expr, either, loop, prefetch, scratch, tile, zero
+from .operands import LINE
+
+Term = Callable[[Expr, Expr], Expr]
+
+
+def accumulate(
+    height: int,
+    width: int,
+    lanes: int,
+    n_steps: Expr,
+    step: Callable[[Expr], Term],
+    before: Callable[[Expr], None] | None = None,
+) -> Buffer:
+    """A register tile holding the sum of step(k)(r, j) over k < n_steps; `before(k)` runs first."""
+    acc = scratch([height, width], "local")
+    tile(height, width, lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    with loop(n_steps) as k:
+        if before is not None:
+            before(k)
+        term = step(k)
+        tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
+    return acc
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the tiles of a panel go: rows `start + row` for row < n_rows of C, columns from `column` on."""
+
+    out: Buffer
+    cut: Tile
+    n_columns: int  # of the whole result
+    column: int
+    cover: bool  # the whole last panel may be written
+    adds: bool
+    panel: Expr
+    start: Expr
+    n_rows: Expr | None  # None: every row of every tile is real
+
+    def at(self, r: Expr, j: Expr) -> list[Expr]:
+        """Indices in C of row r, column j of the panel."""
+        return [self.start + r, self.panel * self.cut.columns + j + self.column]
+
+
+def prefetch_tile(to: Target, height: int, row: Expr) -> None:
+    """Asks for the part of C that a tile will be written to, while the tile is still being computed."""
+    with loop(height, "row") as r, loop(-(-to.cut.columns // LINE), "vector") as v:
+        prefetch(to.out[tuple(to.at(row + r, v * LINE))])
+
+
+def store_tile(to: Target, height: int, row: Expr, acc: Buffer) -> None:
+    """Writes a tile to C: real rows only, on the last panel real columns only."""
+    n_panels = panels(to.n_columns, to.cut)
+    last = to.n_columns - (n_panels - 1) * to.cut.columns
+    if to.cover:
+        last = to.cut.columns
+
+    def put(r: Expr, j: Expr) -> None:
+        at = to.at(row + r, j)
+        T.buffer_store(to.out, to.out[tuple(at)] + acc[r, j] if to.adds else acc[r, j], at)
+
+    def columns(width: int) -> None:
+        guarded = height > 1 and to.n_rows is not None
+        tile(height, width, to.cut.lanes, put, (lambda r: row + r < to.n_rows) if guarded else None)
+
+    by_panel(to.panel, n_panels, to.cut.columns, last, columns)
+
+
+def by_panel(
+    panel: Expr, n_panels: int, whole: int, last: int, emit: Callable[[int], None]
+) -> None:
+    """`emit(columns)` for one panel: all of its columns, or on the last one those there are."""
+    if n_panels == 1 or last == whole:
+        emit(last)
+    else:
+        either(panel < n_panels - 1, lambda: emit(whole), lambda: emit(last))
+
+
+def check_columns(column: int, width: int, ldc: int) -> None:
+    """Refuses columns that do not lie in C."""
+    if column < 0 or column + width > ldc:
+        raise ShapeError(
+            f"columns {column}:{column + width} do not lie in a result of {ldc} columns; "
+            "a wider result, or cover=False, is needed"
+        )
