@@ -74,7 +74,7 @@ class Program:
     @property
     def key(self) -> str:
         """Hash of the meaning: two programs with equal keys do the same."""
-        return hashlib.sha256(str(self).split("\n", 1)[1].encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(str(self).split("\n")[1:]).encode()).hexdigest()[:16]
 
 
 def _short(value: Any) -> str:

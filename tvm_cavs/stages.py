@@ -17,6 +17,8 @@ from .rewrite import depends_on_gather, feeds_scatter
 
 STAGES = ("eager", "recurrent", "lazy")
 _READ_AGAIN = READS - {"gather", "gather_sum"} | {"full", "embedding"}
+# Cheaper to compute twice than to store and load.
+_CHEAP = frozenset({"add", "sub", "mul", "neg", "relu", "greater", "equal", "where", "maximum", "minimum", "one_hot"})
 _VIEWS = frozenset({"slice", "concat", "reshape", "transpose"})
 
 
@@ -74,7 +76,7 @@ def _read_again(program: Program) -> list[bool]:
     """Values that a later stage can have without saving them."""
     again: list[bool] = []
     for c in program.calls:
-        view = c.op in _VIEWS and all(again[a] for a in c.args)
+        view = c.op in _VIEWS | _CHEAP and all(again[a] for a in c.args)
         net = c.type.per == "net" and c.op not in ("total", "total_rows") and all(again[a] for a in c.args)
         again.append(c.op in _READ_AGAIN or view or net)
     return again

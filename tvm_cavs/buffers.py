@@ -1,0 +1,62 @@
+"""Buffers: the memory of a compiled network, allocated once for the largest batch seen and then reused.
+
+The only place that knows how an array becomes something a kernel can be given. On a CPU a buffer is one piece of
+memory that NumPy and TVM both see; another device gets a class with the same methods and real copies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+
+from .vertex import aligned
+
+GROWTH = 1.25
+
+
+class HostMemory:
+    """Named buffers in host memory."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._tensors: dict[str, Any] = {}
+
+    def rows(self, name: str, n_rows: int, ld: int, dtype: str) -> Any:
+        """The tensor of buffer `name` with room for `n_rows`: [capacity, ld], or [capacity] for ld 0."""
+        have = self._arrays.get(name)
+        if have is None or len(have) < n_rows:
+            capacity = max(1, n_rows if have is None else int(n_rows * GROWTH))
+            self.bind(name, aligned((capacity, ld) if ld else (capacity,), dtype))
+        return self._tensors[name]
+
+    def fixed(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        """The tensor of a buffer of one shape."""
+        if name not in self._arrays:
+            self.bind(name, aligned(shape, dtype))
+        return self._tensors[name]
+
+    def bind(self, name: str, array: np.ndarray) -> None:
+        """Use `array` (aligned, C order) as buffer `name`: what changes it changes the buffer."""
+        self._arrays[name] = array
+        self._tensors[name] = tvm_ffi.from_dlpack(array)
+
+    def write(self, name: str, values: np.ndarray, start: int = 0) -> None:
+        """Copy `values` into rows from `start` on; the buffer has been given room before."""
+        self._arrays[name][start : start + len(values)] = values
+
+    def fill(self, name: str, value: float) -> None:
+        """Set all of a buffer."""
+        self._arrays[name].fill(value)
+
+    def read(self, name: str) -> np.ndarray:
+        """The buffer as a NumPy array; on a CPU the memory itself."""
+        return self._arrays[name]
+
+    def tensor(self, name: str) -> Any:
+        return self._tensors[name]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every buffer."""
+        return {name: a.nbytes for name, a in self._arrays.items()}

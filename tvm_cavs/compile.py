@@ -1,0 +1,191 @@
+"""Compile: kernels by specification -> machine code, once per target, kept on disk.
+
+All kernels of a network go into one IRModule, are scheduled by the target's rules and compiled together. The library
+is stored under a key of the kernels, the target, the versions and the sources that make kernels;
+an entry that does not match its checksum is built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+
+import schedules
+from schedules import layout
+from schedules.target import simd, threads
+
+from . import packing, products, regions
+from .errors import TargetError
+from .lower import Kernel
+from .packing import ColumnSum, Pack, SegmentSum
+from .products import Outer, Product
+from .regions import Region
+
+REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
+
+
+@dataclass(frozen=True)
+class Form:
+    """One compiled form of a kernel: its symbol, and the row count from which it is the one to call."""
+
+    symbol: str
+    min_rows: int
+    make: Callable[[], Any]
+
+
+class Compiler:
+    """Makes kernels for one target and keeps them.
+
+    Args:
+        target: "host", or a TVM target or its dictionary. n_threads: cores kernels may use (default: all).
+        cache: folder of compiled libraries; None for the default; False to keep nothing.
+
+    Raises:
+        TargetError: a target that is unknown or has no rules.
+    """
+
+    def __init__(self, target: Any = "host", n_threads: int | None = None, cache: Any = None) -> None:
+        try:
+            self.target = schedules.make_target(target, n_threads)
+        except ValueError as error:
+            raise TargetError(str(error)) from None
+        self.lanes = simd(self.target).lanes
+        self.n_threads = threads(self.target)
+        self.cache = None if cache is False else Path(cache) if cache else default_cache()
+        self.unclaimed: tuple[str, ...] = ()
+        self._functions: dict[str, Any] = {}
+        _use_threads(self.n_threads)
+
+    def tile(self, k: int, n_columns: int) -> layout.Tile:
+        """How weights of this shape are packed."""
+        return layout.product_variants(self.target, k, n_columns)[0].tile
+
+    def forms(self, kernel: Kernel) -> list[Form]:
+        """All compiled forms of a kernel, by ascending row count."""
+        name, spec = kernel.name, kernel.spec
+        if isinstance(spec, (Product, Outer)):
+            variants = layout.product_variants if isinstance(spec, Product) else layout.outer_variants
+            make: Any = products.product if isinstance(spec, Product) else products.outer
+            return [
+                Form(name + v.suffix, v.min_rows, lambda v=v: make(spec, v.tile, name + v.suffix))
+                for v in variants(self.target, spec.k, spec.n_columns)
+            ]
+        if isinstance(spec, ColumnSum):
+            return [Form(name, 1, lambda: packing.column_sum(spec, self.lanes, name))]
+        assert isinstance(spec, Region)
+        serial = Form(name, 1, lambda: regions.region(spec, self.lanes, 1, name))
+        if self.n_threads == 1:
+            return [serial]
+        grain = max(2, round(layout.GRAIN_SECONDS / (REGION_SECONDS * max(1, spec.elements))))
+        wide = f"{name}_parallel"
+        return [serial, Form(wide, grain, lambda: regions.region(spec, self.lanes, self.n_threads, wide))]
+
+    def pack_form(self, spec: Pack) -> Form:
+        name = _named("pack", spec)
+        return Form(name, 1, lambda: packing.pack(spec, self.tile(spec.k, spec.n_columns), name))
+
+    def segment_form(self, spec: SegmentSum) -> Form:
+        name = _named(f"segment{self.n_threads}", spec)
+        return Form(name, 1, lambda: packing.segment_sum(spec, self.lanes, name, self.n_threads))
+
+    def compile(self, forms: Sequence[Form]) -> None:
+        """Make sure that these kernels exist."""
+        new = {f.symbol: f for f in forms if f.symbol not in self._functions}
+        if not new:
+            return
+        key = self._key(sorted(new))
+        library = _load(self.cache, key) if self.cache else None
+        if library is None:
+            library = self._build(list(new.values()), key)
+        for symbol in new:
+            self._functions[symbol] = library[symbol]
+
+    def function(self, symbol: str) -> Any:
+        return self._functions[symbol]
+
+    def _build(self, forms: Sequence[Form], key: str) -> Any:
+        module = tvm.IRModule({f.symbol: f.make() for f in forms})
+        scheduled, unclaimed = schedules.schedule(module, self.target)
+        if unclaimed:
+            self.unclaimed += unclaimed
+            warnings.warn(
+                f"no schedule rule for {', '.join(unclaimed)}: left on TVM's default lowering, which is slow",
+                stacklevel=4,
+            )
+        executable = tvm.compile(scheduled, target=self.target)
+        if self.cache:
+            _store(executable, self.cache, key)
+        return executable
+
+    def _key(self, symbols: Sequence[str]) -> str:
+        parts = [str(self.target), tvm.__version__, tvm_ffi.__version__, _sources(), *symbols]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _named(kind: str, spec: Any) -> str:
+    return f"{kind}_{hashlib.sha256(repr(spec).encode()).hexdigest()[:12]}"
+
+
+def _use_threads(n: int) -> None:
+    """Let TVM's pool start as many threads as kernels are made for (by itself it takes half)."""
+    tvm.get_global_func("runtime.config_threadpool")(1, n)
+
+
+def default_cache() -> Path:
+    """$TVM_CAVS_CACHE, or tvm_cavs in the user's cache folder."""
+    if "TVM_CAVS_CACHE" in os.environ:
+        return Path(os.environ["TVM_CAVS_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tvm_cavs"
+
+
+def _sources() -> str:
+    """Digest of the code that makes kernels."""
+    here = Path(__file__).parent
+    files = [here / f"{m}.py" for m in ("loopnest", "operands", "products", "packing", "regions", "polynomials", "dropout")]
+    files += sorted(Path(schedules.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def _load(folder: Path, key: str) -> Any:
+    """A stored library, or None if there is none or it is damaged."""
+    library, note = folder / f"{key}.so", folder / f"{key}.json"
+    try:
+        want = json.loads(note.read_text())["sha256"]
+        if hashlib.sha256(library.read_bytes()).hexdigest() != want:
+            raise ValueError("checksum differs")
+        return tvm.runtime.load_module(str(library))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        warnings.warn(f"compiled network {library} is damaged ({error}); building it again", stacklevel=5)
+        return None
+
+
+def _store(executable: Any, folder: Path, key: str) -> None:
+    """Write the library and its checksum, each whole or not at all. Without a linker nothing is stored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = Path(scratch) / "library.so"
+            executable.export_library(str(built))
+            note = Path(scratch) / "library.json"
+            note.write_text(json.dumps({"sha256": hashlib.sha256(built.read_bytes()).hexdigest()}))
+            os.replace(built, folder / f"{key}.so")
+            os.replace(note, folder / f"{key}.json")
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        warnings.warn(
+            f"compiled kernels cannot be kept in {folder} ({reason}): every start compiles again. "
+            "Install gcc, or set TVM_CAVS_CACHE to a folder that can be written",
+            stacklevel=6,
+        )
