@@ -2,24 +2,20 @@
 Continue a run:       python scripts/train.py --resume RUN [key=value ...]
 """
 
-import time
+import argparse
+import sys
+from pathlib import Path
 
-STARTED = time.perf_counter()
+from rich.console import Console
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-from rich.console import Console  # noqa: E402
-
-from tvm_cavs.config import load_config  # noqa: E402
-from tvm_cavs.display import clock, show  # noqa: E402
-from tvm_cavs.errors import CavsError  # noqa: E402
-from tvm_cavs.fit import fit  # noqa: E402
-from tvm_cavs.interrupt import stop_on_signal  # noqa: E402
-from tvm_cavs.report import metrics_table, print_curves, say  # noqa: E402
-from tvm_cavs.run import Run, resume, start  # noqa: E402
-from tvm_cavs.runlog import new_folder  # noqa: E402
+from tvm_cavs.config import load_config
+from tvm_cavs.display import clock, show
+from tvm_cavs.errors import CavsError
+from tvm_cavs.fit import fit
+from tvm_cavs.process import process_age, stop_on_signal
+from tvm_cavs.report import metrics_table, print_curves, say
+from tvm_cavs.run import Run, resume, start
+from tvm_cavs.runlog import new_folder
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -53,7 +49,7 @@ def main(arguments: list[str]) -> int:
         for note in run.notes:
             say(console, note)
         with show(console) as display:
-            outcome = fit(run, display, stop, STARTED)
+            outcome = fit(run, display, stop, process_age)
     progress = run.progress
     say(console, f"{outcome.reason}: {progress.step} steps in {clock(progress.seconds)}")
     if outcome.interrupted:

@@ -16,7 +16,7 @@ from tvm_cavs import runlog
 from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.fit import fit
-from tvm_cavs.interrupt import Stop
+from tvm_cavs.process import Stop
 from tvm_cavs.run import resume, start
 from tvm_cavs.schema import RunConfig
 
@@ -253,7 +253,7 @@ def test_train_and_evaluate_commands(tmp_path):
     done = call("train.py", *ARGUMENTS, "train.epochs=2", f"folder={folder}")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout, "plain lines when piped"
-    assert "epoch 2  step 20" in done.stdout
+    assert "epoch 2  0:0" in done.stdout
     assert "dev accuracy over epochs" in done.stdout
     evaluated = call("evaluate.py", str(folder), "--json", "executor.name=reference")
     assert evaluated.returncode == 0, evaluated.stderr

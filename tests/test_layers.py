@@ -11,21 +11,23 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module imports from strictly lower layers; the modules of one package folder
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dropout", "curve", "display", "interrupt"),
+    ("errors", "dropout", "curve", "display", "process"),
     ("init", "levels", "field", "schedule"),
     ("ops",),
     ("program", "rules"),
     ("vertex", "rewrite"),
     ("functions", "autodiff", "stages"),
     ("graph",),
-    ("plan", "buffers", "data"),
+    ("plan", "data", "netlevel"),
     ("execution",),
     ("reference",),
-    ("loopnest", "polynomials"),  # from here on: TVM
+    ("buffers", "loopnest", "polynomials"),  # from here on: TVM
     ("operands",),
-    ("products", "packing", "regions"),
+    ("packing", "regions", "register_tile"),
+    ("outer",),
+    ("products",),
     ("lower",),
-    ("compile",),
+    ("compile", "kinds"),
     ("executor",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "optim", "metrics"),
@@ -36,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fit",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-USES_TVM = {name for names in LAYERS[RANK["loopnest"] : RANK["loss"]] for name in names}
+USES_TVM = {name for names in LAYERS[RANK["buffers"] : RANK["loss"]] for name in names}
 
 # The registry imports an executor when it is chosen, so that `import tvm_cavs` needs no TVM.
 DEFERRED = {("execution", "reference"), ("execution", "executor")}

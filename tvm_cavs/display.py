@@ -68,7 +68,7 @@ class Bar:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=None, facts="")
+        self._task = progress.add_task("compiling", total=None, facts="")
 
     def status(self, status: Status) -> None:
         facts = [
@@ -98,7 +98,7 @@ def show(console: Console) -> Iterator[Display]:
     columns: list[TextColumn | BarColumn] = [TextColumn("{task.description}")]
     if console.width >= 60:
         columns.append(BarColumn(bar_width=min(24, console.width // 5)))
-    columns.append(TextColumn("{task.fields[facts]}", table_column=None))
+    columns.append(TextColumn("{task.fields[facts]}"))
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         yield Bar(progress)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,9 @@ from .display import Display, Status, clock
 from .errors import TrainingError
 from .evaluation import evaluate
 from .graph import Graph
-from .interrupt import Stop
 from .metrics import METRICS
 from .network import record
+from .process import Stop
 from .run import Run, restore_best, save
 
 STEPS_PER_EVENT = 50
@@ -40,17 +40,19 @@ class Outcome:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def fit(run: Run, display: Display, stop: Stop, started: float | None = None) -> Outcome:
+def fit(
+    run: Run, display: Display, stop: Stop, age: Callable[[], float | None] = lambda: None
+) -> Outcome:
     """Train until the epochs, the time or the patience is used up, or `stop` is set.
 
     Args:
-        started: `time.perf_counter()` when the process began, to report the time to the first step.
+        age: seconds since the process began, to report the time to the first step.
 
     Raises:
         TrainingError: the loss or a gradient is not finite; the last checkpoint is from before.
         CheckpointError: a checkpoint could not be written.
     """
-    pace = Pace(started)
+    pace = Pace(age)
     run.mark = time.perf_counter()
     reason = _ended(run)
     while reason is None:
@@ -66,7 +68,7 @@ def fit(run: Run, display: Display, stop: Stop, started: float | None = None) ->
 class Pace:
     """The speed of training in this process: of the last steps, and of the epoch."""
 
-    started: float | None
+    age: Callable[[], float | None]
     recent: float = 0.0
     n_examples: int = 0
     seconds: float = 0.0
@@ -226,10 +228,10 @@ def _where(run: Run) -> dict[str, float | int]:
 
 
 def _report_first_step(run: Run, display: Display, pace: Pace) -> None:
-    if pace.started is None:
+    seconds = pace.age()
+    if seconds is None:
         return
-    seconds = round(time.perf_counter() - pace.started, 2)
-    event = {"event": "start", "step": run.progress.step, "seconds_to_first_step": seconds}
+    event = {"event": "start", "step": run.progress.step, "seconds": round(seconds, 2)}
     runlog.append(run.folder, event)
     display.line(f"first step after {seconds:.1f} s")
 
@@ -251,7 +253,6 @@ def _describe_epoch(run: Run, event: Mapping[str, Any]) -> str:
     metrics = "".join(f"  {name} {value:.4f}" for name, value in dev.items())
     best = "  *" if run.progress.best_epoch == event["epoch"] and dev else ""
     return (
-        f"epoch {event['epoch']}  step {event['step']}  {clock(run.progress.seconds)}  "
-        f"train loss {event['train_loss']:.4f}  {event['samples_per_s']:.0f} samples/s"
-        f"{'  dev' if dev else ''}{metrics}{best}"
+        f"epoch {event['epoch']}  {clock(run.progress.seconds)}  loss {event['train_loss']:.4f}  "
+        f"{event['samples_per_s']:.0f} samples/s{metrics}{best}"
     )

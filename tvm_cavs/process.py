@@ -1,12 +1,15 @@
-"""Ctrl-C and SIGTERM -> a flag that the training loop looks at after each step.
+"""The process of a run: signals that ask it to stop, and its age.
 
-The second signal interrupts at once, as if there were no handler.
+Ctrl-C and SIGTERM set a flag that the training loop looks at after each step; the second signal
+interrupts at once, as if there were no handler.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,3 +56,13 @@ def stop_on_signal() -> Iterator[Stop]:
         yield stop
     finally:
         restore()
+
+
+def process_age() -> float | None:
+    """Seconds since this process was started, imports included; None where there is no /proc."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])  # starttime, see proc(5)
+    except OSError:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,59 @@
+"""What a run prints: status lines, the bar on narrow terminals, curves."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tvm_cavs import display
+from tvm_cavs.curve import draw, save_picture
+from tvm_cavs.display import Status, clock, show
+
+STATUS = Status(2, 10, 30, 120, 0.51234, 987.6, 75.0)
+
+
+def test_clock():
+    assert [clock(s) for s in (-1, 7, 61, 3723)] == ["0:00", "0:07", "1:01", "1:02:03"]
+
+
+def test_plain_lines_are_rare_and_without_escapes(monkeypatch):
+    console = Console(file=io.StringIO(), width=20)
+    monkeypatch.setattr(display, "PLAIN_SECONDS", 0.0)
+    with show(console) as shown:
+        shown.status(STATUS)
+        monkeypatch.setattr(display, "PLAIN_SECONDS", 100.0)
+        shown.status(STATUS)
+        shown.status(STATUS)
+        shown.line("an [odd] line that is longer than the console is wide")
+    line = "epoch 2/10  batch 30/120  loss 0.5123  988 samples/s  1:15 left\n"
+    assert console.file.getvalue() == 2 * line + (
+        "an [odd] line that is longer than the console is wide\n"
+    )
+
+
+@pytest.mark.parametrize(("width", "shown_left", "shown_bar"), [(90, 1, 1), (60, 0, 1), (44, 0, 0)])
+def test_the_bar_gives_way(width, shown_left, shown_bar):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    with show(console) as shown:
+        shown.status(STATUS)
+        shown.line("kept")
+    text = console.file.getvalue()
+    assert "epoch 2/10" in text
+    assert "loss 0.5123" in text
+    assert "kept" in text
+    assert ("1:15 left" in text) == shown_left
+    assert ("━" in text) == shown_bar
+
+
+def test_a_curve():
+    assert draw([0, 1, 2, 3], width=4, height=2) == "       3 |   ▃█\n       0 | ▁▆██"
+    assert draw([1, 1], width=2, height=1, plain=True).endswith("| ##")
+    wide = draw(list(range(1000)), width=50).splitlines()
+    assert len(wide) == 6
+    assert max(len(line) for line in wide) == len("       0 | ") + 50
+
+
+def test_the_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert save_picture(tmp_path / "curve.png", [1, 2], {"loss": [2.0, 1.0], "dev": [0.1, 0.2]})
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
