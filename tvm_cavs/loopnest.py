@@ -53,9 +53,9 @@ def arrays(shapes: Sequence[tuple[str, tuple[int | None, ...], str]]) -> list[Bu
     ]
 
 
-def scratch(shape: Sequence[int], scope: str = "global") -> Buffer:
-    """A float32 buffer of fixed size that lives where it is written."""
-    return T.alloc_buffer([int64(d) for d in shape], "float32", scope=scope)
+def scratch(shape: Sequence[int], scope: str = "global", dtype: str = "float32") -> Buffer:
+    """A buffer of fixed size that lives where it is written."""
+    return T.alloc_buffer([int64(d) for d in shape], dtype, scope=scope)
 
 
 def loop(extent: Expr, role: str | None = None) -> Any:

@@ -206,13 +206,16 @@ class _Row:
                 self._loop(shape, members)
 
     def _loop(self, shape: Shape, members: Sequence[int]) -> None:
-        def body(index: Index) -> None:
+        held = {i: scratch([self.lanes], "local", self.spec.lines[i].dtype) for i in members}
+
+        def body(index: Index, lane: Expr) -> None:
             self.in_loop = {}
             for i in members:
                 line = self.spec.lines[i]
                 args = [self.at(a, s, _broadcast(index, s)) for a, s in zip(line.args, line.shapes, strict=True)]
-                value = T.bind(self._compute(i, line, args, index))
-                self.in_loop[i] = value
+                # Through a register array, not a let: TVM substitutes lets, and trees of them explode.
+                T.buffer_store(held[i], self._compute(i, line, args, index), [lane])
+                value = self.in_loop[i] = held[i][lane]
                 flat = _flat(index, shape)
                 if i in self.locals:
                     T.buffer_store(self.locals[i], value, [flat])
@@ -221,15 +224,18 @@ class _Row:
         self.over(shape, body)
         self.in_loop = {}
 
-    def over(self, shape: Shape, body: Callable[[Index], None], prefix: Index = ()) -> None:
-        """`body(index)` for every element, the last axis in vectors."""
+    def over(self, shape: Shape, body: Callable[[Index, Expr], None], prefix: Index = ()) -> None:
+        """`body(index, lane)` for every element, the last axis in vectors."""
         if not shape:
-            body(prefix)
+            body(prefix, int64(0))
         elif len(shape) == 1:
-            if shape[0] == 1:
-                body((*prefix, int64(0)))
-            else:
-                vectors(shape[0], self.lanes, lambda j: body((*prefix, j)))
+            full, rest = divmod(shape[0], self.lanes)
+            if full:
+                with loop(full) as v, loop(self.lanes, "lane") as lane:
+                    body((*prefix, v * self.lanes + lane), lane)
+            if rest:
+                with loop(rest, "lane") as lane:
+                    body((*prefix, int64(full * self.lanes) + lane), lane)
         else:
             with loop(shape[0]) as k:
                 self.over(shape[1:], body, (*prefix, k))
@@ -251,7 +257,7 @@ class _Row:
     def _store_local(self, i: int, line: Line) -> None:
         """Give a finished row-local result to its stores."""
         if line.stores:
-            self.over(line.shape, lambda index: self._store(line, self.locals[i][_flat(index, line.shape)], _flat(index, line.shape)))
+            self.over(line.shape, lambda index, _: self._store(line, self.locals[i][_flat(index, line.shape)], _flat(index, line.shape)))
 
     def at(self, operand: Operand, shape: Shape, index: Index) -> Expr:
         """The operand's element at `index`."""
@@ -402,7 +408,7 @@ def _concat(row: _Row, i: int, line: Line) -> None:
     axis, at = line["axis"], 0
     for a, shape in zip(line.args, line.shapes, strict=True):
 
-        def put(index: Index, a: Operand = a, shape: Shape = shape, at: int = at) -> None:
+        def put(index: Index, _: Expr, a: Operand = a, shape: Shape = shape, at: int = at) -> None:
             to = tuple(k + at if n == axis else k for n, k in enumerate(index))
             T.buffer_store(row.locals[i], row.at(a, shape, index), [_flat(to, line.shape)])
 
