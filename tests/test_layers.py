@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process"),
     ("init", "levels", "field", "schedule"),
+    ("value",),
+    ("shapes",),
     ("ops",),
     ("program", "rules"),
     ("vertex", "rewrite"),

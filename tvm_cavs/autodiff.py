@@ -1,11 +1,13 @@
 """Differentiate: the adjoint of a vertex function is a vertex function over the reversed graph.
 
-Its gather is the sum of what the parents scattered (the adjoint of `scatter`), its scatter goes to one child
-(the adjoint of `gather(slot)`), its pulls are saved forward values. So `stages`, `rewrite`, `lower` and the
-executors have no second version for the backward pass.
+Its gather is the sum of what the parents scattered (the adjoint of `scatter`), its scatter goes to
+one child (the adjoint of `gather(slot)`), its pulls are saved forward values. So `stages`,
+`rewrite`, `lower` and the executors have no second version for the backward pass.
 """
 
 from __future__ import annotations
+
+from math import prod
 
 from .errors import TraceError
 from .ops import OPS, Type, Value, full
@@ -20,8 +22,9 @@ _READ_AGAIN = frozenset(
 def differentiate(program: Program, output: str = "loss") -> Program:
     """Adjoint of `program` for the sum over all vertices of the scalar pushed as `output`.
 
-    Writes: `scatter(slot, field)` for every gathered field of every slot, `gradient(name)` for every
-    parameter (several calls for one parameter add up). Reads: `saved(name="12")` is value %12 of `program`.
+    Writes: `scatter(slot, field)` for every gathered field of every slot, `gradient(name)` for
+    every parameter (several calls for one parameter add up). Reads: `saved(name="12")` is value %12
+    of `program`.
 
     Raises:
         TraceError: `output` is not pushed, or is not a scalar.
@@ -33,7 +36,7 @@ def differentiate(program: Program, output: str = "loss") -> Program:
             f"{program.name}: to differentiate, push one scalar named {output!r}; found {given}"
         )
     b = Builder(f"adjoint of {program.name}")
-    primal = _Primal(program, b)
+    primal, wanted = _Primal(program, b), _has_gradient(program)
     grads: dict[int, list[Value]] = {}
 
     def total(i: int) -> Value | None:
@@ -65,14 +68,25 @@ def differentiate(program: Program, output: str = "loss") -> Program:
             for g in grads.get(i, ()):  # several: a sparse one does not add to a dense one
                 b.call("gradient", g, name=c["name"])
         elif (g := total(i)) is not None and (rule := OPS[c.op].derivative) is not None:
+            if not wanted[i]:
+                continue
             args = [primal(a) for a in c.args]
-            for a, contribution in zip(
-                c.args, rule(g, primal(i), args, dict(c.attrs)), strict=True
-            ):
-                if contribution is not None and program.calls[a].type.dtype == "float32":
-                    grads.setdefault(a, []).append(_match(contribution, program.calls[a].type, c.type))
+            parts = rule(g, primal(i), args, dict(c.attrs))
+            for a, contribution in zip(c.args, parts, strict=True):
+                if contribution is not None and wanted[a]:
+                    matched = _match(contribution, program.calls[a].type, c.type)
+                    grads.setdefault(a, []).append(matched)
     _complete_scatters(program, b)
     return without_dead(b.finish())
+
+
+def _has_gradient(program: Program) -> list[bool]:
+    """For every call, whether a parameter or a child's state can move its result."""
+    found: list[bool] = []
+    for c in program.calls:
+        source = c.op in ("param", "gather") or any(found[a] for a in c.args)
+        found.append(source and c.type.dtype == "float32")
+    return found
 
 
 class _Primal:
@@ -105,28 +119,43 @@ def _match(g: Value, want: Type, result: Type) -> Value:
     Sums over the axes along which the operand was broadcast and, for a parameter, over vertices.
     """
     if g.shape != want.shape:
-        if len(want.shape) == 0:
-            g = g.builder.call("reshape", g, shape=(g.type.size,)) if len(g.shape) > 1 else g
-            g = g.builder.call("sum", g, keep=False) if g.shape else g
-        elif want.shape[-1] == 1 and g.shape[-1] != 1:
-            g = _match(g.builder.call("sum", g, keep=True), want, result)
-        elif (
-            len(want.shape) == len(g.shape) and want.shape[:-1] == g.shape[:-1]
-        ):  # g itself was broadcast
-            g = g + full(g.builder, 0.0, want.shape)
-        elif not g.shape:
-            g = g + full(g.builder, 0.0, want.shape)
-        else:
-            raise TraceError(
-                f"{g.builder.name}: no gradient for broadcasting {want} to {g.type}; reshape to equal ranks"
-            )
+        g = _summed(g, want.shape)
     if want.per == "net" and result.per == "vertex" and not _is_total(g):
         g = g.builder.call("total", g)
     return g
 
 
+def _summed(g: Value, shape: tuple[int, ...]) -> Value:
+    """Sum `g` over the axes along which an operand of `shape` was broadcast."""
+    call = g.builder.call
+    if not shape:
+        flat = call("reshape", g, shape=(g.type.size,)) if len(g.shape) > 1 else g
+        return call("sum", flat, keep=False)
+    wide = (1,) * (len(g.shape) - len(shape)) + shape
+    for axis in reversed(range(len(wide))):
+        if g.shape[axis] != wide[axis]:
+            g = _sum_axis(g, axis)
+    return g if g.shape == shape else call("reshape", g, shape=shape)
+
+
+def _sum_axis(g: Value, axis: int) -> Value:
+    """Sum over one axis, which stays with extent 1. Ops reduce the last axis, so it is moved there.
+    """
+    call, kept = g.builder.call, (*g.shape[:axis], 1, *g.shape[axis + 1 :])
+    if axis == len(g.shape) - 1:
+        return call("sum", g, keep=True)
+    n, before = g.shape[axis], prod(g.shape[:axis])
+    after = prod(g.shape[axis + 1 :])
+    if before > 1:
+        g = call("transpose", call("reshape", g, shape=(before, n * after)))
+    g = call("sum", call("transpose", call("reshape", g, shape=(n, after * before))), keep=False)
+    if before > 1:
+        g = call("transpose", call("reshape", g, shape=(after, before)))
+    return call("reshape", g, shape=kept)
+
+
 def _is_total(g: Value) -> bool:
-    return g.builder.define(g.index)[0] in ("total", "total_rows")  # type: ignore[no-any-return]
+    return g.builder.define(g.index)[0] in ("total", "total_rows")
 
 
 def _complete_scatters(program: Program, b: Builder) -> None:

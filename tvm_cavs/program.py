@@ -1,23 +1,28 @@
-"""A Program: a flat, typed, printable list of calls, the form in which a vertex function is analysed.
+"""A Program: a flat, typed, printable list of calls, the form in which a vertex function is
+analysed.
 
-Value number i is the result of call number i. Reads (pull, gather, param ...) and writes (scatter, push,
-gradient ...) are calls too, so a Program is complete: it says everything one vertex does.
+Value number i is the result of call number i. Reads (pull, gather, param ...) and writes (scatter,
+push, gradient ...) are calls too, so a Program is complete: it says everything one vertex does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import linecache
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import ShapeError, TraceError
 from .ops import EFFECTS, OPS, READS, Attrs, Type, Value
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_USER_FILES = tuple(
+    f"{_PACKAGE}{name}" for name in (f"nn{os.sep}", "loss.py")
+)  # cells and losses count
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ class Program:
     @property
     def key(self) -> str:
         """Hash of the meaning: two programs with equal keys do the same."""
-        return hashlib.sha256("\n".join(str(self).split("\n")[1:]).encode()).hexdigest()[:16]
+        text = repr([(c.op, c.args, c.attrs, c.type) for c in self.calls])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _short(value: Any) -> str:
@@ -102,19 +108,24 @@ def check(program: Program) -> None:
             key = (c.op, *c.attrs)
             if key in written:
                 raise TraceError(
-                    f"{program.name}: {c.op} {dict(c.attrs)} is written twice, at {c.where or f'%{i}'}"
+                    f"{program.name}: {c.text()} writes a second time ({c.where or f'%{i}'}); "
+                    "expected each field, output and saved value once"
                 )
             written.add(key)
+
+
+Rule = Callable[["Builder", str, "tuple[Value, ...]", dict[str, Any]], "Value | None"]
 
 
 class Builder:
     """Appends calls to a program under construction.
 
-    Equal reads are one call, and with `shared=True` all equal calls (common subexpressions). `rule`, if given, sees every call
-    before it is appended and may answer with a value to use instead.
+    Equal reads are one call, and with `shared=True` all equal calls (common subexpressions).
+    `rule`, if given, sees every call before it is appended and may answer with a value to use
+    instead.
     """
 
-    def __init__(self, name: str, shared: bool = False, rule: Any = None) -> None:
+    def __init__(self, name: str, shared: bool = False, rule: Rule | None = None) -> None:
         self.name = name
         self.calls: list[Call] = []
         self._shared = shared
@@ -125,8 +136,8 @@ class Builder:
         """Append one call.
 
         Raises:
-            ShapeError: naming the program, the op and the user's line, when the operands do not fit.
-            TraceError: an operand belongs to another trace.
+            ShapeError: naming the program, the op and the user's line, when the operands do not
+            fit. TraceError: an operand belongs to another trace.
         """
         for a in args:
             if not isinstance(a, Value) or a.builder is not self:
@@ -135,24 +146,33 @@ class Builder:
                     if isinstance(a, Value)
                     else f"{type(a).__name__} {a!r}"
                 )
-                raise TraceError(
-                    f"in {self.name}, {op}: operand {given}; expected a value of this vertex "
-                    f"({user_line()}). Use values made inside forward(self, v) only"
+                self.refuse(
+                    op,
+                    f"operand {given}; expected a value of this vertex. "
+                    "Use values made inside forward(self, v) only",
                 )
         if self._rule is not None:
             answer = self._rule(self, op, args, attrs)
             if answer is not None:
-                return answer  # type: ignore[no-any-return]
+                return answer
         if attrs.get("axis", 0) < 0 and args:
             attrs["axis"] += len(args[0].shape)
         where = user_line() if where is None and not self._shared else where or ""
         try:
             result = OPS[op].infer([a.type for a in args], attrs)
         except ShapeError as error:
-            raise ShapeError(f"in {self.name}, {op} ({where or user_line()}): {error}") from None
+            told = f"in {self.name}, {op} ({where or user_line()}): {error}"
+            types = [str(a.type) for a in args]
+            if any(t not in str(error) for t in types):
+                told += f" (operands {', '.join(types)})"
+            raise ShapeError(told) from None
         return self.append(
             Call(op, tuple(a.index for a in args), tuple(sorted(attrs.items())), result, where)
         )
+
+    def refuse(self, what: str, problem: str) -> NoReturn:
+        """Raise a TraceError that names this program and the user's line."""
+        raise TraceError(f"in {self.name}, {what} ({user_line()}): {problem}")
 
     def append(self, call: Call) -> Value:
         """Append a finished call, or find its equal if the builder shares."""
@@ -175,11 +195,13 @@ class Builder:
 
 
 def user_line() -> str:
-    """`file.py, line 14` and its text: the innermost frame outside this package (built-in cells count)."""
+    """`file.py, line 14` and its text: the innermost frame outside this package (built-in cells
+    count).
+    """
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_PACKAGE) or "/nn/" in name or name.endswith("loss.py"):
+        if not name.startswith(_PACKAGE) or name.startswith(_USER_FILES):
             text = linecache.getline(name, frame.f_lineno).strip()
             return f"{Path(name).name}, line {frame.f_lineno}" + (f": {text}" if text else "")
         frame = frame.f_back  # type: ignore[assignment]
@@ -198,7 +220,7 @@ def without_dead(program: Program) -> Program:
 def keep(program: Program, live: set[int], name: str | None = None) -> Program:
     """The program with only the given calls, renumbered."""
     new: dict[int, int] = {}
-    calls = []
+    calls: list[Call] = []
     for i, c in enumerate(program.calls):
         if i in live:
             new[i] = len(calls)
@@ -207,7 +229,8 @@ def keep(program: Program, live: set[int], name: str | None = None) -> Program:
 
 
 def bounds(program: Program) -> Mapping[str, int]:
-    """For every integer input, the number of values it may take (its table's or vector's length)."""
+    """For every integer input, the number of values it may take (its table's or vector's length).
+    """
     limit: dict[str, int] = {}
     for _, c in program.select("embedding", "pick", "one_hot"):
         index = c.args[1] if c.op == "pick" else c.args[0]

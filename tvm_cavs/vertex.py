@@ -9,6 +9,7 @@ import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
@@ -277,5 +278,5 @@ def call(op: str, *args: Value | float, **attrs: Any) -> Value:
         raise TraceError(
             f"{op} ({user_line()}): expected a value of the vertex, given {', '.join(type(a).__name__ for a in args)}"
         )
-    values = [full(builder, a) if isinstance(a, (int, float)) else a for a in args]
-    return builder.call(op, *values, **attrs)  # type: ignore[no-any-return]
+    values: list[Any] = [full(builder, float(a)) if isinstance(a, Real) else a for a in args]
+    return builder.call(op, *values, **attrs)

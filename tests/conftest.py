@@ -1,0 +1,31 @@
+"""Options and fixtures that several tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden/*.txt instead of comparing"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """`golden(name, thing)`: the text of `thing` is that of tests/golden/<name>.txt."""
+
+    def compare(name: str, thing: object) -> None:
+        path, text = GOLDEN / f"{name}.txt", f"{thing}\n"
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"no {path.name}; run pytest --update-golden and read what it wrote"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{path.name} differs; if the new text is right, run pytest --update-golden"
+        )
+
+    return compare
