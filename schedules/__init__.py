@@ -1,8 +1,8 @@
 """Schedules: how each kernel runs on each kind of target. Imports tvm only.
 
-A kernel arrives as a PrimFunc without a schedule. The rules of its target are asked in order; a rule
-answers the scheduled function (a PrimFunc, or a Schedule that holds one), or None for "not mine". A
-kernel that no rule claims is reported, never left to TVM's default lowering in silence.
+A kernel arrives as a PrimFunc without a schedule. The rules of its target are asked in order; a
+rule answers the scheduled function (a PrimFunc, or a Schedule that holds one), or None for "not
+mine". A kernel that no rule claims is reported, never left to TVM's default lowering in silence.
 """
 
 from collections.abc import Callable

@@ -4,12 +4,12 @@ A product multiplies row-major rows with weights packed in panels of NR columns,
 What is chosen here, from the target's vector unit and the product's sizes: NR, the heights of the
 register tiles, the rows that are packed at once, and how the work is cut for threads.
 
-Measured on Zen 5 (AVX-512, 220 GFLOP/s at 3.4 GHz): 6 x 64, 8 x 48, 5 x 80 and 12 x 32 tiles all reach
-the machine's limit, 14 x 16 eight tenths of it. So NR may follow N: the panel width that wastes
-the fewest lanes of the last panel wins, and no width falls off a cliff.
+Measured on Zen 5 with AVX-512: tiles of 6 x 64, 8 x 48, 5 x 80 and 12 x 32 all reach the machine's
+limit (220 to 230 GFLOP/s of one core), 14 x 16 eight tenths of it. So NR may follow N: the panel
+width that wastes the fewest lanes of the last panel wins, and no width falls off a cliff.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 from tvm.target import Target
@@ -90,25 +90,30 @@ def outer_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...
 def with_parallel(
     serial: Tile, parts: tuple[int, int], row_seconds: float, fixed_seconds: float
 ) -> tuple[Variant, ...]:
-    """The serial form, and the parallel one from the row count at which it is worth starting."""
-    one = Variant("", serial, 1)
-    tile = Tile(serial.lanes, serial.vectors, serial.heights, serial.block, parts)
+    """The serial form, and the parallel one from the row count at which it is worth starting.
+
+    `fixed_seconds` is the time to stream what a single row needs: where that alone is worth
+    threads, and every thread streams only its part, there is no serial form.
+    """
+    tile = replace(serial, parts=parts)
     if tile.tasks == 1:
-        return (one,)
+        return (Variant("", serial, 1),)
     if fixed_seconds >= GRAIN_SECONDS and parts[0] == 1:
-        return (one, Variant("_parallel", tile, 1))
-    return (one, Variant("_parallel", tile, max(2, round(GRAIN_SECONDS / row_seconds))))
+        return (Variant("", tile, 1),)
+    min_rows = max(2, round(GRAIN_SECONDS / row_seconds))
+    return (Variant("", serial, 1), Variant("_parallel", tile, min_rows))
 
 
 def panel_vectors(unit: Simd, n_columns: int) -> int:
-    """Vectors of a panel: the fewest lanes wasted on the last panel, weighed by the tile's speed."""
+    """Vectors of a panel: few lanes wasted on the last panel, weighed by the tile's speed."""
 
     def cost(vectors: int) -> float:
         used = -(-n_columns // (vectors * unit.lanes)) * vectors
         height = tile_heights(unit, vectors)[0]
         work = height * vectors  # multiply-adds of a step, two a cycle
         loads = height + vectors  # so are loads
-        return used * (1 + 0.2 * loads / work + (vectors == 5) * 0.02)
+        rest = 0.02 * (vectors == 5)  # short tiles: more rows are left over
+        return used * (1 + 0.2 * loads / work + rest)
 
     return min(range(1, MAX_VECTORS + 1), key=lambda vectors: (cost(vectors), -vectors))
 
@@ -128,7 +133,7 @@ def packed_rows(k: int, multiple: int, n_bytes: int = PACKED_BYTES) -> int:
 
 
 def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:
-    """(row parts, panel parts): panels where they divide well, for then a thread streams fewer weights."""
+    """(row parts, panel parts): panels where they divide well: a thread streams fewer weights."""
     by_panels = n_threads if n_panels >= 4 * n_threads else gcd(n_threads, n_panels)
     return n_threads // by_panels, by_panels
 

@@ -1,8 +1,8 @@
 """Roles of loops: how a kernel without a schedule tells the rules what each of its loops is for.
 
-A workload is written as a nest of serial loops, each with a role: `task` (independent parts of the
-work), `row` and `vector` (the rows and vectors of a register tile), `lane` (the elements of a vector).
-A rule decides what becomes of each role; `with_kinds` carries that out in one pass over the kernel.
+A workload is a nest of serial loops, each with a role: `task` (independent parts of the work),
+`row` and `vector` (rows and vectors of a register tile), `lane` (elements of a vector). A rule
+decides what becomes of each role; `with_kinds` carries that out in one pass over the kernel.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Lowering of scheduled kernels: ours in a short list of passes, any other function in TVM's default one.
+"""Lowering of scheduled kernels: a short list of passes for ours, TVM's default for the others.
 
 Kernels built from plain loops have no blocks, no intermediate buffers to place and nothing left to
 simplify; the default list takes five times as long over them and gains nothing. Measured for one

@@ -5,8 +5,8 @@
 
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-import tvm
 from tvm.target import Target, codegen
 
 
@@ -45,7 +45,7 @@ def threads(target: Target) -> int:
 
 
 def host_target(n_threads: int | None = None) -> Target:
-    """This machine: LLVM for the CPU found, with `n_threads` cores (default: those we may run on)."""
+    """This machine: LLVM for the CPU found, `n_threads` cores (default: all we may run on)."""
     if n_threads is None:
         n_threads = len(os.sched_getaffinity(0))
     if n_threads < 1:
@@ -67,14 +67,33 @@ def make_target(given: str | dict[str, object] | Target, n_threads: int | None =
         target = given if isinstance(given, Target) else Target(given)
         if n_threads is not None:
             target = Target({**target.export(), "num-cores": n_threads})
-    except (tvm.error.TVMError, ValueError, TypeError) as error:
+    except (RuntimeError, AttributeError, TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(
             f'{given!r} is not a TVM target: {reason}. Use "host", or a dictionary such as '
             '{"kind": "llvm", "mcpu": "haswell", "num-cores": 2}'
         ) from error
     require_cpu(target)
+    require_model(target)
     return target
+
+
+def require_model(target: Target) -> None:
+    """Refuses a CPU model that LLVM does not know, which it would take for a generic one.
+
+    Raises:
+        ValueError: an unknown mcpu; the message offers the nearest.
+    """
+    model = target.attrs.get("mcpu")
+    triple = target.attrs.get("mtriple") or codegen.llvm_get_system_triple()
+    if model is None or codegen.llvm_is_valid_cpu(str(model), str(triple)):
+        return
+    known = [str(name) for name in codegen.llvm_get_cpu_archlist(target)]
+    near = ", ".join(get_close_matches(str(model), known)) or "none"
+    raise ValueError(
+        f"LLVM {codegen.llvm_version_major()} knows no CPU {str(model)!r} for {triple}; near: {near}. "
+        f'Use target "host" for this machine ({codegen.llvm_get_system_cpu()})'
+    )
 
 
 def require_cpu(target: Target) -> None:
@@ -85,8 +104,8 @@ def require_cpu(target: Target) -> None:
     """
     if target.kind.name != "llvm":
         raise ValueError(
-            f"no schedule rules for a target of kind {target.kind.name!r}; those with rules: 'llvm' "
-            '(CPUs). Use target "host"'
+            f"no schedule rules for a target of kind {target.kind.name!r}; kinds with rules: "
+            '"llvm" (CPUs). Use target "host"'
         )
 
 

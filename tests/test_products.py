@@ -1,4 +1,4 @@
-"""Products, weight gradients, packing and sums against NumPy: awkward sizes, guard rows, NaN outputs."""
+"""Products, weight gradients, packing, sums against NumPy: awkward sizes, guard rows, NaNs."""
 
 import numpy as np
 import pytest

@@ -105,7 +105,7 @@ def tile(
 
 
 def prefetch(element: Expr) -> None:
-    """Asks for the cache line of a buffer's element, to be written soon; a wrong address does no harm."""
+    """Asks for the cache line of an element, to be written soon; a wrong address does no harm."""
     place = tirx.address_of(element)
     arguments = [place, *(tirx.IntImm("int32", flag) for flag in (1, 3, 1))]  # write, keep, data
     T.evaluate(tirx.call_intrin("void", "tirx.prefetch", *arguments))

@@ -14,7 +14,6 @@ from tvm.tirx.script import builder as T
 from .errors import ShapeError
 from .loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors
 
-
 LINE = 16  # float32 of a cache line
 
 
@@ -53,8 +52,8 @@ def operands(pieces: tuple[Piece, ...]) -> Operands:
     for number, piece in enumerate(pieces):
         if piece.width < 1 or piece.column < 0 or piece.column + piece.width > piece.ld:
             raise ShapeError(
-                f"piece {number}: columns {piece.column}:{piece.column + piece.width} do not lie in "
-                f"source {piece.source}, which has {piece.ld} columns"
+                f"piece {number}: columns {piece.column}:{piece.column + piece.width} do not lie "
+                f"in source {piece.source}, which has {piece.ld} columns"
             )
         if widths.setdefault(piece.source, piece.ld) != piece.ld:
             raise ShapeError(
@@ -78,7 +77,7 @@ class Bound:
     indices: dict[int, Buffer]
 
 
-Shapes = list[tuple[str, tuple["int | None", ...], str]]
+Shapes = list[tuple[str, tuple[int | None, ...], str]]
 
 
 def bind(first: list[str], needs: Operands, last: Shapes) -> tuple[list[Expr], Bound, list[Buffer]]:
@@ -89,12 +88,12 @@ def bind(first: list[str], needs: Operands, last: Shapes) -> tuple[list[Expr], B
     shapes: Shapes = [(f"source{slot}", (None, ld), "float32") for slot, ld in needs.sources]
     shapes += [(f"index{slot}", (None,), "int32") for slot in needs.indices]
     buffers = arrays(shapes + last)
-    n_sources, n_inputs = len(needs.sources), len(shapes)
+    n_starts, n_sources, n_inputs = len(needs.starts), len(needs.sources), len(shapes)
     bound = Bound(
-        starts=dict(zip(needs.starts, offsets)),
-        index_starts=dict(zip(needs.indices, offsets[len(needs.starts) :])),
+        starts=dict(zip(needs.starts, offsets[:n_starts], strict=True)),
+        index_starts=dict(zip(needs.indices, offsets[n_starts:], strict=True)),
         sources={slot: buffers[i] for i, (slot, _) in enumerate(needs.sources)},
-        indices=dict(zip(needs.indices, buffers[n_sources:n_inputs])),
+        indices=dict(zip(needs.indices, buffers[n_sources:n_inputs], strict=True)),
     )
     return values[: len(first)], bound, buffers[n_inputs:]
 
@@ -107,9 +106,9 @@ def packer(
 ) -> Callable[[Expr, Expr], Load]:
     """`pack(first, count) -> load`: after it, `load(i, k)` is row `first + i` of the operand.
 
-    Rows are copied side by side into a scratch block of `block` rows that stays in cache; rows of it
-    from `count` on may be read and hold anything. (Transposing rows as well was measured: it gains
-    nothing.)
+    Rows are copied side by side into a scratch block of `block` rows that stays in cache; rows of
+    it from `count` on may be read and hold anything. (Transposing rows as well was measured: it
+    gains nothing.)
     """
     rows = scratch([block, row_length(sum(piece.width for piece in pieces))])
 

@@ -1,8 +1,8 @@
 """Weight gradients: sums over rows of outer products, as one blocked product.
 
-The rows are taken a block at a time; each panel of the right operand is packed when its turn comes, and
-every tile of the result then takes the block's sum. Threads split the result, never the rows, so the
-order of additions, and with it every bit of the gradient, is the same for any number of threads.
+Rows are taken a block at a time; each panel of the right operand is packed when its turn comes,
+and every tile of the result then takes the block's sum. Threads split the result, never the rows,
+so the order of additions, and with it every bit of a gradient, is the same for any number of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as T
 from schedules.layout import Tile, panels
 
 from .loopnest import Buffer, Expr, int64, kernel, loop, part, scratch, tile
-from .operands import Load, Piece, bind, operands, packer, reader
+from .operands import Load, Piece, Shapes, bind, operands, packer, reader
 from .register_tile import (
     Target,
     Term,
@@ -56,7 +56,7 @@ Sums = tuple[Buffer, Expr]  # (c, whether this task adds to it)
 
 
 def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
-    """f(n, starts..., index starts..., sources..., indices..., C[, c]), see `operands` of left + right.
+    """f(n, starts..., index starts..., sources..., indices..., C[, c]): `operands(left + right)`.
 
     Raises:
         ShapeError: columns outside of C.
@@ -66,7 +66,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
     n_strips = -(-spec.k // cut.heights[0])
 
     def emit() -> None:
-        last = [("C", (spec.k, spec.ldc), "float32")]
+        last: Shapes = [("C", (spec.k, spec.ldc), "float32")]
         last += [("c", (spec.n_columns,), "float32")] if spec.sums else []
         (n,), bound, outs = bind(["n"], operands(spec.left + spec.right), last)
         with loop(cut.tasks, "task") as task:

@@ -1,14 +1,12 @@
-"""Kernels that move or add up rows: packed weights, gradients put back, sums of rows.
+"""Kernels that put weights into the layout of products, and gradients back into their places.
 
-All of them pass over memory once. Packed weights are float32[panels, K, NR], row k of a panel being NR
+All pass over memory once. Packed weights are float32[panels, K, NR], row k of a panel being NR
 neighbouring columns of the product's right operand, with zeros where nothing was placed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from operator import add as add_exprs
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -16,8 +14,11 @@ from tvm.tirx.script import builder as T
 from schedules.layout import Tile, panels
 
 from .errors import ShapeError
-from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, scalars, vectors, zero
-from .operands import Bound, Piece, bind, operands, pick_rows, source_row
+from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, vectors, zero
+from .sums import ColumnSum as ColumnSum
+from .sums import SegmentSum as SegmentSum
+from .sums import column_sum as column_sum
+from .sums import segment_sum as segment_sum
 
 
 @dataclass(frozen=True)
@@ -50,26 +51,6 @@ class Pack:
     placements: tuple[Placement, ...]
     k: int
     n_columns: int
-
-
-@dataclass(frozen=True)
-class ColumnSum:
-    """c[j] += sum_i B(i, j) over i < n, B the pieces side by side."""
-
-    pieces: tuple[Piece, ...]
-
-
-@dataclass(frozen=True)
-class SegmentSum:
-    """out[u, j] = sum of source[edge[e], column + j] over e in ptr[u]..ptr[u + 1], j < width, u < n.
-
-    source float32[rows, ld], out float32[rows, ldo], ptr int32[n + 1], edge int32[ptr[n]].
-    """
-
-    width: int
-    ld: int
-    column: int = 0
-    ldo: int | None = None
 
 
 def check_pack(spec: Pack) -> None:
@@ -196,7 +177,7 @@ def pack_transposed(
 
 
 def place(spec: Pack, lanes: int, name: str, ldc: int | None = None) -> tirx.PrimFunc:
-    """f(C, gradients...): the rectangles of C float32[k, ldc] are added to the gradients they came from.
+    """f(C, gradients...): rectangles of C float32[k, ldc] are added to the gradients they are of.
 
     Raises:
         ShapeError: a rectangle that does not fit.
@@ -229,80 +210,3 @@ def add_rectangle(item: Placement, lanes: int, source: Buffer, gradient: Buffer)
                 add(a, b)
         else:
             vectors(width, lanes, lambda b: add(a, b))
-
-
-def column_sum(spec: ColumnSum, lanes: int, name: str) -> tirx.PrimFunc:
-    """f(n, starts..., index starts..., sources..., indices..., c), see `operands`.
-
-    Eight rows at a time are added to the sums, which stay in cache.
-    """
-    width = sum(piece.width for piece in spec.pieces)
-
-    def emit() -> None:
-        (n,), bound, (out,) = bind(["n"], operands(spec.pieces), [("c", (width,), "float32")])
-        done = int64(0)
-        for height in (8, 1):
-            groups = T.bind((n - done) // height)
-            with loop(groups) as g:
-                add_rows(
-                    spec.pieces, bound, out, [done + g * height + r for r in range(height)], lanes
-                )
-            done = T.bind(done + groups * height)
-
-    return kernel(name, "column_sum", emit)
-
-
-def add_rows(
-    pieces: tuple[Piece, ...], bound: Bound, out: Buffer, rows: list[Expr], lanes: int
-) -> None:
-    """out[j] += the sum over `rows` of column j of the pieces side by side."""
-    picked = [pick_rows(pieces, bound, row) for row in rows]
-    offset = 0
-    for piece in pieces:
-        source = bound.sources[piece.source]
-        at = [T.bind(source_row(piece, bound, slots, row)) for slots, row in zip(picked, rows)]
-
-        def add(j: Expr, piece: Piece = piece, offset: int = offset) -> None:
-            values = [source[row, j + piece.column] for row in at]
-            T.buffer_store(out, out[j + offset] + reduce(add_exprs, values), [j + offset])
-
-        vectors(piece.width, lanes, add)
-        offset += piece.width
-
-
-def segment_sum(spec: SegmentSum, lanes: int, name: str, tasks: int = 1) -> tirx.PrimFunc:
-    """f(n, source, edge, ptr, out); rows of out from n on are not written."""
-
-    def emit() -> None:
-        (n,) = scalars(["n"])
-        source, edge, ptr, out = arrays(
-            [
-                ("source", (None, spec.ld), "float32"),
-                ("edge", (None,), "int32"),
-                ("ptr", (None,), "int32"),
-                ("out", (None, spec.ldo or spec.width), "float32"),
-            ]
-        )
-        with loop(tasks, "task") as task:
-            first = T.bind(task * n // tasks)
-            count = T.bind((task + 1) * n // tasks - first)
-            with loop(count) as i:
-                sum_segment(spec, lanes, T.bind(first + i), source, edge, ptr, out)
-
-    return kernel(name, "segment_sum", emit)
-
-
-def sum_segment(
-    spec: SegmentSum, lanes: int, u: Expr, source: Buffer, edge: Buffer, ptr: Buffer, out: Buffer
-) -> None:
-    """One row of the result: zeros, then each row of its segment; the row stays in the nearest cache."""
-    vectors(spec.width, lanes, lambda j: T.buffer_store(out, zero(), [u, j]))
-    begin = T.bind(ptr[u].astype("int64"))
-    end = T.bind(ptr[u + 1].astype("int64"))
-    with loop(end - begin) as e:
-        row = T.bind(edge[begin + e].astype("int64"))
-        vectors(
-            spec.width,
-            lanes,
-            lambda j: T.buffer_store(out, out[u, j] + source[row, j + spec.column], [u, j]),
-        )

@@ -1,9 +1,9 @@
-"""Matrix products over rows that are gathered as they are read: specs to kernels without a schedule.
+"""Matrix products over rows that are gathered as they are read: specs to kernels without schedule.
 
-Both kernels take whole buffers and integer offsets, never views. Accumulators are a register tile
-over a panel of columns; rows are packed a block at a time; the number of rows is symbolic, and exactly
-those rows are written: a product takes as many of its tallest register tile as fit, then the rest with
-smaller ones, so that one row does not pay for six.
+A kernel takes whole buffers and integer offsets, never views. Rows are packed a block at a time,
+and panels of columns of the result are computed in register tiles. The number of rows is symbolic,
+and exactly those rows are written: as many of the tallest tile as fit, then the rest with smaller
+ones, so that one row does not pay for six.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Product:
     """C[start_c + i, column + j] = sum_k A(i, k) * W[k, j] for i < n, or += with `accumulate`.
 
     A is the pieces side by side, W float32[panels, K, NR] packed, C float32[rows, ldc]. Rows from
-    `start_c + n` on are never written; columns from `column + n_columns` on only with `cover`, which
-    says that the whole last panel fits and may be written.
+    `start_c + n` on are never written; columns from `column + n_columns` on only with `cover`,
+    which says that the whole last panel fits and may be written.
     """
 
     pieces: tuple[Piece, ...]

@@ -41,7 +41,7 @@ def accumulate(
 
 @dataclass(frozen=True)
 class Target:
-    """Where the tiles of a panel go: rows `start + row` for row < n_rows of C, columns from `column` on."""
+    """Where the tiles of a panel go: rows `start + row` of C for row < n_rows, from `column` on."""
 
     out: Buffer
     cut: Tile
@@ -59,7 +59,7 @@ class Target:
 
 
 def prefetch_tile(to: Target, height: int, row: Expr) -> None:
-    """Asks for the part of C that a tile will be written to, while the tile is still being computed."""
+    """Asks for the part of C that a tile will be written to, before the tile is computed."""
     with loop(height, "row") as r, loop(-(-to.cut.columns // LINE), "vector") as v:
         prefetch(to.out[tuple(to.at(row + r, v * LINE))])
 
