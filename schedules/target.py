@@ -91,8 +91,8 @@ def require_model(target: Target) -> None:
     known = [str(name) for name in codegen.llvm_get_cpu_archlist(target)]
     near = ", ".join(get_close_matches(str(model), known)) or "none"
     raise ValueError(
-        f"LLVM {codegen.llvm_version_major()} knows no CPU {str(model)!r} for {triple}; near: {near}. "
-        f'Use target "host" for this machine ({codegen.llvm_get_system_cpu()})'
+        f"LLVM {codegen.llvm_version_major()} knows no CPU {str(model)!r} for {triple}; near: "
+        f'{near}. Use target "host" for this machine ({codegen.llvm_get_system_cpu()})'
     )
 
 
