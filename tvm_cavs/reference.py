@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import dropout
+from .errors import TargetError
 from .execution import Programs, Result, Seeds
 from .graph import Graph
 from .ops import ABSENT, EFFECTS, OPS
@@ -22,38 +23,44 @@ State = dict[tuple[int, str], Any]
 
 
 class ReferenceExecutor:
-    """Runs programs vertex by vertex. `dtype` float64 is for numeric derivatives."""
+    """Runs programs vertex by vertex. `dtype` float64 is for numeric derivatives.
+
+    Raises:
+        TargetError: another dtype.
+    """
 
     def __init__(
         self, programs: Programs, parameters: Mapping[str, Parameter], dtype: str = "float32"
     ) -> None:
         if dtype not in ("float32", "float64"):
-            raise ValueError(
+            raise TargetError(
                 f"reference executor: expected dtype float32 or float64, given {dtype!r}"
             )
-        self._programs, self._parameters, self._dtype = programs, parameters, dtype
-        self._last: tuple[Graph, Seeds, list[dict[int, Any]], State] | None = None
+        self.dtype = dtype
+        self._programs, self._parameters = programs, parameters
+        self._data: dict[str, np.ndarray] = {}
+        self._last: tuple[Graph, Seeds, list[dict[str, Any]], State] | None = None
 
     def forward(self, graph: Graph, seeds: Seeds) -> Result:
         """Outputs of every vertex, in the graph's vertex order."""
-        program = self._programs.forward
+        program, adjoint = self._programs.forward, self._programs.adjoint
+        wanted = [c["name"] for _, c in adjoint.select("saved")] if adjoint is not None else []
+        self._data = {}
         state: State = {}
-        values: list[dict[int, Any]] = [{} for _ in range(graph.n_vertices)]
+        saved: list[dict[str, Any]] = [{} for _ in range(graph.n_vertices)]
         outputs: dict[str, list[Any]] = {
             c["name"]: [None] * graph.n_vertices for _, c in program.select("push")
         }
-        for v in np.argsort(graph.level, kind="stable"):
-            run = _Run(self, program, graph, seeds, int(v), state, {})
-            values[v] = run.values
+        for v in map(int, np.argsort(graph.level, kind="stable")):
+            run = VertexRun(self, program, graph, seeds, v, state)
+            saved[v] = {name: run.values[int(name)] for name in wanted}
             for c, value in run.effects:
                 if c.op == "scatter":
-                    state[int(v), c["field"]] = value
+                    state[v, c["field"]] = value
                 elif c.op == "push":
                     outputs[c["name"]][v] = value
-        self._last = (graph, seeds, values, state)
-        return Result(
-            {name: np.array(rows, _dtype(rows[0], self._dtype)) for name, rows in outputs.items()}
-        )
+        self._last = (graph, seeds, saved, state)
+        return Result({name: _stacked(rows, self.dtype) for name, rows in outputs.items()})
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradient of every parameter, for the last forward pass."""
@@ -62,41 +69,59 @@ class ReferenceExecutor:
             "forward with a loss comes before backward"
         )
         graph, seeds, saved, state = self._last
-        parents = _parents(graph)
-        slots: State = {}
-        totals: dict[str, np.ndarray] = {}
-        touched: dict[str, set[int]] = {}
-        for v in np.argsort(-graph.level, kind="stable"):
-            run = _Run(self, adjoint, graph, seeds, int(v), state, slots, saved[v], parents[v])
+        arity = self._programs.arity
+        parents, slots = parents_of(graph, arity), State()
+        gradients = Gradients(self._programs, self._parameters, self.dtype)
+        for v in map(int, np.argsort(-graph.level, kind="stable")):
+            run = VertexRun(self, adjoint, graph, seeds, v, state, slots, saved[v], parents[v])
             for c, value in run.effects:
                 if c.op == "scatter":
-                    slots[int(v) * graph.arity + c["slot"], c["field"]] = value
-                elif isinstance(value, tuple):
-                    self._add_row(totals, touched, c["name"], *value)
+                    slots[v * arity + c["slot"], c["field"]] = value
                 else:
-                    totals[c["name"]] = totals.get(c["name"], 0) + value
-        return {name: self._gradient(name, totals, touched) for name in self._parameters}
-
-    def _add_row(self, totals: Any, touched: Any, name: str, row: int, value: np.ndarray) -> None:
-        table = totals.setdefault(name, np.zeros(self._parameters[name].shape, self._dtype))
-        if row != ABSENT:
-            table[row] += value
-            touched.setdefault(name, set()).add(int(row))
-
-    def _gradient(self, name: str, totals: Any, touched: Any) -> np.ndarray | RowSparse:
-        assert self._programs.adjoint is not None
-        total = totals.get(name, np.zeros(self._parameters[name].shape, self._dtype))
-        if name in self._programs.row_sparse:
-            rows = np.array(sorted(touched.get(name, ())), "int32")
-            return RowSparse(rows, total[rows])
-        return np.broadcast_to(total, self._parameters[name].shape).copy()
+                    gradients.add(c["name"], value)
+        return gradients.result()
 
     def parameter(self, name: str) -> np.ndarray:
-        return self._parameters[name].data.astype(self._dtype)
+        """A parameter's data as of the last forward pass, in this executor's dtype."""
+        if name not in self._data:
+            self._data[name] = self._parameters[name].data.astype(self.dtype)
+        return self._data[name]
 
 
-class _Run:
-    """One program at one vertex: `values` by call number, `effects` in order."""
+class Gradients:
+    """Sums over vertices: an array for each parameter, and the rows that were touched."""
+
+    def __init__(self, programs: Programs, parameters: Mapping[str, Parameter], dtype: str) -> None:
+        self._sparse = programs.row_sparse
+        self._totals = {name: np.zeros(p.shape, dtype) for name, p in parameters.items()}
+        self._rows: dict[str, set[int]] = {name: set() for name in parameters}
+
+    def add(self, name: str, value: Any) -> None:
+        """Add one vertex's part: an array, or (row, its values)."""
+        if not isinstance(value, tuple):
+            self._totals[name] += value
+        elif value[0] != ABSENT:
+            self._totals[name][value[0]] += value[1]
+            self._rows[name].add(value[0])
+
+    def result(self) -> dict[str, np.ndarray | RowSparse]:
+        """Row-sparse where every part was a row."""
+        return {name: self._gradient(name, total) for name, total in self._totals.items()}
+
+    def _gradient(self, name: str, total: np.ndarray) -> np.ndarray | RowSparse:
+        if name not in self._sparse:
+            return total
+        rows = np.array(sorted(self._rows[name]), "int32")
+        return RowSparse(rows, total[rows])
+
+
+class VertexRun:
+    """One program at one vertex: `values` by call number, `effects` in order.
+
+    state: what vertices scattered, by (vertex, field). slots: what the adjoint scattered, by
+    (parent * arity + slot, field). saved: forward values of this vertex by name. parents: the
+    numbers `parent * arity + slot` of the slots that this vertex fills.
+    """
 
     def __init__(
         self,
@@ -106,12 +131,13 @@ class _Run:
         seeds: Seeds,
         vertex: int,
         state: State,
-        slots: State,
-        saved: Mapping[int, Any] | None = None,
+        slots: State | None = None,
+        saved: Mapping[str, Any] | None = None,
         parents: list[int] | None = None,
     ) -> None:
         self._executor, self._graph, self._seeds, self._vertex = executor, graph, seeds, vertex
-        self._state, self._slots, self._saved, self._parents = state, slots, saved, parents
+        self._state, self._slots, self._saved = state, slots or {}, saved or {}
+        self._parents = parents or []
         self.values: dict[int, Any] = {}
         self.effects: list[tuple[Call, Any]] = []
         for i, c in enumerate(program.calls):
@@ -122,67 +148,69 @@ class _Run:
                 self.values[i] = self._evaluate(c, args)
 
     def _evaluate(self, c: Call, args: list[Any]) -> Any:
-        zeros = np.zeros(c.type.shape, self._executor._dtype)
+        floats = self._executor.dtype
         v = self._vertex
         match c.op:
             case "param":
                 return self._executor.parameter(c["name"])
             case "pull":
-                field = self._graph.inputs[c["name"]]
-                return (
-                    field.values[v]
-                    if c.type.dtype == "int32"
-                    else field.values[v].astype(zeros.dtype)
-                )
+                return self._pull(c)
             case "present":
-                return zeros + self._graph.inputs[c["name"]].present[v]
+                return np.asarray(self._graph.inputs[c["name"]].present[v], floats)
             case "gather" | "child_state":
                 child = self._child(c["slot"])
-                return self._state[child, c["field"]] if child >= 0 else zeros
+                return (
+                    self._state[child, c["field"]] if child >= 0 else np.zeros(c.type.shape, floats)
+                )
             case "own_state":
                 return self._state[v, c["field"]]
             case "gather_sum":
-                assert self._parents is not None
-                return sum((self._slots[p, c["field"]] for p in self._parents), zeros)
+                found = [self._slots.get((p, c["field"]), 0.0) for p in self._parents]
+                return sum(found, np.zeros(c.type.shape, floats))
             case "saved":
-                assert self._saved is not None
-                return self._saved[int(c["name"])]
+                return self._saved[c["name"]]
             case "dropout":
-                key = dropout.site_key(self._seeds.seed, self._seeds.step, c["site"])
-                mine = dropout.vertex_keys(self._graph.vertex_id[v : v + 1])
-                return args[0] * dropout.scale(c["rate"], key, mine, c.type.size).reshape(
-                    c.type.shape
-                ).astype(zeros.dtype)
+                return args[0] * self._dropout(c).astype(floats)
             case "total":
                 return args[0]
             case "total_rows":
                 return (int(args[0]), args[1])
             case "full":
-                return np.full(c.type.shape, c["value"], zeros.dtype)
+                return np.full(c.type.shape, c["value"], floats)
         compute = OPS[c.op].numpy
         assert compute is not None, c.op
-        return _as(
-            compute(*args, **{k: x for k, x in c.attrs if k != "type"}), c.type.dtype, zeros.dtype
-        )
+        result = compute(*args, **{k: x for k, x in c.attrs if k != "type"})
+        return np.asarray(result, floats if c.type.dtype == "float32" else c.type.dtype)
+
+    def _pull(self, c: Call) -> np.ndarray:
+        field, v = self._graph.inputs[c["name"]], self._vertex
+        floats = c.type.dtype == "float32"
+        if not field.present[v]:  # an input that no vertex of the batch has may have another shape
+            return np.full(
+                c.type.shape, 0.0 if floats else ABSENT, self._executor.dtype if floats else "int32"
+            )
+        return np.asarray(field.values[v], self._executor.dtype if floats else "int32")
+
+    def _dropout(self, c: Call) -> np.ndarray:
+        key = dropout.site_key(self._seeds.seed, self._seeds.step, c["site"])
+        mine = dropout.vertex_keys(self._graph.vertex_id[self._vertex : self._vertex + 1])
+        return dropout.scale(c["rate"], key, mine, c.type.size).reshape(c.type.shape)
 
     def _child(self, slot: int) -> int:
         first, last = self._graph.child_ptr[self._vertex : self._vertex + 2]
         return int(self._graph.child[first + slot]) if first + slot < last else -1
 
 
-def _as(value: Any, dtype: str, floats: np.dtype) -> Any:
-    return np.asarray(value, floats if dtype == "float32" else dtype)
+def _stacked(rows: list[Any], floats: str) -> np.ndarray:
+    integers = np.asarray(rows[0]).dtype.kind == "i"
+    return np.array(rows, "int32" if integers else floats)
 
 
-def _dtype(value: Any, floats: str) -> Any:
-    return "int32" if np.asarray(value).dtype.kind == "i" else floats
-
-
-def _parents(graph: Graph) -> list[list[int]]:
+def parents_of(graph: Graph, arity: int) -> list[list[int]]:
     """For every vertex, the numbers `parent * arity + slot` of the slots it fills."""
     found: list[list[int]] = [[] for _ in range(graph.n_vertices)]
     for p in range(graph.n_vertices):
         for slot, child in enumerate(graph.child[graph.child_ptr[p] : graph.child_ptr[p + 1]]):
             if child >= 0:
-                found[child].append(p * graph.arity + slot)
+                found[child].append(p * arity + slot)
     return found

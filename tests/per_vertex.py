@@ -1,0 +1,104 @@
+"""Runs specialised programs, and stages, one vertex at a time: each vertex by the programs of its
+kind.
+
+The truth that the rewrites and the split are tested against is the reference executor on the plain
+programs; this evaluator shares its meaning of every op, and differs in what it runs and in which
+order.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tvm_cavs.execution import Programs, Seeds
+from tvm_cavs.graph import Graph
+from tvm_cavs.program import Program
+from tvm_cavs.reference import Gradients, ReferenceExecutor, State, VertexRun, parents_of
+from tvm_cavs.rewrite import Kind, specialise
+from tvm_cavs.stages import split
+from tvm_cavs.vertex import Parameter
+
+Outputs = dict[str, list[Any]]
+
+
+def kind_of(graph: Graph, v: int, programs: Programs) -> Kind:
+    """What a vertex has, read off the graph the slow way."""
+    slots = graph.child[graph.child_ptr[v] : graph.child_ptr[v + 1]]
+    pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
+    held = tuple(name for name in pulls if graph.inputs[name].present[v])
+    return Kind(tuple(k for k, child in enumerate(slots) if child >= 0), held)
+
+
+class PerVertex:
+    """Forward and backward pass of a batch, float64; `staged` runs stages, else whole programs."""
+
+    def __init__(self, programs: Programs, parameters: dict[str, Parameter], staged: bool) -> None:
+        self.programs, self.staged = programs, staged
+        self.executor = ReferenceExecutor(programs, parameters, "float64")
+        self.kinds: dict[Kind, tuple[Program, Program | None]] = {}
+        self.parameters = parameters
+
+    def kind(self, graph: Graph, v: int) -> tuple[Program, Program | None]:
+        kind = kind_of(graph, v, self.programs)
+        if kind not in self.kinds:
+            self.kinds[kind] = specialise(self.programs.forward, self.programs.adjoint, kind)
+        return self.kinds[kind]
+
+    def parts(self, program: Program) -> tuple[Program, ...]:
+        return tuple(split(program)) if self.staged else (program,)
+
+    def forward(self, graph: Graph, seeds: Seeds) -> Outputs:
+        """Pushed outputs by name, a list over vertices."""
+        self.graph, self.seeds, self.state = graph, seeds, State()
+        self.saved: list[dict[str, Any]] = [{} for _ in range(graph.n_vertices)]
+        outputs: Outputs = {}
+        for part, v in self.order(0, np.argsort(graph.level, kind="stable")):
+            run = self.run(part, v, State(), [])
+            for c, value in run.effects:
+                if c.op == "scatter":
+                    self.state[v, c["field"]] = value
+                elif c.op == "push":
+                    outputs.setdefault(c["name"], [None] * graph.n_vertices)[v] = value
+        return outputs
+
+    def backward(self) -> dict[str, Any]:
+        """The gradient of every parameter."""
+        parents, slots = parents_of(self.graph, self.programs.arity), State()
+        gradients = Gradients(self.programs, self.parameters, "float64")
+        for part, v in self.order(1, np.argsort(-self.graph.level, kind="stable")):
+            run = self.run(part, v, slots, parents[v])
+            for c, value in run.effects:
+                if c.op == "scatter":
+                    slots[v * self.programs.arity + c["slot"], c["field"]] = value
+                elif c.op == "gradient":
+                    gradients.add(c["name"], value)
+        return gradients.result()
+
+    def order(self, which: int, by_level: Any) -> Iterable[tuple[Program, int]]:
+        """Eager for all vertices, last first; recurrent by level; lazy for all, last first."""
+        n = self.graph.n_vertices
+        parts = [self.parts(p) for v in range(n) if (p := self.kind(self.graph, v)[which])]
+        backwards = range(n)[::-1]
+        for s in range(len(parts[0])):
+            recurrent = len(parts[0]) == 1 or s == 1
+            for v in by_level if recurrent else backwards:
+                yield parts[v][s], int(v)
+
+    def run(self, part: Program, v: int, slots: State, parents: list[int]) -> VertexRun:
+        run = VertexRun(
+            self.executor,
+            part,
+            self.graph,
+            self.seeds,
+            v,
+            self.state,
+            slots,
+            self.saved[v],
+            parents,
+        )
+        for c, value in run.effects:
+            if c.op == "save":
+                assert c["name"] not in self.saved[v], f"{c['name']} is saved twice"
+                self.saved[v][c["name"]] = value
+        return run

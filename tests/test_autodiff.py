@@ -1,0 +1,241 @@
+"""The adjoint: gradients of every cell on random graphs agree with central differences."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from gradient_check import SEEDS, check_gradients, dense, initialized
+from random_graphs import N_CLASSES, N_WORDS, WIDTH, random_chain, random_dag, random_tree
+
+import tvm_cavs as cavs
+from tvm_cavs.autodiff import differentiate
+from tvm_cavs.errors import TraceError
+from tvm_cavs.graph import Graph, batch
+from tvm_cavs.loss import LogisticLoss, LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.network import Network
+from tvm_cavs.nn import CELLS
+from tvm_cavs.ops import OPS
+from tvm_cavs.reference import ReferenceExecutor
+from tvm_cavs.vertex import Vertex, VertexFunction, trace
+
+HIDDEN = 3
+LOSS = SoftmaxCrossEntropy()
+
+
+def cell(name: str, dropout: float = 0.3, seed: int = 0) -> Network:
+    """A cell with biases and weights that leave no unit saturated."""
+    function = CELLS[name](N_WORDS, 2, HIDDEN, N_CLASSES, dropout=dropout)
+    return initialized(Network(function), seed, scale=0.7)
+
+
+def graphs_for(network: Network, seed: int) -> Graph:
+    """A tree and a DAG (and a chain where a vertex has one child), together."""
+    rng, arity = np.random.default_rng(seed), network.function.arity
+    graphs = [random_tree(rng, arity), random_dag(rng, arity)]
+    if arity == 1:
+        graphs.append(random_chain(rng))
+    return batch(graphs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_of_every_cell(name: str, seed: int) -> None:
+    network = cell(name, seed=seed)
+    check_gradients(network, LOSS, graphs_for(network, seed), seed)
+
+
+@pytest.mark.parametrize("name", ["tree_lstm", "tree_gru"])
+def test_three_children(name: str) -> None:
+    function = CELLS[name](N_WORDS, 2, HIDDEN, N_CLASSES, arity=3, dropout=0.2)
+    network = initialized(Network(function), 1, scale=0.7)
+    check_gradients(network, LOSS, graphs_for(network, 5))
+
+
+class Attention(VertexFunction):
+    """Softmax attention over two children, layer norm, a gate on an input that may be absent."""
+
+    arity = 2
+
+    def __init__(self, width: int = 4) -> None:
+        self.state = {"h": width, "m": 1}
+        self.width = width
+        self.Q = cavs.Parameter((WIDTH, width))
+        self.K = cavs.Parameter((width, width))
+        self.O = cavs.Parameter((width, width))
+        self.scale, self.shift = cavs.Parameter((width,)), cavs.Parameter((width,))
+        self.s = cavs.Parameter((1,))
+
+    def forward(self, v: Vertex) -> None:
+        left, right = v.gather(0), v.gather(1)
+        q = v.pull("x", (WIDTH,)) @ self.Q + self.shift
+        keys = cavs.reshape(cavs.concat(left.h @ self.K, right.h @ self.K), (2, self.width))
+        weights = cavs.softmax(cavs.reduce_sum(keys * q))  # [2]
+        states = cavs.reshape(cavs.concat(left.h, right.h), (2, self.width))
+        mixed = states * cavs.reshape(weights, (2, 1))  # [2, width]
+        below = mixed[0:1] + mixed[1:2]
+        h = cavs.gelu(cavs.reshape(below, (self.width,)) @ self.O + q)
+        h = cavs.layer_norm(h + 0.5 * cavs.silu(q), self.scale, self.shift)
+        big = cavs.reduce_max(h, keepdims=True)
+        h = cavs.where(v.present("x"), h, cavs.minimum(h, big * 0.5)) / (1.0 + cavs.abs(self.s))
+        m = cavs.maximum(left.m, right.m) + cavs.sqrt(cavs.exp(big)) - cavs.log(1.0 + big * big)
+        v.scatter(h=v.dropout(h, 0.2), m=0.1 * m)
+        v.push("prediction", cavs.reduce_mean(h) + 0.1 * cavs.reshape(m, ()))
+        v.push("score", cavs.reduce_sum(h * self.scale))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("loss", [SquaredError(), LogisticLoss()], ids=lambda x: type(x).__name__)
+def test_a_function_of_many_ops(loss: LossFunction, seed: int) -> None:
+    network = initialized(Network(Attention()), seed)
+    check_gradients(network, loss, graphs_for(network, seed), seed)
+
+
+class Score(LossFunction):
+    """Whatever was pushed as `score`."""
+
+    def forward(self, v: Vertex) -> None:
+        v.push("loss", v.output("score"))
+
+
+class OneSlot(VertexFunction):
+    """Two children allowed, only slot 1 read, and only one of two fields."""
+
+    arity = 2
+    state = {"a": 2, "b": 2}
+
+    def __init__(self) -> None:
+        self.W, self.v = cavs.Parameter((2, 2)), cavs.Parameter((2,))
+
+    def forward(self, v: Vertex) -> None:
+        h = cavs.tanh(v.gather(1).a @ self.W + self.v)
+        v.scatter(a=h, b=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+class Linear(VertexFunction):
+    """Its gradients are the same at every vertex; parameters meet before any vertex does."""
+
+    arity = 2
+    state = {"h": 2}
+
+    def __init__(self) -> None:
+        self.U, self.W, self.b = (cavs.Parameter(s) for s in ((2, 2), (2, 2), (2,)))
+
+    def forward(self, v: Vertex) -> None:
+        h = v.gather(0).h * 0.5 + v.gather(1).h * 0.25 + self.b * self.b
+        y = h @ (self.U * self.W) + self.b @ self.U
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(y + y))
+
+
+class Passed(VertexFunction):
+    """A child's state and an input are scattered as they are; one value is scattered twice."""
+
+    arity = 2
+    state = {"a": 3, "b": 3, "c": 3}
+
+    def __init__(self) -> None:
+        self.W = cavs.Parameter((3, 3))
+
+    def forward(self, v: Vertex) -> None:
+        x = v.pull("x", (WIDTH,)) @ self.W
+        v.scatter(a=x, b=x, c=v.gather(0).a)
+        v.push("score", cavs.reduce_sum(cavs.tanh(v.gather(1).c * v.gather(0).b + x)))
+
+
+@pytest.mark.parametrize("function", [OneSlot, Linear, Passed])
+def test_odd_functions(function: Any) -> None:
+    for seed in range(3):
+        network = initialized(Network(function()), seed)
+        check_gradients(network, Score(), graphs_for(network, seed), seed)
+
+
+def test_a_chain_under_a_binary_cell_keeps_slots_apart() -> None:
+    """The batch's widest vertex may have fewer slots than F gathers from."""
+    network = initialized(Network(OneSlot()), 0)
+    chain = Graph.from_children([[1], [2], []], {})
+    check_gradients(network, Score(), chain)
+    network = cell("tree_lstm")
+    one = {"word": [None, None, 1], "label": [0, 1, 2]}
+    check_gradients(network, LOSS, Graph.from_children([[2], [0], []], one))
+
+
+def test_row_sparse_gradients_are_the_rows_of_the_batch() -> None:
+    network = cell("tree_rnn")
+    graph = graphs_for(network, 2)
+    programs = network.programs(LOSS)
+    assert programs.row_sparse == {"E"}
+    executor = ReferenceExecutor(programs, network.parameters(), "float64")
+    executor.forward(graph, SEEDS)
+    gradient = executor.backward()["E"]
+    words = graph.inputs["word"].values
+    assert isinstance(gradient, cavs.RowSparse)
+    assert gradient.rows.tolist() == sorted(set(words[words >= 0].tolist()))
+    assert dense(gradient, (N_WORDS, 2)).shape == (N_WORDS, 2)
+
+
+def test_a_table_used_as_a_matrix_too_has_a_dense_gradient() -> None:
+    class Tied(VertexFunction):
+        arity = 2
+        state = {"h": N_WORDS}
+
+        def __init__(self) -> None:
+            self.E = cavs.Parameter((N_WORDS, N_WORDS))
+
+        def forward(self, v: Vertex) -> None:
+            h = cavs.tanh(cavs.embedding(v.pull("word"), self.E) + v.gather(0).h)
+            v.scatter(h=h)
+            v.push("logits", (h @ self.E)[:N_CLASSES])
+
+    network = initialized(Network(Tied()), 0)
+    assert network.programs(LOSS).row_sparse == frozenset()
+    check_gradients(network, LOSS, graphs_for(network, 3))
+
+
+WRONG = {
+    "mul": lambda g, y, a, at: (g * a[1] * 1.001, g * a[0]),
+    "sigmoid": lambda g, y, a, at: (g * y * (1.001 - y),),
+    "tanh": lambda g, y, a, at: (g * (1.0 - y * y) * 1.001,),
+    "log_softmax": lambda g, y, a, at: (
+        g * 1.001 - cavs.exp(y) * cavs.reduce_sum(g, keepdims=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("op", WRONG)
+def test_the_check_rejects_a_derivative_that_is_a_thousandth_wrong(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = cell("tree_lstm", dropout=0.0)
+    graph = graphs_for(network, 0)
+    check_gradients(network, LOSS, graph)
+    monkeypatch.setitem(OPS, op, replace(OPS[op], derivative=WRONG[op]))
+    wrong = cell("tree_lstm", dropout=0.0)
+    with pytest.raises(AssertionError, match="numeric"):
+        check_gradients(wrong, LOSS, graph)
+
+
+def test_the_check_rejects_parents_that_are_not_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = cell("tree_rnn")
+    shared = Graph.from_children([[1, 2], [3, 3], [3, None], []], labelled(4))
+    check_gradients(network, LOSS, shared)
+    from tvm_cavs import reference
+
+    original = reference.parents_of
+    monkeypatch.setattr(reference, "parents_of", lambda g, n: [p[:1] for p in original(g, n)])
+    with pytest.raises(AssertionError, match="numeric"):
+        check_gradients(network, LOSS, shared)
+
+
+def labelled(n: int) -> dict[str, Sequence[Any]]:
+    return {"word": [i % N_WORDS for i in range(n)], "label": [i % N_CLASSES for i in range(n)]}
+
+
+def test_the_adjoint_needs_a_scalar_loss() -> None:
+    program = trace(CELLS["tree_rnn"](N_WORDS, 2, HIDDEN, N_CLASSES))
+    with pytest.raises(TraceError, match="push one scalar named 'loss'; found no such output"):
+        differentiate(program)
+    with pytest.raises(TraceError, match=r"scalar named 'logits'; found float32\[3\]"):
+        differentiate(program, "logits")
