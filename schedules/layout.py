@@ -107,15 +107,15 @@ def with_parallel(
 def panel_vectors(unit: Simd, n_columns: int) -> int:
     """Vectors of a panel: few lanes wasted on the last panel, weighed by the tile's speed."""
 
-    def cost(vectors: int) -> float:
+    def cost(vectors: int) -> tuple[float, int]:
         used = -(-n_columns // (vectors * unit.lanes)) * vectors
         height = tile_heights(unit, vectors)[0]
         work = height * vectors  # multiply-adds of a step, two a cycle
         loads = height + vectors  # so are loads
-        rest = 0.02 * (vectors == 5)  # short tiles: more rows are left over
-        return used * (1 + 0.2 * loads / work + rest)
+        rest = 0.02 * (vectors == MAX_VECTORS)  # short tiles: more rows are left over
+        return round(used * (1 + 0.2 * loads / work + rest), 6), -work
 
-    return min(range(1, MAX_VECTORS + 1), key=lambda vectors: (cost(vectors), -vectors))
+    return min(range(1, MAX_VECTORS + 1), key=cost)
 
 
 def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:

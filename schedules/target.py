@@ -12,7 +12,7 @@ from tvm.target import Target, codegen
 
 @dataclass(frozen=True)
 class Simd:
-    """The float32 vector unit of a CPU: lanes of a register, and how many registers there are."""
+    """The float32 vector unit of a CPU: lanes of a register, and how many registers are to be had."""
 
     name: str
     lanes: int
@@ -23,9 +23,9 @@ class Simd:
 UNITS: tuple[tuple[tuple[str, ...], Simd], ...] = (
     (("avx512f",), Simd("AVX-512", 16, 32)),
     (("avx2", "fma"), Simd("AVX2", 8, 16)),
-    (("avx",), Simd("AVX", 8, 16)),
+    (("avx",), Simd("AVX", 8, 15)),  # without a fused multiply-add, one holds the product
     (("neon",), Simd("NEON", 4, 32)),
-    ((), Simd("128-bit", 4, 16)),
+    ((), Simd("128-bit", 4, 15)),
 )
 
 

@@ -139,7 +139,7 @@ def test_tiles_fit_the_registers_and_waste_few_lanes(name):
 @pytest.mark.parametrize(
     ("attributes", "unit"),
     [
-        ("plain", Simd("128-bit", 4, 16)),
+        ("plain", Simd("128-bit", 4, 15)),
         ("haswell", Simd("AVX2", 8, 16)),
         ("avx512", Simd("AVX-512", 16, 32)),
         ("arm", Simd("NEON", 4, 32)),
