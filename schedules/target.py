@@ -12,7 +12,7 @@ from tvm.target import Target, codegen
 
 @dataclass(frozen=True)
 class Simd:
-    """The float32 vector unit of a CPU: lanes of a register, and how many registers are to be had."""
+    """The float32 vector unit of a CPU: lanes of a register, and how many registers are free."""
 
     name: str
     lanes: int
