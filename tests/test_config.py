@@ -94,6 +94,10 @@ def test_all_problems_at_once(write):
         ("train: {schedule: {name: cosine}}", "schedule 'cosine' takes n_steps, floor; missing"),
         ("train: {early_stop: {metric: mse}}", "expected a metric in train.metrics: accuracy"),
         ("train: {metrics: [acuracy]}", "train.metrics.0 = 'acuracy': expected one of accuracy"),
+        (
+            "{data: {name: ptb, train: x}, train: {early_stop: {patience: 2}}}",
+            "early_stop.patience needs a dev set; expected data.dev as well",
+        ),
         ("train: {lr: .nan}", "train.lr = nan: expected a finite number"),
         ("executor: {name: tmv}", "executor.name = 'tmv': expected one of reference, tvm"),
     ],

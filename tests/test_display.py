@@ -48,6 +48,8 @@ def test_the_bar_gives_way(width, shown_left, shown_bar):
 def test_a_curve():
     assert draw([0, 1, 2, 3], width=4, height=2) == "       3 |   ▃█\n       0 | ▁▆██"
     assert draw([1, 1], width=2, height=1, plain=True).endswith("| ##")
+    falling = draw([100, 10, 1], width=3, height=1, log=True)
+    assert falling == "     100 | █▅▁"
     wide = draw(list(range(1000)), width=50).splitlines()
     assert len(wide) == 6
     assert max(len(line) for line in wide) == len("       0 | ") + 50

@@ -5,24 +5,33 @@ The text uses block characters where the terminal can show them, and `#` where i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def draw(values: Sequence[float], width: int = 60, height: int = 6, plain: bool = False) -> str:
+def draw(
+    values: Sequence[float],
+    width: int = 60,
+    height: int = 6,
+    plain: bool = False,
+    log: bool = False,
+) -> str:
     """A column chart whose rows are marked with the largest and the smallest value.
 
     Args:
         width: columns at most, marks not counted; long series are averaged, short ones widened.
         plain: use ASCII characters only.
+        log: a logarithmic scale; all values are above 0.
     """
     columns = _fit(values, width)
     low, high = min(columns), max(columns)
-    span = (high - low) or 1.0
     steps = len(BLOCKS) - 1
-    filled = [1 + round((c - low) / span * (height * steps - 1)) for c in columns]
+    heights = [math.log(c) for c in columns] if log else columns
+    bottom, span = min(heights), (max(heights) - min(heights)) or 1.0
+    filled = [1 + round((h - bottom) / span * (height * steps - 1)) for h in heights]
     lines = []
     for row in reversed(range(height)):
         cells = [min(max(f - row * steps, 0), steps) for f in filled]

@@ -113,6 +113,7 @@ def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
     for batch in run.loader.batches(progress.epoch, skip=progress.batch):
         train_step(run, batch)
         if pace.n_steps == 0:
+            run.mark = time.perf_counter()  # the first step compiles, which is no training time
             _report_first_step(run, display, pace)
         pace.add(batch.n_graphs, run.tick())
         display.status(_status(run, pace, n_batches))

@@ -37,12 +37,14 @@ def print_curves(console: Console, folder: Path, metric: str) -> None:
     plain = not _can_show_blocks(console)
     width = max(20, min(60, console.width - 12))
     measured = [event for event in epochs if metric in event["dev"]]
-    for title, values in (
-        ("training loss over steps", [event["train_loss"] for event in steps or epochs]),
-        (f"dev {metric} over epochs", [event["dev"][metric] for event in measured]),
-    ):
-        if len(values) > 1:
-            say(console, f"\n{title}\n{draw(values, width, plain=plain)}")
+    losses = [event["train_loss"] for event in steps or epochs]
+    log = bool(losses) and min(losses) > 0 and max(losses) > 20 * min(losses)
+    title = "training loss over steps" + (" (logarithmic)" if log else "")
+    if len(losses) > 1:
+        say(console, f"\n{title}\n{draw(losses, width, plain=plain, log=log)}")
+    if len(measured) > 1:
+        values = [event["dev"][metric] for event in measured]
+        say(console, f"\ndev {metric} over epochs\n{draw(values, width, plain=plain)}")
     if save_picture(folder / "curve.png", *_series(epochs, measured, metric)):
         say(console, f"\nlearning curve: {folder / 'curve.png'}")
 

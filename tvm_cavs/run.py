@@ -24,7 +24,6 @@ from .build import (
 from .checkpoint import Checkpoint, Progress, load_checkpoint, restore, save_checkpoint
 from .config import load_config
 from .data import Loader, Vocab
-from .errors import ConfigError
 from .loss import LossFunction
 from .network import Network
 from .schema import RunConfig
@@ -93,8 +92,6 @@ def resume(folder: Path, overrides: Sequence[str] = ()) -> Run:
 
 def _assemble(config: RunConfig, folder: Path, data: Data, progress: Progress) -> Run:
     train = config.train
-    if train.early_stop.patience is not None and "dev" not in data.splits:
-        raise ConfigError("train.early_stop.patience needs a dev set: set data.dev.")
     net = build_network(config, data.vocab)
     loader = Loader(
         data.splits["train"], train.batch_size, train.vertex_budget, shuffle=True, seed=train.seed

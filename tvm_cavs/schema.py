@@ -216,3 +216,11 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     executor: ExecutorConfig = ExecutorConfig()
     folder: str | None = None
+
+    @field_validator("train")
+    @classmethod
+    def _has_a_dev_set(cls, given: TrainConfig, info: ValidationInfo) -> TrainConfig:
+        data = info.data.get("data", ListOpsData())
+        if given.early_stop.patience is not None and getattr(data, "dev", "generated") is None:
+            raise ValueError("early_stop.patience needs a dev set; expected data.dev as well")
+        return given
