@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv if it is absent, installs the package, and trains a Tree-LSTM on generated ListOps for
-# at most two minutes; ends with a table and a learning curve. Arguments change the config:
+# one minute; ends with a table and a learning curve. Arguments change the config:
 # bash scripts/demo.sh train.max_seconds=30 model.hidden=64
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install plot
