@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from functions_for_tests import ODD, Attention, OneSlot, Random, Score
 from gradient_check import SEEDS, check_gradients, dense, initialized
-from random_graphs import N_CLASSES, N_WORDS, WIDTH, random_chain, random_dag, random_tree
+from random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 
 import tvm_cavs as cavs
 from tvm_cavs.autodiff import differentiate
@@ -53,38 +54,6 @@ def test_three_children(name: str) -> None:
     check_gradients(network, LOSS, graphs_for(network, 5))
 
 
-class Attention(VertexFunction):
-    """Softmax attention over two children, layer norm, a gate on an input that may be absent."""
-
-    arity = 2
-
-    def __init__(self, width: int = 4) -> None:
-        self.state = {"h": width, "m": 1}
-        self.width = width
-        self.Q = cavs.Parameter((WIDTH, width))
-        self.K = cavs.Parameter((width, width))
-        self.O = cavs.Parameter((width, width))
-        self.scale, self.shift = cavs.Parameter((width,)), cavs.Parameter((width,))
-        self.s = cavs.Parameter((1,))
-
-    def forward(self, v: Vertex) -> None:
-        left, right = v.gather(0), v.gather(1)
-        q = v.pull("x", (WIDTH,)) @ self.Q + self.shift
-        keys = cavs.reshape(cavs.concat(left.h @ self.K, right.h @ self.K), (2, self.width))
-        weights = cavs.softmax(cavs.reduce_sum(keys * q))  # [2]
-        states = cavs.reshape(cavs.concat(left.h, right.h), (2, self.width))
-        mixed = states * cavs.reshape(weights, (2, 1))  # [2, width]
-        below = mixed[0:1] + mixed[1:2]
-        h = cavs.gelu(cavs.reshape(below, (self.width,)) @ self.O + q)
-        h = cavs.layer_norm(h + 0.5 * cavs.silu(q), self.scale, self.shift)
-        big = cavs.reduce_max(h, keepdims=True)
-        h = cavs.where(v.present("x"), h, cavs.minimum(h, big * 0.5)) / (1.0 + cavs.abs(self.s))
-        m = cavs.maximum(left.m, right.m) + cavs.sqrt(cavs.exp(big)) - cavs.log(1.0 + big * big)
-        v.scatter(h=v.dropout(h, 0.2), m=0.1 * m)
-        v.push("prediction", cavs.reduce_mean(h) + 0.1 * cavs.reshape(m, ()))
-        v.push("score", cavs.reduce_sum(h * self.scale))
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("loss", [SquaredError(), LogisticLoss()], ids=lambda x: type(x).__name__)
 def test_a_function_of_many_ops(loss: LossFunction, seed: int) -> None:
@@ -92,64 +61,17 @@ def test_a_function_of_many_ops(loss: LossFunction, seed: int) -> None:
     check_gradients(network, loss, graphs_for(network, seed), seed)
 
 
-class Score(LossFunction):
-    """Whatever was pushed as `score`."""
-
-    def forward(self, v: Vertex) -> None:
-        v.push("loss", v.output("score"))
-
-
-class OneSlot(VertexFunction):
-    """Two children allowed, only slot 1 read, and only one of two fields."""
-
-    arity = 2
-    state = {"a": 2, "b": 2}
-
-    def __init__(self) -> None:
-        self.W, self.v = cavs.Parameter((2, 2)), cavs.Parameter((2,))
-
-    def forward(self, v: Vertex) -> None:
-        h = cavs.tanh(v.gather(1).a @ self.W + self.v)
-        v.scatter(a=h, b=h)
-        v.push("score", cavs.reduce_sum(h))
-
-
-class Linear(VertexFunction):
-    """Its gradients are the same at every vertex; parameters meet before any vertex does."""
-
-    arity = 2
-    state = {"h": 2}
-
-    def __init__(self) -> None:
-        self.U, self.W, self.b = (cavs.Parameter(s) for s in ((2, 2), (2, 2), (2,)))
-
-    def forward(self, v: Vertex) -> None:
-        h = v.gather(0).h * 0.5 + v.gather(1).h * 0.25 + self.b * self.b
-        y = h @ (self.U * self.W) + self.b @ self.U
-        v.scatter(h=h)
-        v.push("score", cavs.reduce_sum(y + y))
-
-
-class Passed(VertexFunction):
-    """A child's state and an input are scattered as they are; one value is scattered twice."""
-
-    arity = 2
-    state = {"a": 3, "b": 3, "c": 3}
-
-    def __init__(self) -> None:
-        self.W = cavs.Parameter((3, 3))
-
-    def forward(self, v: Vertex) -> None:
-        x = v.pull("x", (WIDTH,)) @ self.W
-        v.scatter(a=x, b=x, c=v.gather(0).a)
-        v.push("score", cavs.reduce_sum(cavs.tanh(v.gather(1).c * v.gather(0).b + x)))
-
-
-@pytest.mark.parametrize("function", [OneSlot, Linear, Passed])
+@pytest.mark.parametrize("function", ODD.values(), ids=ODD)
 def test_odd_functions(function: Any) -> None:
     for seed in range(3):
         network = initialized(Network(function()), seed)
         check_gradients(network, Score(), graphs_for(network, seed), seed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_functions(seed: int) -> None:
+    network = initialized(Network(Random(seed)), seed)
+    check_gradients(network, Score(), graphs_for(network, seed), seed)
 
 
 def test_a_chain_under_a_binary_cell_keeps_slots_apart() -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -144,22 +145,25 @@ class _Rebuild:
 def _stack(program: Program) -> Program:
     """a @ U + b @ V -> concat(a, b) @ [U; V], for products that are used nowhere else."""
     r, uses, stage = _Rebuild(program), program.uses(), _stage_of(program)
-    inner = {i for i, c in program.select("add") if _single(program, uses, i, "add")}
+    times = Counter(a for c in program.calls for a in c.args)
+    inner = {i for i, _ in program.select("add") if _single(program, uses, i) and times[i] == 1}
     for i, _ in program.select("add"):
         if i in inner:
             continue
         terms = _terms(program, inner, i)
         groups: dict[Any, list[int]] = {}
         for t in terms:
-            if program.calls[t].op == "matmul" and len(uses[t]) == 1:
+            if program.calls[t].op == "matmul" and times[t] == 1:
                 groups.setdefault(stage[program.calls[t].args[0]][0], []).append(t)
         if any(len(g) > 1 for g in groups.values()):
             r.made[i] = _sum_of(r, program, terms, groups)
     return r.finish()
 
 
-def _single(program: Program, uses: list[list[int]], i: int, op: str) -> bool:
-    return len(uses[i]) == 1 and program.calls[uses[i][0]].op == op and program.calls[uses[i][0]].type == program.calls[i].type
+def _single(program: Program, uses: list[list[int]], i: int) -> bool:
+    """Whether the sum `i` is a term of one other sum of its shape, and nothing else."""
+    users = [program.calls[u] for u in uses[i]]
+    return len(users) == 1 and users[0].op == "add" and users[0].type == program.calls[i].type
 
 
 def _terms(program: Program, inner: set[int], i: int) -> list[int]:

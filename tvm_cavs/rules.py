@@ -38,26 +38,25 @@ def zeros(b: Any, shape: tuple[int, ...]) -> Value:
 
 def apply(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
     """The first rule's answer for this call."""
-    for rule in (fold, RULES.get(op), distribute):
-        if rule is fold or rule is distribute:
-            answer = rule(b, op, args, attrs)  # type: ignore[operator]
-        else:
-            answer = rule(b, args, attrs) if rule else None  # type: ignore[operator]
-        if answer is not None:
-            return answer  # type: ignore[no-any-return]
-    return None
+    answer = fold(b, op, args, attrs)
+    if answer is None and op in RULES:
+        answer = RULES[op](b, args, attrs)
+    return distribute(b, op, args, attrs) if answer is None else answer
 
 
 def fold(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
-    """An op on constants is a constant."""
+    """An op on constants is a constant, if it is one finite number everywhere."""
     row = OPS[op]
     foldable = row.elementwise or op in ("sum", "max", "softmax", "log_softmax", "reshape", "transpose", "slice")
     if not foldable or not args or any(constant(a) is None for a in args):
         return None
     assert row.numpy is not None
     arrays = [np.full(a.shape, constant(a), "float64") for a in args]
-    result = np.asarray(row.numpy(*arrays, **attrs))
-    return full(b, float(result.flat[0]), result.shape) if np.ptp(result) == 0 else None
+    with np.errstate(all="ignore"):
+        result = np.asarray(row.numpy(*arrays, **attrs))
+    first = result.flat[0]
+    constant_ = np.isfinite(first) and bool((result == first).all())
+    return full(b, float(first), result.shape) if constant_ else None
 
 
 def distribute(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
@@ -266,7 +265,7 @@ def _slice(b: Any, args: Args, attrs: Attrs) -> Value | None:
     op, inner, inner_attrs = b.define(x.index)
     if op == "slice" and inner_attrs["axis"] == axis:
         return part(b, inner[0], inner_attrs["start"] + start, inner_attrs["start"] + stop, axis)
-    if op == "transpose":
+    if op == "transpose" and len(x.shape) == 2:
         return b.call("transpose", part(b, inner[0], start, stop, 1 - axis))  # type: ignore[no-any-return]
     if op == "concat" and inner_attrs["axis"] == axis:
         return _slice_concat(b, inner, axis, start, stop)
@@ -296,7 +295,10 @@ def _transpose(b: Any, args: Args, attrs: Attrs) -> Value | None:
 
 
 def _reshape(b: Any, args: Args, attrs: Attrs) -> Value | None:
-    return args[0] if args[0].shape == tuple(attrs["shape"]) else None
+    x, shape = args[0], tuple(attrs["shape"])
+    if is_op(x, "reshape"):
+        return b.call("reshape", b.define(x.index)[1][0], shape=shape)  # type: ignore[no-any-return]
+    return x if x.shape == shape else None
 
 
 def _absent_index(b: Any, args: Args, attrs: Attrs) -> Value | None:
