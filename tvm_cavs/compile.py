@@ -13,6 +13,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,16 @@ class Compiler:
         """How weights of this shape are packed."""
         return layout.product_variants(self.target, k, n_columns)[0].tile
 
-    def forms(self, kernel: Kernel) -> list[Form]:
-        """All compiled forms of a kernel, by ascending row count."""
+    def forms(self, kernel: Kernel, by_level: bool = True) -> list[Form]:
+        """The forms in which a kernel is compiled, by ascending row count.
+
+        A kernel that never runs level by level sees the whole batch at once: with threads, it has the
+        parallel form only.
+        """
+        found = self._forms(kernel)
+        return found if by_level else found[-1:]
+
+    def _forms(self, kernel: Kernel) -> list[Form]:
         name, spec = kernel.name, kernel.spec
         if isinstance(spec, (Product, Outer)):
             variants = layout.product_variants if isinstance(spec, Product) else layout.outer_variants
@@ -104,16 +113,17 @@ class Compiler:
         if not new:
             return
         key = self._key(sorted(new))
-        library = _load(self.cache, key) if self.cache else None
-        if library is None:
-            library = self._build(list(new.values()), key)
-        for symbol in new:
-            self._functions[symbol] = library[symbol]
+        libraries = _load(self.cache, key) if self.cache else None
+        if libraries is None:
+            libraries = self._build([new[symbol] for symbol in sorted(new)], key)
+        for library in libraries:
+            self._functions.update({s: library[s] for s in new if library.implements_function(s, True)})
 
     def function(self, symbol: str) -> Any:
         return self._functions[symbol]
 
-    def _build(self, forms: Sequence[Form], key: str) -> Any:
+    def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
+        """Schedule and compile; several parts at once, on all cores (LLVM runs outside Python's lock)."""
         module = tvm.IRModule({f.symbol: f.make() for f in forms})
         scheduled, unclaimed = schedules.schedule(module, self.target)
         if unclaimed:
@@ -122,10 +132,19 @@ class Compiler:
                 f"no schedule rule for {', '.join(unclaimed)}: left on TVM's default lowering, which is slow",
                 stacklevel=4,
             )
-        executable = tvm.compile(scheduled, target=self.target)
+        functions = list(scheduled.functions.items())
+        n_parts = min(os.cpu_count() or 1, len(functions))
+        parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
+        with ThreadPoolExecutor(n_parts) as pool:
+            executables = list(pool.map(self._compile_part, parts))
         if self.cache:
-            _store(executable, self.cache, key)
-        return executable
+            _store(executables, self.cache, key)
+        return [e.mod for e in executables]
+
+    def _compile_part(self, functions: Any) -> Any:
+        # LLVM finds common subexpressions itself, and TVM's own pass takes longer than all others.
+        with tvm.transform.PassContext(disabled_pass=["tirx.CommonSubexprElim"]):
+            return tvm.compile(tvm.IRModule(functions), target=self.target)
 
     def _key(self, symbols: Sequence[str]) -> str:
         parts = [str(self.target), tvm.__version__, tvm_ffi.__version__, _sources(), *symbols]
@@ -151,36 +170,44 @@ def default_cache() -> Path:
 def _sources() -> str:
     """Digest of the code that makes kernels."""
     here = Path(__file__).parent
-    files = [here / f"{m}.py" for m in ("loopnest", "operands", "products", "packing", "regions", "polynomials", "dropout")]
+    files = [here / f"{m}.py" for m in ("loopnest", "operands", "products", "packing", "outer", "sums", "register_tile", "regions", "polynomials", "dropout")]
     files += sorted(Path(schedules.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def _load(folder: Path, key: str) -> Any:
-    """A stored library, or None if there is none or it is damaged."""
-    library, note = folder / f"{key}.so", folder / f"{key}.json"
+def _load(folder: Path, key: str) -> list[Any] | None:
+    """Stored libraries, or None if there are none or one is damaged."""
+    note = folder / f"{key}.json"
     try:
-        want = json.loads(note.read_text())["sha256"]
-        if hashlib.sha256(library.read_bytes()).hexdigest() != want:
-            raise ValueError("checksum differs")
-        return tvm.runtime.load_module(str(library))
+        libraries = []
+        for name, digest in json.loads(note.read_text()).items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{name}: the checksum differs")
+            libraries.append(tvm.runtime.load_module(str(folder / name)))
+        return libraries
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        warnings.warn(f"compiled network {library} is damaged ({error}); building it again", stacklevel=5)
+    except (ValueError, AttributeError, OSError, RuntimeError) as error:
+        warnings.warn(f"compiled network {note} is damaged ({error}); building it again", stacklevel=5)
         return None
 
 
-def _store(executable: Any, folder: Path, key: str) -> None:
-    """Write the library and its checksum, each whole or not at all. Without a linker nothing is stored."""
+def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
+    """Write the libraries, then their checksums, each file whole or not at all.
+
+    Without a linker, or where the folder cannot be written, a warning says so and nothing is stored.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / "library.so"
-            executable.export_library(str(built))
-            note = Path(scratch) / "library.json"
-            note.write_text(json.dumps({"sha256": hashlib.sha256(built.read_bytes()).hexdigest()}))
-            os.replace(built, folder / f"{key}.so")
+            digests = {}
+            for i, executable in enumerate(executables):
+                name = f"{key}.{i}.so"
+                executable.export_library(str(Path(scratch) / name))
+                digests[name] = hashlib.sha256((Path(scratch) / name).read_bytes()).hexdigest()
+                os.replace(Path(scratch) / name, folder / name)
+            note = Path(scratch) / "note.json"
+            note.write_text(json.dumps(digests))
             os.replace(note, folder / f"{key}.json")
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]

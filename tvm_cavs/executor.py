@@ -62,7 +62,7 @@ class TvmExecutor:
         self.memory = HostMemory()
         pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
         self.kinds = Kinds(programs, tuple(pulls))
-        self._forms: dict[Step, list[Form]] = {}
+        self._forms: dict[tuple[str, Step], list[Form]] = {}
         self._packs: list[tuple[Form, tuple[str, ...], str]] = []
         self._batch: Batch | None = None
         for name, p in parameters.items():
@@ -88,7 +88,12 @@ class TvmExecutor:
 
     def _compile(self) -> None:
         stages = self._stages()
-        self._forms = {s: self.compiler.forms(s.kernel) for low in stages for s in low.steps}
+        groups = (*self.kinds.forward, *self.kinds.backward)
+        self._forms = {
+            (g.stage, s): self.compiler.forms(s.kernel, g.stage == "recurrent")
+            for g in groups
+            for s in g.lowered.steps
+        }
         weights = {w.name: w for low in stages for w in low.weights}
         self._packs = [self._pack(w) for w in weights.values()]
         self._segment_sums = {
@@ -325,7 +330,7 @@ class TvmExecutor:
         recurrent: list[tuple[int, list[Call]]] = []
         lazy: list[Call] = []
         for group, found in runs:
-            per_segment = self._segment_calls(group.lowered, found)
+            per_segment = self._segment_calls(group, found)
             if group.stage == "recurrent":
                 recurrent += zip(found.level.tolist(), per_segment, strict=True)
             else:
@@ -335,12 +340,13 @@ class TvmExecutor:
         recurrent.sort(key=lambda item: -item[0] if descending else item[0])
         return eager + [c for _, calls in recurrent for c in calls] + lazy
 
-    def _segment_calls(self, low: Lowered, found: Any) -> list[list[Call]]:
+    def _segment_calls(self, group: Group, found: Any) -> list[list[Call]]:
+        low = group.lowered
         counts = found.count.tolist()
         out: list[list[Call]] = [[] for _ in counts]
         position = {s: i for i, s in enumerate(low.spaces)}
         for step in low.steps:
-            forms = self._forms[step]
+            forms = self._forms[group.stage, step]
             limits = [f.min_rows for f in forms]
             functions = [self.compiler.function(f.symbol) for f in forms]
             tensors = tuple(self.memory.tensor(b.name) for b in step.buffers)

@@ -48,7 +48,9 @@ def arrays(shapes: Sequence[tuple[str, tuple[int | None, ...], str]]) -> list[Bu
     """Whole-buffer arguments: (name, shape, dtype); None in a shape is any number of rows."""
     handles = [T.arg(f"{name}_handle", T.handle()) for name, _, _ in shapes]
     return [
-        T.match_buffer(handle, [T.int64() if d is None else int64(d) for d in shape], dtype)
+        T.match_buffer(
+            handle, [T.int64() if d is None else int64(d) for d in shape], dtype, align=4
+        )
         for handle, (_, shape, dtype) in zip(handles, shapes, strict=True)
     ]
 
@@ -120,9 +122,19 @@ def either(condition: Expr, then: Callable[[], None], otherwise: Callable[[], No
             otherwise()
 
 
+def hold(value: Expr) -> Expr:
+    """An int64 in a variable of its own.
+
+    TVM substitutes a let everywhere; a chain of them becomes a tree that takes seconds to simplify.
+    """
+    cell = scratch([1], "local", "int64")
+    T.buffer_store(cell, int64(value), [int64(0)])
+    return cell[int64(0)]
+
+
 def part(index: Expr, parts: int, total: int) -> tuple[Expr, Expr]:
     """(begin, count) of one of `parts` even parts of range(total)."""
     if parts == 1:
         return int64(0), int64(total)
-    begin = T.bind(index * total // parts)
-    return begin, T.bind((index + 1) * total // parts - begin)
+    begin = hold(index * total // parts)
+    return begin, hold((index + 1) * total // parts - begin)

@@ -14,7 +14,7 @@ from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels
 
-from .loopnest import Buffer, Expr, int64, kernel, loop, part, scratch, tile
+from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part, scratch, tile
 from .operands import Load, Piece, Shapes, bind, operands, packer, reader
 from .register_tile import (
     Target,
@@ -79,11 +79,11 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
             sums = (outs[1], strips[0] == 0) if spec.sums else None
             right = scratch([cut.block, cut.columns])
             with loop(tirx.ceildiv(n, cut.block)) as b:
-                row = T.bind(b * cut.block)
-                rows = T.bind(tirx.min(int64(cut.block), n - row))
+                row = hold(b * cut.block)
+                rows = hold(tirx.min(int64(cut.block), n - row))
                 load_left, load_right = pack_left(row, rows), pack_right(row, rows)
                 with loop(some) as p:
-                    panel = T.bind(begin + p)
+                    panel = hold(begin + p)
                     pack_panel(spec, cut, panel, load_right, rows, right, sums)
                     to = Target(
                         out=outs[0],

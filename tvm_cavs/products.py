@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels
 
-from .loopnest import Buffer, Expr, int64, kernel, loop, part
+from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part
 from .operands import Load, Piece, bind, operands, packer
 from .outer import Outer as Outer
 from .outer import outer as outer
@@ -72,11 +72,11 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
             begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
             pack = packer(spec.pieces, bound, cut.block, cut.lanes)
             with loop(tirx.ceildiv(count, cut.block)) as b:
-                row = T.bind(first + b * cut.block)
-                rows = T.bind(tirx.min(int64(cut.block), first + count - row))
+                row = hold(first + b * cut.block)
+                rows = hold(tirx.min(int64(cut.block), first + count - row))
                 load = pack(row, rows)
                 with loop(some) as p:
-                    panel = T.bind(begin + p)
+                    panel = hold(begin + p)
                     to = Target(
                         out=out,
                         cut=cut,
@@ -98,9 +98,9 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
     if cut.parts[0] == 1:
         return int64(0), n
     tall = cut.heights[0]
-    each = T.bind(tirx.ceildiv(tirx.ceildiv(n, tall), cut.parts[0]) * tall)
-    first = T.bind(index * each)
-    return first, T.bind(tirx.max(tirx.min(n - first, each), int64(0)))
+    each = hold(tirx.ceildiv(tirx.ceildiv(n, tall), cut.parts[0]) * tall)
+    first = hold(index * each)
+    return first, hold(tirx.max(tirx.min(n - first, each), int64(0)))
 
 
 def product_tiles(k_size: int, rows: Expr, load: Load, weights: Buffer, to: Target) -> None:
@@ -111,12 +111,12 @@ def product_tiles(k_size: int, rows: Expr, load: Load, weights: Buffer, to: Targ
     """
     done, rest = int64(0), rows
     for height, lower in zip(to.cut.heights, (*to.cut.heights[1:], 0), strict=True):
-        n_tiles = T.bind((rest + (height - 1 - lower)) // height) if height > 1 else rest
+        n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
         with loop(n_tiles) as t:
             product_tile(k_size, height, T.bind(done + t * height), load, weights, to)
         if height > 1:
-            done = T.bind(done + n_tiles * height)
-            rest = T.bind(tirx.max(rest - n_tiles * height, int64(0)))
+            done = hold(done + n_tiles * height)
+            rest = hold(tirx.max(rest - n_tiles * height, int64(0)))
 
 
 def product_tile(
