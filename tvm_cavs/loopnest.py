@@ -56,8 +56,13 @@ def arrays(shapes: Sequence[tuple[str, tuple[int | None, ...], str]]) -> list[Bu
 
 
 def scratch(shape: Sequence[int], scope: str = "global", dtype: str = "float32") -> Buffer:
-    """A buffer of fixed size that lives where it is written."""
-    return T.alloc_buffer([int64(d) for d in shape], dtype, scope=scope)
+    """A buffer of fixed size that lives where it is written.
+
+    In scope "local" it is on the stack, where LLVM turns it into registers; without the annotation
+    TVM would fetch it from its pool and give it back at every pass of the loop around it.
+    """
+    stack = {"disable_lower_builtin": True} if scope == "local" else None
+    return T.alloc_buffer([int64(d) for d in shape], dtype, scope=scope, annotations=stack)
 
 
 def loop(extent: Expr, role: str | None = None) -> Any:
