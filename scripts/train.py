@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
         say(console, f"run {run.folder}: {run.data}")
         for note in run.notes:
             say(console, note)
+        say(console, f"executor {run.config.executor.name}: compiling what is not yet cached")
         with show(console) as display:
             outcome = fit(run, display, stop, process_age)
     progress = run.progress
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> int:
         title = f"best parameters, epoch {progress.best_epoch}"
         console.print(metrics_table(outcome.metrics, title))
     print_curves(console, run.folder, run.config.train.early_stop.metric)
+    say(console, f"measure again: python scripts/evaluate.py {run.folder}")
     return 0
 
 

@@ -237,6 +237,9 @@ ARGUMENTS = [
 ]
 
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
 def command(script, *arguments):
     return [sys.executable, str(ROOT / "scripts" / script), *arguments]
 
@@ -244,7 +247,12 @@ def command(script, *arguments):
 def call(script, *arguments):
     """The finished process of a script, with its output."""
     return subprocess.run(
-        command(script, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=120
+        command(script, *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -268,6 +276,7 @@ def test_ctrl_c_and_resume(tmp_path):
     process = subprocess.Popen(
         command("train.py", *arguments, f"folder={stopped}"),
         cwd=ROOT,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process"),
-    ("init", "levels", "field", "schedule"),
+    ("init", "levels", "field", "schedule", "value"),
+    ("shapes",),
     ("value",),
     ("shapes",),
     ("ops",),
@@ -25,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reference",),
     ("buffers", "loopnest", "polynomials"),  # from here on: TVM
     ("operands",),
-    ("packing", "regions", "register_tile"),
+    ("sums", "regions", "register_tile"),
+    ("packing",),
     ("outer",),
     ("products",),
     ("lower",),
