@@ -20,8 +20,8 @@ PACKED_BYTES = 256 * 1024  # packed rows of the left operand: half of a small L2
 GRAIN_SECONDS = 12e-6  # work below this stays on one thread: starting the others costs about 4 us
 FLOPS = 150e9  # rough speed of one core, only for the grain
 BYTES = 60e9  # rough speed at which one core streams weights, only for the grain
-MAX_VECTORS = 5
-MAX_HEIGHT = 12
+MAX_VECTORS = 5  # of a panel
+MAX_HEIGHT = 12  # rows of a register tile
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def outer_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...
     unit = simd(target)
     vectors = panel_vectors(unit, n_columns)
     heights = tile_heights(unit, vectors)
-    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, 32, 4 * PACKED_BYTES))
+    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, 32))
     parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
     return with_parallel(serial, parts, 2 * k * n_columns / FLOPS, 8 * k * n_columns / BYTES)
 
@@ -127,9 +127,9 @@ def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:
     return tuple(sorted({height, round(height * 2 / 3), round(height / 3), 1} - {0}, reverse=True))
 
 
-def packed_rows(k: int, multiple: int, n_bytes: int = PACKED_BYTES) -> int:
-    """Rows of `k` float32 packed at once: about `n_bytes`, in whole tiles, at least one."""
-    return max(1, min(n_bytes // (4 * k), 512) // multiple) * multiple
+def packed_rows(k: int, multiple: int) -> int:
+    """Rows of `k` float32 packed at once: about PACKED_BYTES, a multiple of `multiple`."""
+    return max(1, min(PACKED_BYTES // (4 * k), 512) // multiple) * multiple
 
 
 def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:
