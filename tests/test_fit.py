@@ -18,7 +18,8 @@ from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingErr
 from tvm_cavs.fit import fit
 from tvm_cavs.process import Stop
 from tvm_cavs.run import resume, start
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.runlog import new_folder
+from tvm_cavs.schema import ExecutorConfig, RunConfig
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -211,14 +212,14 @@ def test_refusals(tmp_path):
     ):
         resume(tmp_path, ["model.hidden=5"])
     with pytest.raises(CavsError, match="cannot be made"):
-        runlog.new_folder(tmp_path / runlog.LAST / "x")
+        new_folder(tmp_path / runlog.LAST / "x")
 
 
 def test_a_run_gets_a_folder_of_its_own(tmp_path):
     (tmp_path / "demo").mkdir()
-    assert runlog.new_folder(tmp_path / "demo") == tmp_path / "demo"  # empty
+    assert new_folder(tmp_path / "demo") == tmp_path / "demo"  # empty
     (tmp_path / "demo" / "config.yaml").touch()
-    assert runlog.new_folder(tmp_path / "demo") == tmp_path / "demo-2"
+    assert new_folder(tmp_path / "demo") == tmp_path / "demo-2"
 
 
 # The commands, each in a process of its own.
@@ -302,3 +303,24 @@ def test_errors_are_one_message(tmp_path):
     assert "train.lrr = 1: unknown key; did you mean train.lr?" in done.stderr
     assert "did you mean 'tree_lstm'?" in done.stderr
     assert "does not exist" in call("evaluate.py", os.fspath(tmp_path)).stderr
+
+
+@pytest.mark.compiles
+def test_resume_is_exact_on_the_compiled_executor(tmp_path):
+    """Also after the best parameters were put back for the final measurement."""
+    given = config(epochs=2).model_copy(update={"executor": ExecutorConfig(name="tvm")})
+    whole, stopped, stop = tmp_path / "whole", tmp_path / "stopped", Stop()
+    outcome = run_to_the_end(start(given, new_folder(whole)))
+
+    def after_step(status):
+        if (status.epoch, status.batch) == (2, 1):
+            stop.signal = signal.SIGTERM
+
+    assert fit(start(given, new_folder(stopped)), Silent(after_step), stop).interrupted
+    assert stop.exit_code == 143
+    assert run_to_the_end(resume(stopped)) == outcome
+    assert_same_run(whole, stopped)
+    measured = run_to_the_end(resume(stopped, ["executor.name=reference"])).metrics
+    for split, values in measured.items():
+        for name, value in values.items():
+            assert value == pytest.approx(outcome.metrics[split][name], abs=0.03)
