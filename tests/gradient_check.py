@@ -13,7 +13,7 @@ from tvm_cavs.execution import Seeds
 from tvm_cavs.graph import Graph
 from tvm_cavs.network import Network, check_fit
 from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.vertex import Parameter, RowSparse
+from tvm_cavs.vertex import RowSparse
 
 GRID = 2.0**-14
 TOLERANCE = 1e-6  # relative, float64
@@ -29,34 +29,46 @@ def initialized(network: Network, seed: int, scale: float = 1.0) -> Network:
     return network
 
 
-def check_gradients(network: Network, loss: Any, graph: Graph, seed: int = 0) -> None:
+def check_gradients(
+    network: Network, loss: Any, graph: Graph, seed: int = 0, jointly: bool = False
+) -> None:
     """Every parameter's gradient of the summed loss agrees with central differences.
+
+    jointly: all parameters in one direction, instead of one after the other.
 
     Raises:
         AssertionError: one does not.
     """
-    programs = network.programs(loss)
+    programs, parameters = network.programs(loss), network.parameters()
     check_fit(graph, programs)
-    executor = ReferenceExecutor(programs, network.parameters(), "float64")
+    executor = ReferenceExecutor(programs, parameters, "float64")
     value = float(executor.forward(graph, SEEDS).outputs["loss"].sum())
     gradients = executor.backward()
-    assert set(gradients) == set(network.parameters())
+    assert set(gradients) == set(parameters)
     rng = np.random.default_rng(seed)
-    for name, p in network.parameters().items():
-        direction = rng.integers(-1, 2, p.shape)
+    start = {name: p.data.copy() for name, p in parameters.items()}
+    directions = {name: rng.integers(-1, 2, p.shape) for name, p in parameters.items()}
+    for direction in directions.values():
         direction.flat[0] = 1
 
-        def at(step: int, p: Parameter = p, direction: np.ndarray = direction) -> float:
-            start = p.data.copy()
-            p.set_data(start.astype("float64") + step * GRID * direction)
-            total = float(executor.forward(graph, SEEDS).outputs["loss"].sum())
-            p.set_data(start)
-            return total
+    def at(step: int, names: list[str]) -> float:
+        for name in names:
+            parameters[name].set_data(start[name] + np.float32(step * GRID) * directions[name])
+        total = float(executor.forward(graph, SEEDS).outputs["loss"].sum())
+        for name in names:
+            parameters[name].set_data(start[name])
+        return total
 
-        numeric = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * GRID)
-        exact = float((dense(gradients[name], p.shape) * direction).sum())
+    for names in [list(parameters)] if jointly else [[name] for name in parameters]:
+        numeric = (8 * (at(1, names) - at(-1, names)) - (at(2, names) - at(-2, names))) / (
+            12 * GRID
+        )
+        exact = sum(
+            float((dense(gradients[n], start[n].shape) * directions[n]).sum()) for n in names
+        )
         scale = max(abs(numeric), abs(exact), 1e-3 * abs(value), 1e-3)
-        assert abs(numeric - exact) <= TOLERANCE * scale, f"{name}: {exact}, numeric {numeric}"
+        told = f"{', '.join(names)}: {exact}, numeric {numeric}"
+        assert abs(numeric - exact) <= TOLERANCE * scale, told
 
 
 def dense(gradient: np.ndarray | RowSparse, shape: tuple[int, ...]) -> np.ndarray:

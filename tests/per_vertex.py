@@ -20,6 +20,7 @@ from tvm_cavs.stages import split
 from tvm_cavs.vertex import Parameter
 
 Outputs = dict[str, list[Any]]
+Kinds = dict[Kind, tuple[Program, Program | None]]
 
 
 def kind_of(graph: Graph, v: int, programs: Programs) -> Kind:
@@ -31,12 +32,21 @@ def kind_of(graph: Graph, v: int, programs: Programs) -> Kind:
 
 
 class PerVertex:
-    """Forward and backward pass of a batch, float64; `staged` runs stages, else whole programs."""
+    """Forward and backward pass of a batch, float64; `staged` runs stages, else whole programs.
 
-    def __init__(self, programs: Programs, parameters: dict[str, Parameter], staged: bool) -> None:
+    kinds: the programs of the kinds seen so far, filled as they are met.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        parameters: dict[str, Parameter],
+        staged: bool,
+        kinds: Kinds,
+    ) -> None:
         self.programs, self.staged = programs, staged
         self.executor = ReferenceExecutor(programs, parameters, "float64")
-        self.kinds: dict[Kind, tuple[Program, Program | None]] = {}
+        self.kinds = kinds
         self.parameters = parameters
 
     def kind(self, graph: Graph, v: int) -> tuple[Program, Program | None]:

@@ -17,8 +17,9 @@ Types = Sequence[Type]
 
 def broadcast(types: Types, attrs: Attrs) -> Type:
     """NumPy's broadcasting of float32 operands."""
+    shapes = {t.shape for t in types}
     try:
-        shape = tuple(np.broadcast_shapes(*(t.shape for t in types)))
+        shape = shapes.pop() if len(shapes) == 1 else tuple(np.broadcast_shapes(*shapes))
     except ValueError:
         raise ShapeError(f"{' and '.join(map(str, types))} do not broadcast") from None
     _floats(types)
