@@ -1,8 +1,9 @@
 """Plan: which rows of a batch run together, and where every value lives.
 
-A batch's vertices are sorted by (level, kind), so that the vertices of one kind on one level are a contiguous slice of
-every packed buffer: scatter and push need no copy. A value that only some kinds have lives in its own compact
-rows, a *space*, in the same order. Everything is vectorised NumPy on flat arrays; nothing is done per vertex.
+A batch's vertices are sorted by (level, kind), so that the vertices of one kind on one level are a
+contiguous slice of every packed buffer: scatter and push need no copy. A value that only some kinds
+have lives in its own compact rows, a *space*, in the same order. Everything is vectorised NumPy on
+flat arrays; nothing is done per vertex.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import GraphError
 from .graph import Graph
 from .rewrite import Kind
 
 SMALL_MASK = 1 << 16
+MASK_BITS = 62
 
 
 @dataclass(frozen=True)
 class Space:
     """Rows of a buffer: those of the vertices of some kinds, in plan order.
 
-    what: "all" vertices; "state", all after a first row of zeros (what an absent child reads); "edges",
-    vertices with a child; "slot" / "pull", vertices with that slot or input; "save", the kinds that save the value;
-    "scratch", rows of the segment that is running.
+    what: "all" vertices; "state", all after a first row of zeros (what an absent child reads);
+    "edges", vertices with a child; "slot" / "pull", vertices with that slot or input; "save", the
+    kinds that save the value; "scratch", rows of the segment that is running.
     """
 
     what: str
@@ -47,7 +50,7 @@ class Cells:
     count: np.ndarray
 
     def starts(self, member: np.ndarray, base: int = 0) -> np.ndarray:
-        """First row of every cell in the space of the kinds where `member` is true: int64[n_cells]."""
+        """First row of every cell in the space of the kinds in `member`: int64[n_cells]."""
         sizes = np.where(member[self.kind], self.count, 0)
         return np.cumsum(sizes) - sizes + base
 
@@ -60,8 +63,9 @@ class Cells:
 class Plan:
     """The rows of one batch.
 
-    order: int64[n], the vertex of each row; row: int32[n], the row of each vertex; kind_of_row: int64[n];
-    children: int32[n, arity], the child's row or -1, by row; cells: the groups in row order.
+    order: int64[n], the vertex of each row; row: int32[n], the row of each vertex; kind_of_row:
+    int64[n]; children: int32[n, arity], the child's row or -1, by row; cells: the groups in row
+    order.
     """
 
     graph: Graph
@@ -80,14 +84,27 @@ class Plan:
         return int(self.cells.level[-1]) + 1
 
     def __str__(self) -> str:
-        lines = [f"plan: {self.n_rows} vertices, {self.n_levels} levels, {len(self.cells.count)} groups"]
-        for level, kind, count in zip(self.cells.level, self.cells.kind, self.cells.count, strict=True):
+        lines = [
+            f"plan: {self.n_rows} vertices, {self.n_levels} levels, {len(self.cells.count)} groups"
+        ]
+        for level, kind, count in zip(
+            self.cells.level, self.cells.kind, self.cells.count, strict=True
+        ):
             lines.append(f"  level {level:3d}  kind {kind:2d}  {count:6d} vertices")
         return "\n".join(lines)
 
 
 def masks(graph: Graph, arity: int, pulls: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What every vertex has: int64[n] bits (slots first, then pulls), and int32[n, arity] children or -1."""
+    """What every vertex has, int64[n] bits: slots, then pulls; and int32[n, arity] children or -1.
+
+    Raises:
+        GraphError: more slots and inputs than an int64 has bits.
+    """
+    if arity + len(pulls) > MASK_BITS:
+        raise GraphError(
+            f"{arity} slots and {len(pulls)} inputs: expected at most {MASK_BITS} together; "
+            "binarise the graphs, or join inputs that are always present together into one vector"
+        )
     first = graph.child_ptr[:-1, None]
     at = first + np.arange(arity, dtype=graph.child_ptr.dtype)
     children = np.full((graph.n_vertices, arity), -1, "int32")
@@ -152,7 +169,7 @@ def stable_order(key: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Segments:
-    """Slices on which one stage function runs: int64[n_segments] levels and counts, and a start per space."""
+    """Slices on which one stage function runs: int64[n_segments] each, a start for each space."""
 
     level: np.ndarray
     count: np.ndarray
@@ -181,8 +198,8 @@ def segments(
 def parent_edges(plan: Plan, has_slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every row, the slots it fills: CSR of `parent's row among the edges * arity + slot`.
 
-    Shapes: has_slot bool[n_kinds] -> pointers int32[n + 1], edges int32[n_edges]. A child's edges are in the
-    order of its parents' rows, so sums are the same however the batch is put together.
+    Shapes: has_slot bool[n_kinds] -> pointers int32[n + 1], edges int32[n_edges]. A child's edges
+    are in the order of its parents' rows, so sums are the same however the batch is put together.
     """
     below = plan.children[has_slot[plan.kind_of_row]].ravel()
     slots = np.flatnonzero(below >= 0)
@@ -194,9 +211,11 @@ def parent_edges(plan: Plan, has_slot: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def rows_by_value(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group equal integers: distinct int32[m] ascending, and CSR pointers int32[m + 1], positions int32[n]."""
+    """Group equal integers: distinct int32[m], ascending; CSR pointers and positions int32[n]."""
     order = stable_order(values)
     ordered = values[order]
-    heads = np.flatnonzero(np.concatenate([np.ones(min(len(values), 1), bool), ordered[1:] != ordered[:-1]]))
+    heads = np.flatnonzero(
+        np.concatenate([np.ones(min(len(values), 1), bool), ordered[1:] != ordered[:-1]])
+    )
     pointers = np.append(heads, len(values)).astype("int32")
     return ordered[heads].astype("int32"), pointers, order.astype("int32")
