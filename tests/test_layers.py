@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runlog",),
     ("run", "report"),
     ("fit",),
+    ("bench",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 USES_TVM = {name for names in LAYERS[RANK["buffers"] : RANK["loss"]] for name in names}

@@ -1,0 +1,144 @@
+"""The benchmark measures what it says: arithmetic, medians, a fair product to compare with."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tvm_cavs.bench import WORKLOADS, Case, Sgemm, measure, product_flop, tree_lstm_flop
+from tvm_cavs.bench.arithmetic import rows_of_kinds
+from tvm_cavs.bench.measure import Times, parts_of, summarise
+from tvm_cavs.bench.sgemm import environment
+from tvm_cavs.bench.workloads import N_CLASSES, random_trees
+from tvm_cavs.errors import DataError
+from tvm_cavs.graph import batch
+from tvm_cavs.kinds import Kinds
+from tvm_cavs.loss import SoftmaxCrossEntropy
+from tvm_cavs.plan import masks
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_random_trees_are_binary_and_as_long_as_sentences():
+    data = random_trees(400)
+    forest = batch(data.graphs)
+    slots = np.diff(forest.child_ptr)
+    n_leaves = np.array([np.count_nonzero(graph.level == 0) for graph in data])
+    assert set(slots.tolist()) == {0, 2}
+    assert 2 <= n_leaves.min() and n_leaves.max() <= 52 and 18 < n_leaves.mean() < 21
+    assert np.array_equal(forest.inputs["word"].present, slots == 0)
+    assert forest.inputs["label"].present.all()
+    again = batch(random_trees(400).graphs)
+    assert np.array_equal(again.child, forest.child)
+    assert np.array_equal(again.inputs["word"].values, forest.inputs["word"].values)
+
+
+@pytest.mark.parametrize(("embedding", "hidden"), [(256, 256), (300, 150), (8, 8)])
+def test_what_is_lowered_is_the_arithmetic_of_the_formula(embedding, hidden):
+    workload = WORKLOADS["treelstm"](None)
+    graph = batch(workload.data.graphs[:16])
+    programs = workload.network(hidden, embedding).programs(SoftmaxCrossEntropy())
+    kinds = Kinds(programs, ("word", "label"))
+    kinds.learn(np.unique(masks(graph, programs.arity, kinds.pulls)[0]))
+    rows = rows_of_kinds(kinds, graph)
+    forward = tree_lstm_flop(graph, embedding, hidden, N_CLASSES)
+    assert rows.sum() == graph.n_vertices
+    assert product_flop(kinds.forward, rows) == forward
+    assert product_flop(kinds.backward, rows) == 2 * forward
+
+
+def test_the_formula_counts_a_tree_of_three_vertices():
+    graph = next(g for g in random_trees(400) if g.n_vertices == 3)
+    leaf, inner, head = 4 * 3 * 7, 2 * 7 * 5 * 7, 7 * 5
+    assert tree_lstm_flop(graph, embedding=4, hidden=7, n_classes=5) == 2 * (
+        2 * leaf + inner + 3 * head
+    )
+
+
+def test_times_are_medians_over_rounds_and_means_over_batches():
+    steady = [Times(plan=1.0, forward=2.0)] * 2 + [Times(plan=1.0, forward=50.0)]
+    slower = [Times(plan=3.0, forward=4.0, update=1.0)]
+    case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
+    result = summarise("made up", case, [steady, slower], flop=11e9, gflop_per_s=4.0)
+    assert result.ms_per_batch == pytest.approx(1e3 * (3 + 8) / 2)
+    assert result.plan_ms == pytest.approx(2e3)
+    assert result.samples_per_s == pytest.approx(2 / 5.5)
+    assert result.share_of_floor == pytest.approx(11 / 4 / 5.5)
+
+
+def test_batches_are_whole_and_at_most_64():
+    workload = WORKLOADS["treelstm"](None)
+    assert [len(parts_of(workload, size)) for size in (1, 16, 64, 256)] == [64, 16, 4, 1]
+    with pytest.raises(DataError, match="257 graphs: workload treelstm has 256"):
+        parts_of(workload, 257)
+
+
+def test_the_product_runs_with_our_threads_and_on_this_cpu():
+    given = {"PATH": "/bin", "OPENBLAS_CORETYPE": "Prescott", "OMP_NUM_THREADS": "7"}
+    found = environment(2, given)
+    assert found["PATH"] == "/bin" and "OPENBLAS_CORETYPE" not in found
+    assert {found[k] for k in found if k.endswith("_NUM_THREADS")} == {"2"}
+
+
+def test_unfit_data_is_refused():
+    with pytest.raises(DataError, match="needs --data PATH"):
+        WORKLOADS["sst"](None)
+    with pytest.raises(DataError, match="takes no data"):
+        WORKLOADS["treelstm"](Path("x"))
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_a_small_case_is_measured(mode):
+    workload = WORKLOADS["treelstm"](None)
+    case = Case(hidden=4, embedding=4, batch=128, mode=mode, threads=1, clock="cpu")
+    with Sgemm(1, "cpu") as sgemm:
+        result = measure(workload, case, 1, sgemm)
+    flop = [tree_lstm_flop(batch(part), 4, 4, N_CLASSES) for part in parts_of(workload, 128)]
+    assert result.product_gflop == pytest.approx(
+        np.mean(flop) / 1e9 * (3 if mode == "train" else 1)
+    )
+    parts = (result.batch_ms, result.plan_ms, result.forward_ms)
+    assert min(parts) > 0 and sum(parts) <= 1.5 * result.ms_per_batch
+    assert (result.backward_ms > 0) == (result.update_ms > 0) == (mode == "train")
+    assert result.sgemm_gflop_per_s == sgemm.best > 1
+
+
+def script(*arguments):
+    return subprocess.run(
+        [sys.executable, "scripts/bench.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.compiles
+def test_the_script_prints_one_json_object_a_case():
+    done = script("--hidden", "4", "--batch", "64", "256", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["batch"], row["workload"], row["mode"]) for row in rows] == [
+        (64, "treelstm", "train"),
+        (256, "treelstm", "train"),
+    ]
+    wanted = {"hidden", "threads", "ms_per_batch", "samples_per_s", "plan_ms", "product_gflop"}
+    assert wanted | {"sgemm_gflop_per_s", "share_of_floor"} <= set(rows[0])
+
+
+def test_the_script_says_what_is_wrong():
+    done = script("--workload", "sst")
+    assert done.returncode == 1 and "error: workload sst needs --data PATH" in done.stderr
+
+
+def test_cpu_time_is_for_one_thread(capsys):
+    parse = runpy.run_path(str(ROOT / "scripts" / "bench.py"))["parse"]
+    with pytest.raises(SystemExit):
+        parse(["--clock", "cpu", "--threads", "2"])
+    assert "use it with --threads 1" in capsys.readouterr().err
