@@ -22,8 +22,7 @@ class Arg:
     dtype: str = "float32"
 
     def __str__(self) -> str:
-        size = "x".join(map(str, self.shape)) or "1"
-        return f"{self.dtype}[{size}]"
+        return f"{self.dtype}[{'x'.join(map(str, self.shape))}]" if self.shape else self.dtype
 
 
 @dataclass(frozen=True)

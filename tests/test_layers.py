@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("shapes",),
     ("value",),
     ("shapes",),
-    ("ops",),
+    ("ops", "parameter"),
     ("program", "rules"),
     ("vertex", "rewrite"),
     ("functions", "autodiff", "stages"),

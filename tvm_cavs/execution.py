@@ -1,10 +1,12 @@
 """What an executor is: the boundary between a network's programs and whatever runs them.
 
-`Programs` go in once, a `Graph` (a batch) at every call; executors differ in speed, never in meaning.
+`Programs` go in once, a `Graph` (a batch) at every call; executors differ in speed, never in
+meaning.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,7 +22,8 @@ from .vertex import Parameter, RowSparse
 
 @dataclass(frozen=True)
 class Programs:
-    """What is run: F (with its loss in training), its adjoint (None for inference), and the arity."""
+    """What is run: F (with its loss in training), its adjoint (None for inference), and the arity.
+    """
 
     forward: Program
     adjoint: Program | None
@@ -47,7 +50,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Result:
-    """Pushed outputs by name, one row per vertex in the batch's vertex order: float32[n_vertices, ...]."""
+    """Pushed outputs by name, one row per vertex in the batch's order: float32[n_vertices, ...]."""
 
     outputs: Mapping[str, np.ndarray]
 
@@ -58,7 +61,10 @@ class Executor(Protocol):
     def forward(self, graph: Graph, seeds: Seeds) -> Result: ...
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
-        """Gradients of the sum of `loss`, for the last forward pass. The arrays may be reused by the next."""
+        """Gradients of the sum of `loss`, for the last forward pass.
+
+        The arrays may be reused by the next.
+        """
         ...
 
 
@@ -91,6 +97,22 @@ def factory(name: str) -> Factory:
         if e.name == name:
             return e.load()  # type: ignore[no-any-return]
     raise TargetError(f"executor {name!r}: expected one of {', '.join(names())}")
+
+
+def check_options(name: str, make: Factory, options: Mapping[str, Any]) -> None:
+    """The executor takes these options.
+
+    Raises:
+        TargetError: it does not.
+    """
+    taken = list(inspect.signature(make).parameters.values())[2:]
+    known = [p.name for p in taken if p.kind is not p.VAR_KEYWORD]
+    unknown = [o for o in options if o not in known]
+    if unknown and len(known) == len(taken):
+        raise TargetError(
+            f"executor {name!r} has no option {', '.join(unknown)}; "
+            f"expected {', '.join(known) or 'none'}"
+        )
 
 
 def check_parameters(programs: Programs, parameters: Mapping[str, Parameter]) -> None:

@@ -1,4 +1,5 @@
-"""The functions of the vertex language, under the names NumPy and the deep-learning libraries use."""
+"""The functions of the vertex language, under the names NumPy and the deep-learning libraries use.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 from .errors import ShapeError
 from .ops import Value
+from .program import user_line
 from .vertex import call
 
 
@@ -58,12 +60,12 @@ def abs(x: Value) -> Value:  # noqa: A001  (NumPy's name)
 
 
 def maximum(a: Value | float, b: Value | float) -> Value:
-    """Elementwise larger; where equal, neither operand gets a gradient."""
+    """Elementwise larger; where equal, the gradient is b's."""
     return call("maximum", a, b)
 
 
 def minimum(a: Value | float, b: Value | float) -> Value:
-    """Elementwise smaller; where equal, neither operand gets a gradient."""
+    """Elementwise smaller; where equal, the gradient is b's."""
     return call("minimum", a, b)
 
 
@@ -90,16 +92,18 @@ def concat(*values: Value, axis: int = 0) -> Value:
 
 
 def split(x: Value, sections: int) -> list[Value]:
-    """Cut a vector into equal parts.
+    """Cut a vector into equal parts, a matrix along its last axis.
 
     Raises:
         ShapeError: the length is not a multiple of `sections`.
     """
     n = x.shape[-1] if x.shape else 0
     if sections < 1 or n % sections or not n:
-        raise ShapeError(f"split: {x.type} does not divide into {sections} equal parts")
-    width = n // sections
-    return [x[i * width : (i + 1) * width] for i in range(sections)]
+        raise ShapeError(
+            f"split ({user_line()}): {x.type} does not divide into {sections} equal parts"
+        )
+    cuts = range(0, n, n // sections)
+    return [call("slice", x, axis=-1, start=i, stop=i + n // sections) for i in cuts]
 
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
@@ -145,7 +149,16 @@ def layer_norm(x: Value, scale: Any, shift: Any, epsilon: float = 1e-5) -> Value
 
 
 def embedding(index: Value, table: Any) -> Value:
-    """Row `index` of a parameter matrix; zeros where the vertex has no index."""
+    """Row `index` of a parameter matrix; zeros where the vertex has no index.
+
+    Raises:
+        TraceError: the table is computed, not a parameter.
+    """
+    if isinstance(table, Value) and table.builder.define(table.index)[0] != "param":
+        table.builder.refuse(
+            "embedding",
+            f"expected a parameter, given a computed {table.type}; compute on the row instead",
+        )
     return call("embedding", index, table)
 
 

@@ -1,26 +1,32 @@
-"""Losses: Programs joined to the end of a vertex function, so that logits never leave compiled code.
+"""Losses: Programs joined to the end of a vertex function, so that logits never leave compiled
+code.
 
-A loss is a frozen dataclass with `forward(self, v)`, written in the vertex language; it reads what F pushed
-with `v.output(name)` and pushes the scalar `loss`, and by custom `correct` (1.0 where the prediction is right).
+A loss is a frozen dataclass with `forward(self, v)`, written in the vertex language; it reads what
+F pushed with `v.output(name)` and pushes the scalar `loss`, and by custom `correct` (1.0 where the
+prediction is right).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .functions import argmax, equal, exp, log, log_softmax, maximum, pick, reduce_sum
+from .errors import TraceError
 from .functions import abs as absolute
+from .functions import argmax, equal, exp, log, log_softmax, maximum, pick, reduce_sum
+from .graph import Graph
 from .vertex import Vertex
 
 if TYPE_CHECKING:
-    from .network import Loss, Recorded
+    from .network import Loss, Network
 
 
 class LossFunction:
-    """Base of all losses: `loss_fn(net(batch))` inside `record()` runs the forward pass in training mode."""
+    """Base of all losses: `loss_fn(net(batch))` inside `record()` runs the forward pass in training
+    mode.
+    """
 
-    label: str
+    label: str = ""
 
     def forward(self, v: Vertex) -> None:
         """What the loss adds to one vertex."""
@@ -32,7 +38,26 @@ class LossFunction:
         Raises:
             TraceError: `recorded` was made outside `record()`.
         """
-        return recorded.network.run_loss(self, recorded)
+        if not isinstance(recorded, Recorded):
+            raise TraceError(
+                f"{type(self).__name__} takes net(batch) made inside `with record():`, "
+                f"given {type(recorded).__name__}"
+            )
+        return recorded.network.run_loss(self, recorded.graph)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A batch waiting for its loss: what `net(batch)` is inside `record()`."""
+
+    network: Network
+    graph: Graph
+
+    def __getitem__(self, name: str) -> Any:
+        raise TraceError(
+            f"outputs such as {name!r} stay in the compiled code while recording; "
+            "give net(batch) to a loss, or call net(batch) outside record()"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +90,9 @@ class SquaredError(LossFunction):
 
 @dataclass(frozen=True)
 class LogisticLoss(LossFunction):
-    """log(1 + exp(-y s)) for a scalar score s and a target 0 or 1 (y = 2 target - 1), where present."""
+    """log(1 + exp(-y s)) for a scalar score s and a target 0 or 1 (y = 2 target - 1), where
+    present.
+    """
 
     output: str = "score"
     label: str = "target"

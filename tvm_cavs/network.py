@@ -1,7 +1,8 @@
 """Network: a vertex function with its parameters, ready to run on batches of graphs.
 
 Inference is `net(batch)["logits"]`; training is `with record(): loss = loss_fn(net(batch))`, then
-`loss.backward()`, as in Gluon. What runs it is chosen by `hybridize` and can be changed at any time.
+`loss.backward()`, as in Gluon. What runs it is chosen by `hybridize` and can be changed at any
+time.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import numpy as np
 
 from .autodiff import differentiate
 from .errors import GraphError, ShapeError, TraceError
-from .execution import Executor, Programs, Seeds, check_parameters, factory
+from .execution import Executor, Programs, Seeds, check_options, check_parameters, factory
 from .graph import Graph
-from .loss import LossFunction
-from .program import Program, bounds
+from .loss import LossFunction, Recorded
+from .ops import Type
+from .program import Program, bounds, keep, without_dead
 from .vertex import Parameter, VertexFunction, trace
 
 _recording: ContextVar[bool] = ContextVar("recording", default=False)
@@ -36,22 +38,10 @@ def record() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A batch waiting for its loss."""
-
-    network: Network
-    graph: Graph
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        raise TraceError(
-            f"outputs such as {name!r} stay in the compiled code while recording; give net(batch) to a loss, "
-            "or call net(batch) outside record()"
-        )
-
-
-@dataclass(frozen=True)
 class Loss:
-    """The loss of one batch. `float(loss)` is its sum over the `n_labels` vertices that have a label."""
+    """The loss of one batch. `float(loss)` is its sum over the `n_labels` vertices that have a
+    label.
+    """
 
     value: float
     n_labels: int
@@ -95,7 +85,8 @@ class Network:
             values = np.asarray(p.init(np.random.default_rng([seed, i]), p.shape))
             if tuple(values.shape) != p.shape:
                 raise ShapeError(
-                    f"initialiser {p.init} of parameter {p.name}: expected shape {p.shape}, gave {values.shape}"
+                    f"initialiser {p.init} of parameter {p.name}: "
+                    f"expected shape {p.shape}, gave {values.shape}"
                 )
             p.set_data(values)
 
@@ -103,12 +94,13 @@ class Network:
         """Choose what runs the network.
 
         Args:
-            executor: "tvm" (options `target`, `threads`, `cache`), "reference" (option `dtype`), or a registered name.
+            executor: "tvm" (options `target`, `threads`, `cache`), "reference" (option `dtype`),
+                or a registered name.
 
         Raises:
-            TargetError: no such executor.
+            TargetError: no such executor, or it has no such option.
         """
-        factory(executor)
+        check_options(executor, factory(executor), options)
         self._choice = (executor, options)
         self._executors.clear()
 
@@ -140,24 +132,26 @@ class Network:
         return self._executors[loss]
 
     def __call__(self, graph: Graph) -> Any:
-        """Outputs by name, in the batch's vertex order: float32[n_vertices, ...]. While recording: for a loss.
+        """Outputs by name, in the batch's vertex order: float32[n_vertices, ...].
+
+        While recording, the answer is for a loss: `loss_fn(net(batch))`.
 
         Raises:
             GraphError: the batch does not fit the vertex function.
         """
+        if not isinstance(graph, Graph):
+            raise GraphError(
+                f"a network takes a Graph, given {type(graph).__name__}; "
+                "join a list of graphs by cavs.batch(graphs)"
+            )
         if _recording.get():
             return Recorded(self, graph)
         programs = self.programs(None)
         check_fit(graph, programs)
         return self.executor(None).forward(graph, Seeds(self._seed, self.step)).outputs
 
-    def run_loss(self, loss: LossFunction, recorded: Recorded) -> Loss:
+    def run_loss(self, loss: LossFunction, graph: Graph) -> Loss:
         """Forward pass with `loss`; see `LossFunction.__call__`."""
-        if not isinstance(recorded, Recorded):
-            raise TraceError(
-                f"{type(loss).__name__} takes net(batch) made inside `with record():`, given {type(recorded).__name__}"
-            )
-        graph = recorded.graph
         check_fit(graph, self.programs(loss))
         executor = self.executor(loss)
         result = executor.forward(graph, Seeds(self._seed, self.step))
@@ -168,7 +162,8 @@ class Network:
         def backward() -> None:
             if run != self._runs:
                 raise TraceError(
-                    "this loss is not the network's last: call backward() before the next forward pass"
+                    "this loss is not the network's last: "
+                    "call backward() before the next forward pass"
                 )
             for name, grad in executor.backward().items():
                 self._parameters[name].grad = grad
@@ -185,52 +180,51 @@ class Network:
 
 def _only_pushes(program: Program, names: set[str]) -> Program:
     """The program without the other pushes, and without what only they needed."""
-    from .program import keep, without_dead
-
     live = {i for i, c in enumerate(program.calls) if c.op != "push" or c["name"] in names}
     return without_dead(keep(program, live))
 
 
 def check_fit(graph: Graph, programs: Programs) -> None:
-    """The batch has the inputs that F pulls, of the right type and range, and no vertex has too many children.
+    """The batch has the inputs that F reads, of the right type and range, and fits its arity.
 
     Raises:
         GraphError: otherwise, naming the input or the vertex.
     """
-    name = programs.forward.name
-    widths = np.diff(graph.child_ptr)
+    forward = programs.forward
     if graph.arity > programs.arity:
+        widths = np.diff(graph.child_ptr)
         v = int(widths.argmax())
         raise GraphError(
-            f"{_where(graph, v)} has {widths[v]} children, but {name} gathers from {programs.arity}; "
-            "set `arity` to the largest number of children, or binarise the graphs"
+            f"{_where(graph, v)} has {widths[v]} children, but {forward.name} gathers from "
+            f"{programs.arity}; set `arity` to the most children, or binarise the graphs"
         )
-    limits = bounds(programs.forward)
-    for _, c in programs.forward.select("pull"):
-        key = c["name"]
-        if key not in graph.inputs:
+    limits = bounds(forward)
+    for _, c in forward.select("pull", "present"):
+        name = c["name"]
+        if name not in graph.inputs:
             raise GraphError(
-                f"{name} pulls {key!r}, which the graph does not have; it has {', '.join(graph.inputs) or 'no inputs'}"
+                f"{forward.name} pulls {name!r}, which the graph does not have; "
+                f"it has {', '.join(graph.inputs) or 'no inputs'}"
             )
-        values, present = graph.inputs[key].values, graph.inputs[key].present
-        if not present.any():
-            continue
-        if values.shape[1:] != c.type.shape or str(values.dtype) != c.type.dtype:
-            given = f"{values.dtype}{list(values.shape[1:])}"
-            raise GraphError(
-                f"{name} pulls {key!r} as {c.type}; the graph gives {given} per vertex"
-            )
-        if c.type.dtype == "int32":
-            low, high = values[present].min(initial=0), values.max(initial=0)
-            if low < 0 or high >= limits.get(key, high + 1):
-                v = int(
-                    np.flatnonzero(
-                        present & ((values < 0) | (values >= limits.get(key, high + 1)))
-                    )[0]
-                )
-                raise GraphError(
-                    f"{_where(graph, v)}: input {key!r} is {values[v]}; {name} takes 0..{limits.get(key, 0) - 1}"
-                )
+        if c.op == "pull" and graph.inputs[name].present.any():
+            _check_input(graph, name, c.type, forward.name, limits.get(name))
+
+
+def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int | None) -> None:
+    values, present = graph.inputs[name].values, graph.inputs[name].present
+    if values.shape[1:] != want.shape or str(values.dtype) != want.dtype:
+        given = Type(values.shape[1:], str(values.dtype))
+        raise GraphError(f"{function} pulls {name!r} as {want}; the graph gives {given} per vertex")
+    if want.dtype != "int32":
+        return
+    high = np.iinfo("int32").max if limit is None else limit - 1
+    wrong = present & ((values < 0) | (values > high)) if not want.shape else np.zeros(1, bool)
+    if wrong.any():
+        v = int(wrong.argmax())
+        expected = "0 or more" if limit is None else f"0..{high}"
+        raise GraphError(
+            f"{_where(graph, v)}: input {name!r} is {values[v]}; {function} takes {expected}"
+        )
 
 
 def _where(graph: Graph, v: int) -> str:

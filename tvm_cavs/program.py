@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from .errors import ShapeError, TraceError
 from .ops import EFFECTS, OPS, READS, Attrs, Type, Value
+from .value import PARAMETERS
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _USER_FILES = tuple(
@@ -149,7 +150,7 @@ class Builder:
                 self.refuse(
                     op,
                     f"operand {given}; expected a value of this vertex. "
-                    "Use values made inside forward(self, v) only",
+                    f"Use values made inside forward(self, v); {PARAMETERS}",
                 )
         if self._rule is not None:
             answer = self._rule(self, op, args, attrs)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 Attrs = Mapping[str, Any]
+PARAMETERS = "arrays are Parameters, made in __init__ as attributes or lists of them"
 ABSENT = -1  # what an integer input reads at a vertex that does not have it
 
 
@@ -30,8 +31,8 @@ class Type:
     per: str = "vertex"
 
     def __str__(self) -> str:
-        size = "x".join(map(str, self.shape)) or "1"
-        return f"{self.dtype}[{size}]" + ("" if self.per == "vertex" else f" per {self.per}")
+        shape = f"[{'x'.join(map(str, self.shape))}]" if self.shape else ""
+        return f"{self.dtype}{shape}" + ("" if self.per == "vertex" else f" per {self.per}")
 
     @property
     def size(self) -> int:
@@ -69,7 +70,7 @@ class Value:
             other = full(b, float(other))
         if not isinstance(other, Value):
             given = type(other).__name__
-            b.refuse(op, f"expected a value or a number, given {given}; make an array a Parameter")
+            b.refuse(op, f"expected a value or a number, given {given}; {PARAMETERS}")
         return b.call(op, other, self) if swap else b.call(op, self, other)
 
     def __add__(self, other: Any) -> Value:

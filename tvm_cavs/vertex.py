@@ -1,102 +1,28 @@
 """The vertex language: what a user writes, and `trace`, which turns it into a Program.
 
-A vertex function says what ONE vertex does; there is no batch dimension anywhere. It is traced once.
+A vertex function says what ONE vertex does; there is no batch dimension anywhere. It is traced
+once.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Real
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any, NoReturn
 
-import numpy as np
-
-from . import init as initialisers
 from .errors import ShapeError, TraceError
 from .ops import Type, Value, full
+from .parameter import Parameter as Parameter
+from .parameter import RowSparse as RowSparse
+from .parameter import aligned as aligned
 from .program import Builder, Program, user_line
 
 
-@dataclass(frozen=True)
-class RowSparse:
-    """Gradient of an embedding table: only the rows that the batch used.
-
-    rows: int32[m], ascending, distinct. values: float32[m, width].
-    """
-
-    rows: np.ndarray
-    values: np.ndarray
-
-
-class Parameter:
-    """A trained array, shared by all vertices.
-
-    Shapes: `data` float32[shape], filled by `Network.initialize`; `grad` the same, or `RowSparse` for a
-    table that is only read by `embedding`, or None before the first backward pass. `lr_mult` and
-    `decay_mult` multiply the trainer's learning rate and weight decay.
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        init: initialisers.Initializer | None = None,
-        lr_mult: float = 1.0,
-        decay_mult: float = 1.0,
-    ) -> None:
-        self.shape = tuple(int(n) for n in shape)
-        if not self.shape or min(self.shape) < 1:
-            raise ShapeError(f"a parameter's shape is positive integers, given {tuple(shape)}")
-        self.init = init or (initialisers.Xavier() if len(self.shape) > 1 else initialisers.Zeros())
-        self.lr_mult, self.decay_mult = lr_mult, decay_mult
-        self.name = ""
-        self.grad: np.ndarray | RowSparse | None = None
-        self._data: np.ndarray | None = None
-
-    @property
-    def data(self) -> np.ndarray:
-        """float32[shape]; written in place.
-
-        Raises:
-            TraceError: before `Network.initialize`.
-        """
-        if self._data is None:
-            raise TraceError(
-                f"parameter {self.name or '?'} {self.shape} has no data yet; call net.initialize(seed=0)"
-            )
-        return self._data
-
-    def set_data(self, values: np.ndarray) -> None:
-        """Copy `values` in, keeping the memory that an executor may already know.
-
-        Raises:
-            ShapeError: the shapes differ.
-        """
-        if tuple(values.shape) != self.shape:
-            raise ShapeError(
-                f"parameter {self.name}: expected shape {self.shape}, given {tuple(values.shape)}"
-            )
-        if self._data is None:
-            self._data = aligned(self.shape)
-        self._data[...] = values
-
-    def __repr__(self) -> str:
-        return f"Parameter({self.name or '?'}, {self.shape})"
-
-
-def aligned(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-    """Zeros whose first byte lies on a 64-byte boundary, so that kernels can use the memory as it is."""
-    n_bytes = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
-    raw = np.zeros(n_bytes + 64, "uint8")
-    start = -raw.ctypes.data % 64
-    return raw[start : start + n_bytes].view(dtype).reshape(shape)
-
-
 class VertexFunction:
-    """Base of all vertex functions: parameters in the constructor, `forward(self, v)` for one vertex.
+    """Base of all vertex functions: parameters in the constructor, `forward(self, v)` for one
+    vertex.
 
     state: the fields a vertex publishes to its parents and their widths, for example
     `{"h": 150, "c": 150}`. arity: the largest number of children it can gather from.
@@ -110,16 +36,48 @@ class VertexFunction:
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, v)")
 
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters by attribute name, in the order they were made; those in a list are `name.0` ..."""
-        found: dict[str, Parameter] = {}
+        """The parameters by attribute name, in the order they were made; in a list `name.0` ...
+
+        A parameter under two names has the first.
+
+        Raises:
+            TraceError: one is where it cannot be found by name.
+        """
+        found: dict[Parameter, str] = {}
         for name, held in vars(self).items():
+            items = held.values() if isinstance(held, dict) else held
             if isinstance(held, Parameter):
-                found[name] = held
-            elif isinstance(held, (list, tuple)) and all(isinstance(p, Parameter) for p in held):
-                found.update({f"{name}.{i}": p for i, p in enumerate(held)})
-        for name, parameter in found.items():
+                found.setdefault(held, name)
+            elif isinstance(held, (list, tuple, dict)) and _any_parameter(items):
+                if isinstance(held, dict) or not all(isinstance(p, Parameter) for p in held):
+                    raise TraceError(
+                        f"{type(self).__name__}.{name} holds parameters among other things; "
+                        "expected attributes that are parameters, or lists of them only"
+                    )
+                for i, p in enumerate(held):
+                    found.setdefault(p, f"{name}.{i}")
+        for parameter, name in found.items():
             parameter.name = name
-        return found
+        return {name: parameter for parameter, name in found.items()}
+
+
+def _any_parameter(items: Iterable[Any]) -> bool:
+    """Whether a parameter is among `items`, or in a list among them."""
+    return any(
+        _any_parameter(x) if isinstance(x, (list, tuple)) else isinstance(x, Parameter)
+        for x in items
+    )
+
+
+class State:
+    """A child's state: one attribute a field."""
+
+    def __init__(self, builder: Builder, fields: dict[str, Value]) -> None:
+        self.__dict__.update(fields)
+        self._builder, self._fields = builder, tuple(fields)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        self._builder.refuse("gather", f"no field {name!r}; the state is {', '.join(self._fields)}")
 
 
 class Vertex:
@@ -131,35 +89,45 @@ class Vertex:
         self._n_dropouts = 0
 
     def gather(self, slot: int) -> Any:
-        """State of the child in `slot`, as an object with one attribute per field; zeros where absent.
+        """State of the child in `slot`: an attribute for each field, zeros where it is absent.
 
         Raises:
             TraceError: `slot` is not in 0..arity-1.
         """
-        arity = self._function.arity
-        if not isinstance(slot, int) or not 0 <= slot < arity:
-            raise TraceError(
-                f"in {self._builder.name}: gather({slot!r}) ({user_line()}): expected a slot in 0..{arity - 1}; "
-                "set the class attribute `arity` to the largest number of children"
+        b, arity = self._builder, self._function.arity
+        if not isinstance(slot, Integral) or not 0 <= slot < arity:
+            b.refuse(
+                f"gather({slot!r})",
+                f"expected a slot in 0..{arity - 1}; "
+                "set the class attribute `arity` to the largest number of children",
             )
-        fields = self._function.state.items()
-        call = self._builder.call
-        return SimpleNamespace(
-            **{f: call("gather", slot=slot, field=f, type=Type((int(n),))) for f, n in fields}
-        )
+        types = {name: Type((int(n),)) for name, n in self._function.state.items()}
+        calls = {f: b.call("gather", slot=int(slot), field=f, type=t) for f, t in types.items()}
+        return State(b, calls)
 
-    def pull(self, name: str, shape: Sequence[int] = (), dtype: str | None = None) -> Value:
+    def pull(self, name: str, shape: Sequence[int] | int = (), dtype: str | None = None) -> Value:
         """This vertex's external input: float32[shape], or one int32 when no shape is given.
 
-        A vertex without the input reads zeros, and an absent integer chooses nothing (see `embedding`).
+        A vertex without the input reads zeros, and an absent integer chooses nothing (see
+        `embedding`).
+
+        Raises:
+            TraceError: the dtype is not float32 or int32, or the input was pulled as another type.
         """
-        kind = Type(tuple(shape), dtype or ("float32" if shape else "int32"))
-        for call in self._builder.calls:
-            if call.op == "pull" and call["name"] == name and call.type != kind:
-                raise TraceError(
-                    f"in {self._builder.name}: input {name!r} is pulled as {call.type} and as {kind} ({user_line()})"
+        b = self._builder
+        extents = tuple(shape) if isinstance(shape, Sequence) else (int(shape),)
+        kind = Type(tuple(map(int, extents)), dtype or ("float32" if extents else "int32"))
+        if kind.dtype not in ("float32", "int32") or any(n < 1 for n in kind.shape):
+            given = f"dtype {dtype!r}, shape {kind.shape}"
+            b.refuse(
+                f"pull({name!r})", f"expected float32 or int32 of positive size, given {given}"
+            )
+        for c in b.calls:
+            if c.op == "pull" and c["name"] == name and c.type != kind:
+                b.refuse(
+                    f"pull({name!r})", f"expected {c.type} as it was pulled before, now {kind}"
                 )
-        return self._builder.call("pull", name=name, type=kind)
+        return b.call("pull", name=name, type=kind)
 
     def present(self, name: str) -> Value:
         """1.0 at a vertex that has input `name`, else 0.0."""
@@ -171,21 +139,24 @@ class Vertex:
         Raises:
             TraceError: a field is missing or unknown. ShapeError: a field has another width.
         """
-        want = self._function.state
+        b, want = self._builder, self._function.state
         if set(state) != set(want):
-            raise TraceError(
-                f"in {self._builder.name}: scatter({', '.join(state)}) ({user_line()}): the fields of `state` are {', '.join(want)}"
-            )
+            b.refuse(f"scatter({', '.join(state)})", f"the fields of `state` are {', '.join(want)}")
+        if any(c.op == "scatter" for c in b.calls):
+            b.refuse("scatter", "it was called before; a vertex publishes its state once")
         for name, value in state.items():
             value = self._vertex_value(value, f"scatter({name}=...)")
             if value.shape != (int(want[name]),):
                 raise ShapeError(
-                    f"in {self._builder.name}: scatter {name} ({user_line()}): state says {want[name]}, given {value.type}"
+                    f"in {b.name}, scatter ({user_line()}): "
+                    f"field {name!r} is float32[{want[name]}] in `state`, given {value.type}"
                 )
-            self._builder.call("scatter", value, field=name)
+            b.call("scatter", value, field=name)
 
     def push(self, name: str, value: Value) -> None:
         """Give this vertex's external output `name`."""
+        if name in self._pushed:
+            self._builder.refuse("push", f"output {name!r} was pushed before; use another name")
         self._pushed[name] = self._vertex_value(value, f"push({name!r}, ...)")
         self._builder.call("push", self._pushed[name], name=name)
 
@@ -196,8 +167,9 @@ class Vertex:
             TraceError: nothing was.
         """
         if name not in self._pushed:
-            raise TraceError(
-                f"{self._builder.name}: no output {name!r}; the vertex function pushes {', '.join(self._pushed) or 'nothing'}"
+            pushed = ", ".join(self._pushed) or "nothing"
+            self._builder.refuse(
+                "output", f"no output {name!r}; the vertex function pushes {pushed}"
             )
         return self._pushed[name]
 
@@ -208,11 +180,11 @@ class Vertex:
         )
 
     def dropout(self, x: Value, rate: float) -> Value:
-        """In training, zero each element with probability `rate` and scale the others by 1/(1-rate)."""
+        """In training, zero each element with probability `rate` and scale the others by
+        1/(1-rate).
+        """
         if not 0.0 <= rate < 1.0:
-            raise TraceError(
-                f"in {self._builder.name}: dropout ({user_line()}): expected a rate in [0, 1), given {rate}"
-            )
+            self._builder.refuse("dropout", f"expected a rate in [0, 1), given {rate}")
         self._n_dropouts += 1
         if not self._training or rate == 0.0:
             return x
@@ -220,13 +192,10 @@ class Vertex:
 
     def _vertex_value(self, value: Any, where: str) -> Value:
         if not isinstance(value, Value):
-            raise TraceError(
-                f"in {self._builder.name}: {where} ({user_line()}): expected a value, given {type(value).__name__}"
-            )
+            self._builder.refuse(where, f"expected a value, given {type(value).__name__}")
         if value.type.per == "net":
-            raise TraceError(
-                f"in {self._builder.name}: {where} ({user_line()}): the value is the same for every vertex ({value.type})"
-            )
+            problem = f"the value is the same for every vertex ({value.type})"
+            self._builder.refuse(where, f"{problem}; add something that the vertex reads")
         return value
 
 
@@ -234,22 +203,21 @@ def trace(function: VertexFunction, loss: Any = None, training: bool = False) ->
     """Run `forward` once, on symbols, and `loss.forward` after it if given.
 
     Raises:
-        TraceError: forward is not traceable. ShapeError: operands that do not fit, with the user's line.
+        TraceError: forward is not traceable. ShapeError: operands that do not fit. Both name the
+            user's line.
     """
     cls = type(function)
-    if not isinstance(getattr(function, "state", None), dict) or not function.state:
-        raise TraceError(
-            f'{cls.__name__} needs `self.state = {{"h": width, ...}}`, the fields it scatters'
-        )
+    _check_state(function)
     builder = Builder(cls.__name__)
     vertex = Vertex(function, builder, training)
     parameters = function.parameters()
-    _with_values(function, {n: vertex.param(p) for n, p in parameters.items()}).forward(vertex)
+    _with_values(function, {p: vertex.param(p) for p in parameters.values()}).forward(vertex)
     missing = set(function.state) - {c["field"] for c in builder.calls if c.op == "scatter"}
     if missing:
         line = inspect.getsourcelines(cls.forward)[1]
         raise TraceError(
-            f"{cls.__name__}.forward (line {line}) never scatters {', '.join(sorted(missing))}; call v.scatter(...)"
+            f"{cls.__name__}.forward (line {line}) never scatters {', '.join(sorted(missing))}; "
+            "call v.scatter(...)"
         )
     if loss is not None:
         builder.name = f"{builder.name} + {type(loss).__name__}"
@@ -257,17 +225,25 @@ def trace(function: VertexFunction, loss: Any = None, training: bool = False) ->
     return builder.finish()
 
 
-def _with_values(function: VertexFunction, values: dict[str, Value]) -> VertexFunction:
+def _check_state(function: VertexFunction) -> None:
+    name, state = type(function).__name__, getattr(function, "state", None)
+    if not isinstance(state, dict) or not state:
+        raise TraceError(f'{name} needs `self.state = {{"h": width, ...}}`, the fields it scatters')
+    for field, width in state.items():
+        if not isinstance(width, Integral) or width < 1:
+            raise TraceError(f"{name}.state[{field!r}]: expected a positive width, given {width!r}")
+    if not isinstance(function.arity, Integral) or function.arity < 0:
+        raise TraceError(f"{name}.arity: expected a number of children, given {function.arity!r}")
+
+
+def _with_values(function: VertexFunction, values: dict[Parameter, Value]) -> VertexFunction:
     """A copy of the function whose parameters are values of the trace in progress."""
     view = copy.copy(function)
-    for name, value in values.items():
-        owner, _, i = name.partition(".")
-        if i:
-            held = list(getattr(view, owner))
-            held[int(i)] = value
-            setattr(view, owner, held)
-        else:
-            setattr(view, name, value)
+    for name, held in vars(function).items():
+        if isinstance(held, Parameter):
+            setattr(view, name, values[held])
+        elif isinstance(held, (list, tuple)) and any(isinstance(p, Parameter) for p in held):
+            setattr(view, name, [values[p] for p in held])
     return view
 
 
@@ -275,8 +251,7 @@ def call(op: str, *args: Value | float, **attrs: Any) -> Value:
     """Apply an op of the table; numbers become constants."""
     builder = next((a.builder for a in args if isinstance(a, Value)), None)
     if builder is None:
-        raise TraceError(
-            f"{op} ({user_line()}): expected a value of the vertex, given {', '.join(type(a).__name__ for a in args)}"
-        )
+        given = ", ".join(type(a).__name__ for a in args) or "nothing"
+        raise TraceError(f"{op} ({user_line()}): expected a value of the vertex, given {given}")
     values: list[Any] = [full(builder, float(a)) if isinstance(a, Real) else a for a in args]
     return builder.call(op, *values, **attrs)

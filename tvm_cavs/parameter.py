@@ -1,0 +1,88 @@
+"""Parameters: what a network learns, and the gradients of what was used of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import init as initialisers
+from .errors import ShapeError, TraceError
+
+
+@dataclass(frozen=True)
+class RowSparse:
+    """Gradient of an embedding table: only the rows that the batch used.
+
+    rows: int32[m], ascending, distinct. values: float32[m, width].
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+
+
+class Parameter:
+    """A trained array, shared by all vertices.
+
+    Shapes: `data` float32[shape], filled by `Network.initialize`; `grad` the same, or `RowSparse`
+    for a table that is only read by `embedding`, or None before the first backward pass. `lr_mult`
+    and `decay_mult` multiply the trainer's learning rate and weight decay.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        init: initialisers.Initializer | None = None,
+        lr_mult: float = 1.0,
+        decay_mult: float = 1.0,
+    ) -> None:
+        self.shape = tuple(int(n) for n in shape)
+        if not self.shape or min(self.shape) < 1:
+            raise ShapeError(f"a parameter's shape is positive integers, given {tuple(shape)}")
+        self.init = init or (initialisers.Xavier() if len(self.shape) > 1 else initialisers.Zeros())
+        self.lr_mult, self.decay_mult = lr_mult, decay_mult
+        self.name = ""
+        self.grad: np.ndarray | RowSparse | None = None
+        self._data: np.ndarray | None = None
+
+    @property
+    def data(self) -> np.ndarray:
+        """float32[shape]; written in place.
+
+        Raises:
+            TraceError: before `Network.initialize`.
+        """
+        if self._data is None:
+            raise TraceError(
+                f"parameter {self.name or '?'} {self.shape} has no data yet; "
+                "call net.initialize(seed=0)"
+            )
+        return self._data
+
+    def set_data(self, values: np.ndarray) -> None:
+        """Copy `values` in, keeping the memory that an executor may already know.
+
+        Raises:
+            ShapeError: the shapes differ.
+        """
+        if tuple(values.shape) != self.shape:
+            raise ShapeError(
+                f"parameter {self.name}: expected shape {self.shape}, given {tuple(values.shape)}"
+            )
+        if self._data is None:
+            self._data = aligned(self.shape)
+        self._data[...] = values
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name or '?'}, {self.shape})"
+
+
+def aligned(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    """Zeros whose first byte lies on a 64-byte boundary, so that kernels can use the memory as it
+    is.
+    """
+    n_bytes = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+    raw = np.zeros(n_bytes + 64, "uint8")
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n_bytes].view(dtype).reshape(shape)
