@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import rules
+from . import pieces, rules
 from .ops import EFFECTS, OPS, Value, full
-from .program import Builder, Call, Program, without_dead
+from .program import Builder, Call, Program, keep, without_dead
 
 Substitution = Callable[[Builder, Call], "Value | None"]
 
@@ -32,7 +32,7 @@ class Kind:
 
 
 class _Rewriter(Builder):
-    """A sharing builder with the local rules; `sliced_only` are values that are used in slices only."""
+    """A sharing builder with the local rules; `sliced_only`: values used in slices only."""
 
     def __init__(self, name: str, sliced_only: bool) -> None:
         super().__init__(name, shared=True, rule=rules.apply)
@@ -41,7 +41,7 @@ class _Rewriter(Builder):
 
 
 def simplify(program: Program, push_slices: bool = True) -> Program:
-    """Apply the local rules until nothing changes. With `push_slices` a sliced product becomes several."""
+    """Apply the local rules until nothing changes; `push_slices` cuts sliced products up."""
     for _ in range(20):
         better = without_dead(_pass(program, push_slices))
         if better.calls == program.calls:
@@ -56,7 +56,7 @@ def _pass(program: Program, push_slices: bool, substitute: Substitution | None =
     new: list[Value | None] = []
     for i, c in enumerate(program.calls):
         value = substitute(b, c) if substitute else None
-        if value is None and not (c.op == "gradient" and rules.is_zero(_at(new, c.args[0]))):
+        if value is None and not (c.op == "gradient" and pieces.is_zero(_at(new, c.args[0]))):
             value = b.call(c.op, *(_at(new, a) for a in c.args), where=c.where, **dict(c.attrs))
         new.append(value)
         if value is not None and i in only:
@@ -104,7 +104,8 @@ def feeds_scatter(program: Program) -> list[bool]:
 
 
 def join_products(program: Program) -> Program:
-    """One wide product for products with the same operand, one stacked product for a sum of products.
+    """One wide product for products with the same operand, one stacked product for a sum of
+    products.
 
     Only products of the same stage are joined: an eager one must not wait for a recurrent one.
     """
@@ -173,14 +174,16 @@ def _terms(program: Program, inner: set[int], i: int) -> list[int]:
     return out
 
 
-def _sum_of(r: _Rebuild, program: Program, terms: list[int], groups: dict[Any, list[int]]) -> Callable[[], Value]:
+def _sum_of(
+    r: _Rebuild, program: Program, terms: list[int], groups: dict[Any, list[int]]
+) -> Callable[[], Value]:
     def make() -> Value:
         stacked: dict[int, Value] = {}
         skip: set[int] = set()
         for members in groups.values():
             if len(members) > 1:
                 sides = [[r.get(program.calls[t].args[k]) for t in members] for k in (0, 1)]
-                left, right = (rules.join(r.b, side, 0) for side in sides)
+                left, right = (pieces.join(r.b, side, 0) for side in sides)
                 stacked[members[0]] = left @ right
                 skip.update(members[1:])
         values = [stacked[t] if t in stacked else r.get(t) for t in terms if t not in skip]
@@ -199,7 +202,12 @@ def _join_matmul(program: Program) -> Program:
     for i, c in program.select("matmul"):
         groups.setdefault((c.args[0], stage[i]), []).append(i)
     for members in groups.values():
-        _join_group(r, members, lambda m: rules.join(r.b, [r.get(program.calls[i].args[1]) for i in m], 1), _times(r, program))
+        _join_group(
+            r,
+            members,
+            lambda m: pieces.join(r.b, [r.get(program.calls[i].args[1]) for i in m], 1),
+            _times(r, program),
+        )
     return r.finish()
 
 
@@ -227,12 +235,12 @@ def _join_group(
 
     for i in members:
         width = r.program.calls[i].type.shape[axis]
-        r.made[i] = lambda s=start, w=width: rules.part(r.b, joint(), s, s + w, axis)  # type: ignore[misc]
+        r.made[i] = lambda s=start, w=width: pieces.part(r.b, joint(), s, s + w, axis)  # type: ignore[misc]
         start += width
 
 
 def _join_totals(program: Program) -> Program:
-    """Weight gradients with the same left operand side by side, with the same right operand stacked."""
+    """Weight gradients: with one left operand side by side, with one right operand stacked."""
     for side in (0, 1):
         r, stage = _Rebuild(program), _stage_of(program)
         groups: dict[Any, list[int]] = {}
@@ -241,7 +249,9 @@ def _join_totals(program: Program) -> Program:
             if source.op == "outer":
                 groups.setdefault((source.args[side], stage[i], stage[c.args[0]]), []).append(i)
         for members in groups.values():
-            _join_group(r, members, _others(r, program, 1 - side), _total_outer(r, program, side), 1 - side)
+            _join_group(
+                r, members, _others(r, program, 1 - side), _total_outer(r, program, side), 1 - side
+            )
         program = without_dead(r.finish())
     return program
 
@@ -249,7 +259,7 @@ def _join_totals(program: Program) -> Program:
 def _others(r: _Rebuild, program: Program, side: int) -> Callable[[list[int]], Value]:
     def operand(members: list[int]) -> Value:
         outers = [program.calls[program.calls[i].args[0]] for i in members]
-        return rules.join(r.b, [r.get(o.args[side]) for o in outers], 0)
+        return pieces.join(r.b, [r.get(o.args[side]) for o in outers], 0)
 
     return operand
 
@@ -273,14 +283,19 @@ def specialise(
 ) -> tuple[Program, Program | None]:
     """F and its adjoint for one kind of vertex, rewritten; F saves exactly what the adjoint reads.
 
-    Absent children and inputs are zeros (an absent integer chooses nothing), so their products vanish.
+    Absent children and inputs are zeros (an absent integer chooses nothing), so their products
+    vanish.
     """
     name = f"{forward.name} [{kind}]"
     if adjoint is None:
         return replace(canonical(_specialised(forward, kind, {})), name=name), None
     wanted = [c["name"] for _, c in adjoint.select("saved")]
     probe = simplify(_specialised(_saving(forward, wanted), kind, {}))
-    known = {c["name"]: probe.calls[c.args[0]]["value"] for _, c in probe.select("save") if probe.calls[c.args[0]].op == "full"}
+    known = {
+        c["name"]: probe.calls[c.args[0]]["value"]
+        for _, c in probe.select("save")
+        if probe.calls[c.args[0]].op == "full"
+    }
     backward = canonical(_specialised(adjoint, kind, known))
     needed = [c["name"] for _, c in backward.select("saved")]
     first = canonical(_specialised(_saving(forward, needed), kind, {}))
@@ -289,16 +304,15 @@ def specialise(
 
 def _saving(forward: Program, names: list[str]) -> Program:
     """`forward` that also saves the values with the given numbers."""
-    saves = [
-        Call("save", (int(n),), (("name", n),), forward.calls[int(n)].type) for n in names
-    ]
+    saves = [Call("save", (int(n),), (("name", n),), forward.calls[int(n)].type) for n in names]
     return Program(forward.name, (*forward.calls, *saves))
 
 
 def _specialised(program: Program, kind: Kind, known: Mapping[str, float]) -> Program:
     def substitute(b: Builder, c: Call) -> Value | None:
         if c.op == "pull" and c["name"] not in kind.pulls:
-            return full(b, 0.0, c.type.shape) if c.type.dtype == "float32" else b.call("absent", type=c.type)
+            integer = c.type.dtype == "int32"
+            return b.call("absent", type=c.type) if integer else full(b, 0.0, c.type.shape)
         if c.op == "present":
             return full(b, float(c["name"] in kind.pulls))
         if c.op in ("gather", "child_state") and c["slot"] not in kind.slots:
@@ -307,13 +321,8 @@ def _specialised(program: Program, kind: Kind, known: Mapping[str, float]) -> Pr
             return full(b, known[c["name"]], c.type.shape)
         return None
 
-    scatters = {"scatter": lambda c: c.get("slot") is not None and c["slot"] not in kind.slots}
-    dead = {i for i, c in enumerate(program.calls) if c.op == "scatter" and scatters["scatter"](c)}
-    kept = Program(program.name, program.calls) if not dead else _without(program, dead)
+    dead = {
+        i for i, c in program.select("scatter") if c.get("slot", None) not in (None, *kind.slots)
+    }
+    kept = keep(program, set(range(len(program.calls))) - dead)
     return without_dead(_pass(kept, push_slices=True, substitute=substitute))
-
-
-def _without(program: Program, dead: set[int]) -> Program:
-    from .program import keep
-
-    return keep(program, set(range(len(program.calls))) - dead)

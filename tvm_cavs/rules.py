@@ -1,39 +1,32 @@
 """Local rewrites: one call, given how its operands were made -> a cheaper equal value, or None.
 
-Every rule keeps the meaning for every vertex. They follow three aims: zeros vanish (a kind of vertex without
-children must not multiply a zero state), slices move towards the products (so that dead gates die), and
-concatenations with zero parts come apart. `rewrite` applies them until nothing changes.
+Every rule keeps the meaning for every vertex. They follow three aims: zeros vanish (a kind of
+vertex without children must not multiply a zero state), slices move towards the products (so that
+dead gates die), and concatenations with zero parts come apart. `rewrite` applies them until nothing
+changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
-from .ops import OPS, Attrs, Value, full
-
-Args = Sequence[Value]
-Rule = Callable[[Any, Args, Attrs], Value | None]
+from .ops import OPS, Attrs, Builder, Value, full
+from .pieces import Args, constant, is_op, is_zero, join, live, padded, part, zeros
 
 
-def is_op(x: Value, op: str) -> bool:
-    return bool(x.builder.calls[x.index].op == op)
+class Rewriter(Builder, Protocol):
+    """A builder that rewrites; `sliced_only` are the values of which only slices are used."""
+
+    sliced_only: set[int]
 
 
-def constant(x: Value) -> float | None:
-    """The number that every element of `x` is, if that is known."""
-    c = x.builder.calls[x.index]
-    return c["value"] if c.op == "full" else None
+Rule = Callable[[Rewriter, Args, Attrs], Value | None]
 
 
-def is_zero(x: Value) -> bool:
-    return constant(x) == 0.0
-
-
-def zeros(b: Any, shape: tuple[int, ...]) -> Value:
-    return full(b, 0.0, shape)
+_FOLDABLE = frozenset({"sum", "max", "softmax", "log_softmax", "reshape", "transpose", "slice"})
 
 
 def apply(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
@@ -44,22 +37,25 @@ def apply(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
     return distribute(b, op, args, attrs) if answer is None else answer
 
 
-def fold(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
+def fold(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:
     """An op on constants is a constant, if it is one finite number everywhere."""
     row = OPS[op]
-    foldable = row.elementwise or op in ("sum", "max", "softmax", "log_softmax", "reshape", "transpose", "slice")
-    if not foldable or not args or any(constant(a) is None for a in args):
+    if (
+        not (row.elementwise or op in _FOLDABLE)
+        or not args
+        or any(constant(a) is None for a in args)
+    ):
         return None
     assert row.numpy is not None
     arrays = [np.full(a.shape, constant(a), "float64") for a in args]
     with np.errstate(all="ignore"):
         result = np.asarray(row.numpy(*arrays, **attrs))
-    first = result.flat[0]
-    constant_ = np.isfinite(first) and bool((result == first).all())
-    return full(b, float(first), result.shape) if constant_ else None
+    first = float(result.flat[0])
+    one_number = np.isfinite(first) and bool((result == first).all())
+    return full(b, first, result.shape) if one_number else None
 
 
-def distribute(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
+def distribute(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:
     """op(concat(a, b), y) -> concat(op(a, y1), op(b, y2))."""
     if not OPS[op].elementwise:
         return None
@@ -69,27 +65,17 @@ def distribute(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
     out, start = [], 0
     for piece in b.define(cut.index)[1]:
         stop = start + piece.shape[0]
-        out.append(b.call(op, *(a if a.shape == () else part(b, a, start, stop) for a in args), **attrs))
+        operands = [a if a.shape == () else part(b, a, start, stop) for a in args]
+        out.append(b.call(op, *operands, **attrs))
         start = stop
-    return b.call("concat", *out, axis=0)  # type: ignore[no-any-return]
+    return b.call("concat", *out, axis=0)
 
 
-def part(b: Any, x: Value, start: int, stop: int, axis: int = 0) -> Value:
-    """x[start:stop] along `axis`; the whole is itself."""
-    if (start, stop) == (0, x.shape[axis]):
-        return x
-    return b.call("slice", x, axis=axis, start=start, stop=stop)  # type: ignore[no-any-return]
-
-
-def join(b: Any, parts: Args, axis: int) -> Value:
-    return parts[0] if len(parts) == 1 else b.call("concat", *parts, axis=axis)  # type: ignore[no-any-return]
-
-
-def _grown(b: Any, x: Value, shape: tuple[int, ...]) -> Value | None:
+def _grown(b: Rewriter, x: Value, shape: tuple[int, ...]) -> Value | None:
     return x if x.shape == shape else None
 
 
-def _add(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _add(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
     shape = np.broadcast_shapes(x.shape, y.shape)
     if is_zero(x):
@@ -101,7 +87,7 @@ def _add(b: Any, args: Args, attrs: Attrs) -> Value | None:
     return _add_padded(b, x, y)
 
 
-def _add_padded(b: Any, x: Value, y: Value) -> Value | None:
+def _add_padded(b: Rewriter, x: Value, y: Value) -> Value | None:
     """concat(p, 0) + concat(0, q) -> concat(p, q)."""
     pieces = [b.define(v.index)[1] if is_op(v, "concat") else (v,) for v in (x, y)]
     if not any(is_zero(p) for p in (*pieces[0], *pieces[1])):
@@ -110,18 +96,18 @@ def _add_padded(b: Any, x: Value, y: Value) -> Value | None:
     out = []
     for start, stop in zip(edges, edges[1:], strict=False):
         terms = [t for t in (part(b, v, start, stop) for v in (x, y)) if not is_zero(t)]
-        out.append(terms[0] + terms[1] if len(terms) == 2 else terms[0] if terms else zeros(b, (stop - start,)))
+        out.append(sum(terms[1:], terms[0]) if terms else zeros(b, (stop - start,)))
     return join(b, out, 0)
 
 
-def _sub(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _sub(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
     if is_zero(y):
         return _grown(b, x, np.broadcast_shapes(x.shape, y.shape))
     return -y if is_zero(x) and x.shape in ((), y.shape) else None
 
 
-def _mul(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _mul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     shape = np.broadcast_shapes(*(a.shape for a in args))
     for x, y in (args, args[::-1]):
         if is_zero(x):
@@ -133,7 +119,7 @@ def _mul(b: Any, args: Args, attrs: Attrs) -> Value | None:
     return None
 
 
-def _div(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _div(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
     shape = np.broadcast_shapes(x.shape, y.shape)
     if is_zero(x):
@@ -141,11 +127,11 @@ def _div(b: Any, args: Args, attrs: Attrs) -> Value | None:
     return _grown(b, x, shape) if constant(y) == 1.0 else None
 
 
-def _neg(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _neg(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return b.define(args[0].index)[1][0] if is_op(args[0], "neg") else None
 
 
-def _where(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _where(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     c, x, y = args
     known = constant(c)
     if known is None:
@@ -153,49 +139,40 @@ def _where(b: Any, args: Args, attrs: Attrs) -> Value | None:
     return _grown(b, x if known else y, np.broadcast_shapes(*(a.shape for a in args)))
 
 
-def _equal(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _equal(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     """A class is never equal to an absent one."""
     absent = [is_op(a, "absent") for a in args]
     return zeros(b, args[0].shape) if any(absent) and not all(absent) else None
 
 
-def _matmul(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _matmul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, w = args
     if is_zero(x) or is_zero(w):
         return zeros(b, (w.shape[1],))
-    live = _live(b, x)
-    if live is None:
+    if x.type.per == "net":  # no vertex takes part: not a product over rows
+        return b.call("sum", b.call("transpose", w) * x, keep=False)
+    ranges = live(b, x)
+    if ranges is None:
         return None
-    kept = [part(b, x, start, stop) for start, stop in live]
-    rows = [part(b, w, start, stop, axis=0) for start, stop in live]
-    return b.call("matmul", join(b, kept, 0), join(b, rows, 0))  # type: ignore[no-any-return]
+    kept = [part(b, x, start, stop) for start, stop in ranges]
+    rows = [part(b, w, start, stop, axis=0) for start, stop in ranges]
+    return b.call("matmul", join(b, kept, 0), join(b, rows, 0))
 
 
-def _live(b: Any, x: Value) -> list[tuple[int, int]] | None:
-    """The ranges of a concatenation that are not zero; None when all of it is live."""
-    if not is_op(x, "concat"):
-        return None
-    out, start = [], 0
-    for p in b.define(x.index)[1]:
-        if not is_zero(p):
-            out.append((start, start + p.shape[0]))
-        start += p.shape[0]
-    return out if len(out) < len(b.define(x.index)[1]) else None
-
-
-def _outer(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _outer(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return zeros(b, (args[0].shape[0], args[1].shape[0])) if any(map(is_zero, args)) else None
 
 
-def _total(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _total(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     (x,) = args
     if is_zero(x):
         return zeros(b, x.shape)
-    if is_op(x, "concat") and len(x.shape) == 1 and (live := _live(b, x)):
-        return _padded(b, b.call("total", join(b, [part(b, x, *r) for r in live], 0)), live, x.shape[0], 0)
+    if is_op(x, "concat") and len(x.shape) == 1 and (ranges := live(b, x)):
+        compact = b.call("total", join(b, [part(b, x, *r) for r in ranges], 0))
+        return padded(b, compact, ranges, x.shape[0], 0)
     if is_op(x, "outer"):
         left, right = b.define(x.index)[1]
-        rows, columns = _live(b, left), _live(b, right)
+        rows, columns = live(b, left), live(b, right)
         if rows is None and columns is None:
             return None
         for ranges, side in ((rows, 0), (columns, 1)):
@@ -204,31 +181,12 @@ def _total(b: Any, args: Args, attrs: Attrs) -> Value | None:
                 left, right = (compact, right) if side == 0 else (left, compact)
         result = b.call("total", b.call("outer", left, right))
         if columns is not None:
-            result = _padded(b, result, columns, x.shape[1], 1)
-        return result if rows is None else _padded(b, result, rows, x.shape[0], 0)
+            result = padded(b, result, columns, x.shape[1], 1)
+        return result if rows is None else padded(b, result, rows, x.shape[0], 0)
     return None
 
 
-def _padded(b: Any, x: Value, live: list[tuple[int, int]], size: int, axis: int) -> Value:
-    """Spread `x` out over the ranges `live` of a zero array of extent `size` along `axis`."""
-
-    def gap(n: int) -> Value:
-        shape = list(x.shape)
-        shape[axis] = n
-        return zeros(b, tuple(shape))
-
-    out, at, taken = [], 0, 0
-    for start, stop in live:
-        if start > at:
-            out.append(gap(start - at))
-        out.append(part(b, x, taken, taken + stop - start, axis))
-        taken, at = taken + stop - start, stop
-    if at < size:
-        out.append(gap(size - at))
-    return join(b, out, axis)
-
-
-def _concat(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _concat(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     axis = attrs["axis"]
     if len(args) == 1:
         return args[0]
@@ -241,10 +199,11 @@ def _concat(b: Any, args: Args, attrs: Attrs) -> Value | None:
                 flat[-1] = merged
             else:
                 flat.append(piece)
-    return join(b, flat, axis) if len(flat) != len(args) or any(x.index != y.index for x, y in zip(flat, args, strict=True)) else None
+    changed = [x.index for x in flat] != [x.index for x in args]
+    return join(b, flat, axis) if changed else None
 
 
-def _merge(b: Any, x: Value, y: Value, axis: int) -> Value | None:
+def _merge(b: Rewriter, x: Value, y: Value, axis: int) -> Value | None:
     """Two neighbours that are one value: adjacent slices, or equal constants."""
     if constant(x) is not None and constant(x) == constant(y):
         shape = list(x.shape)
@@ -258,7 +217,7 @@ def _merge(b: Any, x: Value, y: Value, axis: int) -> Value | None:
     return part(b, b.value(cx.args[0]), cx["start"], cy["stop"], axis)
 
 
-def _slice(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _slice(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     (x,), axis, start, stop = args, attrs["axis"], attrs["start"], attrs["stop"]
     if (start, stop) == (0, x.shape[axis]):
         return x
@@ -266,7 +225,7 @@ def _slice(b: Any, args: Args, attrs: Attrs) -> Value | None:
     if op == "slice" and inner_attrs["axis"] == axis:
         return part(b, inner[0], inner_attrs["start"] + start, inner_attrs["start"] + stop, axis)
     if op == "transpose" and len(x.shape) == 2:
-        return b.call("transpose", part(b, inner[0], start, stop, 1 - axis))  # type: ignore[no-any-return]
+        return b.call("transpose", part(b, inner[0], start, stop, 1 - axis))
     if op == "concat" and inner_attrs["axis"] == axis:
         return _slice_concat(b, inner, axis, start, stop)
     if op == "concat":
@@ -274,13 +233,14 @@ def _slice(b: Any, args: Args, attrs: Attrs) -> Value | None:
     if x.index not in b.sliced_only:
         return None
     if op == "matmul":
-        return b.call("matmul", inner[0], part(b, inner[1], start, stop, 1))  # type: ignore[no-any-return]
+        return b.call("matmul", inner[0], part(b, inner[1], start, stop, 1))
     if OPS[op].elementwise and all(a.shape in ((), x.shape) for a in inner):
-        return b.call(op, *(part(b, a, start, stop, axis) if a.shape else a for a in inner), **inner_attrs)  # type: ignore[no-any-return]
+        operands = [part(b, a, start, stop, axis) if a.shape else a for a in inner]
+        return b.call(op, *operands, **inner_attrs)
     return None
 
 
-def _slice_concat(b: Any, pieces: Args, axis: int, start: int, stop: int) -> Value:
+def _slice_concat(b: Rewriter, pieces: Args, axis: int, start: int, stop: int) -> Value:
     out, at = [], 0
     for p in pieces:
         first, last = max(start - at, 0), min(stop - at, p.shape[axis])
@@ -290,18 +250,18 @@ def _slice_concat(b: Any, pieces: Args, axis: int, start: int, stop: int) -> Val
     return join(b, out, axis)
 
 
-def _transpose(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _transpose(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return b.define(args[0].index)[1][0] if is_op(args[0], "transpose") else None
 
 
-def _reshape(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _reshape(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, shape = args[0], tuple(attrs["shape"])
     if is_op(x, "reshape"):
-        return b.call("reshape", b.define(x.index)[1][0], shape=shape)  # type: ignore[no-any-return]
+        return b.call("reshape", b.define(x.index)[1][0], shape=shape)
     return x if x.shape == shape else None
 
 
-def _absent_index(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _absent_index(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     """An absent integer chooses nothing."""
     if not any(is_op(a, "absent") for a in args):
         return None
@@ -310,13 +270,13 @@ def _absent_index(b: Any, args: Args, attrs: Attrs) -> Value | None:
     return zeros(b, args[1].shape[1:] if is_op(args[0], "absent") else ())
 
 
-def _total_rows(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _total_rows(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     if is_op(args[0], "absent") or is_zero(args[1]):
         return zeros(b, (attrs["rows"], args[1].shape[0]))
     return None
 
 
-def _dropout(b: Any, args: Args, attrs: Attrs) -> Value | None:
+def _dropout(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return args[0] if is_zero(args[0]) else None
 
 

@@ -1,7 +1,8 @@
-"""The cells of the literature as vertex functions. Each takes words (int32 input `word`, absent where a
-vertex has none), publishes its state, and pushes `logits` float32[n_classes].
+"""The cells of the literature as vertex functions. Each takes words (int32 input `word`, absent
+where a vertex has none), publishes its state, and pushes `logits` float32[n_classes].
 
-All have the constructor `(vocab, embedding, hidden, n_classes, arity, dropout)`; `CELLS` is the table of their names.
+All have the constructor `(vocab, embedding, hidden, n_classes, arity, dropout)`; `CELLS` is the
+table of their names.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ class Cell(VertexFunction):
     """What all cells share: the word table, its dropout, and the classifier on `h`.
 
     Args:
-        vocab: number of words. embedding: width of a word's vector. hidden: width of each state field.
-        n_classes: number of logits. arity: largest number of children. dropout: rate on word vectors
-        and on the `h` that the classifier reads.
+        vocab: number of words. embedding: width of a word's vector. hidden: width of each state
+        field. n_classes: number of logits. arity: largest number of children. dropout: rate on word
+        vectors and on the `h` that the classifier reads.
     """
 
     fields: tuple[str, ...] = ("h",)
@@ -33,7 +34,7 @@ class Cell(VertexFunction):
         dropout: float = 0.0,
     ) -> None:
         self.arity, self.hidden, self.dropout = arity, hidden, dropout
-        self.state = {name: hidden for name in self.fields}
+        self.state = dict.fromkeys(self.fields, hidden)
         self.E = Parameter((vocab, embedding), init.Uniform(0.05))
         self.V = Parameter((hidden, n_classes))
         self.d = Parameter((n_classes,))
@@ -83,7 +84,7 @@ class TreeLSTM(Cell):
 
 
 class LSTM(TreeLSTM):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997; Gers et al. 2000): a Tree-LSTM on a chain."""
+    """Long short-term memory, a Tree-LSTM on a chain (Hochreiter & Schmidhuber 1997)."""
 
     def __init__(
         self,
@@ -123,13 +124,13 @@ class TreeRNN(Cell):
 
 
 class TreeFC(TreeRNN):
-    """Tree-FC (Looks et al. 2017, section 5): a fully connected layer with ReLU on the children's states."""
+    """Tree-FC (Looks et al. 2017, section 5): one layer with ReLU on the children's states."""
 
     activation = staticmethod(relu)
 
 
 class TreeGRU(Cell):
-    """N-ary gated recurrent unit on trees (Kokkinos & Potamianos 2017, eq. 4-8), one reset gate per child."""
+    """N-ary tree GRU (Kokkinos & Potamianos 2017, eq. 4-8), one reset gate per child."""
 
     def __init__(
         self,
@@ -154,10 +155,10 @@ class TreeGRU(Cell):
         gates = sigmoid(x @ self.W + below @ self.U + self.b)
         z, *resets = split(gates, 1 + self.arity)
         n = tanh(x @ self.Wn + (concat(*resets) * below) @ self.Un + self.bn)
-        mean = v.gather(0).h
+        total = v.gather(0).h
         for k in range(1, self.arity):
-            mean = mean + v.gather(k).h
-        h = z * mean + (1.0 - z) * n
+            total = total + v.gather(k).h
+        h = z * total + (1.0 - z) * n
         v.scatter(h=h)
         self.classify(v, h)
 
