@@ -12,6 +12,7 @@ Words, one per idea (Cavs, USENIX ATC 2018):
   *executor*: what runs a compiled network.
 """
 
+from . import data as data
 from . import init as init
 from . import loss as loss
 from . import nn as nn

@@ -106,7 +106,7 @@ class _Primal:
         b = self._builder
         if c.op == "gather":
             return b.call("child_state", slot=c["slot"], field=c["field"], type=c.type)
-        if c.op in _READ_AGAIN:
+        if c.op in _READ_AGAIN or c.type.per == "net":
             return b.call(c.op, *(self(a) for a in c.args), **dict(c.attrs))
         if i in self._states:
             return b.call("own_state", field=self._states[i], type=c.type)

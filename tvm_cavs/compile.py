@@ -142,9 +142,9 @@ class Compiler:
         return [e.mod for e in executables]
 
     def _compile_part(self, functions: Any) -> Any:
-        # LLVM finds common subexpressions itself, and TVM's own pass takes longer than all others.
-        with tvm.transform.PassContext(disabled_pass=["tirx.CommonSubexprElim"]):
-            return tvm.compile(tvm.IRModule(functions), target=self.target)
+        return tvm.compile(
+            tvm.IRModule(functions), target=self.target, tir_pipeline=schedules.pipeline()
+        )
 
     def _key(self, symbols: Sequence[str]) -> str:
         parts = [str(self.target), tvm.__version__, tvm_ffi.__version__, _sources(), *symbols]

@@ -1,8 +1,8 @@
 """Dropout without state: which elements stay is a hash of (seed, step, site, vertex, unit).
 
-The same vertex drops the same units whatever shares its batch, in every executor, and the backward pass
-computes the mask again instead of storing it. The hash is a 32-bit integer mixer of two multiplications
-(the "lowbias32" constants of Chris Wellons' hash-prospector search, 2018).
+The same vertex drops the same units whatever shares its batch, in every executor, and the backward
+pass computes the mask again instead of storing it. The hash is a 32-bit integer mixer of two
+multiplications (the "lowbias32" constants of Chris Wellons' hash-prospector search, 2018).
 """
 
 from __future__ import annotations
@@ -51,5 +51,5 @@ def scale(rate: float, key: int, vertex_key: np.ndarray, width: int) -> np.ndarr
     """
     rows = mix(vertex_key ^ np.uint32(key))
     units = np.arange(width, dtype="uint32") * np.uint32(UNIT_STRIDE)
-    bits = mix(rows[:, None] + units[None, :]) >> np.uint32(32 - BITS)
+    bits = mix(rows[:, None] ^ units[None, :]) >> np.uint32(32 - BITS)
     return np.where(bits >= np.uint32(threshold(rate)), 1.0 / (1.0 - rate), 0.0)

@@ -179,7 +179,7 @@ class TvmExecutor:
     def _dense(self, name: str, shape: tuple[int, ...], gradients: Sequence[Gradient]) -> np.ndarray:
         """A parameter's gradient: the one total it is, or the sum of rectangles of several."""
         direct = [g for g in gradients if g.program.calls[g.index].op == "total"]
-        if len(gradients) == 1 and direct:
+        if len(gradients) == 1 and direct and direct[0].count == 1:
             return self.memory.read(direct[0].totals[0][1]).reshape(shape)
         self.memory.fixed(f"grad.{name}", shape)
         grad = self.memory.read(f"grad.{name}")
@@ -189,13 +189,13 @@ class TvmExecutor:
             totals = {i: self.memory.read(b).reshape(g.program.calls[i].type.shape) for i, b in g.totals}
             rectangles = netlevel.flatten(g.program, g.index, "total", sums=True)
             if rectangles is None:
-                grad += netlevel.evaluate(g.program, g.index, lambda i, t=totals, p=g.program: t[i] if i in t else self._parameter(p.calls[i]["name"]))
+                grad += g.count * netlevel.evaluate(g.program, g.index, lambda i, t=totals, p=g.program: t[i] if i in t else self._parameter(p.calls[i]["name"]))
                 continue
             for r in rectangles:
                 source = totals[r.leaf].reshape(netlevel.extent(totals[r.leaf].shape))
                 part = source[r.rows[0] : r.rows[1], r.columns[0] : r.columns[1]]
                 n_rows, n_columns = r.shape
-                view[r.row : r.row + n_rows, r.column : r.column + n_columns] += part.T if r.transposed else part
+                view[r.row : r.row + n_rows, r.column : r.column + n_columns] += g.count * (part.T if r.transposed else part)
         return grad
 
     def _parameter(self, name: str) -> np.ndarray:

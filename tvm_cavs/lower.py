@@ -85,6 +85,7 @@ class Gradient:
     program: Program
     index: int
     totals: tuple[tuple[int, str], ...]  # call number of a total -> buffer
+    count: int = 1  # how often the program adds it
 
     @property
     def key(self) -> tuple[str, str]:
@@ -168,6 +169,7 @@ class _Lowering:
     home: dict[int, Place] = field(default_factory=dict)
     stores: dict[int, list[Place]] = field(default_factory=dict)
     copies: list[tuple[int, Place]] = field(default_factory=list)
+    copied: set[int] = field(default_factory=set)  # values whose home a copy fills
     local_concat: set[int] = field(default_factory=set)
     scratches: dict[int, int] = field(default_factory=dict)
     weights: dict[str, Weights] = field(default_factory=dict)
@@ -184,7 +186,7 @@ class _Lowering:
         for r in range(max(self.ready, default=0) + 1):
             self._region(r)
             for i, c in enumerate(self.calls):
-                if c.op == "matmul" and self.ready[i] == r + 1:
+                if _is_product(c) and self.ready[i] == r + 1:
                     self._product(i, c)
                 elif c.op == "total" and self._operand_ready(c) == r:
                     self._total(i, c)
@@ -204,7 +206,7 @@ class _Lowering:
         ready: list[int] = []
         for c in self.calls:
             now = max((ready[a] for a in c.args if self.calls[a].type.per == "vertex"), default=0)
-            ready.append(now + 1 if c.op == "matmul" else now)
+            ready.append(now + 1 if _is_product(c) else now)
         return ready
 
     def _operand_ready(self, total: Call) -> int:
@@ -290,7 +292,7 @@ class _Lowering:
         c = self.calls[i]
         if c.type.per == "vertex" and (self.is_line(i) or c.op == "concat"):
             self.stores.setdefault(i, []).append(to)
-        elif c.op == "matmul" and i not in self.home:
+        elif _is_product(c) and i not in self.home:
             self.home[i] = to
         else:
             self.copies.append((i, to))
@@ -300,7 +302,7 @@ class _Lowering:
         found: dict[int, list[tuple[int, int, Place]]] = {}
         for i, to in self.copies:
             c = self.calls[i]
-            if c.op == "slice" and self.calls[c.args[0]].op == "matmul" and c.args[0] not in self.home:
+            if c.op == "slice" and _is_product(self.calls[c.args[0]]) and c.args[0] not in self.home:
                 found.setdefault(c.args[0], []).append((c["start"], i, to))
         for product, slices in found.items():
             slices.sort(key=lambda s: s[0])
@@ -318,12 +320,14 @@ class _Lowering:
             c = self.calls[i]
             if c.op == "concat" and c.type.per == "vertex":
                 self._concat(i, c)
-            elif c.op == "matmul" and i not in self.home:
+            elif _is_product(c) and i not in self.home:
                 self.home[i] = self.scratch(c.type.size)
             elif self.is_line(i) and i not in self.home and self._read_elsewhere(i):
                 self._settle(i)
-            if c.op in ("matmul", "outer", "total"):
-                for a in c.args[: 1 if c.op == "matmul" else 2]:
+            if _is_product(c):
+                self._addressable(c.args[0])
+            elif c.op == "total" or c.op == "outer" and c.type.per == "vertex":
+                for a in c.args:
                     self._addressable(a)
 
     def _settle(self, i: int) -> None:
@@ -370,7 +374,7 @@ class _Lowering:
         c = self.calls[i]
         if c.op == "concat" and c.type.per == "vertex":
             self._concat(i, c)
-        if i in self.home or self.place(i) is not None or c.op == "outer" or c.type.per == "net" and c.op != "full":
+        if i in self.home or self.place(i) is not None or c.op == "outer":
             return
         if c.op == "slice" and len(c.type.shape) == 1 or c.op == "concat" and i not in self.local_concat:
             for a in c.args:
@@ -379,12 +383,13 @@ class _Lowering:
             self._settle(i)
         else:
             self.home[i] = self.scratch(max(c.type.size, 1))
+            self.copied.add(i)
             self.copies.append((i, self.home[i]))
 
     # -- kernels
 
     def _region(self, r: int) -> None:
-        builder = _RegionBuilder(self)
+        builder = _RegionBuilder(self, r)
         for i in range(len(self.calls)):
             if self.is_line(i) and self.ready[i] == r:
                 builder.line(i)
@@ -455,7 +460,10 @@ class _Lowering:
         """Remember which totals a parameter's gradient is made of."""
         if self.calls[c.args[0]].op != "total_rows":
             totals = tuple((t, self._total_buffer(t)) for t in sorted(self._leaves(c.args[0])))
-            self.gradients.append(Gradient(c["name"], self.program, c.args[0], totals))
+            count = sum(g == c for _, g in self.program.select("gradient"))
+            contribution = Gradient(c["name"], self.program, c.args[0], totals, count)
+            if contribution not in self.gradients:
+                self.gradients.append(contribution)
 
     def _total_buffer(self, t: int) -> str:
         """Buffer of a total: kinds that use it for the same gradients in the same way share it."""
@@ -488,6 +496,11 @@ class _Lowering:
         name = f"net.{hashlib.sha256(_text(self.program, i).encode()).hexdigest()[:12]}"
         self.net_values[name] = i
         return Buffer(name, 0, None)
+
+
+def _is_product(c: Call) -> bool:
+    """A matrix product at every vertex. (One of the net alone is evaluated by NumPy.)"""
+    return c.op == "matmul" and c.type.per == "vertex"
 
 
 def _text(program: Program, i: int) -> str:
@@ -535,8 +548,8 @@ def _position(items: list[Buffer], item: Buffer) -> int:
 class _RegionBuilder:
     """Collects the lines of one region and the arrays they touch."""
 
-    def __init__(self, lowering: _Lowering) -> None:
-        self.lowering = lowering
+    def __init__(self, lowering: _Lowering, number: int) -> None:
+        self.lowering, self.number = lowering, number
         self.arrays: list[tuple[Buffer, bool]] = []
         self.lines: list[Line] = []
         self.line_of: dict[int, int] = {}
@@ -555,7 +568,8 @@ class _RegionBuilder:
             return Constant(c["value"])
         if c.op == "absent":
             return Constant(-1, "int32")
-        if (place := low.place(i)) is not None:
+        being_copied = i in low.copied and low.ready[i] == self.number
+        if not being_copied and (place := low.place(i)) is not None:
             if place.index is None:
                 return Load(self.array(place.buffer, True), place.column)
             return Load(self.array(place.buffer, False), place.column, self.array(place.index, True))

@@ -172,9 +172,7 @@ def _locals(spec: Region) -> dict[int, Any]:
     for i, line in enumerate(spec.lines):
         if line.op in OWN_LOOP:
             found[i] = max(1, int(np.prod(line.shape, dtype=int)))
-    return {
-        i: T.alloc_buffer([int64(n)], spec.lines[i].dtype, scope="local") for i, n in sorted(found.items())
-    }
+    return {i: scratch([n], "local", spec.lines[i].dtype) for i, n in sorted(found.items())}
 
 
 class _Row:
@@ -233,7 +231,9 @@ class _Row:
             if full:
                 with loop(full) as v, loop(self.lanes, "lane") as lane:
                     body((*prefix, v * self.lanes + lane), lane)
-            if rest:
+            if rest == 1:
+                body((*prefix, int64(full * self.lanes)), int64(0))
+            elif rest:
                 with loop(rest, "lane") as lane:
                     body((*prefix, int64(full * self.lanes) + lane), lane)
         else:
@@ -283,8 +283,8 @@ class _Row:
 
     def _compute(self, i: int, line: Line, args: Sequence[Expr], index: Index) -> Expr:
         if line.op == "dropout":
-            unit = (_flat(index, line.shape).astype("uint32")) * _u32(dropout.UNIT_STRIDE)
-            bits = _mix(T.bind(self.keys[i] + unit)) >> _u32(32 - dropout.BITS)
+            unit = _times_stride(_flat(index, line.shape))
+            bits = _mix(T.bind(self.keys[i] ^ unit)) >> _u32(32 - dropout.BITS)
             keep = tirx.FloatImm("float32", 1.0 / (1.0 - line["rate"]))
             return args[0] * tirx.Select(bits >= _u32(dropout.threshold(line["rate"])), keep, polynomials.f32(0.0))
         if line.op == "one_hot":
@@ -302,6 +302,17 @@ class _Row:
 
 def _u32(value: int) -> Expr:
     return tirx.IntImm("uint32", value)
+
+
+def _times_stride(unit: Expr) -> Expr:
+    """unit * UNIT_STRIDE modulo 2^32.
+
+    TVM's simplifier knows no modulo: it folds constants and multiplies sums out. So constants are folded here, and
+    the hash combines by exclusive or.
+    """
+    if isinstance(unit, tirx.IntImm):
+        return _u32(unit.value * dropout.UNIT_STRIDE & 0xFFFFFFFF)
+    return unit.astype("uint32") * _u32(dropout.UNIT_STRIDE)
 
 
 def _mix(x: Expr) -> Expr:

@@ -1,9 +1,10 @@
 """Split a Program into its stages: what can run for all vertices before, level by level, and after.
 
-* eager: depends on no gather; * recurrent: depends on a gather and feeds a scatter; * lazy: the rest.
-The same split serves F and its adjoint (weight gradients feed no scatter, so they are lazy: one large product
-over all vertices instead of one per level). A value that crosses from one stage to a later one is saved
-under a name made from how it is computed, so kinds of vertices that compute it alike share its buffer.
+* eager: depends on no gather; * recurrent: depends on a gather and feeds a scatter; * lazy: the
+  rest. The same split serves F and its adjoint (weight gradients feed no scatter, so they are lazy:
+  one large product over all vertices instead of one per level). A value that crosses from one stage
+  to a later one is saved under a name made from how it is computed, so kinds of vertices that
+  compute it alike share its buffer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,21 @@ from .rewrite import depends_on_gather, feeds_scatter
 STAGES = ("eager", "recurrent", "lazy")
 _READ_AGAIN = READS - {"gather", "gather_sum"} | {"full", "embedding"}
 # Cheaper to compute twice than to store and load.
-_CHEAP = frozenset({"add", "sub", "mul", "neg", "relu", "greater", "equal", "where", "maximum", "minimum", "one_hot"})
+_CHEAP = frozenset(
+    {
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "relu",
+        "greater",
+        "equal",
+        "where",
+        "maximum",
+        "minimum",
+        "one_hot",
+    }
+)
 _VIEWS = frozenset({"slice", "concat", "reshape", "transpose"})
 
 
@@ -47,18 +62,32 @@ def classify(program: Program) -> list[str]:
 def split(program: Program) -> Stages:
     """Cut `program` into eager, recurrent and lazy.
 
-    Values are read again in a later stage where that is a read, a view of one, or the scattered state;
-    otherwise the earlier stage saves them.
+    Values are read again in a later stage where that is a read, a view of one, or the scattered
+    state; otherwise the earlier stage saves them.
     """
     stage = classify(program)
     for i, c in enumerate(program.calls):
         if c.op in EFFECTS:
-            stage[i] = "recurrent" if c.op == "scatter" and stage[i] != "eager" else stage[c.args[0]]
+            stage[i] = (
+                "recurrent" if c.op == "scatter" and stage[i] != "eager" else stage[c.args[0]]
+            )
+    _delay_totals(program, stage)
     names = _names(program)
     again = _read_again(program)
     crossing: dict[str, set[int]] = {s: set() for s in STAGES}
     parts = {s: _part(program, stage, s, names, again, crossing) for s in reversed(STAGES)}
     return Stages(**parts)
+
+
+def _delay_totals(program: Program, stage: list[str]) -> None:
+    """A sum over vertices is taken in the stage that completes the gradient it belongs to."""
+    uses = program.uses()
+    summed: list[bool] = []
+    for c in program.calls:
+        summed.append(c.op in ("total", "total_rows") or c.type.per == "net" and any(summed[a] for a in c.args))
+    for i in reversed(range(len(summed))):
+        if summed[i]:
+            stage[i] = max((stage[i], *(stage[u] for u in uses[i])), key=STAGES.index)
 
 
 def _names(program: Program) -> list[str]:
@@ -77,7 +106,11 @@ def _read_again(program: Program) -> list[bool]:
     again: list[bool] = []
     for c in program.calls:
         view = c.op in _VIEWS | _CHEAP and all(again[a] for a in c.args)
-        net = c.type.per == "net" and c.op not in ("total", "total_rows") and all(again[a] for a in c.args)
+        net = (
+            c.type.per == "net"
+            and c.op not in ("total", "total_rows")
+            and all(again[a] for a in c.args)
+        )
         again.append(c.op in _READ_AGAIN or view or net)
     return again
 

@@ -1,0 +1,128 @@
+"""The law: batched execution equals the reference run one vertex at a time, outputs and gradients.
+
+For every built-in cell and for vertex functions made to be awkward, on random trees and DAGs with several
+parents, in batches of 1 to 64 graphs put together in any order. Dropout is on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import functions_for_tests as functions
+import numpy as np
+import pytest
+from random_graphs import N_CLASSES, N_WORDS, random_graph
+
+import tvm_cavs as cavs
+from tvm_cavs.graph import Graph
+from tvm_cavs.loss import LossFunction
+
+pytestmark = pytest.mark.compiles
+
+TOLERANCE = 1e-4  # float32, relative to the largest element
+N_GRAPHS = 64
+SIZES = (1, 2, 3, 7, 20, 64)
+
+
+@dataclass
+class Case:
+    """A network with its loss, random graphs, and the reference's results graph by graph."""
+
+    net: cavs.Network
+    loss: LossFunction
+    graphs: list[Graph]
+    outputs: list[dict[str, np.ndarray]]
+    losses: list[dict[str, np.ndarray]]
+    gradients: list[dict[str, np.ndarray]]
+
+
+def dense(parameter: cavs.Parameter) -> np.ndarray:
+    """The gradient as a dense copy."""
+    grad = parameter.grad
+    if isinstance(grad, cavs.RowSparse):
+        full = np.zeros(parameter.shape, grad.values.dtype)
+        full[grad.rows] = grad.values
+        return full
+    assert grad is not None
+    return grad.copy()
+
+
+def run(net: cavs.Network, loss: LossFunction, graph: Graph):  # type: ignore[no-untyped-def]
+    """Inference outputs, training outputs and gradients of one batch, at a fixed step."""
+    net.step = 5
+    outputs = {name: value.copy() for name, value in net(graph).items()}
+    with cavs.record():
+        result = loss(net(graph))
+    result.backward()
+    training = {name: value.copy() for name, value in result.outputs.items()}
+    return outputs, training, {name: dense(p) for name, p in net.parameters().items()}
+
+
+def make_case(function: cavs.VertexFunction, loss: LossFunction, cache: Path, threads: int, n: int) -> Case:
+    net = cavs.Network(function)
+    net.initialize(seed=3)
+    rng = np.random.default_rng(11)
+    for p in net.parameters().values():
+        p.set_data(rng.normal(0, 0.5, p.shape))
+    net.seed(99)
+    made = [random_graph(rng, function.arity, int(rng.integers(1, 9))) for _ in range(n)]
+    graphs = list(cavs.data.Dataset.from_graphs(made).graphs)
+    net.hybridize("reference")
+    results = [run(net, loss, g) for g in graphs]
+    net.hybridize("tvm", threads=threads, cache=cache)
+    return Case(net, loss, graphs, *map(list, zip(*results, strict=True)))  # type: ignore[arg-type]
+
+
+def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
+    scale = max(1e-3, float(np.abs(want).max(initial=0)))
+    error = float(np.abs(got - want).max(initial=0)) / scale
+    assert got.shape == want.shape and error < TOLERANCE, f"{what}: off by {error:.1e} of {scale:.1e}"
+
+
+def compositions(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Batches of 1 to 64 graphs in random order."""
+    for size in SIZES:
+        if size <= n:
+            yield rng.permutation(n)[:size]
+
+
+def assert_law(case: Case) -> None:
+    rng = np.random.default_rng(5)
+    for chosen in compositions(len(case.graphs), rng):
+        outputs, training, gradients = run(case.net, case.loss, cavs.batch([case.graphs[i] for i in chosen]))
+        for got, want in ((outputs, case.outputs), (training, case.losses)):
+            for name in want[0]:
+                near(got[name], np.concatenate([want[i][name] for i in chosen]), f"{name}, {len(chosen)} graphs")
+        for name in gradients:
+            near(gradients[name], sum(case.gradients[i][name] for i in chosen), f"gradient of {name}, {len(chosen)} graphs")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.mark.parametrize("name", sorted(cavs.nn.CELLS))
+def test_cells(name: str, cache: Path) -> None:
+    cell = cavs.nn.CELLS[name](N_WORDS, 4, 5, N_CLASSES, dropout=0.3)
+    assert_law(make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=N_GRAPHS))
+
+
+def test_three_children(cache: Path) -> None:
+    cell = cavs.nn.TreeLSTM(N_WORDS, 4, 17, N_CLASSES, arity=3, dropout=0.2)
+    assert_law(make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=2, n=20))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        functions.Attention,
+        functions.OneSlot,
+        functions.Linear,
+        functions.Passed,
+        functions.Deep,
+        functions.Doubled,
+    ],
+)
+def test_awkward_functions(make: type[cavs.VertexFunction], cache: Path) -> None:
+    assert_law(make_case(make(), functions.Score(), cache, threads=1, n=7))
