@@ -1,5 +1,4 @@
-"""Vertex functions that exercise what cells do not: many ops, odd uses of state, random programs.
-"""
+"""Vertex functions that exercise what cells do not: many ops, odd uses of state, random programs."""
 
 from typing import Any
 

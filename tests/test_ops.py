@@ -1,6 +1,4 @@
-"""Every row of OPS: its shape rule, its meaning, its derivative, and what it says about wrong
-operands.
-"""
+"""Every row of OPS: its shape rule, meaning, derivative, and what it says about wrong operands."""
 
 import re
 from pathlib import Path
@@ -34,9 +32,7 @@ WRONG = [
 
 
 class OneOp(VertexFunction):
-    """y = op(args): float operands are a parameter times a number of the vertex, indices are
-    pulled.
-    """
+    """y = op(args): floats are a parameter times a number of the vertex, indices are pulled."""
 
     arity = 1
 
@@ -131,7 +127,7 @@ def test_the_table_says_what_differentiate_and_the_executors_rely_on() -> None:
 def test_shape_and_meaning(op: str, case: Case) -> None:
     network, graph = prepared(op, case)
     forward = trace(network.function)
-    (made,) = [c for _, c in forward.select(op) if dict(c.attrs).items() >= {}.items()][-1:]
+    *_, (_, made) = forward.select(op)
     result = next(c for _, c in forward.select("push"))
     executor = ReferenceExecutor(Programs(forward, None, 1), network.parameters(), "float64")
     y = executor.forward(graph, SEEDS).outputs["y"]

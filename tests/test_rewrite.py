@@ -192,6 +192,7 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.concat(x * 0.0, y) @ w("U", (6, 3)), ["slice", "matmul"]),
         (lambda x, y, w: cavs.sigmoid(x * 0.0) * y, ["mul"]),
         (lambda x, y, w: cavs.log(x * 0.0) + y, ["log", "add"]),
+        (lambda x, y, w: cavs.sigmoid(x * 0.0) @ w("U") + y, ["transpose", "mul", "sum", "add"]),
         (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
     ],
 )
