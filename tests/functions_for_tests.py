@@ -1,4 +1,4 @@
-"""Vertex functions that exercise what cells do not: many ops, odd uses of state, random programs."""
+"""Vertex functions that exercise what cells do not: many ops, odd uses of state, random calls."""
 
 from typing import Any
 

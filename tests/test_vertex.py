@@ -1,0 +1,124 @@
+"""Mistakes in a vertex function name the user's line."""
+
+import re
+from typing import Any
+
+import pytest
+
+import tvm_cavs as cavs
+from tvm_cavs.errors import ShapeError, TraceError
+from tvm_cavs.network import Network
+from tvm_cavs.vertex import Parameter, Vertex, VertexFunction, trace
+
+
+def function(forward: Any, **attributes: Any) -> VertexFunction:
+    """A vertex function with this `forward(self, v)`."""
+
+    class Mistaken(VertexFunction):
+        arity = 2
+        state = {"h": 3, "c": 3}
+
+        def __init__(self) -> None:
+            self.W = Parameter((3, 3))
+            vars(self).update(attributes)
+
+        def forward(self, v: Vertex) -> None:
+            forward(self, v)
+
+    return Mistaken()
+
+
+def twice(self: Any, v: Vertex) -> None:
+    h = v.gather(0).h
+    v.scatter(h=h, c=h)
+    v.scatter(h=h, c=h)
+
+
+def branches(self: Any, v: Vertex) -> None:
+    if v.gather(0).h[:1] > 0:
+        v.push("a", v.gather(0).h)
+
+
+def pushes_twice(self: Any, v: Vertex) -> None:
+    v.push("a", v.gather(0).h)
+    v.push("a", v.gather(1).h)
+
+
+def pulls_twice(self: Any, v: Vertex) -> None:
+    v.pull("x", (3,))
+    v.pull("x", (4,))
+
+
+@pytest.mark.parametrize(
+    ("forward", "text"),
+    [
+        (twice, "scatter (test_vertex.py, line {}: v.scatter(h=h, c=h)): it was called before"),
+        (branches, "a float32[1] has no truth value"),
+        (pushes_twice, "output 'a' was pushed before"),
+        (pulls_twice, "expected float32[3] as it was pulled before, now float32[4]"),
+        (lambda self, v: v.scatter(h=v.gather(0).h), "scatter(h)"),
+        (lambda self, v: v.scatter(h=v.gather(0).h), "the fields of `state` are h, c"),
+        (
+            lambda self, v: v.scatter(h=v.gather(0).h[:2], c=v.gather(0).c),
+            "field 'h' is float32[3]",
+        ),
+        (lambda self, v: v.scatter(h=1.0, c=2.0), "expected a value, given float"),
+        (lambda self, v: v.scatter(h=self.W[0:1], c=self.W), "the same for every vertex"),
+        (lambda self, v: v.gather(5), "gather(5)"),
+        (lambda self, v: v.gather(2), "expected a slot in 0..1"),
+        (lambda self, v: v.gather(-1), "set the class attribute `arity`"),
+        (lambda self, v: v.gather("0"), "gather('0')"),
+        (lambda self, v: v.gather(0).hidden, "no field 'hidden'; the state is h, c"),
+        (lambda self, v: v.gather(0).h @ Parameter((3, 3)), "operand Parameter(?, (3, 3))"),
+        (lambda self, v: v.gather(0).h * Parameter((3,)), "given Parameter; arrays are Parameters"),
+        (lambda self, v: v.pull("x", (3,), "float64"), "expected float32 or int32"),
+        (lambda self, v: v.pull("x", (0,)), "positive size"),
+        (lambda self, v: cavs.split(v.gather(0).h, 2), "does not divide into 2 equal parts"),
+        (lambda self, v: cavs.embedding(v.pull("w"), self.W * 2.0), "expected a parameter"),
+        (lambda self, v: cavs.tanh(1.0), "expected a value of the vertex, given float"),
+        (lambda self, v: cavs.concat(), "given nothing"),
+        (
+            lambda self, v: v.output("logits"),
+            "no output 'logits'; the vertex function pushes nothing",
+        ),
+        (lambda self, v: v.gather(0).h + OTHER, "a value of another trace"),
+        (lambda self, v: [*v.gather(0).h], "takes slices like x[10:20], given x[0]"),
+    ],
+)
+def test_mistakes_in_forward_name_the_line(forward: Any, text: str) -> None:
+    with pytest.raises((TraceError, ShapeError)) as caught:
+        trace(function(forward))
+    message = str(caught.value)
+    assert re.search(re.escape(text).replace(r"\{\}", r"\d+"), message), message
+    assert "test_vertex.py, line" in message
+
+
+def _leak() -> Any:
+    kept = []
+
+    def forward(self: Any, v: Vertex) -> None:
+        h = v.gather(0).h
+        kept.append(h)
+        v.scatter(h=h, c=h)
+
+    trace(function(forward))
+    return kept[0]
+
+
+OTHER = _leak()
+
+
+def test_mistakes_around_forward() -> None:
+    with pytest.raises(TraceError, match=r"Mistaken.forward \(line \d+\) never scatters c, h"):
+        trace(function(lambda self, v: None))
+    with pytest.raises(TraceError, match="needs `self.state"):
+        trace(function(twice, state={}))
+    with pytest.raises(TraceError, match=r"state\['h'\]: expected a positive width, given 2.5"):
+        trace(function(twice, state={"h": 2.5}))
+    with pytest.raises(TraceError, match="arity: expected a number of children"):
+        trace(function(twice, arity=None))
+    for held in ({"a": Parameter((3,))}, [Parameter((3,)), 1], [[Parameter((3,))]]):
+        with pytest.raises(TraceError, match="weights holds parameters among other things"):
+            Network(function(twice, weights=held))
+    with pytest.raises(NotImplementedError, match=r"must define forward\(self, v\)"):
+        VertexFunction().forward(None)  # type: ignore[arg-type]
