@@ -108,3 +108,10 @@ def test_a_loss_without_a_scalar_or_an_output() -> None:
 
     with pytest.raises(TraceError, match=r"push one scalar named 'loss'; found float32\[3\]"):
         net.programs(Vector())
+
+
+def test_an_input_that_nobody_has_reads_zeros() -> None:
+    net, _ = given()
+    floats = {"s": [[1.0]], "p": [None], "z": [[0.0, 1.0, 2.0]]}
+    prediction = net(Graph.from_children([[]], floats))["prediction"]
+    assert prediction.shape == (1, 2) and not prediction.any()

@@ -10,30 +10,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .ops import EFFECTS, READS
+from .ops import EFFECTS, READS, Value
 from .program import Builder, Program, without_dead
 from .rewrite import depends_on_gather, feeds_scatter
 
 STAGES = ("eager", "recurrent", "lazy")
 _READ_AGAIN = READS - {"gather", "gather_sum"} | {"full", "embedding"}
 # Cheaper to compute twice than to store and load.
-_CHEAP = frozenset(
-    {
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "relu",
-        "greater",
-        "equal",
-        "where",
-        "maximum",
-        "minimum",
-        "one_hot",
-    }
-)
+_CHEAP = frozenset("add sub mul neg relu greater equal where maximum minimum one_hot".split())
 _VIEWS = frozenset({"slice", "concat", "reshape", "transpose"})
 
 
@@ -48,7 +35,7 @@ class Stages:
     def __str__(self) -> str:
         return "\n".join(f"-- {name}\n{getattr(self, name)}" for name in STAGES)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Program]:
         return iter((self.eager, self.recurrent, self.lazy))
 
 
@@ -84,7 +71,8 @@ def _delay_totals(program: Program, stage: list[str]) -> None:
     uses = program.uses()
     summed: list[bool] = []
     for c in program.calls:
-        summed.append(c.op in ("total", "total_rows") or c.type.per == "net" and any(summed[a] for a in c.args))
+        inherited = c.type.per == "net" and any(summed[a] for a in c.args)
+        summed.append(c.op in ("total", "total_rows") or inherited)
     for i in reversed(range(len(summed))):
         if summed[i]:
             stage[i] = max((stage[i], *(stage[u] for u in uses[i])), key=STAGES.index)
@@ -128,7 +116,7 @@ def _part(
     states = {c.args[0]: c["field"] for _, c in program.select("scatter") if c.get("slot") is None}
     new: dict[int, int] = {}
 
-    def get(i: int):  # type: ignore[no-untyped-def]
+    def get(i: int) -> Value:
         c = program.calls[i]
         if i in new:
             return b.value(new[i])
