@@ -6,10 +6,12 @@ train.txt) gives the sentences a second of training by its recipe.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -61,7 +63,6 @@ COLUMNS = {
     "plan_ms": "plan ms",
     "samples_per_s": "samples/s",
     "product_gflop": "GFLOP",
-    "sgemm_gflop_per_s": "sgemm",
     "share_of_floor": "of floor",
 }
 
@@ -70,10 +71,19 @@ def table(results: list[Result]) -> Table:
     """One row a case; times in milliseconds a batch."""
     first = results[0]
     title = f"{first.workload}, {first.threads} thread(s), {first.clock} time"
-    caption = "of a batch; sgemm: NumPy's best product, GFLOP/s; of floor: GFLOP / sgemm / time"
-    made = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    caption = (
+        "ms and GFLOP of a batch; floor: the time of its products at "
+        f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best"
+    )
+    made = Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE,
+    )
     for heading in COLUMNS.values():
-        made.add_column(heading, justify="right")
+        made.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         row = result.row()
         made.add_row(*(short(row[name]) for name in COLUMNS))
@@ -81,7 +91,11 @@ def table(results: list[Result]) -> Table:
 
 
 def short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Three digits are what a measurement is worth."""
+    if not isinstance(value, float):
+        return str(value)
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{min(max(digits, 0), 5)}f}"
 
 
 def main(arguments: list[str]) -> int:
