@@ -58,7 +58,9 @@ def run(net: cavs.Network, loss: LossFunction, graph: Graph):  # type: ignore[no
     return outputs, training, {name: dense(p) for name, p in net.parameters().items()}
 
 
-def make_case(function: cavs.VertexFunction, loss: LossFunction, cache: Path, threads: int, n: int) -> Case:
+def make_case(
+    function: cavs.VertexFunction, loss: LossFunction, cache: Path, threads: int, n: int
+) -> Case:
     net = cavs.Network(function)
     net.initialize(seed=3)
     rng = np.random.default_rng(11)
@@ -76,7 +78,9 @@ def make_case(function: cavs.VertexFunction, loss: LossFunction, cache: Path, th
 def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
     scale = max(1e-3, float(np.abs(want).max(initial=0)))
     error = float(np.abs(got - want).max(initial=0)) / scale
-    assert got.shape == want.shape and error < TOLERANCE, f"{what}: off by {error:.1e} of {scale:.1e}"
+    assert got.shape == want.shape and error < TOLERANCE, (
+        f"{what}: off by {error:.1e} of {scale:.1e}"
+    )
 
 
 def compositions(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -89,12 +93,22 @@ def compositions(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 def assert_law(case: Case) -> None:
     rng = np.random.default_rng(5)
     for chosen in compositions(len(case.graphs), rng):
-        outputs, training, gradients = run(case.net, case.loss, cavs.batch([case.graphs[i] for i in chosen]))
+        outputs, training, gradients = run(
+            case.net, case.loss, cavs.batch([case.graphs[i] for i in chosen])
+        )
         for got, want in ((outputs, case.outputs), (training, case.losses)):
             for name in want[0]:
-                near(got[name], np.concatenate([want[i][name] for i in chosen]), f"{name}, {len(chosen)} graphs")
+                near(
+                    got[name],
+                    np.concatenate([want[i][name] for i in chosen]),
+                    f"{name}, {len(chosen)} graphs",
+                )
         for name in gradients:
-            near(gradients[name], sum(case.gradients[i][name] for i in chosen), f"gradient of {name}, {len(chosen)} graphs")
+            near(
+                gradients[name],
+                sum(case.gradients[i][name] for i in chosen),
+                f"gradient of {name}, {len(chosen)} graphs",
+            )
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("packing",),
     ("outer",),
     ("products",),
+    ("steps",),
+    ("region_builder", "compile", "gradients"),
     ("lower",),
-    ("compile", "kinds"),
+    ("kinds",),
+    ("assemble",),
+    ("batching",),
     ("executor",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "optim", "metrics"),

@@ -25,12 +25,13 @@ import schedules
 from schedules import layout
 from schedules.target import simd, threads
 
-from . import packing, products, regions
+from . import packing, products, regions, sums
 from .errors import TargetError
-from .lower import Kernel
-from .packing import ColumnSum, Pack, SegmentSum
+from .packing import Pack
 from .products import Outer, Product
 from .regions import Region
+from .steps import Kernel
+from .sums import ColumnSum, SegmentSum
 
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 
@@ -55,7 +56,9 @@ class Compiler:
         TargetError: a target that is unknown or has no rules.
     """
 
-    def __init__(self, target: Any = "host", n_threads: int | None = None, cache: Any = None) -> None:
+    def __init__(
+        self, target: Any = "host", n_threads: int | None = None, cache: Any = None
+    ) -> None:
         try:
             self.target = schedules.make_target(target, n_threads)
         except ValueError as error:
@@ -83,21 +86,26 @@ class Compiler:
     def _forms(self, kernel: Kernel) -> list[Form]:
         name, spec = kernel.name, kernel.spec
         if isinstance(spec, (Product, Outer)):
-            variants = layout.product_variants if isinstance(spec, Product) else layout.outer_variants
+            variants = (
+                layout.product_variants if isinstance(spec, Product) else layout.outer_variants
+            )
             make: Any = products.product if isinstance(spec, Product) else products.outer
             return [
                 Form(name + v.suffix, v.min_rows, lambda v=v: make(spec, v.tile, name + v.suffix))
                 for v in variants(self.target, spec.k, spec.n_columns)
             ]
         if isinstance(spec, ColumnSum):
-            return [Form(name, 1, lambda: packing.column_sum(spec, self.lanes, name))]
+            return [Form(name, 1, lambda: sums.column_sum(spec, self.lanes, name))]
         assert isinstance(spec, Region)
         serial = Form(name, 1, lambda: regions.region(spec, self.lanes, 1, name))
         if self.n_threads == 1:
             return [serial]
         grain = max(2, round(layout.GRAIN_SECONDS / (REGION_SECONDS * max(1, spec.elements))))
         wide = f"{name}_parallel"
-        return [serial, Form(wide, grain, lambda: regions.region(spec, self.lanes, self.n_threads, wide))]
+        return [
+            serial,
+            Form(wide, grain, lambda: regions.region(spec, self.lanes, self.n_threads, wide)),
+        ]
 
     def pack_form(self, spec: Pack) -> Form:
         name = _named("pack", spec)
@@ -105,7 +113,7 @@ class Compiler:
 
     def segment_form(self, spec: SegmentSum) -> Form:
         name = _named(f"segment{self.n_threads}", spec)
-        return Form(name, 1, lambda: packing.segment_sum(spec, self.lanes, name, self.n_threads))
+        return Form(name, 1, lambda: sums.segment_sum(spec, self.lanes, name, self.n_threads))
 
     def compile(self, forms: Sequence[Form]) -> None:
         """Make sure that these kernels exist."""
@@ -117,7 +125,9 @@ class Compiler:
         if libraries is None:
             libraries = self._build([new[symbol] for symbol in sorted(new)], key)
         for library in libraries:
-            self._functions.update({s: library[s] for s in new if library.implements_function(s, True)})
+            self._functions.update(
+                {s: library[s] for s in new if library.implements_function(s, True)}
+            )
 
     def function(self, symbol: str) -> Any:
         return self._functions[symbol]
@@ -170,7 +180,21 @@ def default_cache() -> Path:
 def _sources() -> str:
     """Digest of the code that makes kernels."""
     here = Path(__file__).parent
-    files = [here / f"{m}.py" for m in ("loopnest", "operands", "products", "packing", "outer", "sums", "register_tile", "regions", "polynomials", "dropout")]
+    files = [
+        here / f"{m}.py"
+        for m in (
+            "loopnest",
+            "operands",
+            "products",
+            "packing",
+            "outer",
+            "sums",
+            "register_tile",
+            "regions",
+            "polynomials",
+            "dropout",
+        )
+    ]
     files += sorted(Path(schedules.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
@@ -188,7 +212,9 @@ def _load(folder: Path, key: str) -> list[Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, AttributeError, OSError, RuntimeError) as error:
-        warnings.warn(f"compiled network {note} is damaged ({error}); building it again", stacklevel=5)
+        warnings.warn(
+            f"compiled network {note} is damaged ({error}); building it again", stacklevel=5
+        )
         return None
 
 

@@ -5,16 +5,18 @@ Kinds whose programs for a stage are the same share it: a stage function has the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .execution import Programs
-from .lower import Lowered, lower
+from .lower import lower
 from .plan import Space, kind_of
+from .program import Program
 from .rewrite import Kind, specialise
 from .stages import STAGES, Stages, split
+from .steps import Lowered
 
 MAX_SLOT_SETS = 8
 
@@ -40,6 +42,8 @@ class Kinds:
     forward: list[Group] = field(default_factory=list)
     backward: list[Group] = field(default_factory=list)
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
+    _members: dict[Space, np.ndarray] = field(default_factory=dict)
+    _lowered: dict[str, Lowered] = field(default_factory=dict)
 
     def learn(self, masks: Iterable[int]) -> bool:
         """Add the kinds of these masks; True if any was new."""
@@ -68,6 +72,7 @@ class Kinds:
         self.backward = self._groups([s for _, s in self.stages if s is not None])
         keys = [s.recurrent.key + (a.recurrent.key if a else "") for s, a in self.stages]
         order = sorted(range(len(keys)), key=lambda i: (keys.index(keys[i]), i))
+        self._members.clear()
         self.rank = np.empty(len(keys), "int64")
         self.rank[order] = np.arange(len(keys))
 
@@ -85,14 +90,18 @@ class Kinds:
                 groups.append(Group(which, lowered, member))
         return groups
 
-    def _lower(self, program):  # type: ignore[no-untyped-def]
-        known = self.__dict__.setdefault("_lowered", {})
-        if program.key not in known:
-            known[program.key] = lower(program, self.programs.arity)
-        return known[program.key]
+    def _lower(self, program: Program) -> Lowered:
+        if program.key not in self._lowered:
+            self._lowered[program.key] = lower(program, self.programs.arity)
+        return self._lowered[program.key]
 
     def members(self, space: Space) -> np.ndarray:
         """The kinds that have rows in a space: bool[n_kinds]."""
+        if space not in self._members:
+            self._members[space] = self._find_members(space)
+        return self._members[space]
+
+    def _find_members(self, space: Space) -> np.ndarray:
         match space.what:
             case "edges":
                 return np.array([bool(k.slots) for k in self.kinds])
@@ -116,6 +125,3 @@ class Kinds:
                 lines.append(f"{title} {g.stage}, kinds {np.flatnonzero(g.member).tolist()}")
                 lines += str(g.lowered).splitlines()[1:]
         return "\n".join(lines)
-
-
-Members = Mapping[Space, np.ndarray]

@@ -11,130 +11,42 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from . import netlevel
 from .errors import TraceError
+from .operands import Piece
 from .ops import EFFECTS, READS, Value
-from .operands import Piece, operands
-from .packing import ColumnSum
 from .plan import Space
 from .products import Outer, Product
 from .program import Builder, Call, Program
-from .regions import OWN_LOOP, Array, Constant, Line, Load, Operand, Ref, Region, Store, View
+from .region_builder import VIEWS, RegionBuilder
+from .steps import (
+    ALL,
+    EDGES,
+    SCRATCH,
+    STATE,
+    Buffer,
+    Gradient,
+    Kernel,
+    Lowered,
+    Place,
+    RowGradient,
+    Slots,
+    Step,
+    Weights,
+    index_buffer,
+    space_of,
+    text_of,
+)
+from .sums import ColumnSum
 
-ALL, STATE, EDGES, SCRATCH = Space("all"), Space("state"), Space("edges"), Space("scratch")
-VIEWS = frozenset({"slice", "reshape", "transpose"})
 PRODUCTS = frozenset({"matmul", "outer", "total", "total_rows"})
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """Memory a stage uses. ld > 0: [rows, ld]; ld == 0: a vector. `space` says how many rows, None: net-level."""
-
-    name: str
-    ld: int
-    space: Space | None
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value lies: columns from `column` on of a buffer, at its own rows or through an index vector."""
-
-    buffer: Buffer
-    column: int = 0
-    index: Buffer | None = None
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel by its specification; equal specifications are one kernel."""
-
-    kind: str
-    spec: Product | Outer | ColumnSum | Region
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}_{hashlib.sha256(repr(self.spec).encode()).hexdigest()[:12]}"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One kernel call of a stage: called as kernel(n, start of each of `starts`..., buffers...)."""
-
-    kernel: Kernel
-    starts: tuple[Space, ...]
-    buffers: tuple[Buffer, ...]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The right operand of a product: value %index of `program`, packed into buffer `name`."""
-
-    name: str
-    program: Program
-    index: int
-    k: int
-    n_columns: int
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """One contribution to a parameter: value %index of `program`, made of totals that lie in `totals`."""
-
-    parameter: str
-    program: Program
-    index: int
-    totals: tuple[tuple[int, str], ...]  # call number of a total -> buffer
-    count: int = 1  # how often the program adds it
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Equal keys are one contribution, whichever kinds of vertices add to it."""
-        return self.parameter, _text(self.program, self.index)
-
-
-@dataclass(frozen=True)
-class RowGradient:
-    """Contributions to rows of a parameter: buffer [rows with the input, width], rows named by the input."""
-
-    parameter: str
-    pull: str
-    buffer: str
-    width: int
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A stage ready to compile: steps in order, and what they need."""
-
-    program: Program
-    steps: tuple[Step, ...]
-    weights: tuple[Weights, ...]
-    gradients: tuple[Gradient, ...]
-    row_gradients: tuple[RowGradient, ...]
-    net_values: tuple[tuple[str, int], ...]  # buffers that NumPy fills with net-level values
-
-    @property
-    def buffers(self) -> dict[str, Buffer]:
-        """All buffers by name."""
-        return {b.name: b for s in self.steps for b in s.buffers}
-
-    @property
-    def spaces(self) -> tuple[Space, ...]:
-        """The spaces whose starts the steps take."""
-        return tuple(dict.fromkeys(s for step in self.steps for s in step.starts))
-
-    def __str__(self) -> str:
-        lines = [f"stage {self.program.name}"]
-        for s in self.steps:
-            lines.append(f"  {s.kernel.name}({', '.join(b.name for b in s.buffers)})")
-        return "\n".join(lines)
 
 
 def expand(program: Program) -> Program:
     """Softmax and log-softmax as their maximum, exponentials and sum."""
 
-    def rule(b: Builder, op: str, args: tuple[Value, ...], attrs: dict[str, object]) -> Value | None:
+    def rule(
+        b: Builder, op: str, args: tuple[Value, ...], attrs: dict[str, object]
+    ) -> Value | None:
         if op not in ("softmax", "log_softmax"):
             return None
         shifted = b.call("sub", args[0], b.call("max", args[0], keep=True))
@@ -265,14 +177,14 @@ class _Lowering:
 
     def _effects(self) -> None:
         """Where the program's writes go: a store of the line, the output of the product, or a copy."""
-        for i, c in enumerate(self.calls):
+        for c in self.calls:
             if c.op not in EFFECTS:
                 continue
             if c.op == "gradient":
                 self._gradient(c)
                 continue
             self._write(c.args[0], self._destination(c))
-        for i, c in enumerate(self.calls):
+        for c in self.calls:
             if c.op == "total_rows":
                 self._row_gradient(c)
         self._alias_products()
@@ -302,13 +214,19 @@ class _Lowering:
         found: dict[int, list[tuple[int, int, Place]]] = {}
         for i, to in self.copies:
             c = self.calls[i]
-            if c.op == "slice" and _is_product(self.calls[c.args[0]]) and c.args[0] not in self.home:
+            if (
+                c.op == "slice"
+                and _is_product(self.calls[c.args[0]])
+                and c.args[0] not in self.home
+            ):
                 found.setdefault(c.args[0], []).append((c["start"], i, to))
         for product, slices in found.items():
             slices.sort(key=lambda s: s[0])
             buffers = {to.buffer for _, _, to in slices}
             shifts = {to.column - start for start, _, to in slices}
-            covered = sum(self.calls[i].type.size for _, i, _ in slices) == self.calls[product].type.size
+            covered = (
+                sum(self.calls[i].type.size for _, i, _ in slices) == self.calls[product].type.size
+            )
             if len(buffers) == 1 and len(shifts) == 1 and covered and min(shifts) >= 0:
                 self.home[product] = Place(buffers.pop(), shifts.pop())
                 gone = {(i, to) for _, i, to in slices}
@@ -326,8 +244,9 @@ class _Lowering:
                 self._settle(i)
             if _is_product(c):
                 self._addressable(c.args[0])
-            elif c.op == "total" or c.op == "outer" and c.type.per == "vertex":
-                for a in c.args:
+            elif c.op == "total":
+                source = self.calls[c.args[0]]
+                for a in source.args if source.op == "outer" else c.args:
                     self._addressable(a)
 
     def _settle(self, i: int) -> None:
@@ -339,16 +258,28 @@ class _Lowering:
     def _read_elsewhere(self, i: int) -> bool:
         for u in self.users(i):
             op = self.calls[u].op
-            if op in PRODUCTS and self.calls[u].type.per == "vertex" or op in ("total", "total_rows"):
+            if (
+                op in PRODUCTS
+                and self.calls[u].type.per == "vertex"
+                or op in ("total", "total_rows")
+            ):
                 return True
-            if op == "concat" and not self.is_line(u) and u not in self.home and self._in_product(u):
+            if (
+                op == "concat"
+                and not self.is_line(u)
+                and u not in self.home
+                and self._in_product(u)
+            ):
                 return True
             if self.is_line(u) and self.ready[u] > self.ready[i]:
                 return True
         return False
 
     def _in_product(self, i: int) -> bool:
-        return any(self.calls[u].op in PRODUCTS or (self.calls[u].op == "concat" and self._in_product(u)) for u in self.users(i))
+        return any(
+            self.calls[u].op in PRODUCTS or (self.calls[u].op == "concat" and self._in_product(u))
+            for u in self.users(i)
+        )
 
     def _concat(self, i: int, c: Call) -> None:
         """A concatenation is a line if a region reads it, one buffer if it is stored or all computed, else pieces."""
@@ -374,13 +305,20 @@ class _Lowering:
         c = self.calls[i]
         if c.op == "concat" and c.type.per == "vertex":
             self._concat(i, c)
-        if i in self.home or self.place(i) is not None or c.op == "outer":
+        if i in self.home or self.place(i) is not None:
             return
-        if c.op == "slice" and len(c.type.shape) == 1 or c.op == "concat" and i not in self.local_concat:
+        if (
+            c.op == "slice"
+            and len(c.type.shape) == 1
+            or c.op == "concat"
+            and i not in self.local_concat
+        ):
             for a in c.args:
                 self._addressable(a)
         elif self.is_line(i):
             self._settle(i)
+        elif _is_product(c):
+            self.home[i] = self.scratch(c.type.size)
         else:
             self.home[i] = self.scratch(max(c.type.size, 1))
             self.copied.add(i)
@@ -389,7 +327,7 @@ class _Lowering:
     # -- kernels
 
     def _region(self, r: int) -> None:
-        builder = _RegionBuilder(self, r)
+        builder = RegionBuilder(self, r)
         for i in range(len(self.calls)):
             if self.is_line(i) and self.ready[i] == r:
                 builder.line(i)
@@ -399,7 +337,7 @@ class _Lowering:
         if builder.lines:
             self.steps.append(builder.step())
 
-    def pieces(self, i: int, slots: _Slots, start: int = 0, stop: int | None = None) -> list[Piece]:
+    def pieces(self, i: int, slots: Slots, start: int = 0, stop: int | None = None) -> list[Piece]:
         """Columns start:stop of operand %i as pieces of buffers."""
         c = self.calls[i]
         stop = max(c.type.size, 1) if stop is None else stop
@@ -422,18 +360,22 @@ class _Lowering:
         raise TraceError(f"{self.program.name}: a product cannot read {c.text()} ({c.where})")
 
     def _product(self, i: int, c: Call) -> None:
-        slots, to = _Slots(), self.home[i]
+        slots, to = Slots(), self.home[i]
         pieces = tuple(self.pieces(c.args[0], slots))
         spec = Product(pieces, c.type.size, to.buffer.ld, to.column)
         weights = self._weights(c.args[1])
         starts, buffers = slots.parameters(pieces)
         packed = Buffer(weights, 0, None)
         self.steps.append(
-            Step(Kernel("product", spec), (space_of(to.buffer), *starts), (*buffers, packed, to.buffer))
+            Step(
+                Kernel("product", spec),
+                (space_of(to.buffer), *starts),
+                (*buffers, packed, to.buffer),
+            )
         )
 
     def _weights(self, i: int) -> str:
-        key = f"{_text(self.program, i)}"
+        key = f"{text_of(self.program, i)}"
         name = f"pack.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         k, n_columns = self.calls[i].type.shape
         self.weights[name] = Weights(name, self.program, i, k, n_columns)
@@ -441,7 +383,7 @@ class _Lowering:
 
     def _total(self, i: int, c: Call) -> None:
         """A sum over vertices, added to its buffer: a weight gradient, or a sum of rows."""
-        source, slots = self.calls[c.args[0]], _Slots()
+        source, slots = self.calls[c.args[0]], Slots()
         name = self.totals[i]
         if source.op == "outer":
             left = tuple(self.pieces(source.args[0], slots))
@@ -468,9 +410,11 @@ class _Lowering:
     def _total_buffer(self, t: int) -> str:
         """Buffer of a total: kinds that use it for the same gradients in the same way share it."""
         if t not in self.totals:
-            gradients = [g for _, g in self.program.select("gradient") if t in self._leaves(g.args[0])]
-            key = [(g["name"], _text(self.program, g.args[0])) for g in gradients]
-            text = f"{_text(self.program, t)} {key}"
+            gradients = [
+                g for _, g in self.program.select("gradient") if t in self._leaves(g.args[0])
+            ]
+            key = [(g["name"], text_of(self.program, g.args[0])) for g in gradients]
+            text = f"{text_of(self.program, t)} {key}"
             shape = "x".join(map(str, self.calls[t].type.shape)) or "1"
             self.totals[t] = f"total.{shape}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         return self.totals[t]
@@ -481,7 +425,11 @@ class _Lowering:
 
     def _row_gradient(self, c: Call) -> None:
         index, g = c.args
-        names = {self.calls[u]["name"] for u in range(len(self.calls)) if self.calls[u].op == "gradient" and self.calls[self.calls[u].args[0]] is c}
+        names = {
+            self.calls[u]["name"]
+            for u in range(len(self.calls))
+            if self.calls[u].op == "gradient" and self.calls[self.calls[u].args[0]] is c
+        }
         pull, width = self.calls[index]["name"], self.calls[g].type.size
         for name in sorted(names):
             buffer = Buffer(f"rows.{name}.{pull}", width, Space("pull", pull))
@@ -493,7 +441,7 @@ class _Lowering:
         c = self.calls[i]
         if c.op == "param":
             return Buffer(f"flat.{c['name']}", 0, None)
-        name = f"net.{hashlib.sha256(_text(self.program, i).encode()).hexdigest()[:12]}"
+        name = f"net.{hashlib.sha256(text_of(self.program, i).encode()).hexdigest()[:12]}"
         self.net_values[name] = i
         return Buffer(name, 0, None)
 
@@ -501,119 +449,3 @@ class _Lowering:
 def _is_product(c: Call) -> bool:
     """A matrix product at every vertex. (One of the net alone is evaluated by NumPy.)"""
     return c.op == "matmul" and c.type.per == "vertex"
-
-
-def _text(program: Program, i: int) -> str:
-    """How value %i is computed, independent of numbering."""
-    c = program.calls[i]
-    return f"{c.op}({', '.join(_text(program, a) for a in c.args)}; {c.attrs})"
-
-
-def index_buffer(pull: str) -> Buffer:
-    """The vector with an integer input of the vertices that have it."""
-    return Buffer(f"index.{pull}", 0, Space("pull", pull), "int32")
-
-
-def space_of(buffer: Buffer) -> Space:
-    assert buffer.space is not None, buffer
-    return buffer.space
-
-
-class _Slots:
-    """Numbers buffers for the pieces of one kernel."""
-
-    def __init__(self) -> None:
-        self.sources: list[Buffer] = []
-        self.indices: list[Buffer] = []
-
-    def number(self, place: Place) -> tuple[int, int | None]:
-        index = None if place.index is None else _position(self.indices, place.index)
-        return _position(self.sources, place.buffer), index
-
-    def parameters(self, pieces: tuple[Piece, ...]) -> tuple[tuple[Space, ...], tuple[Buffer, ...]]:
-        """Starts and buffers in the order of the kernel's parameters."""
-        needs = operands(pieces)
-        starts = [space_of(self.sources[s]) for s in needs.starts]
-        starts += [space_of(self.indices[s]) for s in needs.indices]
-        buffers = [self.sources[s] for s, _ in needs.sources] + [self.indices[s] for s in needs.indices]
-        return tuple(starts), tuple(buffers)
-
-
-def _position(items: list[Buffer], item: Buffer) -> int:
-    if item not in items:
-        items.append(item)
-    return items.index(item)
-
-
-class _RegionBuilder:
-    """Collects the lines of one region and the arrays they touch."""
-
-    def __init__(self, lowering: _Lowering, number: int) -> None:
-        self.lowering, self.number = lowering, number
-        self.arrays: list[tuple[Buffer, bool]] = []
-        self.lines: list[Line] = []
-        self.line_of: dict[int, int] = {}
-
-    def array(self, buffer: Buffer, by_row: bool) -> int:
-        if (buffer, by_row) not in self.arrays:
-            self.arrays.append((buffer, by_row))
-        return self.arrays.index((buffer, by_row))
-
-    def operand(self, i: int) -> Operand:
-        low = self.lowering
-        c = low.calls[i]
-        if i in self.line_of:
-            return Ref(self.line_of[i])
-        if c.op == "full":
-            return Constant(c["value"])
-        if c.op == "absent":
-            return Constant(-1, "int32")
-        being_copied = i in low.copied and low.ready[i] == self.number
-        if not being_copied and (place := low.place(i)) is not None:
-            if place.index is None:
-                return Load(self.array(place.buffer, True), place.column)
-            return Load(self.array(place.buffer, False), place.column, self.array(place.index, True))
-        if c.op in VIEWS:
-            source, shape = self.operand(c.args[0]), low.calls[c.args[0]].type.shape
-            if c.op == "slice" and isinstance(source, Load) and len(shape) == 1:
-                return Load(source.array, source.column + c["start"], source.index)
-            return View(source, c.op, shape, c.get("axis", 0), c.get("start", 0))
-        assert c.type.per == "net", c.text()
-        return Load(self.array(low.net_buffer(i), False))
-
-    def line(self, i: int) -> None:
-        c, low = self.lowering.calls[i], self.lowering
-        args = [self.operand(a) for a in c.args]
-        shapes = [low.calls[a].type.shape for a in c.args]
-        attrs = [(k, v) for k, v in c.attrs if k != "type"]
-        if c.op == "gather_sum":
-            slots = Buffer(f"adjoint.{c['field']}", low.arity * c.type.size, EDGES)
-            pointers, edges = Buffer("edges.pointers", 0, ALL, "int32"), Buffer("edges.slots", 0, EDGES, "int32")
-            args = [Load(self.array(slots, False)), Load(self.array(pointers, True)), Load(self.array(edges, False))]
-            shapes, attrs = [(), (), ()], [("arity", low.arity)]
-        elif c.op == "dropout":
-            keys = (Buffer("dropout.vertices", 0, ALL, "uint32"), Buffer("dropout.keys", 0, None, "uint32"))
-            args += [Load(self.array(keys[0], True)), Load(self.array(keys[1], False))]
-            shapes += [(), ()]
-        stores = tuple(self.store(to) for to in low.stores.get(i, ()))
-        self.line_of[i] = len(self.lines)
-        self.lines.append(Line(c.op, tuple(args), tuple(shapes), c.type.shape, c.type.dtype, tuple(attrs), stores))
-
-    def copy(self, i: int, to: Place) -> None:
-        c = self.lowering.calls[i]
-        line = Line("copy", (self.operand(i),), (c.type.shape,), c.type.shape, c.type.dtype, (), (self.store(to),))
-        self.lines.append(line)
-
-    def store(self, to: Place) -> Store:
-        return Store(self.array(to.buffer, True), to.column)
-
-    def step(self) -> Step:
-        arrays = tuple(
-            Array(f"a{k}", b.dtype, b.ld, by_row) for k, (b, by_row) in enumerate(self.arrays)
-        )
-        starts = tuple(space_of(b) for b, by_row in self.arrays if by_row)
-        kernel = Kernel("region", Region(arrays, tuple(self.lines)))
-        return Step(kernel, starts, tuple(b for b, _ in self.arrays))
-
-
-__all__ = ["OWN_LOOP", "Buffer", "Gradient", "Kernel", "Lowered", "RowGradient", "Step", "Weights", "lower"]

@@ -63,13 +63,18 @@ def flatten(program: Program, i: int, leaves: str, sums: bool = False) -> list[R
         same = all(program.calls[a].type.shape == c.type.shape for a in c.args)
         return [r for p in known for r in p] if same else None
     if c.op == "transpose":
-        return [replace(r, row=r.column, column=r.row, transposed=not r.transposed) for r in known[0]]
+        return [
+            replace(r, row=r.column, column=r.row, transposed=not r.transposed) for r in known[0]
+        ]
     axis = c["axis"] + (2 - len(c.type.shape))
     if c.op == "slice":
         return [s for r in known[0] if (s := _clip(r, axis, c["start"], c["stop"])) is not None]
     out, at = [], 0
     for a, rectangles in zip(c.args, known, strict=True):
-        out += [replace(r, row=r.row + at) if axis == 0 else replace(r, column=r.column + at) for r in rectangles]
+        out += [
+            replace(r, row=r.row + at) if axis == 0 else replace(r, column=r.column + at)
+            for r in rectangles
+        ]
         at += extent(program.calls[a].type.shape)[axis]
     return out
 
@@ -87,7 +92,9 @@ def _clip(r: Rectangle, axis: int, start: int, stop: int) -> Rectangle | None:
     return replace(r, row=low - start) if axis == 0 else replace(r, column=low - start)
 
 
-def evaluate(program: Program, i: int, leaf: Callable[[int], Any], done: dict[int, Any] | None = None) -> Any:
+def evaluate(
+    program: Program, i: int, leaf: Callable[[int], Any], done: dict[int, Any] | None = None
+) -> Any:
     """Net-level value %i by NumPy, float32; `leaf(i)` gives parameters and totals."""
     done = {} if done is None else done
     if i not in done:

@@ -70,4 +70,6 @@ def exp(x: Expr) -> Expr:
 
 def _power(n: Expr) -> Expr:
     """2^n for -127 < n < 128."""
-    return T.bind(tirx.reinterpret("float32", (n + tirx.IntImm("int32", 127)) << tirx.IntImm("int32", 23)))
+    return T.bind(
+        tirx.reinterpret("float32", (n + tirx.IntImm("int32", 127)) << tirx.IntImm("int32", 23))
+    )

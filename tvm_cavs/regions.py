@@ -107,11 +107,18 @@ class Region:
     @property
     def elements(self) -> int:
         """Elements computed per row, a measure of its work."""
-        return sum(max(int(np.prod(s, dtype=int)) for s in (line.shape, *line.shapes)) for line in self.lines)
+        return sum(
+            max(int(np.prod(s, dtype=int)) for s in (line.shape, *line.shapes))
+            for line in self.lines
+        )
 
 
 REDUCTIONS = frozenset({"sum", "max", "argmax"})
-OWN_LOOP = REDUCTIONS | {"gather_sum", "pick", "concat"}  # lines that do not share a loop with their operands
+OWN_LOOP = REDUCTIONS | {
+    "gather_sum",
+    "pick",
+    "concat",
+}  # lines that do not share a loop with their operands
 
 
 def base_of(operand: Operand) -> Operand:
@@ -129,7 +136,11 @@ def phases(region: Region) -> list[int]:
             base = base_of(a)
             if isinstance(base, Ref):
                 made = region.lines[base.line]
-                in_step = isinstance(a, Ref) and shape == line.shape and not ({line.op, made.op} & OWN_LOOP)
+                in_step = (
+                    isinstance(a, Ref)
+                    and shape == line.shape
+                    and not ({line.op, made.op} & OWN_LOOP)
+                )
                 phase = max(phase, found[base.line] + (0 if in_step else 1))
         found.append(phase)
     return found
@@ -141,7 +152,9 @@ def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
     def emit() -> None:
         by_row = [a for a in spec.arrays if a.by_row]
         n, *starts = scalars(["n", *(f"start_{a.name}" for a in by_row)])
-        buffers = arrays([(a.name, (None, a.ld) if a.ld else (None,), a.dtype) for a in spec.arrays])
+        buffers = arrays(
+            [(a.name, (None, a.ld) if a.ld else (None,), a.dtype) for a in spec.arrays]
+        )
         first = dict(zip((a.name for a in by_row), starts, strict=True))
         with loop(tasks, "task") as task:
             begin, count = (int64(0), n) if tasks == 1 else _rows(task, tasks, n)
@@ -179,9 +192,20 @@ class _Row:
     """Emits one row: its loops in order."""
 
     def __init__(
-        self, spec: Region, lanes: int, buffers: Sequence[Any], rows: Sequence[Expr], locals_: dict[int, Any]
+        self,
+        spec: Region,
+        lanes: int,
+        buffers: Sequence[Any],
+        rows: Sequence[Expr],
+        locals_: dict[int, Any],
     ) -> None:
-        self.spec, self.lanes, self.buffers, self.rows, self.locals = spec, lanes, buffers, rows, locals_
+        self.spec, self.lanes, self.buffers, self.rows, self.locals = (
+            spec,
+            lanes,
+            buffers,
+            rows,
+            locals_,
+        )
         self.keys: dict[int, Expr] = {}
         self.in_loop: dict[int, Expr] = {}
 
@@ -210,7 +234,10 @@ class _Row:
             self.in_loop = {}
             for i in members:
                 line = self.spec.lines[i]
-                args = [self.at(a, s, _broadcast(index, s)) for a, s in zip(line.args, line.shapes, strict=True)]
+                args = [
+                    self.at(a, s, _broadcast(index, s))
+                    for a, s in zip(line.args, line.shapes, strict=True)
+                ]
                 # Through a register array, not a let: TVM substitutes lets, and trees of them explode.
                 T.buffer_store(held[i], self._compute(i, line, args, index), [lane])
                 value = self.in_loop[i] = held[i][lane]
@@ -257,7 +284,12 @@ class _Row:
     def _store_local(self, i: int, line: Line) -> None:
         """Give a finished row-local result to its stores."""
         if line.stores:
-            self.over(line.shape, lambda index, _: self._store(line, self.locals[i][_flat(index, line.shape)], _flat(index, line.shape)))
+            self.over(
+                line.shape,
+                lambda index, _: self._store(
+                    line, self.locals[i][_flat(index, line.shape)], _flat(index, line.shape)
+                ),
+            )
 
     def at(self, operand: Operand, shape: Shape, index: Index) -> Expr:
         """The operand's element at `index`."""
@@ -274,7 +306,11 @@ class _Row:
         return self._load(operand, _flat(index, shape))
 
     def _load(self, load: Load, flat: Expr) -> Expr:
-        array, buffer, row = self.spec.arrays[load.array], self.buffers[load.array], self.rows[load.array]
+        array, buffer, row = (
+            self.spec.arrays[load.array],
+            self.buffers[load.array],
+            self.rows[load.array],
+        )
         if load.index is not None:
             row = self.buffers[load.index][self.rows[load.index]].astype("int64")
         if not array.by_row and load.index is None:
@@ -286,7 +322,9 @@ class _Row:
             unit = _times_stride(_flat(index, line.shape))
             bits = _mix(T.bind(self.keys[i] ^ unit)) >> _u32(32 - dropout.BITS)
             keep = tirx.FloatImm("float32", 1.0 / (1.0 - line["rate"]))
-            return args[0] * tirx.Select(bits >= _u32(dropout.threshold(line["rate"])), keep, polynomials.f32(0.0))
+            return args[0] * tirx.Select(
+                bits >= _u32(dropout.threshold(line["rate"])), keep, polynomials.f32(0.0)
+            )
         if line.op == "one_hot":
             hit = args[0].astype("int64") == int64(0) + index[-1]
             return tirx.Select(hit, polynomials.f32(1.0), polynomials.f32(0.0))
@@ -372,7 +410,9 @@ def _reduce(row: _Row, i: int, line: Line) -> None:
             with loop(lanes) as j:
                 T.buffer_store(out, combine(out[at], partial[j]), [at])
         with loop(width - full * lanes) as j:
-            T.buffer_store(out, combine(out[at], row.at(source, shape, (*prefix, j + full * lanes))), [at])
+            T.buffer_store(
+                out, combine(out[at], row.at(source, shape, (*prefix, j + full * lanes))), [at]
+            )
 
     row.over_serial(shape[:-1], one)
 

@@ -1,0 +1,197 @@
+"""Assemble: the stage functions of all kinds seen so far -> compiled steps, ready to be called.
+
+What can be decided once is decided here, so that planning a batch only adds up row counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import netlevel
+from .compile import Compiler, Form
+from .kinds import Group, Kinds
+from .packing import Pack, Placement
+from .plan import Space
+from .program import Program
+from .steps import Buffer, Gradient, Lowered, RowGradient, Weights
+from .sums import SegmentSum
+from .vertex import Parameter
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """A step and its compiled forms: `functions[i]` serves row counts from `limits[i]` on."""
+
+    functions: tuple[Any, ...]
+    limits: tuple[int, ...]
+    starts: tuple[int, ...]  # positions in the group's spaces
+    buffers: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class CompiledGroup:
+    """A stage function with the kinds it runs for (bool[n_kinds]) and the spaces whose starts it takes."""
+
+    stage: str
+    member: np.ndarray
+    spaces: tuple[Space, ...]
+    steps: tuple[CompiledStep, ...]
+
+
+@dataclass(frozen=True)
+class CompiledPack:
+    """Packs the parameters `sources` into the weight operand `target`, once per step."""
+
+    function: Any
+    sources: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True)
+class NetValue:
+    """A buffer that NumPy fills with net-level value %index of `program`, once per step."""
+
+    buffer: str
+    program: Program
+    index: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything compiled for the kinds so far. `buffers`: those that depend on the batch, by name."""
+
+    forward: tuple[CompiledGroup, ...]
+    backward: tuple[CompiledGroup, ...]
+    packs: tuple[CompiledPack, ...]
+    net_values: tuple[NetValue, ...]
+    row_sums: Mapping[RowGradient, Any]
+    gradients: tuple[Gradient, ...]
+    buffers: Mapping[str, Buffer]
+    fixed: Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of the other buffers
+    cleared: tuple[str, ...]  # row gradients that some kind leaves out
+
+
+def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Compiled:
+    """Compile what is new and put everything together."""
+    groups = (*kinds.forward, *kinds.backward)
+    stages = list({id(g.lowered): g.lowered for g in groups}.values())
+    forms = {
+        (g.stage, s.kernel.name): compiler.forms(s.kernel, g.stage == "recurrent")
+        for g in groups
+        for s in g.lowered.steps
+    }
+    weights = {w.name: w for low in stages for w in low.weights}
+    packs = [_pack(w, compiler, parameters) for w in weights.values()]
+    rows = dict.fromkeys(r for low in stages for r in low.row_gradients)
+    sums = {r: compiler.segment_form(SegmentSum(r.width, r.width)) for r in rows}
+    compiler.compile(
+        [*(f for fs in forms.values() for f in fs), *(f for f, _, _ in packs), *sums.values()]
+    )
+
+    def compiled(groups: list[Group]) -> tuple[CompiledGroup, ...]:
+        return tuple(_group(g, forms, compiler) for g in groups)
+
+    values = [
+        NetValue(f"net.{w.name}", w.program, w.index)
+        for w in weights.values()
+        if netlevel.flatten(w.program, w.index, "param") is None
+    ]
+    found = {name: NetValue(name, low.program, i) for low in stages for name, i in low.net_values}
+    buffers = {b.name: b for low in stages for b in low.buffers.values()}
+    values += found.values()
+    return Compiled(
+        compiled(kinds.forward),
+        compiled(kinds.backward),
+        tuple(CompiledPack(compiler.function(f.symbol), s, t) for f, s, t in packs),
+        tuple(values),
+        {r: compiler.function(f.symbol) for r, f in sums.items()},
+        tuple({g.key: g for low in stages for g in low.gradients}.values()),
+        {name: b for name, b in buffers.items() if b.space is not None},
+        _fixed(stages, weights, values, compiler, kinds),
+        tuple(r.buffer for r in rows if _left_out(r, kinds)),
+    )
+
+
+def _group(
+    g: Group, forms: Mapping[tuple[str, str], list[Form]], compiler: Compiler
+) -> CompiledGroup:
+    spaces = g.lowered.spaces
+    position = {s: i for i, s in enumerate(spaces)}
+    steps = []
+    for s in g.lowered.steps:
+        mine = forms[g.stage, s.kernel.name]
+        steps.append(
+            CompiledStep(
+                tuple(compiler.function(f.symbol) for f in mine),
+                tuple(f.min_rows for f in mine),
+                tuple(position[space] for space in s.starts),
+                tuple(b.name for b in s.buffers),
+                s.kernel.kind,
+            )
+        )
+    return CompiledGroup(g.stage, g.member, spaces, tuple(steps))
+
+
+def _pack(
+    w: Weights, compiler: Compiler, parameters: Mapping[str, Parameter]
+) -> tuple[Form, tuple[str, ...], str]:
+    """The kernel that packs a weight operand, what it reads, and the buffer it fills."""
+    rectangles = netlevel.flatten(w.program, w.index, "param")
+    if rectangles is None:
+        spec = Pack(
+            ((w.k, w.n_columns),),
+            (Placement(0, 0, 0, (0, w.k), (0, w.n_columns)),),
+            w.k,
+            w.n_columns,
+        )
+        return compiler.pack_form(spec), (f"net.{w.name}",), w.name
+    names = [w.program.calls[r.leaf]["name"] for r in rectangles]
+    used = list(dict.fromkeys(names))
+    places = tuple(
+        Placement(used.index(name), r.row, r.column, r.rows, r.columns, r.transposed)
+        for name, r in zip(names, rectangles, strict=True)
+    )
+    shapes = tuple((parameters[p].shape[0], parameters[p].shape[1]) for p in used)
+    spec = Pack(shapes, places, w.k, w.n_columns)
+    return compiler.pack_form(spec), tuple(f"param.{p}" for p in used), w.name
+
+
+def _fixed(
+    stages: list[Lowered],
+    weights: Mapping[str, Weights],
+    values: list[NetValue],
+    compiler: Compiler,
+    kinds: Kinds,
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes of the buffers that no batch changes."""
+    fixed: dict[str, tuple[tuple[int, ...], str]] = {}
+    for w in weights.values():
+        tile = compiler.tile(w.k, w.n_columns)
+        fixed[w.name] = ((-(-w.n_columns // tile.columns), w.k, tile.columns), "float32")
+    for v in values:
+        shape = v.program.calls[v.index].type.shape
+        packed = v.buffer.removeprefix("net.") in weights
+        fixed[v.buffer] = (shape if packed else (max(1, int(np.prod(shape))),), "float32")
+    for low in stages:
+        for g in low.gradients:
+            for i, name in g.totals:
+                fixed[name] = (g.program.calls[i].type.shape or (1,), "float32")
+    sites = [c["site"] for _, c in kinds.programs.forward.select("dropout")]
+    if sites:
+        fixed["dropout.keys"] = ((max(sites) + 1,), "uint32")
+    return fixed
+
+
+def _left_out(r: RowGradient, kinds: Kinds) -> bool:
+    """Whether vertices of some kind have the input but give its row no gradient."""
+    wanted = kinds.members(Space("pull", r.pull))
+    writers = np.zeros(len(wanted), bool)
+    for g in kinds.backward:
+        if r in g.lowered.row_gradients:
+            writers |= g.member
+    return bool((wanted & ~writers).any())

@@ -1,0 +1,117 @@
+"""Collects what one region computes: calls of a Program -> lines over arrays."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .program import Call
+from .regions import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
+from .steps import ALL, EDGES, Buffer, Kernel, Place, Step, space_of
+
+VIEWS = frozenset({"slice", "reshape", "transpose"})
+
+
+class Lowering(Protocol):
+    """What a region needs to know of the stage it belongs to."""
+
+    calls: tuple[Call, ...]
+    ready: list[int]
+    copied: set[int]
+    stores: dict[int, list[Place]]
+    arity: int
+
+    def place(self, i: int) -> Place | None: ...
+    def net_buffer(self, i: int) -> Buffer: ...
+
+
+class RegionBuilder:
+    """Collects the lines of one region and the arrays they touch."""
+
+    def __init__(self, lowering: Lowering, number: int) -> None:
+        self.lowering, self.number = lowering, number
+        self.arrays: list[tuple[Buffer, bool]] = []
+        self.lines: list[Line] = []
+        self.line_of: dict[int, int] = {}
+
+    def array(self, buffer: Buffer, by_row: bool) -> int:
+        if (buffer, by_row) not in self.arrays:
+            self.arrays.append((buffer, by_row))
+        return self.arrays.index((buffer, by_row))
+
+    def operand(self, i: int) -> Operand:
+        low = self.lowering
+        c = low.calls[i]
+        if i in self.line_of:
+            return Ref(self.line_of[i])
+        if c.op == "full":
+            return Constant(c["value"])
+        if c.op == "absent":
+            return Constant(-1, "int32")
+        being_copied = i in low.copied and low.ready[i] == self.number
+        if not being_copied and (place := low.place(i)) is not None:
+            if place.index is None:
+                return Load(self.array(place.buffer, True), place.column)
+            return Load(
+                self.array(place.buffer, False), place.column, self.array(place.index, True)
+            )
+        if c.op in VIEWS:
+            source, shape = self.operand(c.args[0]), low.calls[c.args[0]].type.shape
+            if c.op == "slice" and isinstance(source, Load) and len(shape) == 1:
+                return Load(source.array, source.column + c["start"], source.index)
+            return View(source, c.op, shape, c.get("axis", 0), c.get("start", 0))
+        assert c.type.per == "net", c.text()
+        return Load(self.array(low.net_buffer(i), False))
+
+    def line(self, i: int) -> None:
+        c, low = self.lowering.calls[i], self.lowering
+        args = [self.operand(a) for a in c.args]
+        shapes = [low.calls[a].type.shape for a in c.args]
+        attrs = [(k, v) for k, v in c.attrs if k != "type"]
+        if c.op == "gather_sum":
+            slots = Buffer(f"adjoint.{c['field']}", low.arity * c.type.size, EDGES)
+            pointers, edges = (
+                Buffer("edges.pointers", 0, ALL, "int32"),
+                Buffer("edges.slots", 0, EDGES, "int32"),
+            )
+            args = [
+                Load(self.array(slots, False)),
+                Load(self.array(pointers, True)),
+                Load(self.array(edges, False)),
+            ]
+            shapes, attrs = [(), (), ()], [("arity", low.arity)]
+        elif c.op == "dropout":
+            keys = (
+                Buffer("dropout.vertices", 0, ALL, "uint32"),
+                Buffer("dropout.keys", 0, None, "uint32"),
+            )
+            args += [Load(self.array(keys[0], True)), Load(self.array(keys[1], False))]
+            shapes += [(), ()]
+        stores = tuple(self.store(to) for to in low.stores.get(i, ()))
+        self.line_of[i] = len(self.lines)
+        self.lines.append(
+            Line(c.op, tuple(args), tuple(shapes), c.type.shape, c.type.dtype, tuple(attrs), stores)
+        )
+
+    def copy(self, i: int, to: Place) -> None:
+        c = self.lowering.calls[i]
+        line = Line(
+            "copy",
+            (self.operand(i),),
+            (c.type.shape,),
+            c.type.shape,
+            c.type.dtype,
+            (),
+            (self.store(to),),
+        )
+        self.lines.append(line)
+
+    def store(self, to: Place) -> Store:
+        return Store(self.array(to.buffer, True), to.column)
+
+    def step(self) -> Step:
+        arrays = tuple(
+            Array(f"a{k}", b.dtype, b.ld, by_row) for k, (b, by_row) in enumerate(self.arrays)
+        )
+        starts = tuple(space_of(b) for b, by_row in self.arrays if by_row)
+        kernel = Kernel("region", Region(arrays, tuple(self.lines)))
+        return Step(kernel, starts, tuple(b for b, _ in self.arrays))

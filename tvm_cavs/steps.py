@@ -1,0 +1,164 @@
+"""What lowering gives: steps that call kernels on named buffers, and what must be done around them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from .operands import Piece, operands
+from .plan import Space
+from .products import Outer, Product
+from .program import Program
+from .regions import Region
+from .sums import ColumnSum
+
+ALL, STATE, EDGES, SCRATCH = Space("all"), Space("state"), Space("edges"), Space("scratch")
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory a stage uses. ld > 0: [rows, ld]; ld == 0: a vector. `space` says how many rows, None: net-level."""
+
+    name: str
+    ld: int
+    space: Space | None
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: columns from `column` on of a buffer, at its own rows or through an index vector."""
+
+    buffer: Buffer
+    column: int = 0
+    index: Buffer | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel by its specification; equal specifications are one kernel."""
+
+    kind: str
+    spec: Product | Outer | ColumnSum | Region
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_{hashlib.sha256(repr(self.spec).encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call of a stage: called as kernel(n, start of each of `starts`..., buffers...)."""
+
+    kernel: Kernel
+    starts: tuple[Space, ...]
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The right operand of a product: value %index of `program`, packed into buffer `name`."""
+
+    name: str
+    program: Program
+    index: int
+    k: int
+    n_columns: int
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One contribution to a parameter: value %index of `program`, made of totals that lie in `totals`."""
+
+    parameter: str
+    program: Program
+    index: int
+    totals: tuple[tuple[int, str], ...]  # call number of a total -> buffer
+    count: int = 1  # how often the program adds it
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal keys are one contribution, whichever kinds of vertices add to it."""
+        return self.parameter, text_of(self.program, self.index)
+
+
+@dataclass(frozen=True)
+class RowGradient:
+    """Contributions to rows of a parameter: buffer [rows with the input, width], rows named by the input."""
+
+    parameter: str
+    pull: str
+    buffer: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A stage ready to compile: steps in order, and what they need."""
+
+    program: Program
+    steps: tuple[Step, ...]
+    weights: tuple[Weights, ...]
+    gradients: tuple[Gradient, ...]
+    row_gradients: tuple[RowGradient, ...]
+    net_values: tuple[tuple[str, int], ...]  # buffers that NumPy fills with net-level values
+
+    @property
+    def buffers(self) -> dict[str, Buffer]:
+        """All buffers by name."""
+        return {b.name: b for s in self.steps for b in s.buffers}
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces whose starts the steps take."""
+        return tuple(dict.fromkeys(s for step in self.steps for s in step.starts))
+
+    def __str__(self) -> str:
+        lines = [f"stage {self.program.name}"]
+        for s in self.steps:
+            lines.append(f"  {s.kernel.name}({', '.join(b.name for b in s.buffers)})")
+        return "\n".join(lines)
+
+
+def text_of(program: Program, i: int) -> str:
+    """How value %i is computed, independent of numbering."""
+    c = program.calls[i]
+    return f"{c.op}({', '.join(text_of(program, a) for a in c.args)}; {c.attrs})"
+
+
+def index_buffer(pull: str) -> Buffer:
+    """The vector with an integer input of the vertices that have it."""
+    return Buffer(f"index.{pull}", 0, Space("pull", pull), "int32")
+
+
+def space_of(buffer: Buffer) -> Space:
+    assert buffer.space is not None, buffer
+    return buffer.space
+
+
+class Slots:
+    """Numbers buffers for the pieces of one kernel."""
+
+    def __init__(self) -> None:
+        self.sources: list[Buffer] = []
+        self.indices: list[Buffer] = []
+
+    def number(self, place: Place) -> tuple[int, int | None]:
+        index = None if place.index is None else _position(self.indices, place.index)
+        return _position(self.sources, place.buffer), index
+
+    def parameters(self, pieces: tuple[Piece, ...]) -> tuple[tuple[Space, ...], tuple[Buffer, ...]]:
+        """Starts and buffers in the order of the kernel's parameters."""
+        needs = operands(pieces)
+        starts = [space_of(self.sources[s]) for s in needs.starts]
+        starts += [space_of(self.indices[s]) for s in needs.indices]
+        buffers = [self.sources[s] for s, _ in needs.sources] + [
+            self.indices[s] for s in needs.indices
+        ]
+        return tuple(starts), tuple(buffers)
+
+
+def _position(items: list[Buffer], item: Buffer) -> int:
+    if item not in items:
+        items.append(item)
+    return items.index(item)
