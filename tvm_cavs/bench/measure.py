@@ -94,7 +94,7 @@ Step = Callable[[Sequence[Graph]], Times]
 @contextmanager
 def timed_plans(executor: Any, now: Now) -> Iterator[list[float]]:
     """Inside, every plan that the executor makes adds its seconds to the list that is given."""
-    plan, seconds = executor._plan, []
+    plan, seconds = executor.plan, []
 
     def timed(graph: Graph) -> Any:
         start = now()
@@ -102,11 +102,11 @@ def timed_plans(executor: Any, now: Now) -> Iterator[list[float]]:
         seconds.append(now() - start)
         return made
 
-    executor._plan = timed
+    executor.plan = timed
     try:
         yield seconds
     finally:
-        del executor._plan
+        del executor.plan
 
 
 def train_step(
