@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kinds",),
     ("assemble",),
     ("batching",),
-    ("executor",),
+    ("executor", "relaxed"),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "optim", "metrics"),
     ("checkpoint", "trainer", "schema", "evaluation"),

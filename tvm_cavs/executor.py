@@ -68,14 +68,14 @@ class TvmExecutor:
 
     def prepare(self, graph: Graph) -> None:
         """Compile what the kinds of vertices in `graph` need; `forward` does this by itself."""
-        self._rows(graph)
+        self.rows(graph)
 
     def plan(self, graph: Graph) -> Batch:
         """Plan a batch: its rows, the buffers filled with its inputs, and its kernel calls.
 
         A batch is valid until the next is planned.
         """
-        rows = self._rows(graph)
+        rows = self.rows(graph)
         compiled = self.compiled
         runs = [
             [(g, find_segments(g, rows)) for g in side]
@@ -127,7 +127,7 @@ class TvmExecutor:
             function(*args)
         return {name: self._gradient(name, p, batch) for name, p in self._parameters.items()}
 
-    def _rows(self, graph: Graph) -> Rows:
+    def rows(self, graph: Graph) -> Rows:
         """Sort the batch into rows; compile the kinds that are new."""
 
         def learn(masks: np.ndarray) -> Mapping[int, int]:

@@ -1,0 +1,44 @@
+"""Stage functions in Relax, run by its virtual machine, do what the executor's own calls do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_graphs import N_CLASSES, N_WORDS, random_graph
+
+import tvm_cavs as cavs
+from tvm_cavs import relaxed
+from tvm_cavs.execution import Seeds
+from tvm_cavs.executor import TvmExecutor
+
+pytestmark = pytest.mark.compiles
+
+
+def test_virtual_machine_runs_the_stages(tmp_path: Path) -> None:
+    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 4, 5, N_CLASSES))
+    net.initialize(seed=2)
+    net.hybridize("tvm", threads=1, cache=tmp_path)
+    loss = cavs.loss.SoftmaxCrossEntropy()
+    rng = np.random.default_rng(4)
+    batch = cavs.batch([random_graph(rng, 2) for _ in range(5)])
+    executor = net.executor(loss)
+    assert isinstance(executor, TvmExecutor)
+    want = {k: v.copy() for k, v in executor.forward(batch, Seeds()).outputs.items()}
+    totals = [name for g in executor.compiled.gradients for _, name in g.totals]
+    executor.backward()
+    gradients = {name: executor.memory.read(name).copy() for name in totals}
+
+    module = relaxed.network_module(executor.kinds, executor.compiler)
+    assert "def forward_recurrent_" in str(module)
+    vm = relaxed.build(module, executor.compiler)
+    for name in (*(f"push.{k}" for k in want), "state.h", "state.c", *totals):
+        executor.memory.fill(name, 0.0)
+    rows, compiled = executor.rows(batch), executor.compiled
+    for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
+        lowered = relaxed.directions(executor.kinds)[direction]
+        relaxed.run_stages(vm, direction, lowered, groups, rows, executor.memory)
+    for name, value in want.items():
+        got = executor.memory.read(f"push.{name}")[rows.plan.row].reshape(value.shape)
+        np.testing.assert_array_equal(got, value)
+    for name, value in gradients.items():
+        np.testing.assert_array_equal(executor.memory.read(name), value)

@@ -1,0 +1,115 @@
+"""Stages as Relax functions: one IRModule that holds a compiled network whole.
+
+A stage function takes the row count `n`, the first row in every space, and whole buffers with symbolic
+row counts; its body calls the stage's kernels one after the other, in place. Relax's virtual
+machine runs it (`run_stages` does, level by level); the executor makes the same kernel calls itself,
+with the form of each kernel that suits the row count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.ir import PrimType, TupleType
+
+import schedules
+
+from .assemble import CompiledGroup
+from .batching import Rows, find_segments
+from .buffers import HostMemory
+from .compile import Compiler
+from .kinds import Group, Kinds
+from .steps import Buffer, Lowered
+
+Directions = Mapping[str, Sequence[Group]]
+
+
+def stage_name(direction: str, stage: str, number: int) -> str:
+    """Name of the function of group `number`, for example `forward_recurrent_2`."""
+    return f"{direction}_{stage}_{number}"
+
+
+def directions(kinds: Kinds) -> Directions:
+    """The groups of a network by direction; inference has no backward ones."""
+    return {"forward": kinds.forward, "backward": kinds.backward}
+
+
+def network_module(kinds: Kinds, compiler: Compiler) -> tvm.IRModule:
+    """All stage functions, and the kernels they call in their first form, not scheduled yet."""
+    builder = relax.BlockBuilder()
+    kernels: dict[str, tirx.PrimFunc] = {}
+    for direction, groups in directions(kinds).items():
+        for number, group in enumerate(groups):
+            stage_function(builder, stage_name(direction, group.stage, number), group.lowered)
+            for step in group.lowered.steps:
+                name = step.kernel.name
+                if name not in kernels:
+                    made = compiler.forms(step.kernel)[0].make()
+                    kernels[name] = made.with_attr("global_symbol", name)
+    module = builder.get()
+    for name, func in kernels.items():
+        module[name] = func
+    return module
+
+
+def stage_function(builder: relax.BlockBuilder, name: str, lowered: Lowered) -> None:
+    """Adds f(n, start of each space..., buffers...), which runs the stage on n rows in place."""
+    n = relax.Var("n", PrimType("int64"))
+    starts = [relax.Var(_identifier("start", s.what, s.key), PrimType("int64")) for s in lowered.spaces]
+    start_of = dict(zip(lowered.spaces, starts, strict=True))
+    buffers = {b.name: _variable(b) for b in lowered.buffers.values()}
+    with builder.function(name, [n, *starts, *buffers.values()], pure=False):
+        for step in lowered.steps:
+            args = [n, *(start_of[s] for s in step.starts), *(buffers[b.name] for b in step.buffers)]
+            kernel = relax.ExternFunc(step.kernel.name)
+            builder.emit(relax.Call(kernel, args, ty_args=[TupleType([])]))
+        builder.emit_func_output(relax.Tuple([]))
+
+
+def _variable(b: Buffer) -> relax.Var:
+    """A whole buffer; the number of its rows is symbolic. Packed weights are panels."""
+    rows = tirx.Var(_identifier("rows", b.name), "int64")
+    if b.name.startswith("pack."):
+        dims: tuple[Any, ...] = tuple(
+            tirx.Var(_identifier(d, b.name), "int64") for d in ("panels", "depth", "lanes")
+        )
+    else:
+        dims = (rows, b.ld) if b.ld else (rows,)
+    return relax.Var(_identifier(b.name), relax.TensorType(dims, b.dtype))
+
+
+def _identifier(*parts: object) -> str:
+    return "_".join(str(p) for p in parts if p != "").replace(".", "_")
+
+
+def build(module: tvm.IRModule, compiler: Compiler) -> relax.VirtualMachine:
+    """Schedule and compile a network module for the host, and load it."""
+    scheduled, _ = schedules.schedule(module, compiler.target)
+    executable = tvm.compile(scheduled, target=compiler.target, tir_pipeline=schedules.pipeline())
+    return relax.VirtualMachine(executable, tvm.cpu())
+
+
+def run_stages(
+    vm: relax.VirtualMachine,
+    direction: str,
+    lowered: Sequence[Group],
+    groups: Sequence[CompiledGroup],
+    rows: Rows,
+    memory: HostMemory,
+) -> None:
+    """Run one direction of a planned batch through the virtual machine."""
+    pending: list[tuple[tuple[int, int], Any, list[Any]]] = []
+    order = {"eager": 0, "recurrent": 1, "lazy": 2}
+    sign = -1 if direction == "backward" else 1
+    for number, (low, group) in enumerate(zip(lowered, groups, strict=True)):
+        function = vm[stage_name(direction, group.stage, number)]
+        tensors = [memory.tensor(name) for name in low.lowered.buffers]
+        found = find_segments(group, rows)
+        for k, (level, n) in enumerate(zip(found.level.tolist(), found.count.tolist(), strict=True)):
+            rank = (order[group.stage], sign * level if group.stage == "recurrent" else 0)
+            pending.append((rank, function, [n, *(int(s[k]) for s in found.starts), *tensors]))
+    for _, function, args in sorted(pending, key=lambda p: p[0]):
+        function(*args)
