@@ -1,7 +1,7 @@
 """The law: batched execution equals the reference run one vertex at a time, outputs and gradients.
 
-For every built-in cell and for vertex functions made to be awkward, on random trees and DAGs with several
-parents, in batches of 1 to 64 graphs put together in any order. Dropout is on.
+For every built-in cell and for vertex functions made to be awkward, on random trees and DAGs with
+several parents, in batches of 1 to 64 graphs put together in any order. Dropout is on.
 """
 
 from collections.abc import Iterator

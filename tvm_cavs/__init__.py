@@ -1,15 +1,15 @@
-"""tvm_cavs: networks whose structure differs per example, batched automatically and compiled through TVM.
+"""Networks whose structure differs per example, batched automatically and compiled through TVM.
 
 Words, one per idea (Cavs, USENIX ATC 2018):
 
 * vertex function F: what one vertex does; instance graph G: which vertices an example has.
 * `gather(k)` reads the state of child k; `scatter` publishes this vertex's state to its parents;
   `pull` reads this vertex's external input; `push` gives an external output.
-* stages of F: *eager* depends on no gather; *recurrent* depends on a gather and feeds a scatter; *lazy*
-  depends on a gather and feeds no scatter.
-* *level*: vertices that run together. *row*: a vertex's place in a packed buffer. *plan*: the levels and
-  rows of a batch. *kind*: vertices with the same inputs present. *record*: a stored tuning result.
-  *executor*: what runs a compiled network.
+* stages of F: *eager* depends on no gather; *recurrent* depends on a gather and feeds a scatter;
+  *lazy* depends on a gather and feeds no scatter.
+* *level*: vertices that run together. *row*: a vertex's place in a packed buffer. *plan*: the
+  levels and rows of a batch. *kind*: vertices with the same inputs present. *record*: a stored
+  tuning result. *executor*: what runs a compiled network.
 """
 
 from . import data as data

@@ -35,7 +35,7 @@ class CompiledStep:
 
 @dataclass(frozen=True)
 class CompiledGroup:
-    """A stage function with the kinds it runs for (bool[n_kinds]) and the spaces whose starts it takes."""
+    """A stage function, the kinds it runs for (bool[n_kinds]), the spaces whose starts it takes."""
 
     stage: str
     member: np.ndarray
@@ -63,7 +63,7 @@ class NetValue:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything compiled for the kinds so far. `buffers`: those that depend on the batch, by name."""
+    """Everything compiled for the kinds so far; `buffers` are those that depend on the batch."""
 
     forward: tuple[CompiledGroup, ...]
     backward: tuple[CompiledGroup, ...]

@@ -139,8 +139,7 @@ def _summed(g: Value, shape: tuple[int, ...]) -> Value:
 
 
 def _sum_axis(g: Value, axis: int) -> Value:
-    """Sum over one axis, which stays with extent 1. Ops reduce the last axis, so it is moved there.
-    """
+    """Sum over one axis, which stays with extent 1; ops reduce the last, so it is moved there."""
     call, kept = g.builder.call, (*g.shape[:axis], 1, *g.shape[axis + 1 :])
     if axis == len(g.shape) - 1:
         return call("sum", g, keep=True)

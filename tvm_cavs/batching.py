@@ -1,7 +1,8 @@
 """Batching: a plan and compiled stages -> a flat list of kernel calls with integer offsets.
 
-Eager stages run once over all their rows; recurrent ones level by level, the adjoint's from the roots down; lazy
-ones once at the end. Making the list is vectorised over levels; running it is one loop.
+Eager stages run once over all their rows; recurrent ones level by level, the adjoint's from the
+roots down; lazy ones once at the end. Making the list is vectorised over levels; running it is one
+loop.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _rows_of(b: Buffer, rows: Rows, scratch_rows: int, arity: int) -> int:
 
 
 def fill(compiled: Compiled, memory: HostMemory, rows: Rows) -> None:
-    """Write what kernels read of the graph: children, inputs, edges, the zero state of absent children."""
+    """Write what kernels read of the graph: children, inputs, edges, an absent child's zeros."""
     graph = rows.plan.graph
     for name, b in compiled.buffers.items():
         assert b.space is not None
@@ -111,7 +112,10 @@ def fill(compiled: Compiled, memory: HostMemory, rows: Rows) -> None:
 
 
 def group_rows(compiled: Compiled, memory: HostMemory, rows: Rows) -> dict[str, np.ndarray]:
-    """For every input whose rows get gradients: its distinct values; their rows grouped, for the sums."""
+    """Group, for every input whose rows get gradients, the rows of equal values, for the sums.
+
+    Returns the distinct values of each such input: int32[n_distinct], ascending.
+    """
     found = {}
     for pull in dict.fromkeys(r.pull for r in compiled.row_sums):
         values = rows.plan.graph.inputs[pull].values[rows.vertices(Space("pull", pull))]

@@ -1,7 +1,8 @@
-"""Buffers: the memory of a compiled network, allocated once for the largest batch seen and then reused.
+"""Buffers: memory of a compiled network, allocated for the largest batch seen and then reused.
 
-The only place that knows how an array becomes something a kernel can be given. On a CPU a buffer is one piece of
-memory that NumPy and TVM both see; another device gets a class with the same methods and real copies.
+The only place that knows how an array becomes something a kernel can be given. On a CPU a buffer is
+one piece of memory that NumPy and TVM both see; another device gets a class with the same methods
+and real copies.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class HostMemory:
         self._tensors: dict[str, Any] = {}
 
     def rows(self, name: str, n_rows: int, ld: int, dtype: str) -> Any:
-        """The tensor of buffer `name` with room for `n_rows`: [capacity, ld], or [capacity] for ld 0."""
+        """Buffer `name` with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
         have = self._arrays.get(name)
         if have is None or len(have) < n_rows:
             capacity = max(1, n_rows if have is None else int(n_rows * GROWTH))

@@ -1,8 +1,8 @@
 """Compile: kernels by specification -> machine code, once per target, kept on disk.
 
-All kernels of a network go into one IRModule, are scheduled by the target's rules and compiled together. The library
-is stored under a key of the kernels, the target, the versions and the sources that make kernels;
-an entry that does not match its checksum is built again.
+All kernels of a network go into one IRModule, are scheduled by the target's rules and compiled
+together. The library is stored under a key of the kernels, the target, the versions and the sources
+that make kernels; an entry that does not match its checksum is built again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the gra
 
 @dataclass(frozen=True)
 class Form:
-    """One compiled form of a kernel: its symbol, and the row count from which it is the one to call."""
+    """One compiled form of a kernel: its symbol, and the row count from which it is called."""
 
     symbol: str
     min_rows: int
@@ -49,7 +50,8 @@ class Compiler:
     """Makes kernels for one target and keeps them.
 
     Args:
-        target: "host", or a TVM target or its dictionary. n_threads: cores kernels may use (default: all).
+        target: "host", or a TVM target or its dictionary.
+        n_threads: cores that kernels may use (default: all).
         cache: folder of compiled libraries; None for the default; False to keep nothing.
 
     Raises:
@@ -77,8 +79,8 @@ class Compiler:
     def forms(self, kernel: Kernel, by_level: bool = True) -> list[Form]:
         """The forms in which a kernel is compiled, by ascending row count.
 
-        A kernel that never runs level by level sees the whole batch at once: with threads, it has the
-        parallel form only.
+        A kernel that never runs level by level sees the whole batch at once: with threads, it has
+        the parallel form only.
         """
         found = self._forms(kernel)
         return found if by_level else found[-1:]
@@ -91,7 +93,7 @@ class Compiler:
             )
             make: Any = products.product if isinstance(spec, Product) else products.outer
             return [
-                Form(name + v.suffix, v.min_rows, lambda v=v: make(spec, v.tile, name + v.suffix))
+                Form(name + v.suffix, v.min_rows, partial(make, spec, v.tile, name + v.suffix))
                 for v in variants(self.target, spec.k, spec.n_columns)
             ]
         if isinstance(spec, ColumnSum):
@@ -133,13 +135,14 @@ class Compiler:
         return self._functions[symbol]
 
     def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
-        """Schedule and compile; several parts at once, on all cores (LLVM runs outside Python's lock)."""
+        """Schedule and compile, several parts at once: LLVM runs outside of Python's lock."""
         module = tvm.IRModule({f.symbol: f.make() for f in forms})
         scheduled, unclaimed = schedules.schedule(module, self.target)
         if unclaimed:
             self.unclaimed += unclaimed
             warnings.warn(
-                f"no schedule rule for {', '.join(unclaimed)}: left on TVM's default lowering, which is slow",
+                f"no schedule rule for {', '.join(unclaimed)}: "
+                "left on TVM's default lowering, which is slow",
                 stacklevel=4,
             )
         functions = list(scheduled.functions.items())
@@ -221,7 +224,7 @@ def _load(folder: Path, key: str) -> list[Any] | None:
 def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
     """Write the libraries, then their checksums, each file whole or not at all.
 
-    Without a linker, or where the folder cannot be written, a warning says so and nothing is stored.
+    Without a linker, or where the folder cannot be written, a warning says so and nothing is kept.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,7 @@ from .vertex import Parameter, RowSparse
 
 @dataclass(frozen=True)
 class Programs:
-    """What is run: F (with its loss in training), its adjoint (None for inference), and the arity.
-    """
+    """What is run: F (with its loss in training), its adjoint (None for inference), the arity."""
 
     forward: Program
     adjoint: Program | None

@@ -24,7 +24,7 @@ from .vertex import Parameter, RowSparse
 
 @dataclass(frozen=True)
 class Batch:
-    """A planned batch: kernel calls in order, and the distinct values of inputs whose rows get gradients."""
+    """A planned batch: kernel calls in order; by input whose rows get gradients, its values."""
 
     plan: Plan
     forward: list[Call]
@@ -36,8 +36,8 @@ class TvmExecutor:
     """Runs programs through compiled kernels.
 
     Args:
-        target: "host" or a TVM target; threads: cores to use (default all); cache: folder of compiled
-            libraries (default: the user's cache folder), False for none.
+        target: "host" or a TVM target. threads: cores to use (default: all).
+        cache: folder of compiled libraries (default: the user's cache folder), False for none.
 
     Raises:
         TargetError: a target that has no schedule rules, or is unknown.
@@ -86,7 +86,8 @@ class TvmExecutor:
         fill(compiled, self.memory, rows)
         distinct = group_rows(compiled, self.memory, rows)
         forward, backward = (
-            calls(r, self.memory, descending) for r, descending in zip(runs, (False, True), strict=True)
+            calls(r, self.memory, descending)
+            for r, descending in zip(runs, (False, True), strict=True)
         )
         return Batch(rows.plan, forward, backward, distinct)
 

@@ -1,5 +1,4 @@
-"""The functions of the vertex language, under the names NumPy and the deep-learning libraries use.
-"""
+"""The functions of the vertex language, under the names of NumPy and deep-learning libraries."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def dense(
     memory: HostMemory,
     parameters: Mapping[str, Parameter],
 ) -> np.ndarray:
-    """A parameter's gradient, float32[shape]: the one total it is, or the sum of rectangles of several.
+    """A parameter's gradient, float32[shape]: the one total it is, or a sum of parts of several.
 
     The array belongs to `memory` and is used again by the next batch.
     """

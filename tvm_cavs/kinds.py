@@ -1,6 +1,7 @@
 """Kinds: the specialised, split and lowered programs of every kind of vertex that has been seen.
 
-Kinds whose programs for a stage are the same share it: a stage function has the set of kinds it runs for.
+Kinds whose programs for a stage are the same share it: a stage function has the set of kinds it
+runs for.
 """
 
 from __future__ import annotations
@@ -60,14 +61,17 @@ class Kinds:
         return bool(new)
 
     def _promoted(self, kind: Kind) -> Kind:
-        """Past MAX_SLOT_SETS sets of slots, a new one runs as if all were there: absent children read zeros."""
+        """Past MAX_SLOT_SETS sets of slots, a new one runs as if all slots had a child.
+
+        Absent children are zeros that are read.
+        """
         sets = {k.slots for k in self.kinds if k.slots}
         if kind.slots and kind.slots not in sets and len(sets) >= MAX_SLOT_SETS:
             return Kind(tuple(range(self.programs.arity)), kind.pulls)
         return kind
 
     def _regroup(self) -> None:
-        """Kinds with equal stage programs share a group; those with equal recurrent stages become neighbours."""
+        """Kinds with equal stages share a group; with equal recurrent stages they are adjacent."""
         self.forward = self._groups([s for s, _ in self.stages])
         self.backward = self._groups([s for _, s in self.stages if s is not None])
         keys = [s.recurrent.key + (a.recurrent.key if a else "") for s, a in self.stages]

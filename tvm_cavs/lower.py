@@ -1,8 +1,9 @@
 """Lower: one stage Program -> steps, each a kernel on whole buffers.
 
-A stage is cut at its matrix products. What lies between two of them is one region (`regions`), and a product
-reads its left operand through pieces: gathers, word vectors and concatenations are read where they are and
-never copied first. A value gets a place in memory only if another kernel reads it or it leaves the stage.
+A stage is cut at its matrix products. What lies between two of them is one region (`regions`), and
+a product reads its left operand through pieces: gathers, word vectors and concatenations are read
+where they are and never copied first. A value gets a place in memory only if another kernel reads
+it or it leaves the stage.
 """
 
 from __future__ import annotations
@@ -166,8 +167,9 @@ class _Lowering:
                 index, table = (self.calls[a] for a in c.args)
                 if table.op != "param" or index.op != "pull":
                     raise TraceError(
-                        f"{self.program.name}: embedding ({c.where or 'here'}) takes a pulled integer and a parameter, "
-                        f"given {index.op} and {table.op}; use them without changes, and scale the result instead"
+                        f"{self.program.name}: embedding ({c.where or 'here'}) takes a pulled "
+                        f"integer and a parameter, given {index.op} and {table.op}; use them "
+                        "without changes, and scale the result instead"
                     )
                 rows = Buffer(f"param.{table['name']}", table.type.shape[1], None)
                 return Place(rows, index=index_buffer(index["name"]))
@@ -176,7 +178,7 @@ class _Lowering:
     # -- what has to be in memory
 
     def _effects(self) -> None:
-        """Where the program's writes go: a store of the line, the output of the product, or a copy."""
+        """Where the program's writes go: a store of a line, the output of a product, or a copy."""
         for c in self.calls:
             if c.op not in EFFECTS:
                 continue
@@ -282,7 +284,10 @@ class _Lowering:
         )
 
     def _concat(self, i: int, c: Call) -> None:
-        """A concatenation is a line if a region reads it, one buffer if it is stored or all computed, else pieces."""
+        """A concatenation is a line if a region reads it.
+
+        Otherwise it is one buffer if it is stored or all of it is computed, else pieces.
+        """
         if i in self.home or i in self.local_concat:
             return
         if any(self.is_line(u) for u in self.users(i)) or c["axis"] != 0 or len(c.type.shape) != 1:
@@ -437,7 +442,7 @@ class _Lowering:
             self.row_gradients.append(RowGradient(name, pull, buffer.name, width))
 
     def net_buffer(self, i: int) -> Buffer:
-        """A vector with net-level value %i: a parameter as it is, or what NumPy evaluates once per step."""
+        """A vector with net-level value %i: a parameter, or what NumPy evaluates once per step."""
         c = self.calls[i]
         if c.op == "param":
             return Buffer(f"flat.{c['name']}", 0, None)

@@ -1,8 +1,9 @@
-"""Values that a network has once: weight operands and parameter gradients as rectangles of parameters.
+"""Values that a network has once: weight operands and gradients as rectangles of parameters.
 
-Slices, concatenations and transposes of parameters move no numbers: they say which rectangle of which parameter lies
-where. `flatten` reads that off, so that a weight operand is packed straight from the parameters and a weight
-gradient is added straight to them. Any other net-level expression is evaluated by NumPy, once per step.
+Slices, concatenations and transposes of parameters move no numbers: they say which rectangle of
+which parameter lies where. `flatten` reads that off, so that a weight operand is packed straight
+from the parameters and a weight gradient is added straight to them. Any other net-level expression
+is evaluated by NumPy, once per step.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Box = tuple[tuple[int, int], tuple[int, int]]  # (rows, columns), half open
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Rows and columns `source` of leaf value `leaf` lie at (row, column) of the result, maybe transposed."""
+    """`rows` and `columns` of value %leaf lie at (row, column) of the result, maybe transposed."""
 
     leaf: int
     row: int
@@ -43,7 +44,7 @@ def extent(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def flatten(program: Program, i: int, leaves: str, sums: bool = False) -> list[Rectangle] | None:
-    """Rectangles of calls of op `leaves` that make up net-level value %i; None when it is computed otherwise.
+    """The rectangles of calls of op `leaves` that make up value %i; None if it is made otherwise.
 
     With `sums`, additions are allowed: the rectangles are meant to be added up.
     """
@@ -80,7 +81,7 @@ def flatten(program: Program, i: int, leaves: str, sums: bool = False) -> list[R
 
 
 def _clip(r: Rectangle, axis: int, start: int, stop: int) -> Rectangle | None:
-    """The part of a rectangle that lies in [start, stop) along an axis of the result, moved to start at 0."""
+    """The part of a rectangle in [start, stop) along an axis of the result, moved to begin at 0."""
     first = r.row if axis == 0 else r.column
     low, high = max(start, first), min(stop, first + r.shape[axis])
     if low >= high:

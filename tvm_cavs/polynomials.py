@@ -1,9 +1,10 @@
-"""exp, tanh, sigmoid and log as vectorisable expressions of TIR.
+"""exp, tanh and sigmoid as vectorisable expressions of TIR.
 
-The mathematical library's scalar calls cost 2 to 5 ns each; these cost a few tenths. exp: range reduction
-x = n ln 2 + r with |r| <= ln(2)/2, Taylor's polynomial of degree 7, and n put into the exponent bits (Cody & Waite
-1980, chapter 6). tanh: a rational function of degree 13 over 6 (the minimax fit of Eigen's `ptanh`, MPL-2.0 project;
-its coefficients are facts). Errors against float64 are tested in test_polynomials.
+The mathematical library's scalar calls cost 2 to 5 ns each; these cost a few tenths. exp: range
+reduction x = n ln 2 + r with |r| <= ln(2)/2, Taylor's polynomial of degree 7, and n put into the
+exponent bits (Cody & Waite 1980, chapter 6). tanh: a rational function of degree 13 over 6 (the
+minimax fit of Eigen's `ptanh`, MPL-2.0 project; its coefficients are facts). Errors against float64
+are tested in test_polynomials.
 """
 
 from __future__ import annotations

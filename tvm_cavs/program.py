@@ -230,8 +230,7 @@ def keep(program: Program, live: set[int], name: str | None = None) -> Program:
 
 
 def bounds(program: Program) -> Mapping[str, int]:
-    """For every integer input, the number of values it may take (its table's or vector's length).
-    """
+    """For every integer input, how many values it may take: its table's or vector's length."""
     limit: dict[str, int] = {}
     for _, c in program.select("embedding", "pick", "one_hot"):
         index = c.args[1] if c.op == "pick" else c.args[0]

@@ -34,8 +34,7 @@ def compare(types: Types, attrs: Attrs) -> Type:
 
 
 def matmul(types: Types, attrs: Attrs) -> Type:
-    """[m] @ [m, n] -> [n]; the matrix is the net's. The adjoint also multiplies vectors of the net.
-    """
+    """[m] @ [m, n] -> [n]; the matrix is the net's. The adjoint also takes vectors of the net."""
     x, w = types
     _floats(types)
     if len(x.shape) != 1 or len(w.shape) != 2 or w.per != "net":

@@ -1,4 +1,4 @@
-"""What lowering gives: steps that call kernels on named buffers, and what must be done around them."""
+"""What lowering gives: steps that call kernels on named buffers, and what is done around them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ ALL, STATE, EDGES, SCRATCH = Space("all"), Space("state"), Space("edges"), Space
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory a stage uses. ld > 0: [rows, ld]; ld == 0: a vector. `space` says how many rows, None: net-level."""
+    """Memory a stage uses: [rows, ld], or a vector if ld is 0.
+
+    `space` says how many rows; None: the buffer is net-level, no batch changes its size.
+    """
 
     name: str
     ld: int
@@ -27,7 +30,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lies: columns from `column` on of a buffer, at its own rows or through an index vector."""
+    """Where a value lies: a buffer's columns from `column` on, in row order or through an index."""
 
     buffer: Buffer
     column: int = 0
@@ -68,7 +71,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Gradient:
-    """One contribution to a parameter: value %index of `program`, made of totals that lie in `totals`."""
+    """One contribution to a parameter: value %index of `program`, made of `totals`."""
 
     parameter: str
     program: Program
@@ -84,7 +87,10 @@ class Gradient:
 
 @dataclass(frozen=True)
 class RowGradient:
-    """Contributions to rows of a parameter: buffer [rows with the input, width], rows named by the input."""
+    """Contributions to rows of a parameter, which the input `pull` names.
+
+    buffer: float32[vertices with the input, width].
+    """
 
     parameter: str
     pull: str
