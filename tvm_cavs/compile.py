@@ -26,7 +26,7 @@ import schedules
 from schedules import layout
 from schedules.target import simd, threads
 
-from . import packing, products, regions, sums
+from . import packing, products, region_kernel, sums
 from .errors import TargetError
 from .packing import Pack
 from .products import Outer, Product
@@ -99,14 +99,14 @@ class Compiler:
         if isinstance(spec, ColumnSum):
             return [Form(name, 1, lambda: sums.column_sum(spec, self.lanes, name))]
         assert isinstance(spec, Region)
-        serial = Form(name, 1, lambda: regions.region(spec, self.lanes, 1, name))
+        serial = Form(name, 1, lambda: region_kernel.region(spec, self.lanes, 1, name))
         if self.n_threads == 1:
             return [serial]
         grain = max(2, round(layout.GRAIN_SECONDS / (REGION_SECONDS * max(1, spec.elements))))
         wide = f"{name}_parallel"
         return [
             serial,
-            Form(wide, grain, lambda: regions.region(spec, self.lanes, self.n_threads, wide)),
+            Form(wide, grain, lambda: region_kernel.region(spec, self.lanes, self.n_threads, wide)),
         ]
 
     def pack_form(self, spec: Pack) -> Form:
@@ -194,6 +194,10 @@ def _sources() -> str:
             "sums",
             "register_tile",
             "regions",
+            "region_row",
+            "region_loops",
+            "region_kernel",
+            "elementwise",
             "polynomials",
             "dropout",
         )

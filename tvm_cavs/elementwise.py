@@ -1,0 +1,78 @@
+"""What elementwise ops of a region do with one element, as expressions of TIR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from . import dropout, polynomials
+from .polynomials import f32
+
+Expr = Any
+
+
+def chosen(condition: Expr) -> Expr:
+    """1 where the condition holds, else 0."""
+    return tirx.Select(condition, f32(1.0), f32(0.0))
+
+
+# op -> its meaning; the semantics of NaN and infinities are NumPy's
+ELEMENTWISE: dict[str, Callable[..., Expr]] = {
+    "copy": lambda x: x,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: f32(0.0) - a,
+    "sigmoid": polynomials.sigmoid,
+    "tanh": polynomials.tanh,
+    "relu": lambda a: tirx.max(a, f32(0.0)),
+    "exp": polynomials.exp,
+    "log": tirx.log,
+    "sqrt": tirx.sqrt,
+    "abs": lambda a: tirx.Select(a < f32(0.0), f32(0.0) - a, a),
+    "maximum": tirx.max,
+    "minimum": tirx.min,
+    "greater": lambda a, b: chosen(a > b),
+    "equal": lambda a, b: chosen(a == b),
+    "where": lambda c, a, b: tirx.Select(c != f32(0.0), a, b),
+}
+
+
+def one_hot(index: Expr, position: Expr) -> Expr:
+    """1 at the position that the index names; an absent index (-1) names none."""
+    return chosen(index.astype("int64") == position)
+
+
+def u32(value: int) -> Expr:
+    """An unsigned constant."""
+    return tirx.IntImm("uint32", value)
+
+
+def dropped(x: Expr, key: Expr, unit: Expr, rate: float) -> Expr:
+    """x / (1 - rate), or 0 where the hash of the row's key and the unit says so; see `dropout`."""
+    bits = mix(T.bind(key ^ times_stride(unit))) >> u32(32 - dropout.BITS)
+    return x * tirx.Select(bits >= u32(dropout.threshold(rate)), f32(1.0 / (1.0 - rate)), f32(0.0))
+
+
+def times_stride(unit: Expr) -> Expr:
+    """unit * UNIT_STRIDE modulo 2^32.
+
+    TVM's simplifier knows no modulo: it folds constants and multiplies sums out. So constants are
+    folded here, and the hash combines by exclusive or.
+    """
+    if isinstance(unit, tirx.IntImm):
+        return u32(unit.value * dropout.UNIT_STRIDE & 0xFFFFFFFF)
+    return unit.astype("uint32") * u32(dropout.UNIT_STRIDE)
+
+
+def mix(x: Expr) -> Expr:
+    """`dropout.mix` of a uint32."""
+    for shift, factor in zip(dropout.SHIFTS, (*dropout.MULTIPLIERS, None), strict=True):
+        x = T.bind(x ^ (x >> u32(shift)))
+        if factor is not None:
+            x = T.bind(x * u32(factor))
+    return x
