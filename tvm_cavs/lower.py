@@ -101,7 +101,7 @@ class _Lowering:
             for i, c in enumerate(self.calls):
                 if _is_product(c) and self.ready[i] == r + 1:
                     self._product(i, c)
-                elif c.op == "total" and self._operand_ready(c) == r:
+                elif c.op == "total" and self._operand_ready(c) == r and i not in self._summed():
                     self._total(i, c)
         return Lowered(
             self.program,
@@ -393,15 +393,25 @@ class _Lowering:
         if source.op == "outer":
             left = tuple(self.pieces(source.args[0], slots))
             right = tuple(self.pieces(source.args[1], slots))
-            outer = Outer(left, right, c.type.shape[1])
+            bias = [Buffer(self.totals[t], 0, None) for t, o in self._summed().items() if o == i]
+            outer = Outer(left, right, c.type.shape[1], sums=bool(bias))
             starts, buffers = slots.parameters(left + right)
             out = Buffer(name, c.type.shape[1], None)
-            self.steps.append(Step(Kernel("outer", outer), starts, (*buffers, out)))
+            self.steps.append(Step(Kernel("outer", outer), starts, (*buffers, out, *bias)))
             return
         pieces = tuple(self.pieces(c.args[0], slots))
         starts, buffers = slots.parameters(pieces)
         out = Buffer(name, 0, None)
         self.steps.append(Step(Kernel("column_sum", ColumnSum(pieces)), starts, (*buffers, out)))
+
+    def _summed(self) -> dict[int, int]:
+        """Sums of rows that a weight gradient takes in the same pass, with that gradient."""
+        outers: dict[int, int] = {}
+        for i, c in self.program.select("total"):
+            if self.calls[c.args[0]].op == "outer":
+                outers.setdefault(self.calls[c.args[0]].args[1], i)
+        totals = [(i, c.args[0]) for i, c in self.program.select("total")]
+        return {i: outers[v] for i, v in totals if v in outers}
 
     def _gradient(self, c: Call) -> None:
         """Remember which totals a parameter's gradient is made of."""
