@@ -16,7 +16,8 @@ from tvm.tirx.script import builder as T
 
 Expr = Any
 
-TANH_LIMIT = 7.90531110763549805
+TANH_LIMIT = 7.90531110763549805  # the rational function is good up to here
+TANH_ONE = 8.31  # from here on 1 is nearer than what the rational function ends with
 TANH_ODD = (
     -2.76076847742355e-16,
     2.00018790482477e-13,
@@ -29,7 +30,7 @@ TANH_ODD = (
 TANH_EVEN = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 EXP_TERMS = (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
-EXP_LOW, EXP_HIGH = -103.97208, 88.72284
+EXP_LOW, EXP_HIGH = -104.0, 88.72284  # exp rounds to 0 below, to infinity above
 
 
 def f32(value: float) -> Expr:
@@ -45,11 +46,14 @@ def horner(x: Expr, coefficients: tuple[float, ...]) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """Hyperbolic tangent; beyond +-7.9 it is +-1 in float32. NaN stays NaN."""
-    near = T.bind(tirx.max(f32(-TANH_LIMIT), tirx.min(f32(TANH_LIMIT), x)))
+    """Hyperbolic tangent: +-1 beyond +-8.31, NaN for NaN."""
+    near = T.bind(
+        tirx.max(f32(-TANH_LIMIT), tirx.min(f32(TANH_LIMIT), x))
+    )  # in this order NaN stays
     square = T.bind(near * near)
     value = T.bind(near * horner(square, TANH_ODD) / horner(square, TANH_EVEN))
-    return T.bind(tirx.Select(x == x, value, x))
+    value = T.bind(tirx.Select(x > f32(TANH_ONE), f32(1.0), value))
+    return T.bind(tirx.Select(x < f32(-TANH_ONE), f32(-1.0), value))
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -58,7 +62,7 @@ def sigmoid(x: Expr) -> Expr:
 
 
 def exp(x: Expr) -> Expr:
-    """e to the x: 0 below -103.9, infinite above 88.7, NaN for NaN."""
+    """e to the x: 0 below -104, infinite above 88.7, NaN for NaN."""
     near = T.bind(tirx.max(f32(EXP_LOW), tirx.min(f32(EXP_HIGH), x)))
     n = T.bind(tirx.floor(near * f32(1.4426950408889634) + f32(0.5)))
     r = T.bind(near - n * f32(LN2_HIGH) - n * f32(LN2_LOW))
