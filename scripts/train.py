@@ -48,7 +48,9 @@ def main(arguments: list[str]) -> int:
         say(console, f"run {run.folder}: {run.data}")
         for note in run.notes:
             say(console, note)
-        say(console, f"executor {run.config.executor.name}: compiling what is not yet cached")
+        compiles = run.config.executor.name == "tvm"
+        what = ": compiling what is not yet cached" if compiles else ""
+        say(console, f"executor {run.config.executor.name}{what}")
         with show(console) as display:
             outcome = fit(run, display, stop, process_age)
     progress = run.progress

@@ -99,3 +99,8 @@ def test_deep_chains_load(tmp_path: Path) -> None:
     graph = jsonl_dataset(path).graphs[0]
     assert graph.level.tolist() == list(range(2000))
     assert graph.inputs["x"].values.dtype == np.float32
+
+
+def test_empty_graph_alone(tmp_path):
+    with pytest.raises(DataError, match="line 1: the graph is empty"):
+        jsonl_dataset(write(tmp_path, {"children": []}))

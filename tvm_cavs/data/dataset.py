@@ -99,8 +99,8 @@ def build_graphs_flat(
         child: of every slot, numbered within its graph, -1 where the slot is empty.
         inputs: as in `build_graphs`.
     """
-    graph_ptr = np.concatenate([[0], np.cumsum(n_vertices)])
-    child_ptr = np.concatenate([[0], np.cumsum(n_slots)])
+    graph_ptr = np.concatenate([[0], np.cumsum(n_vertices)]).astype("int64")
+    child_ptr = np.concatenate([[0], np.cumsum(n_slots)]).astype("int64")
     local = np.array(child, np.int64)
     slots_of_graph = np.diff(child_ptr[graph_ptr])
     first = np.repeat(graph_ptr[:-1], slots_of_graph)
