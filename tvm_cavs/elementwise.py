@@ -19,23 +19,38 @@ def chosen(condition: Expr) -> Expr:
     return tirx.Select(condition, f32(1.0), f32(0.0))
 
 
-# op -> its meaning; the semantics of NaN and infinities are NumPy's
+def is_number(x: Expr) -> Expr:
+    """Not NaN. (TVM takes `x == x` for true.)"""
+    return x <= f32(float("inf"))
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger one, or NaN if either is (TIR's own `max` forgets a NaN on one side)."""
+    return tirx.Select(is_number(a), tirx.Select(a > b, a, b), a)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller one, or NaN if either is."""
+    return tirx.Select(is_number(a), tirx.Select(a < b, a, b), a)
+
+
+# op -> its meaning, with NumPy's treatment of NaN and infinities
 ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "copy": lambda x: x,
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
-    "neg": lambda a: f32(0.0) - a,
+    "neg": lambda a: a * f32(-1.0),
     "sigmoid": polynomials.sigmoid,
     "tanh": polynomials.tanh,
-    "relu": lambda a: tirx.max(a, f32(0.0)),
+    "relu": lambda a: tirx.Select(a < f32(0.0), f32(0.0), a),
     "exp": polynomials.exp,
     "log": tirx.log,
     "sqrt": tirx.sqrt,
-    "abs": lambda a: tirx.Select(a < f32(0.0), f32(0.0) - a, a),
-    "maximum": tirx.max,
-    "minimum": tirx.min,
+    "abs": lambda a: tirx.Select(a < f32(0.0), a * f32(-1.0), a),
+    "maximum": maximum,
+    "minimum": minimum,
     "greater": lambda a, b: chosen(a > b),
     "equal": lambda a, b: chosen(a == b),
     "where": lambda c, a, b: tirx.Select(c != f32(0.0), a, b),

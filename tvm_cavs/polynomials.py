@@ -69,8 +69,7 @@ def exp(x: Expr) -> Expr:
     whole = T.bind(n.astype("int32"))
     half = T.bind(whole >> tirx.IntImm("int32", 1))  # 2^n in two factors: n may be -150 or 128
     value = T.bind(horner(r, EXP_TERMS) * _power(half) * _power(T.bind(whole - half)))
-    value = T.bind(tirx.Select(x > f32(EXP_HIGH), f32(float("inf")), value))
-    return T.bind(tirx.Select(x == x, value, x))
+    return T.bind(tirx.Select(x <= f32(EXP_HIGH), value, x * f32(float("inf"))))
 
 
 def _power(n: Expr) -> Expr:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from .elementwise import is_number, maximum
 from .loopnest import Expr, int64, loop, scratch, vectors, zero
 from .region_row import Index, Row, flat
 from .regions import Line, Load, Operand, Shape
@@ -18,8 +19,8 @@ from .regions import Line, Load, Operand, Shape
 def reduce(row: Row, i: int, line: Line) -> None:
     """Sum or maximum along the last axis; where it is long, with one partial result per lane."""
     (source,), (shape,) = line.args, line.shapes
-    start = zero() if line.op == "sum" else tirx.min_value("float32")
-    combine = (lambda a, b: a + b) if line.op == "sum" else tirx.max
+    start = zero() if line.op == "sum" else tirx.FloatImm("float32", float("-inf"))
+    combine = (lambda a, b: a + b) if line.op == "sum" else maximum
     width, lanes, out = shape[-1], row.lanes, row.locals[i]
 
     def one(prefix: Index) -> None:
@@ -43,14 +44,16 @@ def reduce(row: Row, i: int, line: Line) -> None:
 
 
 def argmax(row: Row, i: int, line: Line) -> None:
-    """The first position of the largest element of a vector."""
+    """The first position of the largest element of a vector, or of the first NaN."""
     (source,), (shape,) = line.args, line.shapes
     best, out = scratch([1], "local"), row.locals[i]
     T.buffer_store(best, row.at(source, shape, (int64(0),)), [int64(0)])
     T.buffer_store(out, tirx.IntImm("int32", 0), [int64(0)])
     with loop(shape[0] - 1) as j:
         value = T.bind(row.at(source, shape, (j + 1,)))
-        more = T.bind(value > best[int64(0)])
+        known = best[int64(0)]
+        larger = tirx.Select(is_number(value), value > known, tirx.const(True))
+        more = T.bind(tirx.all(is_number(known), larger))
         T.buffer_store(out, tirx.Select(more, (j + 1).astype("int32"), out[int64(0)]), [int64(0)])
         T.buffer_store(best, tirx.Select(more, value, best[int64(0)]), [int64(0)])
 
