@@ -5,6 +5,7 @@ Signature of a row of the table `OWN`: (row, number of the line, line).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 from tvm import tirx
@@ -15,12 +16,14 @@ from .loopnest import Expr, int64, loop, scratch, vectors, zero
 from .region_row import Index, Row, flat
 from .regions import Line, Load, Operand, Shape
 
+Combine = Callable[[Expr, Expr], Expr]
+
 
 def reduce(row: Row, i: int, line: Line) -> None:
     """Sum or maximum along the last axis; where it is long, with one partial result per lane."""
     (source,), (shape,) = line.args, line.shapes
     start = zero() if line.op == "sum" else tirx.FloatImm("float32", float("-inf"))
-    combine = (lambda a, b: a + b) if line.op == "sum" else maximum
+    combine: Combine = operator.add if line.op == "sum" else maximum
     width, lanes, out = shape[-1], row.lanes, row.locals[i]
 
     def one(prefix: Index) -> None:
