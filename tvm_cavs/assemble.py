@@ -73,6 +73,7 @@ class Compiled:
     gradients: tuple[Gradient, ...]
     buffers: Mapping[str, Buffer]
     fixed: Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of the other buffers
+    totals: tuple[str, ...]  # buffers that the backward pass adds to
     cleared: tuple[str, ...]  # row gradients that some kind leaves out
 
 
@@ -113,6 +114,7 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
         tuple({g.key: g for low in stages for g in low.gradients}.values()),
         {name: b for name, b in buffers.items() if b.space is not None},
         _fixed(stages, weights, values, compiler, kinds),
+        tuple(dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)),
         tuple(r.buffer for r in rows if _left_out(r, kinds)),
     )
 

@@ -8,66 +8,115 @@ loop.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from . import dropout
-from .assemble import Compiled, CompiledGroup
+from .assemble import Compiled, CompiledGroup, CompiledStep
 from .buffers import HostMemory
 from .kinds import Kinds
-from .plan import Plan, Segments, Space, parent_edges, rows_by_value, segments
+from .plan import Cut, Plan, Space, cut, parent_edges, rows_by_value
 from .steps import Buffer
 
 Call = tuple[Any, tuple[Any, ...]]  # a function and its arguments
+MAX_CUTS = 4096
 
 
-@dataclass
+class Spaces:
+    """The spaces of the compiled stages as one table, and what repeats from batch to batch."""
+
+    def __init__(self, compiled: Compiled, kinds: Kinds) -> None:
+        groups = (*compiled.forward, *compiled.backward)
+        found = [s for g in groups for s in g.spaces]
+        found += [b.space for b in compiled.buffers.values() if b.space is not None]
+        found += [Space("pull", r.pull) for r in compiled.row_sums] + [Space("edges")]
+        self.names = [s for s in dict.fromkeys(found) if s.what != "scratch"]
+        self.number = {s: i for i, s in enumerate(self.names)}
+        self.member = np.array([kinds.members(s) for s in self.names])
+        self.base = np.array([[s.base] for s in self.names])
+        scratch = len(self.names)  # a last space in which every slice begins at row 0
+        self._of_group = {
+            id(g): np.array([self.number.get(s, scratch) for s in g.spaces], "int64")
+            for g in groups
+        }
+        self._groups = groups
+        self._cuts: dict[tuple[bytes, bytes], list[Cut]] = {}
+        self._tensors: dict[int, tuple[Any, ...]] = {}
+        self._version = -1
+
+    def cuts(self, rows: Rows) -> list[Cut]:
+        """How every group's cells join, found once for each sequence of levels and kinds."""
+        cells = rows.plan.cells
+        key = cells.kind.tobytes(), cells.level.tobytes()
+        if key not in self._cuts:
+            if len(self._cuts) >= MAX_CUTS:
+                self._cuts.clear()
+            self._cuts[key] = [
+                cut(cells, g.member, self._packed(g, rows), g.stage == "recurrent")
+                for g in self._groups
+            ]
+        return self._cuts[key]
+
+    def _packed(self, g: CompiledGroup, rows: Rows) -> list[np.ndarray]:
+        return [rows.table[self.number[s]] for s in g.spaces if s.what != "scratch"]
+
+    def segments(self, rows: Rows) -> dict[int, Table]:
+        """The slices of every group, by the group's id."""
+        out = {}
+        for g, c in zip(self._groups, self.cuts(rows), strict=True):
+            first = c.at[c.heads]
+            counts = rows.plan.cells.count[c.at]
+            total = np.add.reduceat(counts, c.heads) if len(c.at) else counts
+            starts = rows.table[self._of_group[id(g)][:, None], first]
+            out[id(g)] = Table(rows.plan.cells.level[first], np.vstack([total, starts]))
+        return out
+
+    def tensors(self, step: CompiledStep, memory: HostMemory) -> tuple[Any, ...]:
+        """The step's buffers as kernels take them; kept until a buffer grows."""
+        if memory.version != self._version:
+            self._tensors.clear()
+            self._version = memory.version
+        if id(step) not in self._tensors:
+            self._tensors[id(step)] = tuple(memory.tensor(name) for name in step.buffers)
+        return self._tensors[id(step)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The slices of one group: int64[n] levels, and int64[1 + n_spaces, n] counts and first rows."""
+
+    level: np.ndarray
+    columns: np.ndarray
+
+
 class Rows:
-    """Members and first rows of every space, for one plan; each found once."""
+    """Where the cells of one plan begin in every space: `table` int64[n_spaces + 1, n_cells]."""
 
-    plan: Plan
-    kinds: Kinds
-    _starts: dict[Space, np.ndarray] = field(default_factory=dict)
-    _counts: dict[Space, int] = field(default_factory=dict)
-
-    def member(self, space: Space) -> np.ndarray:
-        """The kinds that have rows in the space: bool[n_kinds]."""
-        return self.kinds.members(space)
-
-    def starts(self, space: Space) -> np.ndarray:
-        """First row of every cell of the plan, int64[n_cells]."""
-        if space not in self._starts:
-            self._starts[space] = self.plan.cells.starts(self.member(space), space.base)
-        return self._starts[space]
+    def __init__(self, plan: Plan, spaces: Spaces) -> None:
+        self.plan, self.spaces = plan, spaces
+        sizes = np.where(spaces.member[:, plan.cells.kind], plan.cells.count, 0)
+        ends = np.cumsum(sizes, axis=1)
+        self.table = np.vstack([ends - sizes + spaces.base, np.zeros((1, sizes.shape[1]), "int64")])
+        self._counts = (ends[:, -1:] + spaces.base)[:, 0].tolist()
 
     def count(self, space: Space) -> int:
         """Rows of the space, with those before the first."""
-        if space not in self._counts:
-            self._counts[space] = self.plan.cells.rows(self.member(space)) + space.base
-        return self._counts[space]
+        return int(self._counts[self.spaces.number[space]])
 
-    def vertices(self, space: Space) -> np.ndarray:
-        """The vertices of the space, in row order."""
-        return self.plan.order[self.has(space)]
+    def member(self, space: Space) -> np.ndarray:
+        """The kinds that have rows in the space: bool[n_kinds]."""
+        return np.asarray(self.spaces.member[self.spaces.number[space]])
 
     def has(self, space: Space) -> np.ndarray:
         """Which rows of the plan are in the space: bool[n_rows]."""
         return self.member(space)[self.plan.kind_of_row]
 
-
-def find_segments(group: CompiledGroup, rows: Rows) -> Segments:
-    """The slices on which a group runs. Scratch begins anew in each."""
-    cells = rows.plan.cells
-    packed = [s for s in group.spaces if s.what != "scratch"]
-    found = segments(
-        cells, group.member, [rows.starts(s) for s in packed], group.stage == "recurrent"
-    )
-    at = dict(zip(packed, found.starts, strict=True))
-    zero = np.zeros(len(found.count), "int64")
-    return Segments(found.level, found.count, tuple(at.get(s, zero) for s in group.spaces))
+    def vertices(self, space: Space) -> np.ndarray:
+        """The vertices of the space, in row order."""
+        return self.plan.order[self.has(space)]
 
 
 def allocate(
@@ -127,16 +176,21 @@ def group_rows(compiled: Compiled, memory: HostMemory, rows: Rows) -> dict[str, 
 
 
 def calls(
-    runs: Sequence[tuple[CompiledGroup, Segments]], memory: HostMemory, descending: bool
+    groups: Sequence[CompiledGroup],
+    found: Mapping[int, Table],
+    spaces: Spaces,
+    memory: HostMemory,
+    descending: bool,
 ) -> list[Call]:
     """The kernel calls of one direction, in order."""
     eager: list[Call] = []
     recurrent: list[tuple[int, list[Call]]] = []
     lazy: list[Call] = []
-    for group, found in runs:
-        per_segment = _segment_calls(group, found, memory)
+    for group in groups:
+        table = found[id(group)]
+        per_segment = _segment_calls(group, table, spaces, memory)
         if group.stage == "recurrent":
-            recurrent += zip(found.level.tolist(), per_segment, strict=True)
+            recurrent += zip(table.level.tolist(), per_segment, strict=True)
         else:
             flat = eager if group.stage == "eager" else lazy
             for some in per_segment:
@@ -145,18 +199,16 @@ def calls(
     return eager + [c for _, some in recurrent for c in some] + lazy
 
 
-def _segment_calls(group: CompiledGroup, found: Segments, memory: HostMemory) -> list[list[Call]]:
-    counts = found.count.tolist()
-    out: list[list[Call]] = [[] for _ in counts]
+def _segment_calls(
+    group: CompiledGroup, table: Table, spaces: Spaces, memory: HostMemory
+) -> list[list[Call]]:
+    """For every slice, the calls of the group's steps."""
+    slices = table.columns.T.tolist()
+    out: list[list[Call]] = [[] for _ in slices]
     for step in group.steps:
-        tensors = tuple(memory.tensor(name) for name in step.buffers)
-        offsets = np.stack([found.count, *(found.starts[i] for i in step.starts)], 1).tolist()
-        if len(step.functions) == 1:
-            (function,) = step.functions
-            for some, at in zip(out, offsets, strict=True):
-                some.append((function, (*at, *tensors)))
-            continue
-        for some, n, at in zip(out, counts, offsets, strict=True):
-            function = step.functions[max(0, bisect_right(step.limits, n) - 1)]
-            some.append((function, (*at, *tensors)))
+        tensors = spaces.tensors(step, memory)
+        (first, *_), several = step.functions, len(step.functions) > 1
+        for some, row in zip(out, slices, strict=True):
+            function = step.functions[bisect_right(step.limits, row[0]) - 1] if several else first
+            some.append((function, (row[0], *[row[i + 1] for i in step.starts], *tensors)))
     return out

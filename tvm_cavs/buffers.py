@@ -23,6 +23,7 @@ class HostMemory:
     def __init__(self) -> None:
         self._arrays: dict[str, np.ndarray] = {}
         self._tensors: dict[str, Any] = {}
+        self.version = 0  # grows whenever a buffer moves
 
     def rows(self, name: str, n_rows: int, ld: int, dtype: str) -> Any:
         """Buffer `name` with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
@@ -40,6 +41,7 @@ class HostMemory:
 
     def bind(self, name: str, array: np.ndarray) -> None:
         """Use `array` (aligned, C order) as buffer `name`: what changes it changes the buffer."""
+        self.version += 1
         self._arrays[name] = array
         self._tensors[name] = tvm_ffi.from_dlpack(array)
 

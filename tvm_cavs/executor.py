@@ -10,7 +10,7 @@ import numpy as np
 
 from . import dropout, gradients, netlevel
 from .assemble import Compiled, assemble
-from .batching import Call, Rows, allocate, calls, fill, find_segments, group_rows
+from .batching import Call, Rows, Spaces, allocate, calls, fill, group_rows
 from .buffers import HostMemory
 from .compile import Compiler
 from .execution import Programs, Result, Seeds
@@ -61,6 +61,7 @@ class TvmExecutor:
         )
         self._pushes = [(c["name"], c.type.shape) for _, c in programs.forward.select("push")]
         self._compiled: Compiled | None = None
+        self._spaces: Spaces | None = None
         self._batch: Batch | None = None
         for name, p in parameters.items():
             self.memory.bind(f"param.{name}", p.data)
@@ -76,19 +77,14 @@ class TvmExecutor:
         A batch is valid until the next is planned.
         """
         rows = self.rows(graph)
-        compiled = self.compiled
-        runs = [
-            [(g, find_segments(g, rows)) for g in side]
-            for side in (compiled.forward, compiled.backward)
-        ]
-        counts = [int(s.count.max()) for side in runs for _, s in side if len(s.count)]
+        compiled, spaces = self.compiled, rows.spaces
+        found = spaces.segments(rows)
+        counts = [int(table.columns[0].max()) for table in found.values() if len(table.level)]
         allocate(compiled, self.memory, rows, max(counts, default=1), self._programs.arity)
         fill(compiled, self.memory, rows)
         distinct = group_rows(compiled, self.memory, rows)
-        forward, backward = (
-            calls(r, self.memory, descending)
-            for r, descending in zip(runs, (False, True), strict=True)
-        )
+        forward = calls(compiled.forward, found, spaces, self.memory, descending=False)
+        backward = calls(compiled.backward, found, spaces, self.memory, descending=True)
         return Batch(rows.plan, forward, backward, distinct)
 
     @property
@@ -122,7 +118,7 @@ class TvmExecutor:
         assert batch is not None and self._programs.adjoint is not None, (
             "forward with a loss comes first"
         )
-        for name in {n for g in self.compiled.gradients for _, n in g.totals}:
+        for name in self.compiled.totals:
             self.memory.fill(name, 0.0)
         for function, args in batch.backward:
             function(*args)
@@ -134,10 +130,13 @@ class TvmExecutor:
         def learn(masks: np.ndarray) -> Mapping[int, int]:
             if self.kinds.learn(int(m) for m in masks):
                 self._compiled = assemble(self.kinds, self.compiler, self._parameters)
+                self._spaces = Spaces(self._compiled, self.kinds)
             return self.kinds.number
 
         arity, pulls = self._programs.arity, self.kinds.pulls
-        return Rows(plan(graph, arity, pulls, learn, lambda: self.kinds.rank), self.kinds)
+        made = plan(graph, arity, pulls, learn, lambda: self.kinds.rank)
+        assert self._spaces is not None
+        return Rows(made, self._spaces)
 
     def _load_parameters(self) -> None:
         """Pack the weights and evaluate what is computed from parameters alone."""

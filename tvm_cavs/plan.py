@@ -176,9 +176,25 @@ class Segments:
     starts: tuple[np.ndarray, ...]
 
 
-def segments(
-    cells: Cells, member: np.ndarray, starts: Sequence[np.ndarray], by_level: bool
-) -> Segments:
+@dataclass(frozen=True)
+class Cut:
+    """How cells join into slices; it depends on the order of kinds and levels, not on counts.
+
+    at: int64[n], the cells; heads: int64[n_segments], the positions in `at` where a slice begins.
+    """
+
+    at: np.ndarray
+    heads: np.ndarray
+
+    def segments(self, cells: Cells, starts: Sequence[np.ndarray]) -> Segments:
+        """The slices of these cells, with their first row in every space."""
+        first = self.at[self.heads]
+        count = cells.count[self.at]
+        total = np.add.reduceat(count, self.heads) if len(self.at) else count
+        return Segments(cells.level[first], total, tuple(s[first] for s in starts))
+
+
+def cut(cells: Cells, member: np.ndarray, starts: Sequence[np.ndarray], by_level: bool) -> Cut:
     """The longest slices, contiguous in every space, of the cells whose kind is a member.
 
     With `by_level` a slice stays within one level, as a recurrent stage must.
@@ -190,9 +206,14 @@ def segments(
         joins &= s[at][1:] == s[at][:-1] + count[:-1]
     if by_level:
         joins &= level[1:] == level[:-1]
-    heads = np.flatnonzero(np.concatenate([np.ones(min(len(at), 1), bool), ~joins]))
-    total = np.add.reduceat(count, heads) if len(at) else count
-    return Segments(level[heads], total, tuple(s[at][heads] for s in starts))
+    return Cut(at, np.flatnonzero(np.concatenate([np.ones(min(len(at), 1), bool), ~joins])))
+
+
+def segments(
+    cells: Cells, member: np.ndarray, starts: Sequence[np.ndarray], by_level: bool
+) -> Segments:
+    """The slices that `cut` finds."""
+    return cut(cells, member, starts, by_level).segments(cells, starts)
 
 
 def parent_edges(plan: Plan, has_slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

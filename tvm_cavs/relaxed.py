@@ -18,7 +18,7 @@ from tvm.ir import PrimType, TupleType
 import schedules
 
 from .assemble import CompiledGroup
-from .batching import Rows, find_segments
+from .batching import Rows
 from .buffers import HostMemory
 from .compile import Compiler
 from .kinds import Group, Kinds
@@ -58,12 +58,18 @@ def network_module(kinds: Kinds, compiler: Compiler) -> tvm.IRModule:
 def stage_function(builder: relax.BlockBuilder, name: str, lowered: Lowered) -> None:
     """Adds f(n, start of each space..., buffers...), which runs the stage on n rows in place."""
     n = relax.Var("n", PrimType("int64"))
-    starts = [relax.Var(_identifier("start", s.what, s.key), PrimType("int64")) for s in lowered.spaces]
+    starts = [
+        relax.Var(_identifier("start", s.what, s.key), PrimType("int64")) for s in lowered.spaces
+    ]
     start_of = dict(zip(lowered.spaces, starts, strict=True))
     buffers = {b.name: _variable(b) for b in lowered.buffers.values()}
     with builder.function(name, [n, *starts, *buffers.values()], pure=False):
         for step in lowered.steps:
-            args = [n, *(start_of[s] for s in step.starts), *(buffers[b.name] for b in step.buffers)]
+            args = [
+                n,
+                *(start_of[s] for s in step.starts),
+                *(buffers[b.name] for b in step.buffers),
+            ]
             kernel = relax.ExternFunc(step.kernel.name)
             builder.emit(relax.Call(kernel, args, ty_args=[TupleType([])]))
         builder.emit_func_output(relax.Tuple([]))
@@ -107,9 +113,9 @@ def run_stages(
     for number, (low, group) in enumerate(zip(lowered, groups, strict=True)):
         function = vm[stage_name(direction, group.stage, number)]
         tensors = [memory.tensor(name) for name in low.lowered.buffers]
-        found = find_segments(group, rows)
-        for k, (level, n) in enumerate(zip(found.level.tolist(), found.count.tolist(), strict=True)):
+        table = rows.spaces.segments(rows)[id(group)]
+        for level, column in zip(table.level.tolist(), table.columns.T.tolist(), strict=True):
             rank = (order[group.stage], sign * level if group.stage == "recurrent" else 0)
-            pending.append((rank, function, [n, *(int(s[k]) for s in found.starts), *tensors]))
+            pending.append((rank, function, [*column, *tensors]))
     for _, function, args in sorted(pending, key=lambda p: p[0]):
         function(*args)
