@@ -1,9 +1,9 @@
 """Stages as Relax functions: one IRModule that holds a compiled network whole.
 
-A stage function takes the row count `n`, the first row in every space, and whole buffers with symbolic
-row counts; its body calls the stage's kernels one after the other, in place. Relax's virtual
-machine runs it (`run_stages` does, level by level); the executor makes the same kernel calls itself,
-with the form of each kernel that suits the row count.
+A stage function takes the row count `n`, the first row in every space, and whole buffers with
+symbolic row counts; its body calls the stage's kernels one after the other, in place. Relax's
+virtual machine runs it (`run_stages` does, level by level); the executor makes the same kernel
+calls itself, with the form of each kernel that suits the row count.
 """
 
 from __future__ import annotations
