@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process"),
-    ("init", "levels", "field", "schedule", "value"),
+    ("init", "levels", "field", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
     ("shapes",),

@@ -86,7 +86,8 @@ class Spaces:
 
 @dataclass(frozen=True)
 class Table:
-    """The slices of one group: int64[n] levels, and int64[1 + n_spaces, n] counts and first rows."""
+            id(g): np.array([self.number.get(s, scratch) for s in g.spaces], "int64")
+            for g in groups
 
     level: np.ndarray
     columns: np.ndarray

@@ -1,0 +1,34 @@
+"""The pinned pair of TVM packages is checked at import."""
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tvm_cavs import versions
+from tvm_cavs.errors import TargetError
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_pins_are_those_of_setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    pinned = parser["options"]["install_requires"].split()
+    assert {f"{p}=={v}" for p, v in versions.REQUIRED.items()} <= set(pinned)
+
+
+def test_other_version_is_refused(monkeypatch):
+    monkeypatch.setattr(versions, "version", lambda package: "0.1.15.post2")
+    with pytest.raises(
+        TargetError, match=r"0.1.15.post2 is installed.*Run: pip install apache-tvm=="
+    ):
+        versions.check_versions()
+
+
+def test_checked_at_import():
+    code = "import importlib.metadata as m; m.version = lambda p: '0.1.15.post2'\nimport tvm_cavs"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "TargetError: apache-tvm 0.1.15.post2" in done.stderr
