@@ -1,4 +1,4 @@
-"""Net-level values: rectangles mean what NumPy computes, for random slices, joins and transposes."""
+"""Net-level values: rectangles mean what NumPy computes, for random slices, joins, transposes."""
 
 import numpy as np
 import pytest

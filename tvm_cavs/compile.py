@@ -21,6 +21,7 @@ from typing import Any
 
 import tvm
 import tvm_ffi
+from tvm.support import cc
 
 import schedules
 from schedules import layout
@@ -35,6 +36,11 @@ from .steps import Kernel
 from .sums import ColumnSum, SegmentSum
 
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
+# The modules that make kernels: what is kept on disk is of no use when one of them changes.
+SOURCES = (
+    "dropout elementwise loopnest operands outer packing polynomials products region_kernel "
+    "region_loops region_row regions register_tile sums"
+).split()
 
 
 @dataclass(frozen=True)
@@ -123,13 +129,14 @@ class Compiler:
         if not new:
             return
         key = self._key(sorted(new))
-        libraries = _load(self.cache, key) if self.cache else None
+        libraries = _load(self.cache, key, sorted(new)) if self.cache else None
         if libraries is None:
             libraries = self._build([new[symbol] for symbol in sorted(new)], key)
         for library in libraries:
             self._functions.update(
                 {s: library[s] for s in new if library.implements_function(s, True)}
             )
+        assert all(symbol in self._functions for symbol in new), sorted(new)
 
     def function(self, symbol: str) -> Any:
         return self._functions[symbol]
@@ -175,39 +182,21 @@ def _use_threads(n: int) -> None:
 
 def default_cache() -> Path:
     """$TVM_CAVS_CACHE, or tvm_cavs in the user's cache folder."""
-    if "TVM_CAVS_CACHE" in os.environ:
+    if os.environ.get("TVM_CAVS_CACHE"):
         return Path(os.environ["TVM_CAVS_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tvm_cavs"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tvm_cavs"
 
 
 def _sources() -> str:
     """Digest of the code that makes kernels."""
     here = Path(__file__).parent
-    files = [
-        here / f"{m}.py"
-        for m in (
-            "loopnest",
-            "operands",
-            "products",
-            "packing",
-            "outer",
-            "sums",
-            "register_tile",
-            "regions",
-            "region_row",
-            "region_loops",
-            "region_kernel",
-            "elementwise",
-            "polynomials",
-            "dropout",
-        )
-    ]
+    files = [here / f"{module}.py" for module in SOURCES]
     files += sorted(Path(schedules.__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def _load(folder: Path, key: str) -> list[Any] | None:
-    """Stored libraries, or None if there are none or one is damaged."""
+def _load(folder: Path, key: str, symbols: Sequence[str]) -> list[Any] | None:
+    """Stored libraries that have these functions; None if there are none or one is damaged."""
     note = folder / f"{key}.json"
     try:
         libraries = []
@@ -215,8 +204,11 @@ def _load(folder: Path, key: str) -> list[Any] | None:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{name}: the checksum differs")
             libraries.append(tvm.runtime.load_module(str(folder / name)))
+        for s in symbols:
+            if not any(library.implements_function(s, True) for library in libraries):
+                raise ValueError(f"{s} is in none of its libraries")
         return libraries
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, AttributeError, OSError, RuntimeError) as error:
         warnings.warn(
@@ -228,17 +220,22 @@ def _load(folder: Path, key: str) -> list[Any] | None:
 def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
     """Write the libraries, then their checksums, each file whole or not at all.
 
+    A library is named for its content: two processes that store at once do not mix theirs.
     Without a linker, or where the folder cannot be written, a warning says so and nothing is kept.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             digests = {}
-            for i, executable in enumerate(executables):
-                name = f"{key}.{i}.so"
-                executable.export_library(str(Path(scratch) / name))
-                digests[name] = hashlib.sha256((Path(scratch) / name).read_bytes()).hexdigest()
-                os.replace(Path(scratch) / name, folder / name)
+            if cc.get_cc() is None:
+                raise OSError("no C compiler to link them with")
+            for executable in executables:
+                library = Path(scratch) / "library.so"
+                executable.export_library(str(library))
+                digest = hashlib.sha256(library.read_bytes()).hexdigest()
+                name = f"{key}.{digest[:12]}.so"
+                digests[name] = digest
+                os.replace(library, folder / name)
             note = Path(scratch) / "note.json"
             note.write_text(json.dumps(digests))
             os.replace(note, folder / f"{key}.json")
