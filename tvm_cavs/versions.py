@@ -1,7 +1,7 @@
 """The versions this package works with, checked when it is imported.
 
-apache-tvm's wheel does not bound the version of apache-tvm-ffi, so an upgrade of some other package can
-leave a pair that loads and later ends in a segmentation fault. Better to say so at once.
+apache-tvm's wheel does not bound the version of apache-tvm-ffi, so an upgrade of some other package
+can leave a pair that loads and later ends in a segmentation fault. Better to say so at once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def check_versions() -> None:
         if found != wanted:
             pins = " ".join(f"{p}=={v}" for p, v in REQUIRED.items())
             raise TargetError(
-                f"{package} {found} is installed; tvm_cavs needs exactly {wanted} (with other pairs "
-                f"TVM does not load or crashes). Run: pip install {pins}"
+                f"{package} {found} is installed; tvm_cavs needs exactly {wanted} (other pairs do "
+                f"not load, or crash later). Run: pip install {pins}"
             )
