@@ -86,8 +86,7 @@ class Spaces:
 
 @dataclass(frozen=True)
 class Table:
-            id(g): np.array([self.number.get(s, scratch) for s in g.spaces], "int64")
-            for g in groups
+    """The slices of one group: int64[n] levels; int64[1 + n_spaces, n] counts and first rows."""
 
     level: np.ndarray
     columns: np.ndarray
