@@ -29,7 +29,7 @@ class Status:
     def __str__(self) -> str:
         return (
             f"epoch {self.epoch}/{self.n_epochs}  batch {self.batch}/{self.n_batches}  "
-            f"loss {self.loss:.4f}  {self.samples_per_s:.0f} samples/s  "
+            f"loss {self.loss:.4g}  {self.samples_per_s:.0f} samples/s  "
             f"{clock(self.seconds_left)} left"
         )
 
@@ -72,7 +72,7 @@ class Bar:
 
     def status(self, status: Status) -> None:
         facts = [
-            f"loss {status.loss:.4f}",
+            f"loss {status.loss:.4g}",
             f"{status.samples_per_s:.0f} samples/s",
             f"{clock(status.seconds_left)} left",
         ]

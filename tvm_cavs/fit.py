@@ -254,6 +254,6 @@ def _describe_epoch(run: Run, event: Mapping[str, Any]) -> str:
     metrics = "".join(f"  {name} {value:.4f}" for name, value in dev.items())
     best = "  *" if run.progress.best_epoch == event["epoch"] and dev else ""
     return (
-        f"epoch {event['epoch']}  {clock(run.progress.seconds)}  loss {event['train_loss']:.4f}  "
+        f"epoch {event['epoch']}  {clock(run.progress.seconds)}  loss {event['train_loss']:.4g}  "
         f"{event['samples_per_s']:.0f} samples/s{metrics}{best}"
     )
