@@ -14,6 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of compiled kernels that all tests of a run share."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     """`golden(name, thing)`: the text of `thing` is that of tests/golden/<name>.txt."""

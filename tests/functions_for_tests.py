@@ -130,6 +130,38 @@ class Doubled(VertexFunction):
         v.push("score", cavs.reduce_sum(h))
 
 
+class TwoLooks(VertexFunction):
+    """One table is looked up twice by one input, before a gather and after it."""
+
+    arity = 2
+    state = {"h": 2}
+
+    def __init__(self) -> None:
+        self.E = cavs.Parameter((N_WORDS, 2))
+
+    def forward(self, v: Vertex) -> None:
+        first = cavs.embedding(v.pull("word"), self.E)
+        second = cavs.embedding(v.pull("word"), self.E)
+        h = cavs.tanh(first + v.gather(0).h + v.gather(1).h)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h * second))
+
+
+class TwoOrOne(VertexFunction):
+    """Some kinds of vertices add the same gradient twice, others once; two biases are alike."""
+
+    arity = 2
+    state = {"h": 3}
+
+    def __init__(self) -> None:
+        self.a, self.b, self.c = (cavs.Parameter((3,)) for _ in range(3))
+
+    def forward(self, v: Vertex) -> None:
+        h = v.gather(0).h + v.gather(1).h + v.present("x") * self.b + self.b
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(cavs.tanh(self.a + self.c) + h))
+
+
 class FiveGates(VertexFunction):
     """A binary Tree-LSTM as a textbook writes it: every gate its own products and bias."""
 

@@ -128,7 +128,8 @@ class TvmExecutor:
         """Sort the batch into rows; compile the kinds that are new."""
 
         def learn(masks: np.ndarray) -> Mapping[int, int]:
-            if self.kinds.learn(int(m) for m in masks):
+            if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
+                self._compiled = None  # stays so if compiling is interrupted
                 self._compiled = assemble(self.kinds, self.compiler, self._parameters)
                 self._spaces = Spaces(self._compiled, self.kinds)
             return self.kinds.number

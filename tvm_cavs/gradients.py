@@ -27,7 +27,7 @@ def dense(
     name, shape = parameter.name, parameter.shape
     if len(contributions) == 1:
         (only,) = contributions
-        if only.program.calls[only.index].op == "total" and only.count == 1:
+        if only.alone and only.count == 1:
             return memory.read(only.totals[0][1]).reshape(shape)
     memory.fixed(f"grad.{name}", shape)
     grad = memory.read(f"grad.{name}")

@@ -47,17 +47,24 @@ class Kinds:
     _lowered: dict[str, Lowered] = field(default_factory=dict)
 
     def learn(self, masks: Iterable[int]) -> bool:
-        """Add the kinds of these masks; True if any was new."""
-        new = [m for m in masks if m not in self.number]
-        for m in new:
-            kind = self._promoted(kind_of(int(m), self.programs.arity, self.pulls))
+        """Add the kinds of these masks; True if any was new.
+
+        Interrupted or refused, it leaves the masks unknown: the next call does it again.
+
+        Raises:
+            TraceError: a stage of a new kind uses an op in a way that has no kernel.
+        """
+        new: dict[int, int] = {}
+        for m in (m for m in masks if m not in self.number):
+            kind = self._promoted(kind_of(m, self.programs.arity, self.pulls))
             if kind not in self.kinds:
-                self.kinds.append(kind)
                 forward, adjoint = specialise(self.programs.forward, self.programs.adjoint, kind)
                 self.stages.append((split(forward), split(adjoint) if adjoint else None))
-            self.number[int(m)] = self.kinds.index(kind)
+                self.kinds.append(kind)
+            new[m] = self.kinds.index(kind)
         if new:
             self._regroup()
+        self.number.update(new)
         return bool(new)
 
     def _promoted(self, kind: Kind) -> Kind:

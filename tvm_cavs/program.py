@@ -121,7 +121,8 @@ Rule = Callable[["Builder", str, "tuple[Value, ...]", dict[str, Any]], "Value | 
 class Builder:
     """Appends calls to a program under construction.
 
-    Equal reads are one call, and with `shared=True` all equal calls (common subexpressions).
+    Equal reads and look-ups are one call: a table has one gradient for each input that chooses its
+    rows. With `shared=True` all equal calls are one (common subexpressions).
     `rule`, if given, sees every call before it is appended and may answer with a value to use
     instead.
     """
@@ -177,7 +178,8 @@ class Builder:
 
     def append(self, call: Call) -> Value:
         """Append a finished call, or find its equal if the builder shares."""
-        if (self._shared or call.op in READS) and call.op not in EFFECTS and call in self._known:
+        once = self._shared or call.op in READS or call.op == "embedding"
+        if once and call.op not in EFFECTS and call in self._known:
             return self.value(self._known[call])
         self.calls.append(call)
         self._known[call] = len(self.calls) - 1

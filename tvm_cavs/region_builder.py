@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from .program import Call
+from .places import VIEWS, Places
+from .program import Program
 from .regions import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
-from .steps import ALL, EDGES, Buffer, Kernel, Place, Step, space_of
-
-VIEWS = frozenset({"slice", "reshape", "transpose"})
-
-
-class Lowering(Protocol):
-    """What a region needs to know of the stage it belongs to."""
-
-    calls: tuple[Call, ...]
-    ready: list[int]
-    copied: set[int]
-    stores: dict[int, list[Place]]
-    arity: int
-
-    def place(self, i: int) -> Place | None: ...
-    def net_buffer(self, i: int) -> Buffer: ...
+from .steps import ALL, EDGES, Buffer, Kernel, Place, Step, identity, space_of
 
 
 class RegionBuilder:
-    """Collects the lines of one region and the arrays they touch."""
+    """Collects the lines of region number `number` and the arrays they touch.
 
-    def __init__(self, lowering: Lowering, number: int) -> None:
-        self.lowering, self.number = lowering, number
+    net_values: buffers that the region reads net-level values from, with the call they hold.
+    """
+
+    def __init__(self, places: Places, number: int) -> None:
+        self.places, self.number = places, number
+        self.net_values: dict[str, int] = {}
         self.arrays: list[tuple[Buffer, bool]] = []
         self.lines: list[Line] = []
         self.line_of: dict[int, int] = {}
@@ -39,7 +27,7 @@ class RegionBuilder:
         return self.arrays.index((buffer, by_row))
 
     def operand(self, i: int) -> Operand:
-        low = self.lowering
+        low = self.places
         c = low.calls[i]
         if i in self.line_of:
             return Ref(self.line_of[i])
@@ -60,10 +48,10 @@ class RegionBuilder:
                 return Load(source.array, source.column + c["start"], source.index)
             return View(source, c.op, shape, c.get("axis", 0), c.get("start", 0))
         assert c.type.per == "net", c.text()
-        return Load(self.array(low.net_buffer(i), False))
+        return Load(self.array(self._net_buffer(low.program, i), False))
 
     def line(self, i: int) -> None:
-        c, low = self.lowering.calls[i], self.lowering
+        c, low = self.places.calls[i], self.places
         args = [self.operand(a) for a in c.args]
         shapes = [low.calls[a].type.shape for a in c.args]
         attrs = [(k, v) for k, v in c.attrs if k != "type"]
@@ -93,7 +81,7 @@ class RegionBuilder:
         )
 
     def copy(self, i: int, to: Place) -> None:
-        c = self.lowering.calls[i]
+        c = self.places.calls[i]
         line = Line(
             "copy",
             (self.operand(i),),
@@ -107,6 +95,15 @@ class RegionBuilder:
 
     def store(self, to: Place) -> Store:
         return Store(self.array(to.buffer, True), to.column)
+
+    def _net_buffer(self, program: Program, i: int) -> Buffer:
+        """A vector with net-level value %i: a parameter, or what NumPy evaluates once per step."""
+        c = program.calls[i]
+        if c.op == "param":
+            return Buffer(f"flat.{c['name']}", 0, None)
+        name = f"net.{identity(program, i)}"
+        self.net_values[name] = i
+        return Buffer(name, 0, None)
 
     def step(self) -> Step:
         arrays = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from .listing import listing
 from .operands import Piece, operands
 from .plan import Space
 from .products import Outer, Product
@@ -78,11 +79,13 @@ class Gradient:
     index: int
     totals: tuple[tuple[int, str], ...]  # call number of a total -> buffer
     count: int = 1  # how often the program adds it
+    alone: bool = False  # it is one total, of which nothing else is made
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, ...]:
         """Equal keys are one contribution, whichever kinds of vertices add to it."""
-        return self.parameter, text_of(self.program, self.index)
+        buffers = (name for _, name in self.totals)
+        return self.parameter, identity(self.program, self.index), *buffers
 
 
 @dataclass(frozen=True)
@@ -120,16 +123,21 @@ class Lowered:
         return tuple(dict.fromkeys(s for step in self.steps for s in step.starts))
 
     def __str__(self) -> str:
-        lines = [f"stage {self.program.name}"]
-        for s in self.steps:
-            lines.append(f"  {s.kernel.name}({', '.join(b.name for b in s.buffers)})")
-        return "\n".join(lines)
+        return listing(f"stage {self.program.name}", self.steps)
 
 
-def text_of(program: Program, i: int) -> str:
-    """How value %i is computed, independent of numbering."""
-    c = program.calls[i]
-    return f"{c.op}({', '.join(text_of(program, a) for a in c.args)}; {c.attrs})"
+def identity(program: Program, i: int) -> str:
+    """Hash of how value %i is computed, independent of numbering."""
+    known: dict[int, str] = {}
+
+    def of(k: int) -> str:
+        if k not in known:
+            c = program.calls[k]
+            text = f"{c.op}({', '.join(map(of, c.args))}; {c.attrs})"
+            known[k] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return known[k]
+
+    return of(i)
 
 
 def index_buffer(pull: str) -> Buffer:
