@@ -142,7 +142,11 @@ class Compiler:
         return self._functions[symbol]
 
     def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
-        """Schedule and compile, several parts at once: LLVM runs outside of Python's lock."""
+        """Schedule and compile, several parts at once: LLVM runs outside of Python's lock.
+
+        What has been stored is loaded, because TVM makes machine code a second time for a function
+        that is taken from the module in memory.
+        """
         module = tvm.IRModule({f.symbol: f.make() for f in forms})
         scheduled, unclaimed = schedules.schedule(module, self.target)
         if unclaimed:
@@ -157,9 +161,10 @@ class Compiler:
         parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
         with ThreadPoolExecutor(n_parts) as pool:
             executables = list(pool.map(self._compile_part, parts))
-        if self.cache:
-            _store(executables, self.cache, key)
-        return [e.mod for e in executables]
+            stored = self.cache and _store(executables, self.cache, key, pool)
+        symbols = [f.symbol for f in forms]
+        loaded = _load(self.cache, key, symbols) if self.cache and stored else None
+        return loaded or [e.mod for e in executables]
 
     def _compile_part(self, functions: Any) -> Any:
         return tvm.compile(
@@ -217,8 +222,8 @@ def _load(folder: Path, key: str, symbols: Sequence[str]) -> list[Any] | None:
         return None
 
 
-def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
-    """Write the libraries, then their checksums, each file whole or not at all.
+def _store(executables: Sequence[Any], folder: Path, key: str, pool: ThreadPoolExecutor) -> bool:
+    """Write the libraries, then their checksums, each file whole or not at all; True if done.
 
     A library is named for its content: two processes that store at once do not mix theirs.
     Without a linker, or where the folder cannot be written, a warning says so and nothing is kept.
@@ -229,9 +234,9 @@ def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
             digests = {}
             if cc.get_cc() is None:
                 raise OSError("no C compiler to link them with")
-            for executable in executables:
-                library = Path(scratch) / "library.so"
-                executable.export_library(str(library))
+            libraries = [Path(scratch) / f"{i}.so" for i in range(len(executables))]
+            list(pool.map(lambda e, to: e.export_library(str(to)), executables, libraries))
+            for library in libraries:
                 digest = hashlib.sha256(library.read_bytes()).hexdigest()
                 name = f"{key}.{digest[:12]}.so"
                 digests[name] = digest
@@ -239,6 +244,7 @@ def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
             note = Path(scratch) / "note.json"
             note.write_text(json.dumps(digests))
             os.replace(note, folder / f"{key}.json")
+            return True
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1]
         warnings.warn(
@@ -246,3 +252,4 @@ def _store(executables: Sequence[Any], folder: Path, key: str) -> None:
             "Install gcc, or set TVM_CAVS_CACHE to a folder that can be written",
             stacklevel=6,
         )
+        return False
