@@ -1,0 +1,159 @@
+"""The TVM executor over several batches: memory, later kinds, parameters, interruptions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import functions_for_tests as functions
+import numpy as np
+import pytest
+from random_graphs import N_WORDS
+
+pytest.importorskip("tvm")
+
+from test_equivalence import Case, assert_batch, make_case, near, run  # noqa: E402
+
+import tvm_cavs as cavs  # noqa: E402
+from tvm_cavs import executor as executing  # noqa: E402
+from tvm_cavs import kinds  # noqa: E402
+from tvm_cavs.executor import TvmExecutor  # noqa: E402
+from tvm_cavs.vertex import Vertex  # noqa: E402
+
+pytestmark = pytest.mark.compiles
+
+
+class Small(cavs.VertexFunction):
+    """Words, two products with the children's states, dropout; quick to compile."""
+
+    arity = 2
+    state = {"h": 3}
+
+    def __init__(self) -> None:
+        self.E, self.U = cavs.Parameter((N_WORDS, 3)), cavs.Parameter((6, 3))
+
+    def forward(self, v: Vertex) -> None:
+        x = v.dropout(cavs.embedding(v.pull("word"), self.E), 0.3)
+        h = cavs.tanh(x + cavs.concat(v.gather(0).h, v.gather(1).h) @ self.U)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+def small(cache: Path, n: int) -> Case:
+    return make_case(Small(), functions.Score(), cache, threads=1, n=n)
+
+
+def executor_of(case: Case) -> TvmExecutor:
+    made = case.net.executor(case.loss)
+    assert isinstance(made, TvmExecutor)
+    return made
+
+
+def test_buffers_grow_and_are_used_again(cache: Path) -> None:
+    case = small(cache, 12)
+    assert_batch(case, range(3))
+    memory = executor_of(case).memory
+    before = memory.sizes()
+    assert_batch(case, range(12))
+    large = {name: memory.read(name) for name in memory.sizes()}
+    assert all(large[name].nbytes >= before[name] for name in before)
+    assert sum(a.nbytes for a in large.values()) > 1.5 * sum(before.values())
+    for chosen in ([4], range(12), range(5, 9)):
+        assert_batch(case, chosen)
+        assert all(memory.read(name) is array for name, array in large.items())
+
+
+def test_kinds_of_later_batches(cache: Path) -> None:
+    case = small(cache, 8)
+    leaves = [i for i, g in enumerate(case.graphs) if g.n_vertices == 1]
+    n_kinds = []
+    for chosen in (leaves or [0], [1], [2, 3], range(8), [0]):
+        assert_batch(case, chosen)
+        n_kinds.append(len(executor_of(case).kinds.kinds))
+    assert n_kinds == sorted(n_kinds) and n_kinds[0] < n_kinds[-1] == n_kinds[-2]
+
+
+def test_more_sets_of_slots_than_are_specialised(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further ones run as if all children were there."""
+    case = small(cache, 8)
+    assert_batch(case, range(8))
+    every = {k.slots for k in executor_of(case).kinds.kinds}
+    assert every == {(), (0,), (1,), (0, 1)}
+    monkeypatch.setattr(kinds, "MAX_SLOT_SETS", 1)
+    case = small(cache, 8)
+    for chosen in (*([i] for i in range(8)), range(8)):
+        assert_batch(case, chosen)
+    found = {k.slots for k in executor_of(case).kinds.kinds}
+    assert len(found) == 3 and (0, 1) in found
+
+
+def lone(n: int) -> cavs.Graph:
+    """Vertices without children, all of one kind."""
+    return cavs.Graph.from_children([[]] * n, {"x": [[1.0, 2.0, 3.0]] * n})
+
+
+def test_gradients_that_are_alike_have_memory_of_their_own(cache: Path) -> None:
+    """Two biases have one sum over vertices: writing to one gradient must not change the other."""
+    net = cavs.Network(functions.TwoOrOne())
+    net.initialize(seed=0)
+    results = []
+    for name, options in (("reference", {}), ("tvm", {"threads": 1, "cache": cache})):
+        net.hybridize(name, **options)
+        results.append(run(net, functions.Score(), lone(4))[2])
+    for name in results[0]:
+        near(results[1][name], results[0][name], name)
+    grads = [p.grad for p in net.parameters().values()]
+    for i, a in enumerate(grads):
+        for b in grads[:i]:
+            assert isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+            assert not np.shares_memory(a, b)
+
+
+@pytest.mark.parametrize("make", [functions.Linear, functions.TwoLooks])
+def test_parameters_written_in_place_are_seen(make: type[cavs.VertexFunction], cache: Path) -> None:
+    """By products, look-ups, elementwise work, and what is computed from parameters alone."""
+    net = cavs.Network(make())
+    net.initialize(seed=1)
+    graphs = make_case(make(), functions.Score(), cache, 1, 3).graphs
+    batch = cavs.batch(graphs)
+    net.hybridize("tvm", threads=1, cache=cache)
+    seen = []
+    for step in range(3):
+        for k, p in enumerate(net.parameters().values()):
+            p.data[...] += 0.1 * (k + step)
+        got = run(net, functions.Score(), batch)
+        executors = dict(net._executors)
+        net.hybridize("reference")
+        want = run(net, functions.Score(), batch)
+        net.hybridize("tvm", threads=1, cache=cache)
+        net._executors.update(executors)
+        near(got[0]["score"], want[0]["score"], "score")
+        for name in want[2]:
+            near(got[2][name], want[2][name], name)
+        seen.append(got[0]["score"].copy())
+    assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
+
+
+def test_an_interrupted_compilation_is_done_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while a later batch brings a new kind: the batch after it still runs right."""
+    case = small(cache, 8)
+    assert_batch(case, [min(range(8), key=lambda i: case.graphs[i].n_vertices)])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(executing, "assemble", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            assert_batch(case, range(8))
+    assert_batch(case, range(8))
+
+
+@pytest.mark.parametrize("seed", [2, 6, 8])
+def test_random_functions(seed: int, cache: Path) -> None:
+    case = make_case(functions.Random(seed, n_calls=8), functions.Score(), cache, 1, 4)
+    batches: Sequence[Sequence[int]] = (range(4), [0], [2, 1])
+    for chosen in batches:
+        assert_batch(case, chosen)
