@@ -159,7 +159,7 @@ class TwoOrOne(VertexFunction):
     def forward(self, v: Vertex) -> None:
         h = v.gather(0).h + v.gather(1).h + v.present("x") * self.b + self.b
         v.scatter(h=h)
-        v.push("score", cavs.reduce_sum(cavs.tanh(self.a + self.c) + h))
+        v.push("score", cavs.reduce_sum(cavs.tanh(h + self.a + self.c) + h))
 
 
 class FiveGates(VertexFunction):
