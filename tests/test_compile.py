@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -225,3 +226,12 @@ def test_nothing_is_said_about_an_empty_cache(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert compiling._load(tmp_path, "none", ["f"]) is None
+
+
+def test_threads_are_started_and_not_bound() -> None:
+    before = os.sched_getaffinity(0)
+    count = tvm.get_global_func("runtime.NumThreads")
+    for n in (1, min(2, os.cpu_count() or 1)):
+        Compiler("host", n, False)
+        assert count() == n
+    assert os.sched_getaffinity(0) == before

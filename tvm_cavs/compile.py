@@ -35,6 +35,7 @@ from .regions import Region
 from .steps import Kernel
 from .sums import ColumnSum, SegmentSum
 
+SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
 SOURCES = (
@@ -181,8 +182,13 @@ def _named(kind: str, spec: Any) -> str:
 
 
 def _use_threads(n: int) -> None:
-    """Let TVM's pool start as many threads as kernels are made for (by itself it takes half)."""
-    tvm.get_global_func("runtime.config_threadpool")(1, n)
+    """Let TVM's pool, one per process, have as many threads as kernels are made for.
+
+    By itself it takes half of the cores and binds each thread to one, the caller's too. Mode -3 lets
+    n threads share the cores that this process may run on, bound to none.
+    """
+    cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
+    tvm.get_global_func("runtime.config_threadpool")(SHARE_ALL_CORES, n, cores)
 
 
 def default_cache() -> Path:
