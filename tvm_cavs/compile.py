@@ -184,8 +184,8 @@ def _named(kind: str, spec: Any) -> str:
 def _use_threads(n: int) -> None:
     """Let TVM's pool, one per process, have as many threads as kernels are made for.
 
-    By itself it takes half of the cores and binds each thread to one, the caller's too. Mode -3 lets
-    n threads share the cores that this process may run on, bound to none.
+    By itself it takes half of the cores and binds each thread to one, the caller's too. Mode -3
+    lets n threads share the cores that this process may run on, bound to none.
     """
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     tvm.get_global_func("runtime.config_threadpool")(SHARE_ALL_CORES, n, cores)
