@@ -117,10 +117,12 @@ class Compiler:
         ]
 
     def pack_form(self, spec: Pack) -> Form:
+        """The kernel that packs a weight operand."""
         name = _named("pack", spec)
         return Form(name, 1, lambda: packing.pack(spec, self.tile(spec.k, spec.n_columns), name))
 
     def segment_form(self, spec: SegmentSum) -> Form:
+        """The kernel that sums the rows of equal words."""
         name = _named(f"segment{self.n_threads}", spec)
         return Form(name, 1, lambda: sums.segment_sum(spec, self.lanes, name, self.n_threads))
 
@@ -140,6 +142,7 @@ class Compiler:
         assert all(symbol in self._functions for symbol in new), sorted(new)
 
     def function(self, symbol: str) -> Any:
+        """A kernel that `compile` has made."""
         return self._functions[symbol]
 
     def _build(self, forms: Sequence[Form], key: str) -> list[Any]:

@@ -62,6 +62,7 @@ class _Lowering:
         self.net_values: dict[str, int] = {}
 
     def run(self) -> Lowered:
+        """Regions in order; after each, the products and sums that can run."""
         ready = self.places.ready
         for r in range(max(ready, default=0) + 1):
             self._region(r)

@@ -34,6 +34,7 @@ EXP_LOW, EXP_HIGH = -104.0, 88.72284  # exp rounds to 0 below, to infinity above
 
 
 def f32(value: float) -> Expr:
+    """A float32 constant."""
     return tirx.FloatImm("float32", value)
 
 

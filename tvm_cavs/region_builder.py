@@ -22,11 +22,13 @@ class RegionBuilder:
         self.line_of: dict[int, int] = {}
 
     def array(self, buffer: Buffer, by_row: bool) -> int:
+        """Number of the region's array for a buffer; each way of reading it is an array."""
         if (buffer, by_row) not in self.arrays:
             self.arrays.append((buffer, by_row))
         return self.arrays.index((buffer, by_row))
 
     def operand(self, i: int) -> Operand:
+        """How a line reads value %i."""
         low = self.places
         c = low.calls[i]
         if i in self.line_of:
@@ -51,6 +53,7 @@ class RegionBuilder:
         return Load(self.array(self._net_buffer(low.program, i), False))
 
     def line(self, i: int) -> None:
+        """Append the line that computes %i and gives it to its stores."""
         c, low = self.places.calls[i], self.places
         args = [self.operand(a) for a in c.args]
         shapes = [low.calls[a].type.shape for a in c.args]
@@ -81,6 +84,7 @@ class RegionBuilder:
         )
 
     def copy(self, i: int, to: Place) -> None:
+        """Append a line that copies %i, a read or a view, to a place."""
         c = self.places.calls[i]
         line = Line(
             "copy",
@@ -94,6 +98,7 @@ class RegionBuilder:
         self.lines.append(line)
 
     def store(self, to: Place) -> Store:
+        """How a line writes to a place."""
         return Store(self.array(to.buffer, True), to.column)
 
     def _net_buffer(self, program: Program, i: int) -> Buffer:
@@ -106,6 +111,7 @@ class RegionBuilder:
         return Buffer(name, 0, None)
 
     def step(self) -> Step:
+        """The kernel call of the finished region."""
         arrays = tuple(
             Array(f"a{k}", b.dtype, b.ld, by_row) for k, (b, by_row) in enumerate(self.arrays)
         )

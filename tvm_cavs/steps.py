@@ -47,6 +47,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
+        """The kernel's symbol: its kind and a hash of its specification."""
         return f"{self.kind}_{hashlib.sha256(repr(self.spec).encode()).hexdigest()[:12]}"
 
 
@@ -146,6 +147,7 @@ def index_buffer(pull: str) -> Buffer:
 
 
 def space_of(buffer: Buffer) -> Space:
+    """The space of a buffer that has one."""
     assert buffer.space is not None, buffer
     return buffer.space
 
@@ -158,6 +160,7 @@ class Slots:
         self.indices: list[Buffer] = []
 
     def number(self, place: Place) -> tuple[int, int | None]:
+        """Slots of a place's buffer and of its index vector, None where it has none."""
         index = None if place.index is None else _position(self.indices, place.index)
         return _position(self.sources, place.buffer), index
 
