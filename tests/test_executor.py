@@ -157,3 +157,12 @@ def test_random_functions(seed: int, cache: Path) -> None:
     batches: Sequence[Sequence[int]] = (range(4), [0], [2, 1])
     for chosen in batches:
         assert_batch(case, chosen)
+
+
+def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = small(cache, 8)
+    case.net.prepare(case.graphs, case.loss)
+    case.net.prepare(case.graphs)
+    monkeypatch.setattr(executing, "assemble", lambda *_: pytest.fail("compiled again"))
+    for chosen in ([0], [5, 1], range(8)):
+        assert_batch(case, chosen)

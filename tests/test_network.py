@@ -222,3 +222,10 @@ def test_an_input_that_nobody_in_the_batch_has() -> None:
     net = network()
     graph = Graph.from_children([[], [0]], {"word": [None, None], "label": [None, 1]})
     assert np.isfinite(net(graph)["logits"]).all()
+
+
+def test_prepare_checks_every_batch() -> None:
+    net = network()
+    net.prepare(some_graphs(3))
+    with pytest.raises(GraphError, match="pulls 'word'"):
+        net.prepare([*some_graphs(3), Graph.from_children([[]], {})])

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .data import Dataset, Loader
+from .graph import Graph
 from .metrics import Tally
 from .network import Network
+
+PREPARED_AT_ONCE = 1000  # graphs
+
+
+def in_order(dataset: Dataset) -> Iterator[Graph]:
+    """The graphs in large batches, in their own order."""
+    return Loader(dataset, PREPARED_AT_ONCE, shuffle=False).batches(0)
 
 
 def evaluate(
@@ -25,6 +33,7 @@ def evaluate(
         GraphError: the graphs do not fit the network.
     """
     tally = Tally(tuple(metrics))
+    net.prepare(in_order(dataset))
     for batch in Loader(dataset, batch_size, shuffle=False):
         if stop():
             return None

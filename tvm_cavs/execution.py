@@ -7,7 +7,7 @@ meaning.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -56,6 +56,10 @@ class Result:
 
 class Executor(Protocol):
     """Runs the programs it was made with."""
+
+    def prepare(self, batches: Iterable[Graph]) -> None:
+        """Do once what graphs like these will need, such as compiling; `forward` does the rest."""
+        ...
 
     def forward(self, graph: Graph, seeds: Seeds) -> Result: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from .compile import Compiler
 from .execution import Programs, Result, Seeds
 from .graph import Graph
 from .kinds import Kinds
-from .plan import Plan, plan
+from .plan import Plan, masks, plan
 from .program import Program
 from .steps import RowGradient
 from .vertex import Parameter, RowSparse
@@ -67,9 +67,18 @@ class TvmExecutor:
             self.memory.bind(f"param.{name}", p.data)
             self.memory.bind(f"flat.{name}", p.data.reshape(-1))
 
-    def prepare(self, graph: Graph) -> None:
-        """Compile what the kinds of vertices in `graph` need; `forward` does this by itself."""
-        self.rows(graph)
+    def prepare(self, batches: Iterable[Graph]) -> None:
+        """Compile at once what all kinds of vertices in these batches need.
+
+        `forward` compiles what is new by itself; but then the order of batches decides what is
+        compiled together, and so what the kernel cache holds.
+        """
+        arity, pulls = self._programs.arity, self.kinds.pulls
+        found: set[int] = set()
+        for graph in batches:
+            bits, _ = masks(graph, arity, pulls)
+            found.update(np.unique(bits).tolist())
+        self._learn(sorted(found))
 
     def plan(self, graph: Graph) -> Batch:
         """Plan a batch: its rows, the buffers filled with its inputs, and its kernel calls.
@@ -127,17 +136,18 @@ class TvmExecutor:
     def rows(self, graph: Graph) -> Rows:
         """Sort the batch into rows; compile the kinds that are new."""
 
-        def learn(masks: np.ndarray) -> Mapping[int, int]:
-            if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
-                self._compiled = None  # stays so if compiling is interrupted
-                self._compiled = assemble(self.kinds, self.compiler, self._parameters)
-                self._spaces = Spaces(self._compiled, self.kinds)
-            return self.kinds.number
-
         arity, pulls = self._programs.arity, self.kinds.pulls
-        made = plan(graph, arity, pulls, learn, lambda: self.kinds.rank)
+        made = plan(graph, arity, pulls, self._learn, lambda: self.kinds.rank)
         assert self._spaces is not None
         return Rows(made, self._spaces)
+
+    def _learn(self, masks: Sequence[int]) -> Mapping[int, int]:
+        """Compile the kinds that these masks bring; the number of the kind of every mask seen."""
+        if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
+            self._compiled = None  # stays so if compiling is interrupted
+            self._compiled = assemble(self.kinds, self.compiler, self._parameters)
+            self._spaces = Spaces(self._compiled, self.kinds)
+        return self.kinds.number
 
     def _load_parameters(self) -> None:
         """Pack the weights and evaluate what is computed from parameters alone."""

@@ -21,7 +21,7 @@ from typing import Any
 from . import runlog
 from .display import Display, Status, clock
 from .errors import TrainingError
-from .evaluation import evaluate
+from .evaluation import evaluate, in_order
 from .graph import Graph
 from .metrics import METRICS
 from .network import record
@@ -55,6 +55,8 @@ def fit(
     pace = Pace(age)
     run.mark = time.perf_counter()
     reason = _ended(run)
+    if reason is None:
+        run.net.prepare(in_order(run.data.splits["train"]), run.loss)
     while reason is None:
         _train_epoch(run, display, stop, pace)
         if stop.requested() or not _finish_epoch(run, display, stop, pace):

@@ -7,7 +7,7 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -130,6 +130,23 @@ class Network:
             check_parameters(programs, self._parameters)
             self._executors[loss] = factory(name)(programs, self._parameters, **options)
         return self._executors[loss]
+
+    def prepare(self, batches: Iterable[Graph], loss: LossFunction | None = None) -> None:
+        """Compile now what these batches will need, for training with `loss` or for inference.
+
+        Optional: a batch that brings a new kind of vertex is compiled for when it comes.
+
+        Raises:
+            GraphError: a batch does not fit the vertex function.
+        """
+        programs = self.programs(loss)
+
+        def checked() -> Iterator[Graph]:
+            for graph in batches:
+                check_fit(graph, programs)
+                yield graph
+
+        self.executor(loss).prepare(checked())
 
     def __call__(self, graph: Graph) -> Any:
         """Outputs by name, in the batch's vertex order: float32[n_vertices, ...].

@@ -126,7 +126,7 @@ def plan(
     graph: Graph,
     arity: int,
     pulls: Sequence[str],
-    kinds: Callable[[np.ndarray], Mapping[int, int]],
+    kinds: Callable[[Sequence[int]], Mapping[int, int]],
     rank: Callable[[], np.ndarray],
 ) -> Plan:
     """Sort the batch's vertices into rows.
@@ -138,7 +138,7 @@ def plan(
     bits, children = masks(graph, arity, pulls)
     small = arity + len(pulls) <= 16
     distinct = np.flatnonzero(np.bincount(bits, minlength=1)) if small else np.unique(bits)
-    table = kinds(distinct)
+    table = kinds(distinct.tolist())
     if small:
         lookup = np.zeros(int(distinct[-1]) + 1, "int64")
         lookup[distinct] = [table[int(m)] for m in distinct]

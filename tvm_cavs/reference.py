@@ -6,7 +6,7 @@ Children come before parents; the adjoint runs in the opposite order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,11 @@ class ReferenceExecutor:
         self._programs, self._parameters = programs, parameters
         self._data: dict[str, np.ndarray] = {}
         self._last: tuple[Graph, Seeds, list[dict[str, Any]], State] | None = None
+
+    def prepare(self, batches: Iterable[Graph]) -> None:
+        """Only look at the batches: the reference compiles nothing."""
+        for _ in batches:
+            pass
 
     def forward(self, graph: Graph, seeds: Seeds) -> Result:
         """Outputs of every vertex, in the graph's vertex order."""
