@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tvm_cavs.bench import CLOCKS, WORKLOADS, Case, Result, Sgemm, Workload, measure
+from tvm_cavs.bench import CLOCKS, WORKLOADS, Case, Result, Sgemm, Workload, measure, profile_case
 from tvm_cavs.errors import CavsError
 
 
@@ -37,6 +37,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="cpu: time this process has computed; for one thread on a busy machine",
     )
     parser.add_argument("--rounds", type=int, default=10, help="over the same batches; median")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the time of a batch goes, per kernel"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines, no table")
     given = parser.parse_args(arguments)
     counts = [given.threads, given.rounds, *(given.hidden or ()), *(given.batch or ())]
@@ -105,6 +108,8 @@ def main(arguments: list[str]) -> int:
     with Sgemm(given.threads, given.clock) as sgemm:
         for case in cases(given, workload):
             results.append(measure(workload, case, given.rounds, sgemm))
+            if given.profile:
+                print(f"{case}\n{profile_case(workload, case)}\n", file=sys.stderr)
             if given.json:
                 print(json.dumps(results[-1].row()), flush=True)
     if not given.json:

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assemble",),
     ("batching",),
     ("executor", "relaxed"),
+    ("profiling",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "optim", "metrics"),
     ("checkpoint", "trainer", "schema", "evaluation"),

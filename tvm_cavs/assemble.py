@@ -16,8 +16,10 @@ from .compile import Compiler, Form
 from .kinds import Group, Kinds
 from .packing import Pack, Placement
 from .plan import Space
+from .products import Outer, Product
 from .program import Program
-from .steps import Buffer, Gradient, Lowered, RowGradient, Weights
+from .regions import Region
+from .steps import Buffer, Gradient, Kernel, Lowered, RowGradient, Weights
 from .sums import SegmentSum
 from .vertex import Parameter
 
@@ -31,6 +33,8 @@ class CompiledStep:
     starts: tuple[int, ...]  # positions in the group's spaces
     buffers: tuple[str, ...]
     kind: str
+    note: str  # for people: the size of a product, the number of a region's lines
+    flop_per_row: int
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,20 @@ def _group(
                 tuple(position[space] for space in s.starts),
                 tuple(b.name for b in s.buffers),
                 s.kernel.kind,
+                *_work(s.kernel),
             )
         )
     return CompiledGroup(g.stage, g.member, spaces, tuple(steps))
+
+
+def _work(kernel: Kernel) -> tuple[str, int]:
+    """What a kernel does, in a few words, and its product arithmetic for one row."""
+    spec = kernel.spec
+    if isinstance(spec, (Product, Outer)):
+        return f"{spec.k} x {spec.n_columns}", 2 * spec.k * spec.n_columns
+    if isinstance(spec, Region):
+        return f"of {len(spec.lines)} lines", 0
+    return "", 0
 
 
 def _pack(

@@ -188,7 +188,7 @@ def calls(
     lazy: list[Call] = []
     for group in groups:
         table = found[id(group)]
-        per_segment = _segment_calls(group, table, spaces, memory)
+        per_segment = slice_calls(group, table, spaces, memory)
         if group.stage == "recurrent":
             recurrent += zip(table.level.tolist(), per_segment, strict=True)
         else:
@@ -199,7 +199,7 @@ def calls(
     return eager + [c for _, some in recurrent for c in some] + lazy
 
 
-def _segment_calls(
+def slice_calls(
     group: CompiledGroup, table: Table, spaces: Spaces, memory: HostMemory
 ) -> list[list[Call]]:
     """For every slice, the calls of the group's steps."""

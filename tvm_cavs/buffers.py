@@ -61,5 +61,6 @@ class HostMemory:
         return self._tensors[name]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every buffer."""
-        return {name: a.nbytes for name, a in self._arrays.items()}
+        """Bytes of every buffer; one memory under two names counts under its first."""
+        first = {a.ctypes.data: name for name, a in reversed(self._arrays.items())}
+        return {name: a.nbytes for name, a in self._arrays.items() if first[a.ctypes.data] == name}

@@ -61,7 +61,7 @@ class TvmExecutor:
         )
         self._pushes = [(c["name"], c.type.shape) for _, c in programs.forward.select("push")]
         self._compiled: Compiled | None = None
-        self._spaces: Spaces | None = None
+        self.spaces: Spaces | None = None
         self._batch: Batch | None = None
         for name, p in parameters.items():
             self.memory.bind(f"param.{name}", p.data)
@@ -109,7 +109,7 @@ class TvmExecutor:
     def run(self, batch: Batch, seeds: Seeds) -> Result:
         """The forward pass of a planned batch."""
         self._batch = batch
-        self._load_parameters()
+        self.load_parameters()
         if self._n_sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
             self.memory.write("dropout.keys", np.array(keys, "uint32"))
@@ -138,18 +138,18 @@ class TvmExecutor:
 
         arity, pulls = self._programs.arity, self.kinds.pulls
         made = plan(graph, arity, pulls, self._learn, lambda: self.kinds.rank)
-        assert self._spaces is not None
-        return Rows(made, self._spaces)
+        assert self.spaces is not None
+        return Rows(made, self.spaces)
 
     def _learn(self, masks: Sequence[int]) -> Mapping[int, int]:
         """Compile the kinds that these masks bring; the number of the kind of every mask seen."""
         if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
             self._compiled = None  # stays so if compiling is interrupted
             self._compiled = assemble(self.kinds, self.compiler, self._parameters)
-            self._spaces = Spaces(self._compiled, self.kinds)
+            self.spaces = Spaces(self._compiled, self.kinds)
         return self.kinds.number
 
-    def _load_parameters(self) -> None:
+    def load_parameters(self) -> None:
         """Pack the weights and evaluate what is computed from parameters alone."""
         tensor = self.memory.tensor
         for v in self.compiled.net_values:

@@ -9,6 +9,7 @@ from .arithmetic import tree_lstm_flop as tree_lstm_flop
 from .measure import Case as Case
 from .measure import Result as Result
 from .measure import measure as measure
+from .measure import profile_case as profile_case
 from .sgemm import CLOCKS as CLOCKS
 from .sgemm import Sgemm as Sgemm
 from .workloads import WORKLOADS as WORKLOADS

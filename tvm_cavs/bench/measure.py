@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..execution import Seeds
 from ..graph import Graph, batch
 from ..loss import SoftmaxCrossEntropy
 from ..network import Network, record
+from ..profiling import Profile, profile
 from ..trainer import Trainer
 from .arithmetic import product_flop, rows_of_kinds
 from .sgemm import CLOCKS, Sgemm
@@ -189,6 +191,18 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
     forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
     flop = float(np.mean(forward)) * (3 if case.mode == "train" else 1)
     return summarise(workload.name, case, [found[1:] for found in clocks], flop, sgemm.best)
+
+
+def profile_case(workload: Workload, case: Case) -> Profile:
+    """Where the time of the case's first batch goes, kernel by kernel.
+
+    Raises:
+        CavsError: as `measure`.
+    """
+    net = workload.network(case.hidden, case.embedding)
+    net.hybridize("tvm", threads=case.threads)
+    executor: Any = net.executor(SoftmaxCrossEntropy() if case.mode == "train" else None)
+    return profile(executor, batch(parts_of(workload, case.batch)[0]), Seeds())
 
 
 def summarise(

@@ -55,8 +55,7 @@ class Loader:
         """The graphs of every batch of an epoch, as indices into the dataset."""
         order = self.order(epoch)
         if self.vertex_budget is None:
-            starts = np.arange(0, len(order), self.batch_size)
-            return np.split(order, starts[1:])
+            return np.split(order, range(self.batch_size, len(order), self.batch_size))
         filled, n, cuts = 0, 0, []
         for place, size in enumerate(self._n_vertices[order].tolist()):
             if filled + size > self.vertex_budget or n == self.batch_size:
