@@ -55,7 +55,8 @@ class Loader:
         """The graphs of every batch of an epoch, as indices into the dataset."""
         order = self.order(epoch)
         if self.vertex_budget is None:
-            return np.split(order, range(self.batch_size, len(order), self.batch_size))
+            size = self.batch_size or max(1, len(order))
+            return np.split(order, range(size, len(order), size))
         filled, n, cuts = 0, 0, []
         for place, size in enumerate(self._n_vertices[order].tolist()):
             if filled + size > self.vertex_budget or n == self.batch_size:
