@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install plot
 
 say "training: configs/demo.yaml"
-exec "$VENV/bin/python" scripts/train.py configs/demo.yaml "$@"
+"$VENV/bin/python" scripts/train.py configs/demo.yaml "$@"

@@ -58,6 +58,7 @@ def save_picture(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         return False
     figure = Figure(figsize=(4.5 * len(series), 3.2), layout="constrained")
@@ -66,6 +67,7 @@ def save_picture(
         axes = figure.add_subplot(1, len(series), place)
         axes.plot(epochs, values, marker=".")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(name)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
