@@ -67,11 +67,8 @@ class Spaces:
         """The slices of every group, by the group's id."""
         out = {}
         for g, c in zip(self._groups, self.cuts(rows), strict=True):
-            first = c.at[c.heads]
-            counts = rows.plan.cells.count[c.at]
-            total = np.add.reduceat(counts, c.heads) if len(c.at) else counts
-            starts = rows.table[self._of_group[id(g)][:, None], first]
-            out[id(g)] = Table(rows.plan.cells.level[first], np.vstack([total, starts]))
+            s = c.segments(rows.plan.cells, list(rows.table[self._of_group[id(g)]]))
+            out[id(g)] = Table(s.level, np.vstack([s.count, *s.starts]))
         return out
 
     def tensors(self, step: CompiledStep, memory: HostMemory) -> tuple[Any, ...]:
