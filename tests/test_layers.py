@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process"),
-    ("init", "levels", "field", "schedule", "value", "versions"),
+    ("init", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
     ("shapes",),
@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("rules",),
     ("vertex", "rewrite"),
     ("functions", "autodiff", "stages"),
+    ("forest",),
     ("graph",),
     ("plan", "data", "netlevel"),
     ("execution",),

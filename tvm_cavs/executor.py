@@ -16,6 +16,7 @@ from .compile import Compiler
 from .execution import Programs, Result, Seeds
 from .graph import Graph
 from .kinds import Kinds
+from .options import leaving_out
 from .plan import Plan, masks, plan
 from .program import Program
 from .steps import RowGradient
@@ -38,9 +39,10 @@ class TvmExecutor:
     Args:
         target: "host" or a TVM target. threads: cores to use (default: all).
         cache: folder of compiled libraries (default: the user's cache folder), False for none.
+        without: optimisations of `options.SWITCHES` to leave out, to measure what they are worth.
 
     Raises:
-        TargetError: a target that has no schedule rules, or is unknown.
+        TargetError: a target that has no schedule rules, or is unknown; an unknown optimisation.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class TvmExecutor:
         target: Any = "host",
         threads: int | None = None,
         cache: Any = None,
+        without: Iterable[str] = (),
     ) -> None:
         self._programs, self._parameters = programs, parameters
         self.compiler = Compiler(target, threads, cache)
         self.memory = HostMemory()
         pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
-        self.kinds = Kinds(programs, tuple(pulls))
+        self.kinds = Kinds(programs, tuple(pulls), leaving_out(without))
         self._n_sites = 1 + max(
             (c["site"] for _, c in programs.forward.select("dropout")), default=-1
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from .execution import Programs
 from .lower import lower
+from .options import ALL, Options
 from .plan import Space, kind_of
 from .program import Program
 from .rewrite import Kind, specialise
@@ -37,6 +38,7 @@ class Kinds:
 
     programs: Programs
     pulls: tuple[str, ...]
+    options: Options = ALL
     kinds: list[Kind] = field(default_factory=list)
     number: dict[int, int] = field(default_factory=dict)  # mask -> kind
     stages: list[tuple[Stages, Stages | None]] = field(default_factory=list)
@@ -55,11 +57,14 @@ class Kinds:
             TraceError: a stage of a new kind uses an op in a way that has no kernel.
         """
         new: dict[int, int] = {}
+        joined, lazy = self.options.joined, self.options.lazy
         for m in (m for m in masks if m not in self.number):
             kind = self._promoted(kind_of(m, self.programs.arity, self.pulls))
             if kind not in self.kinds:
-                forward, adjoint = specialise(self.programs.forward, self.programs.adjoint, kind)
-                self.stages.append((split(forward), split(adjoint) if adjoint else None))
+                both = self.programs.forward, self.programs.adjoint
+                forward, adjoint = specialise(*both, kind, joined)
+                backward = split(adjoint, lazy) if adjoint else None
+                self.stages.append((split(forward, lazy), backward))
                 self.kinds.append(kind)
             new[m] = self.kinds.index(kind)
         if new:
@@ -70,10 +75,11 @@ class Kinds:
     def _promoted(self, kind: Kind) -> Kind:
         """Past MAX_SLOT_SETS sets of slots, a new one runs as if all slots had a child.
 
-        Absent children are zeros that are read.
+        Absent children are zeros that are read. Without specialisation all vertices run like that.
         """
         sets = {k.slots for k in self.kinds if k.slots}
-        if kind.slots and kind.slots not in sets and len(sets) >= MAX_SLOT_SETS:
+        new = kind.slots and kind.slots not in sets
+        if not self.options.kinds or (new and len(sets) >= MAX_SLOT_SETS):
             return Kind(tuple(range(self.programs.arity)), kind.pulls)
         return kind
 
@@ -103,7 +109,7 @@ class Kinds:
 
     def _lower(self, program: Program) -> Lowered:
         if program.key not in self._lowered:
-            self._lowered[program.key] = lower(program, self.programs.arity)
+            self._lowered[program.key] = lower(program, self.programs.arity, self.options)
         return self._lowered[program.key]
 
     def members(self, space: Space) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .contributions import Contributions, contributions, summed_with
 from .ops import Value
+from .options import ALL, Options
 from .places import Places, is_product
 from .products import Outer, Product
 from .program import Builder, Call, Program
@@ -37,25 +38,26 @@ def expand(program: Program) -> Program:
     return b.finish()
 
 
-def lower(program: Program, arity: int) -> Lowered:
+def lower(program: Program, arity: int, options: Options = ALL) -> Lowered:
     """Steps of one stage (or of a whole Program that has no stages to cut).
 
     Args:
         arity: slots of a vertex, the row layout of what an adjoint scatters.
+        options: whether lines share a region, and whether products gather.
 
     Raises:
         TraceError: the program uses an op in a way that has no kernel.
     """
-    return _Lowering(expand(program), arity).run()
+    return _Lowering(expand(program), arity, options).run()
 
 
 class _Lowering:
     """The kernels of one program, in an order in which every value is there when it is read."""
 
-    def __init__(self, program: Program, arity: int) -> None:
+    def __init__(self, program: Program, arity: int, options: Options) -> None:
         self.program, self.calls = program, program.calls
         self.added: Contributions = contributions(program)
-        self.places = Places(program, arity, self.added.rows)
+        self.places = Places(program, arity, self.added.rows, options)
         self.summed_with = summed_with(program)
         self.steps: list[Step] = []
         self.weights: dict[str, Weights] = {}

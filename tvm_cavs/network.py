@@ -94,8 +94,8 @@ class Network:
         """Choose what runs the network.
 
         Args:
-            executor: "tvm" (options `target`, `threads`, `cache`), "reference" (option `dtype`),
-                or a registered name.
+            executor: "tvm" (options `target`, `threads`, `cache`, `without`), "reference" (option
+                `dtype`), or a registered name.
 
         Raises:
             TargetError: no such executor, or it has no such option.

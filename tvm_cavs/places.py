@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from .errors import TraceError
 from .operands import Piece
 from .ops import EFFECTS, READS
+from .options import ALL as EVERYTHING
+from .options import Options
 from .plan import Space
 from .program import Call, Program
 from .steps import ALL, EDGES, SCRATCH, STATE, Buffer, Place, RowGradient, Slots, index_buffer
@@ -24,6 +26,12 @@ VIEWS = frozenset({"slice", "reshape", "transpose"})
 def is_product(c: Call) -> bool:
     """A matrix product at every vertex. (One of the net alone is evaluated by NumPy.)"""
     return c.op == "matmul" and c.type.per == "vertex"
+
+
+def _is_computed(c: Call) -> bool:
+    """Whether a region computes the result element by element."""
+    other = c.op in VIEWS | READS - {"gather_sum"} | EFFECTS | PRODUCTS | {"full", "embedding"}
+    return c.type.per == "vertex" and not other and c.op != "concat"
 
 
 @dataclass
@@ -41,6 +49,7 @@ class Places:
     program: Program
     arity: int
     rows: tuple[tuple[int, RowGradient, Buffer], ...]
+    options: Options = EVERYTHING
     home: dict[int, Place] = field(default_factory=dict)
     stores: dict[int, list[Place]] = field(default_factory=dict)
     copies: list[tuple[int, Place]] = field(default_factory=list)
@@ -60,20 +69,23 @@ class Places:
         self._homes()
 
     def _ready(self) -> list[int]:
-        """For every call, the first region that can read its result."""
+        """For every call, the first region that can read its result.
+
+        That is the one that computes it, if a region does. Without fusion each computes one value.
+        """
         ready: list[int] = []
+        last = -1
         for c in self.calls:
             now = max((ready[a] for a in c.args if self.calls[a].type.per == "vertex"), default=0)
+            if not self.options.fusion and (c.op == "concat" or _is_computed(c)):
+                now = last = max(now, last + 1)
             ready.append(now + 1 if is_product(c) else now)
         return ready
 
     def is_line(self, i: int) -> bool:
         """Whether a region computes %i."""
         c = self.calls[i]
-        if c.op == "concat":
-            return i in self._local_concat
-        other = c.op in VIEWS | READS - {"gather_sum"} | EFFECTS | PRODUCTS | {"full", "embedding"}
-        return c.type.per == "vertex" and not other
+        return i in self._local_concat if c.op == "concat" else _is_computed(c)
 
     def users(self, i: int) -> Iterator[int]:
         """The calls that use %i, directly or through a view."""
@@ -83,14 +95,19 @@ class Places:
             else:
                 yield u
 
-    def _scratch(self, ld: int) -> Place:
+    def _scratch(self, i: int) -> Place:
+        c = self.calls[i]
+        ld = max(c.type.size, 1)
         number = self._scratches[ld] = self._scratches.get(ld, 0) + 1
-        return Place(Buffer(f"scratch.{ld}.{number}", ld, SCRATCH))
+        kind = "" if c.type.dtype == "float32" else f"{c.type.dtype}."
+        return Place(Buffer(f"scratch.{kind}{ld}.{number}", ld, SCRATCH, c.type.dtype))
 
     def place(self, i: int) -> Place | None:
-        """Where a read or a value with a home lies."""
-        if i in self.home:
-            return self.home[i]
+        """Where a value with a home or a read lies."""
+        return self.home.get(i) or self.source(i)
+
+    def source(self, i: int) -> Place | None:
+        """Where a read lies that is not copied first."""
         c = self.calls[i]
         width = max(c.type.size, 1)
         match c.op:
@@ -185,7 +202,7 @@ class Places:
             if c.op == "concat" and c.type.per == "vertex":
                 self._concat(i, c)
             elif is_product(c) and i not in self.home:
-                self.home[i] = self._scratch(c.type.size)
+                self.home[i] = self._scratch(i)
             elif self.is_line(i) and i not in self.home and self._read_elsewhere(i):
                 self._settle(i)
             if is_product(c):
@@ -198,7 +215,7 @@ class Places:
     def _settle(self, i: int) -> None:
         """Give line %i a home: where it is stored anyway, or scratch."""
         if not self.stores.get(i):
-            self.stores[i] = [self._scratch(max(self.calls[i].type.size, 1))]
+            self.stores[i] = [self._scratch(i)]
         self.home[i] = self.stores[i][0]
 
     def _read_elsewhere(self, i: int) -> bool:
@@ -230,7 +247,8 @@ class Places:
     def _concat(self, i: int, c: Call) -> None:
         """A concatenation is a line if a region reads it.
 
-        Otherwise it is one buffer if it is stored or all of it is computed, else pieces.
+        Otherwise it is one buffer if it is stored, all of it is computed or nothing is gathered by
+        products; else pieces.
         """
         if i in self.home or i in self._local_concat:
             return
@@ -240,6 +258,7 @@ class Places:
                 self._settle(i)
             return
         computed = all(self.is_line(a) or self.calls[a].op == "concat" for a in c.args)
+        computed = computed or not self.options.gather
         if not self.stores.get(i) and not (computed and self._in_product(i)):
             return
         self._settle(i)
@@ -254,7 +273,8 @@ class Places:
         c = self.calls[i]
         if c.op == "concat" and c.type.per == "vertex":
             self._concat(i, c)
-        if i in self.home or self.place(i) is not None:
+        place = self.place(i)
+        if place is not None and (self.options.gather or place.index is None):
             return
         if (
             c.op == "slice"
@@ -267,8 +287,8 @@ class Places:
         elif self.is_line(i):
             self._settle(i)
         elif is_product(c):
-            self.home[i] = self._scratch(c.type.size)
+            self.home[i] = self._scratch(i)
         else:
-            self.home[i] = self._scratch(max(c.type.size, 1))
+            self.home[i] = self._scratch(i)
             self.copied.add(i)
             self.copies.append((i, self.home[i]))

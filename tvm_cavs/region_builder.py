@@ -38,7 +38,8 @@ class RegionBuilder:
         if c.op == "absent":
             return Constant(-1, "int32")
         being_copied = i in low.copied and low.ready[i] == self.number
-        if not being_copied and (place := low.place(i)) is not None:
+        place = low.source(i) if being_copied else low.place(i)
+        if place is not None:
             if place.index is None:
                 return Load(self.array(place.buffer, True), place.column)
             return Load(

@@ -273,22 +273,23 @@ def _total_outer(r: _Rebuild, program: Program, side: int) -> Callable[[int, Val
     return compute
 
 
-def canonical(program: Program) -> Program:
-    """All rewrites in order: what is handed to `stages`."""
-    return join_products(simplify(program))
+def canonical(program: Program, joined: bool = True) -> Program:
+    """All rewrites in order: what is handed to `stages`; `joined` False leaves out the last."""
+    program = simplify(program)
+    return join_products(program) if joined else program
 
 
 def specialise(
-    forward: Program, adjoint: Program | None, kind: Kind
+    forward: Program, adjoint: Program | None, kind: Kind, joined: bool = True
 ) -> tuple[Program, Program | None]:
     """F and its adjoint for one kind of vertex, rewritten; F saves exactly what the adjoint reads.
 
     Absent children and inputs are zeros (an absent integer chooses nothing), so their products
-    vanish.
+    vanish. `joined`: whether products are joined.
     """
     name = f"{forward.name} [{kind}]"
     if adjoint is None:
-        return replace(canonical(_specialised(forward, kind, {})), name=name), None
+        return replace(canonical(_specialised(forward, kind, {}), joined), name=name), None
     wanted = [c["name"] for _, c in adjoint.select("saved")]
     probe = simplify(_specialised(_saving(forward, wanted), kind, {}))
     known = {
@@ -296,9 +297,9 @@ def specialise(
         for _, c in probe.select("save")
         if probe.calls[c.args[0]].op == "full"
     }
-    backward = canonical(_specialised(adjoint, kind, known))
+    backward = canonical(_specialised(adjoint, kind, known), joined)
     needed = [c["name"] for _, c in backward.select("saved")]
-    first = canonical(_specialised(_saving(forward, needed), kind, {}))
+    first = canonical(_specialised(_saving(forward, needed), kind, {}), joined)
     return replace(first, name=name), replace(backward, name=f"{adjoint.name} [{kind}]")
 
 

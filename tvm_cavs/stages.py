@@ -46,13 +46,13 @@ def classify(program: Program) -> list[str]:
     return ["eager" if not d else "recurrent" if f else "lazy" for d, f in pairs]
 
 
-def split(program: Program) -> Stages:
-    """Cut `program` into eager, recurrent and lazy.
+def split(program: Program, lazy: bool = True) -> Stages:
+    """Cut `program` into eager, recurrent and lazy; with `lazy` False, what is lazy is recurrent.
 
     Values are read again in a later stage where that is a read, a view of one, or the scattered
     state; otherwise the earlier stage saves them.
     """
-    stage = classify(program)
+    stage = [s if lazy or s == "eager" else "recurrent" for s in classify(program)]
     for i, c in enumerate(program.calls):
         if c.op in EFFECTS:
             stage[i] = (

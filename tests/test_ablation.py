@@ -1,0 +1,115 @@
+"""Leaving an optimisation out changes the kernels and nothing else: the law holds for each."""
+
+from pathlib import Path
+
+import functions_for_tests as functions
+import pytest
+from random_graphs import N_CLASSES, N_WORDS
+from test_equivalence import Case, assert_law, make_case
+
+import tvm_cavs as cavs
+from tvm_cavs.errors import TargetError
+from tvm_cavs.executor import TvmExecutor
+from tvm_cavs.kinds import Kinds
+from tvm_cavs.options import ALL, SWITCHES, Options, leaving_out
+from tvm_cavs.places import VIEWS
+from tvm_cavs.products import Outer, Product
+from tvm_cavs.regions import Region
+
+EVERY = [*((name,) for name in SWITCHES), tuple(SWITCHES)]
+
+
+def test_nothing_is_left_out_unless_named() -> None:
+    assert leaving_out(()) == ALL == Options()
+    assert leaving_out("lazy") == leaving_out(["lazy"]) == Options(lazy=False)
+    assert set(SWITCHES) == set(Options.__dataclass_fields__)
+    with pytest.raises(TargetError, match="'fused'; expected some of kinds, joined, lazy"):
+        leaving_out(["kinds", "fused"])
+
+
+def stages(*without: str) -> Kinds:
+    """The kinds of a Tree-LSTM's leaf and inner vertex, in training, without some switches."""
+    cell = cavs.nn.CELLS["tree_lstm"](N_WORDS, 4, 5, N_CLASSES)
+    programs = cavs.Network(cell).programs(cavs.loss.SoftmaxCrossEntropy())
+    kinds = Kinds(programs, ("word", "label"), leaving_out(without))
+    kinds.learn([0b1100, 0b1011])
+    return kinds
+
+
+def specs(kinds: Kinds, stage: str, what: type) -> list[object]:
+    """The kernels of one sort in the stages of one name, forward and backward."""
+    groups = [g for g in (*kinds.forward, *kinds.backward) if g.stage == stage]
+    found = [s.kernel.spec for g in groups for s in g.lowered.steps]
+    return [spec for spec in found if isinstance(spec, what)]
+
+
+def test_without_kinds_a_leaf_has_two_children_and_keeps_its_word() -> None:
+    found = stages("kinds").kinds
+    assert {k.slots for k in found} == {(0, 1)}
+    assert {k.pulls for k in found} == {("word", "label"), ("label",)}
+
+
+def test_without_joining_every_gate_is_a_product() -> None:
+    assert len(specs(stages(), "recurrent", Product)) == 2
+    assert (
+        len(specs(stages("joined"), "recurrent", Product)) == 5 + 2
+    )  # gates; children's gradients
+
+
+def test_without_lazy_weight_gradients_run_level_by_level() -> None:
+    assert specs(stages(), "lazy", Outer) and not specs(stages(), "recurrent", Outer)
+    assert specs(stages("lazy"), "recurrent", Outer)
+    assert all(g.stage != "lazy" for g in stages("lazy").backward)
+
+
+def test_without_fusion_a_region_computes_one_value() -> None:
+    def most(kinds: Kinds) -> int:
+        regions = [r for s in ("eager", "recurrent", "lazy") for r in specs(kinds, s, Region)]
+        return max(sum(x.op not in VIEWS | {"copy"} for x in r.lines) for r in regions)  # type: ignore[attr-defined]
+
+    assert most(stages()) > 10
+    assert most(stages("fusion")) == 1
+
+
+def test_without_gather_products_read_one_piece_in_row_order() -> None:
+    def operands(kinds: Kinds) -> list[tuple[object, ...]]:
+        found = [r for s in ("eager", "recurrent", "lazy") for r in specs(kinds, s, Product)]
+        return [spec.pieces for spec in found]  # type: ignore[attr-defined]
+
+    assert max(len(pieces) for pieces in operands(stages())) == 2
+    for (piece,) in operands(stages("gather")):
+        assert piece.index is None  # type: ignore[attr-defined]
+
+
+def without(case: Case, names: tuple[str, ...], cache: Path) -> Case:
+    """The same case on an executor that leaves these out."""
+    case.net.hybridize("tvm", threads=1, cache=cache, without=names)
+    executor = case.net.executor(case.loss)
+    assert isinstance(executor, TvmExecutor)
+    assert executor.kinds.options == leaving_out(names)
+    return case
+
+
+@pytest.fixture(scope="module")
+def tree_lstm(cache: Path) -> Case:
+    cell = cavs.nn.CELLS["tree_lstm"](N_WORDS, 4, 5, N_CLASSES, dropout=0.3)
+    return make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=20)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("names", EVERY, ids=" ".join)
+def test_the_law_for_a_tree_lstm(names: tuple[str, ...], tree_lstm: Case, cache: Path) -> None:
+    assert_law(without(tree_lstm, names, cache))
+
+
+AWKWARD = [functions.Attention, functions.Passed, functions.FiveGates]
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("names", EVERY, ids=" ".join)
+@pytest.mark.parametrize("make", AWKWARD)
+def test_the_law_for_awkward_functions(
+    make: type[cavs.VertexFunction], names: tuple[str, ...], cache: Path
+) -> None:
+    loss = cavs.loss.SoftmaxCrossEntropy() if make is functions.FiveGates else functions.Score()
+    assert_law(without(make_case(make(), loss, cache, threads=1, n=7), names, cache))
