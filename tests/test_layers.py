@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("functions", "autodiff", "stages"),
     ("forest",),
     ("graph",),
-    ("plan", "data", "netlevel"),
+    ("plan", "data", "netlevel", "sharing"),
     ("execution",),
     ("reference",),
     ("buffers", "loopnest", "polynomials"),  # from here on: TVM

@@ -6,7 +6,7 @@ never given cannot be mistaken for one that was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,18 @@ def empty_field(n: int, dtype: Any = np.int32, shape: tuple[int, ...] = ()) -> F
     """A Field that is absent at all n vertices."""
     filler = -1 if np.dtype(dtype) == np.int32 else 0
     return Field(np.full((n, *shape), filler, dtype), np.zeros(n, bool))
+
+
+def join_inputs(inputs: Sequence[Mapping[str, Field]], lengths: Sequence[int]) -> dict[str, Field]:
+    """Concatenate the inputs of several graphs; one that lacks a name is absent there.
+
+    Raises:
+        GraphError: as `join_fields`.
+    """
+    names = inputs[0].keys()
+    if any(each.keys() != names for each in inputs):
+        names = dict.fromkeys(name for each in inputs for name in each).keys()
+    return {name: join_fields(name, [e.get(name) for e in inputs], lengths) for name in names}
 
 
 def join_fields(name: str, fields: Sequence[Field | None], lengths: Sequence[int]) -> Field:

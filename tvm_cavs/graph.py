@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as of_dataclass
 from typing import Any
 
 import numpy as np
 
 from tvm_cavs.errors import GraphError
 from tvm_cavs.field import Field as Field
-from tvm_cavs.field import join_fields, make_field
+from tvm_cavs.field import make_field
+from tvm_cavs.forest import Forest, Memo, common_forest, concatenate, select
 from tvm_cavs.levels import check_children, check_pointers, levels_or_cycle, vertex_name
 
 NO_INPUTS: Mapping[str, Any] = {}
@@ -34,6 +36,7 @@ class Graph:
         vertex_id: int64[n_vertices]; identity of a vertex, kept by batching (dropout uses it).
         graph_ptr: int32[n_graphs + 1]; the vertices of example g are graph_ptr[g]:graph_ptr[g + 1].
         inputs: one Field a name.
+        memo: what is remembered of its making, so that batches are made faster.
     """
 
     child_ptr: np.ndarray
@@ -42,6 +45,7 @@ class Graph:
     vertex_id: np.ndarray
     graph_ptr: np.ndarray
     inputs: Mapping[str, Field]
+    memo: Memo = of_dataclass(default_factory=Memo, init=False, repr=False)
 
     @property
     def n_vertices(self) -> int:
@@ -171,27 +175,15 @@ def batch(graphs: Sequence[Graph]) -> Graph:
         raise GraphError("batch got no graphs; expected at least one.")
     if len(graphs) == 1:
         return graphs[0]
-    n_vertices = [g.level.size for g in graphs]
-    n_slots = [g.child.size for g in graphs]
-    vertex_end, slot_end = np.cumsum(n_vertices), np.cumsum(n_slots)
-    first_vertex = (vertex_end - n_vertices).astype(np.int32)
-    first_slot = (slot_end - n_slots).astype(np.int32)
-    child = np.concatenate([g.child for g in graphs])
-    child_ptr = np.zeros(int(vertex_end[-1]) + 1, np.int32)
-    np.concatenate([g.child_ptr[1:] for g in graphs], out=child_ptr[1:])
-    child_ptr[1:] += np.repeat(first_slot, n_vertices)
-    n_graphs = [g.graph_ptr.size - 1 for g in graphs]
-    graph_ptr = np.zeros(sum(n_graphs) + 1, np.int32)
-    np.concatenate([g.graph_ptr[1:] for g in graphs], out=graph_ptr[1:])
-    graph_ptr[1:] += np.repeat(first_vertex, n_graphs)
-    return Graph(
-        child_ptr,
-        np.where(child < 0, np.int32(-1), child + np.repeat(first_vertex, n_slots)),
-        np.concatenate([g.level for g in graphs]),
-        np.concatenate([g.vertex_id for g in graphs]),
-        graph_ptr,
-        _batch_inputs(graphs, n_vertices),
-    )
+    forest = common_forest(graphs)
+    if forest is not None:
+        rows, arrays = select(forest, [g.memo.number for g in graphs])
+        made = Graph(**arrays)
+        made.memo.forest, made.memo.rows = forest, rows
+        return made
+    made = Graph(**concatenate(graphs))
+    made.memo.parts = tuple(graphs)
+    return made
 
 
 def unbatch(graph: Graph) -> list[Graph]:
@@ -201,19 +193,21 @@ def unbatch(graph: Graph) -> list[Graph]:
     child = np.where(graph.child < 0, np.int32(-1), graph.child - np.repeat(first_vertex, n_slots))
     bounds = graph.graph_ptr.tolist()
     slots = graph.child_ptr[graph.graph_ptr].tolist()
-    examples = []
+    forest, examples = Forest.of(graph), []
     for g, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
         inputs = {k: Field(f.values[a:b], f.present[a:b]) for k, f in graph.inputs.items()}
-        examples.append(
-            Graph(
-                graph.child_ptr[a : b + 1] - np.int32(slots[g]),
-                child[slots[g] : slots[g + 1]],
-                graph.level[a:b],
-                graph.vertex_id[a:b],
-                np.array([0, b - a], np.int32),
-                inputs,
-            )
+        example = Graph(
+            graph.child_ptr[a : b + 1] - np.int32(slots[g]),
+            child[slots[g] : slots[g + 1]],
+            graph.level[a:b],
+            graph.vertex_id[a:b],
+            np.array([0, b - a], np.int32),
+            inputs,
         )
+        memo = example.memo
+        memo.forest, memo.rows, memo.number = forest, slice(a, b), g
+        memo.fields = tuple(inputs.values())
+        examples.append(example)
     return examples
 
 
@@ -282,14 +276,3 @@ def _indices(what: str, given: Any) -> np.ndarray:
     if array.size and array.dtype.kind not in "iu":
         raise GraphError(f"{what}: expected vertex indices (integers), got {array.dtype}.")
     return array.astype(np.int64)
-
-
-def _batch_inputs(graphs: Sequence[Graph], n_vertices: list[int]) -> dict[str, Field]:
-    names = graphs[0].inputs.keys()
-    if any(g.inputs.keys() != names for g in graphs):
-        names = dict.fromkeys(name for g in graphs for name in g.inputs).keys()
-    joined = {}
-    for name in names:
-        fields = [g.inputs.get(name) for g in graphs]
-        joined[name] = join_fields(name, fields, n_vertices)
-    return joined

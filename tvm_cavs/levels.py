@@ -33,7 +33,7 @@ def levels(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.nda
     claim = np.empty(n_vertices, np.int32)
     ready, rounds = np.flatnonzero(waiting == 0), 0
     while True:
-        above = parent[_ranges(parent_ptr, ready)]
+        above = parent[ranges(parent_ptr[ready], parent_ptr[ready + 1] - parent_ptr[ready])]
         if above.size == 0:
             return level, waiting
         np.subtract.at(waiting, above, 1)
@@ -86,13 +86,12 @@ def print_cycle(cycle: list[int]) -> str:
     return " -> ".join([*head, f"... ({left_out} more) ...", *tail])
 
 
-def _ranges(ptr: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The indices ptr[r]:ptr[r + 1] of all rows, one after the other: int64[sum of lengths]."""
-    start = ptr[rows]
-    count = ptr[rows + 1] - start
-    first = np.cumsum(count) - count
-    indices: np.ndarray = np.arange(count.sum()) + np.repeat(start - first, count)
-    return indices
+def ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The numbers start:start + count of all entries, one after the other: int64[sum of count]."""
+    end = count.cumsum()
+    numbers: np.ndarray = (start - end + count).repeat(count)
+    numbers += np.arange(len(numbers))
+    return numbers
 
 
 def check_pointers(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarray) -> None:
