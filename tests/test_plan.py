@@ -1,24 +1,22 @@
 """Plans against plain loops on random batches: levels, groups, rows, spaces, segments, edges."""
 
 import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from random_graphs import random_dag, random_tree
 
+from tvm_cavs.batching import GroupTables
+from tvm_cavs.buffers import HostMemory, tensor_of
+from tvm_cavs.compile import Compiler
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph import Graph, batch
-from tvm_cavs.plan import (
-    Plan,
-    kind_of,
-    masks,
-    parent_edges,
-    plan,
-    rows_by_value,
-    segments,
-    stable_order,
-)
+from tvm_cavs.plan import Plan, Space, kind_of, masks
+from tvm_cavs.planner import Planner
 from tvm_cavs.rewrite import Kind
 
 ARITY, PULLS = 3, ("word", "label", "x")
@@ -37,25 +35,34 @@ def random_batch(seed: int) -> Graph:
 class Kinds:
     """Numbers kinds in the order in which they are met; ranks them by a random permutation."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, planner: Planner, seed: int) -> None:
         self.of_mask: dict[int, int] = {}
-        self.rng = np.random.default_rng(seed)
         self.ranks = np.zeros(0, "int64")
+        self._planner, self._rng = planner, np.random.default_rng(seed)
 
-    def __call__(self, distinct: np.ndarray) -> dict[int, int]:
-        for mask in map(int, distinct):
+    def __call__(self, distinct: Sequence[int]) -> None:
+        for mask in distinct:
             self.of_mask.setdefault(mask, len(self.of_mask))
-        return self.of_mask
-
-    def rank(self) -> np.ndarray:
-        if len(self.ranks) != len(self.of_mask):
-            self.ranks = self.rng.permutation(len(self.of_mask))
-        return self.ranks
+        self.ranks = self._rng.permutation(len(self.of_mask))
+        self._planner.know(self.of_mask, self.ranks)
 
 
-def planned(seed: int, pulls: Any = PULLS) -> tuple[Graph, Kinds, Plan]:
-    graph, kinds = random_batch(seed), Kinds(seed)
-    return graph, kinds, plan(graph, ARITY, pulls, kinds, kinds.rank)
+@pytest.fixture(scope="module")
+def compiler(cache: Path) -> Compiler:
+    return Compiler("host", 1, cache)
+
+
+Made = tuple[Graph, Kinds, Plan, Planner, HostMemory]
+
+
+@pytest.fixture
+def planned(compiler: Compiler) -> Callable[[int], Made]:
+    def make(seed: int) -> Made:
+        graph, planner, memory = random_batch(seed), Planner(compiler, ARITY, PULLS), HostMemory()
+        kinds = Kinds(planner, seed)
+        return graph, kinds, planner.plan(graph, memory, kinds), planner, memory
+
+    return make
 
 
 def slots(graph: Graph, v: int) -> list[int]:
@@ -64,9 +71,12 @@ def slots(graph: Graph, v: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_masks_say_what_every_vertex_has(seed: int) -> None:
-    graph = random_batch(seed)
+def test_masks_say_what_every_vertex_has(seed: int, compiler: Compiler) -> None:
+    graph, memory = random_batch(seed), HostMemory()
     bits, children = masks(graph, ARITY, PULLS)
+    found = Planner(compiler, ARITY, PULLS).masks(graph, memory)
+    assert found.tolist() == bits.tolist()
+    assert memory.read("plan.children").tolist() == children.ravel().tolist()
     for v in range(graph.n_vertices):
         assert children[v].tolist() == slots(graph, v)
         held = tuple(k for k, child in enumerate(slots(graph, v)) if child >= 0)
@@ -75,8 +85,8 @@ def test_masks_say_what_every_vertex_has(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rows(seed: int) -> None:
-    graph, kinds, p = planned(seed)
+def test_rows(seed: int, planned: Any) -> None:
+    graph, kinds, p, *_ = planned(seed)
     bits, _ = masks(graph, ARITY, PULLS)
     n = graph.n_vertices
     assert p.n_rows == n and p.n_levels == int(graph.level.max()) + 1
@@ -96,8 +106,8 @@ def test_rows(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_groups_are_contiguous_and_cells_count_them(seed: int) -> None:
-    graph, kinds, p = planned(seed)
+def test_groups_are_contiguous_and_cells_count_them(seed: int, planned: Any) -> None:
+    graph, kinds, p, *_ = planned(seed)
     pairs = list(zip(graph.level[p.order].tolist(), p.kind_of_row.tolist(), strict=True))
     groups = [(pair, len(list(run))) for pair, run in itertools.groupby(pairs)]
     cells = list(zip(p.cells.level.tolist(), p.cells.kind.tolist(), strict=True))
@@ -115,50 +125,71 @@ def rows_of_space(p: Plan, member: np.ndarray, base: int) -> dict[int, int]:
     return found
 
 
+def slices_of(
+    p: Plan,
+    member: np.ndarray,
+    others: list[np.ndarray],
+    by_level: bool,
+    planner: Planner,
+    memory: HostMemory,
+) -> Any:
+    """The slices of a group of kinds, with a space for each of `others` (every second based)."""
+    spaces = tuple(Space("state" if i % 2 else "pull", i) for i in range(len(others)))
+    everything = SimpleNamespace(
+        number={s: i for i, s in enumerate(spaces)},
+        member=np.array(others),
+        base=np.array([s.base for s in spaces]),
+    )
+    stage = "recurrent" if by_level else "eager"
+    group = SimpleNamespace(
+        stage=stage, member=member, spaces=(*spaces, Space("scratch")), steps=()
+    )
+    return GroupTables(group, everything).table(p, planner, memory)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("by_level", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_segments_cover_every_vertex_once_and_are_contiguous_in_every_space(
-    seed: int, by_level: bool
+def test_slices_cover_every_vertex_once_and_are_contiguous_in_every_space(
+    seed: int, by_level: bool, planned: Any
 ) -> None:
-    graph, kinds, p = planned(seed)
+    graph, kinds, p, planner, memory = planned(seed)
     rng = np.random.default_rng(seed)
     n_kinds = len(kinds.ranks)
     member = rng.random(n_kinds) < 0.7
     others = [member | (rng.random(n_kinds) < 0.5) for _ in range(2)] + [np.ones(n_kinds, bool)]
-    bases = [0, 1, 0]
-    starts = [p.cells.starts(m, b) for m, b in zip(others, bases, strict=True)]
-    spaces = [rows_of_space(p, m, b) for m, b in zip(others, bases, strict=True)]
-    for m, space in zip(others, spaces, strict=True):
-        assert p.cells.rows(m) == len(space)
-    found = segments(p.cells, member, starts, by_level)
+    spaces = [rows_of_space(p, m, i % 2) for i, m in enumerate(others)]
+    found = slices_of(p, member, others, by_level, planner, memory)
+    starts = [[row[3 + i] for row in found.rows] for i in range(3)]
     covered: list[int] = []
     for i, (level, count) in enumerate(zip(found.level, found.count, strict=True)):
-        first = int(found.starts[2][i])  # the space of all vertices: its rows are the plan's
+        first = starts[2][i]  # the space of all vertices: its rows are the plan's
         rows = list(range(first, first + int(count)))
         covered += rows
         levels = graph.level[p.order[rows]]
         assert levels[0] == level and (not by_level or (levels == level).all())
-        for space, start in zip(spaces, found.starts, strict=True):
+        for space, start in zip(spaces, starts, strict=True):
             assert [space[row] for row in rows] == list(range(start[i], start[i] + int(count)))
     assert covered == [row for row, kind in enumerate(p.kind_of_row) if member[kind]]
     for a in range(len(found.count) - 1):  # and are the longest such slices
-        joined = all(s[a] + found.count[a] == s[a + 1] for s in found.starts)
+        joined = all(s[a] + found.count[a] == s[a + 1] for s in starts)
         assert not joined or (by_level and found.level[a] != found.level[a + 1])
+    assert found.column(Space("scratch")) == 0 and all(row[0] == 0 for row in found.rows)
 
 
-def test_segments_of_no_kind() -> None:
-    _, kinds, p = planned(0)
+def test_slices_of_no_kind(planned: Any) -> None:
+    _, kinds, p, planner, memory = planned(0)
     nobody = np.zeros(len(kinds.ranks), bool)
-    found = segments(p.cells, nobody, [p.cells.starts(nobody)], by_level=True)
-    assert len(found.level) == len(found.count) == len(found.starts[0]) == 0
+    assert slices_of(p, nobody, [nobody], True, planner, memory).rows == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_parent_edges_against_a_plain_loop(seed: int) -> None:
-    graph, kinds, p = planned(seed)
+def test_parent_edges_against_a_plain_loop(seed: int, planned: Any) -> None:
+    graph, kinds, p, planner, memory = planned(seed)
     kinds_by_number = {n: kind_of(m, ARITY, PULLS) for m, n in kinds.of_mask.items()}
     has_slot = np.array([bool(kinds_by_number[n].slots) for n in range(len(kinds_by_number))])
-    pointers, edges = parent_edges(p, has_slot)
+    planner.edges(p.n_rows, tensor_of(has_slot.astype("uint8")), p.n_rows, memory)
+    pointers = memory.read("edges.pointers")[: p.n_rows + 1]
+    edges = memory.read("edges.slots")
     expected: list[list[int]] = [[] for _ in range(p.n_rows)]
     number = 0  # rows of vertices with a child, counted
     for row in range(p.n_rows):
@@ -173,54 +204,65 @@ def test_parent_edges_against_a_plain_loop(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rows_by_value(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    values = rng.integers(0, 9, int(rng.integers(0, 40)))
-    distinct, pointers, positions = rows_by_value(values)
-    assert distinct.tolist() == sorted(set(values.tolist()))
-    for i, value in enumerate(distinct):
-        at = positions[pointers[i] : pointers[i + 1]]
-        assert at.tolist() == np.flatnonzero(values == value).tolist()
+def test_group_of_equal_values(seed: int, compiler: Compiler) -> None:
+    rng, planner, memory = np.random.default_rng(seed), Planner(compiler, 1, ()), HostMemory()
+    count = np.zeros(9, "int32")
+    for _ in range(2):  # it leaves its counters as they were
+        values = rng.integers(0, 9, int(rng.integers(0, 40)))
+        memory.rows("index.word", len(values), 0, "int32")
+        memory.write("index.word", values)
+        distinct = planner.group("word", len(values), tensor_of(count), memory)
+        assert distinct.tolist() == list(dict.fromkeys(values.tolist()))
+        pointers, positions = (memory.read(f"{name}.word") for name in ("pointers", "edges"))
+        for i, value in enumerate(distinct):
+            at = positions[pointers[i] : pointers[i + 1]]
+            assert at.tolist() == np.flatnonzero(values == value).tolist()
+        assert not count.any()
 
 
-def test_an_example_keeps_its_order_in_every_batch() -> None:
+def test_an_example_keeps_its_order_in_every_batch(compiler: Compiler) -> None:
     """Sums over parents and rows come in the same order whatever shares the batch."""
     rng = np.random.default_rng(0)
     one, other = random_dag(rng, ARITY, 12), random_dag(rng, ARITY, 12)
-    kinds = Kinds(0)
-    kinds(masks(batch([one, other]), ARITY, PULLS)[0])
-    kinds.rank()
-    alone = plan(one, ARITY, PULLS, kinds, kinds.rank)
+    planner, memory = Planner(compiler, ARITY, PULLS), HostMemory()
+    kinds = Kinds(planner, 0)
+    kinds(np.unique(masks(batch([one, other]), ARITY, PULLS)[0]).tolist())
+    alone = planner.plan(one, memory, kinds).order.tolist()
     for graphs, at in (([one, other], 0), ([other, one], 12)):
-        together = plan(batch(graphs), ARITY, PULLS, kinds, kinds.rank)
+        together = planner.plan(batch(graphs), memory, kinds)
         mine = [v - at for v in together.order.tolist() if at <= v < at + 12]
-        assert mine == alone.order.tolist()
+        assert mine == alone
 
 
-def test_stable_order() -> None:
-    rng = np.random.default_rng(1)
-    for top in (5, 1 << 20):
-        key = rng.integers(0, top, 500)
-        assert stable_order(key).tolist() == sorted(range(500), key=lambda i: key[i])
-    assert stable_order(np.zeros(0, "int64")).tolist() == []
+def test_kinds_that_others_have_learned_are_ranked_again(compiler: Compiler) -> None:
+    """What the planner knows may change between two batches."""
+    rng, planner, memory = np.random.default_rng(3), Planner(compiler, ARITY, PULLS), HostMemory()
+    graph, kinds = random_tree(rng, ARITY, 15), Kinds(planner, 1)
+    for _ in range(4):
+        p = planner.plan(graph, memory, kinds)
+        ranks = [kinds.ranks[k] for k in p.kind_of_row]
+        levels = graph.level[p.order].tolist()
+        assert sorted(zip(levels, ranks, strict=True)) == list(zip(levels, ranks, strict=True))
+        kinds([1 << 5])
 
 
-def test_many_inputs() -> None:
+def test_many_inputs(compiler: Compiler) -> None:
     """More inputs than a small table of masks holds."""
     n = 40
     inputs = {f"in{i}": [1.0 if (v + i) % 3 else None for v in range(5)] for i in range(n)}
     graph = Graph.from_children([[], [0], [0, 1], [], [3]], inputs)
-    kinds = Kinds(0)
-    p = plan(graph, 2, tuple(inputs), kinds, kinds.rank)
+    planner = Planner(compiler, 2, tuple(inputs))
+    kinds = Kinds(planner, 0)
+    p = planner.plan(graph, HostMemory(), kinds)
     for row, v in enumerate(p.order):
         kind = next(m for m, number in kinds.of_mask.items() if number == p.kind_of_row[row])
         held = tuple(name for name, f in graph.inputs.items() if f.present[v])
         assert kind_of(kind, 2, tuple(inputs)).pulls == held
 
 
-def test_more_slots_and_inputs_than_bits_are_an_error() -> None:
+def test_more_slots_and_inputs_than_bits_are_an_error(compiler: Compiler) -> None:
     inputs = {f"in{i}": [1.0, None] for i in range(62)}
-    graph = Graph.from_children([[], [0]], inputs)
-    kinds = Kinds(0)
     with pytest.raises(GraphError, match="2 slots and 62 inputs.*at most 62 together"):
-        plan(graph, 2, tuple(inputs), kinds, kinds.rank)
+        Planner(compiler, 2, tuple(inputs))
+    with pytest.raises(GraphError, match="2 slots and 62 inputs"):
+        masks(Graph.from_children([[], [0]], inputs), 2, tuple(inputs))

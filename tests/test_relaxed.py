@@ -33,12 +33,12 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path) -> None:
     vm = relaxed.build(module, executor.compiler)
     for name in (*(f"push.{k}" for k in want), "state.h", "state.c", *totals):
         executor.memory.fill(name, 0.0)
-    rows, compiled = executor.rows(batch), executor.compiled
+    planned, compiled = executor.plan(batch), executor.compiled
     for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
         lowered = relaxed.directions(executor.kinds)[direction]
-        relaxed.run_stages(vm, direction, lowered, groups, rows, executor.memory)
+        relaxed.run_stages(vm, direction, lowered, groups, planned)
     for name, value in want.items():
-        got = executor.memory.read(f"push.{name}")[rows.plan.row].reshape(value.shape)
+        got = executor.memory.read(f"push.{name}")[planned.plan.row].reshape(value.shape)
         np.testing.assert_array_equal(got, value)
     for name, value in gradients.items():
         np.testing.assert_array_equal(executor.memory.read(name), value)

@@ -1,8 +1,8 @@
 """Batching: a plan and compiled stages -> a flat list of kernel calls with integer offsets.
 
 Eager stages run once over all their rows; recurrent ones level by level, the adjoint's from the
-roots down; lazy ones once at the end. Making the list is vectorised over levels; running it is one
-loop.
+roots down; lazy ones once at the end. Where slices begin and end is found by a compiled kernel;
+Python does one step for each call.
 """
 
 from __future__ import annotations
@@ -10,23 +10,115 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from . import dropout
 from .assemble import Compiled, CompiledGroup, CompiledStep
-from .buffers import HostMemory
+from .buffers import HostMemory, tensor_of
 from .kinds import Kinds
-from .plan import Cut, Plan, Space, cut, parent_edges, rows_by_value
-from .steps import Buffer
+from .plan import Plan, Space
+from .plan_kernels import SLICE_COLUMNS
+from .planner import Planner
 
 Call = tuple[Any, tuple[Any, ...]]  # a function and its arguments
-MAX_CUTS = 4096
+ZERO, LEVEL, COUNT = range(SLICE_COLUMNS)  # the first columns of a slice
+
+
+@dataclass(frozen=True)
+class Table:
+    """The slices of one group: each a list of zero, level, count and the first row in each space.
+
+    packed: the spaces of the other columns.
+    """
+
+    rows: list[list[int]]
+    packed: tuple[Space, ...]
+
+    @property
+    def level(self) -> np.ndarray:
+        """int64[n]."""
+        return np.array([row[LEVEL] for row in self.rows], "int64")
+
+    @property
+    def count(self) -> np.ndarray:
+        """Rows of each slice: int64[n]."""
+        return np.array([row[COUNT] for row in self.rows], "int64")
+
+    def column(self, space: Space) -> int:
+        """Where a slice has its first row in a space; that of scratch is always zero."""
+        if space.what == "scratch":
+            return ZERO
+        return SLICE_COLUMNS + self.packed.index(space)
+
+
+class GroupTables:
+    """What finds the slices of one group, batch after batch."""
+
+    def __init__(self, group: CompiledGroup, spaces: Spaces) -> None:
+        self.group = group
+        self.packed = tuple(s for s in group.spaces if s.what != "scratch")
+        self._by_level = int(group.stage == "recurrent")
+        at = [spaces.number[s] for s in self.packed]
+        self._member = tensor_of(group.member.astype("uint8"))
+        self._spaces = tensor_of(spaces.member[at].astype("uint8").reshape(-1))
+        self._base = tensor_of(spaces.base[at].astype("int64"))
+        empty = Table([], self.packed)
+        self._arguments = [
+            itemgetter(COUNT, *(empty.column(group.spaces[i]) for i in step.starts))
+            if step.starts
+            else _count_only
+            for step in group.steps
+        ]
+
+    def table(self, plan: Plan, planner: Planner, memory: HostMemory) -> Table:
+        """The slices of a batch."""
+        n_cells, n_kinds = len(plan.cells.count), len(self.group.member)
+        width = SLICE_COLUMNS + len(self.packed)
+        out = memory.rows("plan.slices", (n_cells + 1) * width, 0, "int64")
+        cells = (memory.tensor(f"plan.cell_{what}") for what in ("level", "kind", "count"))
+        planner.kernels["segments"](
+            n_cells,
+            n_kinds,
+            len(self.packed),
+            self._by_level,
+            *cells,
+            self._base,
+            out,
+            planner.result,
+            self._member,
+            self._spaces,
+        )
+        n = planner.value()
+        found = memory.read("plan.slices")[: n * width].reshape(n, width)
+        return Table(found.tolist(), self.packed)
+
+    def calls(self, table: Table, spaces: Spaces, memory: HostMemory) -> list[list[Call]]:
+        """For every slice, the calls of the group's steps."""
+        columns = []
+        for step, arguments in zip(self.group.steps, self._arguments, strict=True):
+            tensors, function = spaces.tensors(step, memory), step.functions[0]
+            if len(step.functions) == 1:
+                columns.append([(function, arguments(row) + tensors) for row in table.rows])
+            else:
+                columns.append(
+                    [(_form(step, row[COUNT]), arguments(row) + tensors) for row in table.rows]
+                )
+        return [list(calls) for calls in zip(*columns, strict=True)]
+
+
+def _count_only(row: list[int]) -> tuple[int, ...]:
+    return (row[COUNT],)
+
+
+def _form(step: CompiledStep, n_rows: int) -> Any:
+    """The form of a kernel that suits so many rows."""
+    return step.functions[bisect_right(step.limits, n_rows) - 1]
 
 
 class Spaces:
-    """The spaces of the compiled stages as one table, and what repeats from batch to batch."""
+    """The spaces of the compiled stages, and everything about them that batches have in common."""
 
     def __init__(self, compiled: Compiled, kinds: Kinds) -> None:
         groups = (*compiled.forward, *compiled.backward)
@@ -36,176 +128,57 @@ class Spaces:
         self.names = [s for s in dict.fromkeys(found) if s.what != "scratch"]
         self.number = {s: i for i, s in enumerate(self.names)}
         self.member = np.array([kinds.members(s) for s in self.names])
-        self.base = np.array([[s.base] for s in self.names])
-        scratch = len(self.names)  # a last space in which every slice begins at row 0
-        self._of_group = {
-            id(g): np.array([self.number.get(s, scratch) for s in g.spaces], "int64")
-            for g in groups
+        self.base = np.array([s.base for s in self.names])
+        self.members = {
+            s: tensor_of(m.astype("uint8")) for s, m in zip(self.names, self.member, strict=True)
         }
-        self._groups = groups
-        self._cuts: dict[tuple[bytes, bytes], list[Cut]] = {}
-        self._tensors: dict[int, tuple[Any, ...]] = {}
-        self._version = -1
+        self.forward = tuple(GroupTables(g, self) for g in compiled.forward)
+        self.backward = tuple(GroupTables(g, self) for g in compiled.backward)
+        self._of_group = {id(t.group): t for t in (*self.forward, *self.backward)}
+        self._tensors: dict[tuple[int, int], tuple[int, tuple[Any, ...]]] = {}
 
-    def cuts(self, rows: Rows) -> list[Cut]:
-        """How every group's cells join, found once for each sequence of levels and kinds."""
-        cells = rows.plan.cells
-        key = cells.kind.tobytes(), cells.level.tobytes()
-        if key not in self._cuts:
-            if len(self._cuts) >= MAX_CUTS:
-                self._cuts.clear()
-            self._cuts[key] = [
-                cut(cells, g.member, self._packed(g, rows), g.stage == "recurrent")
-                for g in self._groups
-            ]
-        return self._cuts[key]
+    def slice_calls(
+        self, group: CompiledGroup, table: Table, memory: HostMemory
+    ) -> list[list[Call]]:
+        """For every slice of a group, the calls of its steps."""
+        return self._of_group[id(group)].calls(table, self, memory)
 
-    def _packed(self, g: CompiledGroup, rows: Rows) -> list[np.ndarray]:
-        return [rows.table[self.number[s]] for s in g.spaces if s.what != "scratch"]
+    def counts(self, plan: Plan) -> list[int]:
+        """Rows of every space in a batch, with those before the first."""
+        n_kinds = self.member.shape[1]
+        of_kind = np.bincount(plan.cells.kind, plan.cells.count, minlength=n_kinds)
+        return (self.member @ of_kind.astype("int64") + self.base).tolist()
 
-    def segments(self, rows: Rows) -> dict[int, Table]:
+    def tables(self, plan: Plan, planner: Planner, memory: HostMemory) -> dict[int, Table]:
         """The slices of every group, by the group's id."""
-        out = {}
-        for g, c in zip(self._groups, self.cuts(rows), strict=True):
-            s = c.segments(rows.plan.cells, list(rows.table[self._of_group[id(g)]]))
-            out[id(g)] = Table(s.level, np.vstack([s.count, *s.starts]))
-        return out
+        return {key: t.table(plan, planner, memory) for key, t in self._of_group.items()}
 
     def tensors(self, step: CompiledStep, memory: HostMemory) -> tuple[Any, ...]:
-        """The step's buffers as kernels take them; kept until a buffer grows."""
-        if memory.version != self._version:
-            self._tensors.clear()
-            self._version = memory.version
-        if id(step) not in self._tensors:
-            self._tensors[id(step)] = tuple(memory.tensor(name) for name in step.buffers)
-        return self._tensors[id(step)]
+        """The step's buffers as kernels take them; kept until a buffer moves."""
+        key, version = (id(step), id(memory)), memory.version
+        kept = self._tensors.get(key)
+        if kept is None or kept[0] != version:
+            kept = version, tuple(memory.tensor(name) for name in step.buffers)
+            self._tensors[key] = kept
+        return kept[1]
 
 
-@dataclass(frozen=True)
-class Table:
-    """The slices of one group: int64[n] levels; int64[1 + n_spaces, n] counts and first rows."""
-
-    level: np.ndarray
-    columns: np.ndarray
-
-
-class Rows:
-    """Where the cells of one plan begin in every space: `table` int64[n_spaces + 1, n_cells]."""
-
-    def __init__(self, plan: Plan, spaces: Spaces) -> None:
-        self.plan, self.spaces = plan, spaces
-        sizes = np.where(spaces.member[:, plan.cells.kind], plan.cells.count, 0)
-        ends = np.cumsum(sizes, axis=1)
-        self.table = np.vstack([ends - sizes + spaces.base, np.zeros((1, sizes.shape[1]), "int64")])
-        self._counts = (ends[:, -1:] + spaces.base)[:, 0].tolist()
-
-    def count(self, space: Space) -> int:
-        """Rows of the space, with those before the first."""
-        return int(self._counts[self.spaces.number[space]])
-
-    def member(self, space: Space) -> np.ndarray:
-        """The kinds that have rows in the space: bool[n_kinds]."""
-        return np.asarray(self.spaces.member[self.spaces.number[space]])
-
-    def has(self, space: Space) -> np.ndarray:
-        """Which rows of the plan are in the space: bool[n_rows]."""
-        return self.member(space)[self.plan.kind_of_row]
-
-    def vertices(self, space: Space) -> np.ndarray:
-        """The vertices of the space, in row order."""
-        return self.plan.order[self.has(space)]
-
-
-def allocate(
-    compiled: Compiled, memory: HostMemory, rows: Rows, scratch_rows: int, arity: int
-) -> None:
-    """Make room for the batch; buffers only grow."""
-    for name, (shape, dtype) in compiled.fixed.items():
-        memory.fixed(name, shape, dtype)
-    for b in compiled.buffers.values():
-        memory.rows(b.name, _rows_of(b, rows, scratch_rows, arity), b.ld, b.dtype)
-
-
-def _rows_of(b: Buffer, rows: Rows, scratch_rows: int, arity: int) -> int:
-    assert b.space is not None
-    if b.space.what == "scratch":
-        return scratch_rows
-    n = rows.count(b.space)
-    return n * arity if b.name == "edges.slots" else n + (b.name == "edges.pointers")
-
-
-def fill(compiled: Compiled, memory: HostMemory, rows: Rows) -> None:
-    """Write what kernels read of the graph: children, inputs, edges, an absent child's zeros."""
-    graph = rows.plan.graph
-    for name, b in compiled.buffers.items():
-        assert b.space is not None
-        what, _, key = name.partition(".")
-        if what == "child":
-            memory.write(name, rows.plan.children[rows.has(b.space), int(key)] + 1)
-        elif what in ("index", "pull"):
-            values = graph.inputs[key].values[rows.vertices(b.space)]
-            memory.write(name, values.reshape(len(values), -1) if b.ld else values)
-        elif name == "edges.pointers":
-            pointers, slots = parent_edges(rows.plan, rows.member(Space("edges")))
-            memory.write("edges.pointers", pointers)
-            memory.write("edges.slots", slots)
-        elif name == "dropout.vertices":
-            memory.write(name, dropout.vertex_keys(graph.vertex_id[rows.plan.order]))
-        elif what == "state":
-            memory.read(name)[0] = 0.0
-    for name in compiled.cleared:
-        memory.fill(name, 0.0)
-
-
-def group_rows(compiled: Compiled, memory: HostMemory, rows: Rows) -> dict[str, np.ndarray]:
-    """Group, for every input whose rows get gradients, the rows of equal values, for the sums.
-
-    Returns the distinct values of each such input: int32[n_distinct], ascending.
-    """
-    found = {}
-    for pull in dict.fromkeys(r.pull for r in compiled.row_sums):
-        values = rows.plan.graph.inputs[pull].values[rows.vertices(Space("pull", pull))]
-        found[pull], pointers, positions = rows_by_value(values)
-        for name, array in ((f"pointers.{pull}", pointers), (f"edges.{pull}", positions)):
-            memory.rows(name, len(array), 0, "int32")
-            memory.write(name, array)
-    return found
-
-
-def calls(
-    groups: Sequence[CompiledGroup],
-    found: Mapping[int, Table],
+def in_order(
+    groups: Sequence[GroupTables],
+    tables: Mapping[int, Table],
     spaces: Spaces,
     memory: HostMemory,
     descending: bool,
 ) -> list[Call]:
-    """The kernel calls of one direction, in order."""
-    eager: list[Call] = []
-    recurrent: list[tuple[int, list[Call]]] = []
-    lazy: list[Call] = []
-    for group in groups:
-        table = found[id(group)]
-        per_segment = slice_calls(group, table, spaces, memory)
-        if group.stage == "recurrent":
-            recurrent += zip(table.level.tolist(), per_segment, strict=True)
+    """The kernel calls of one direction: eager, then level by level, then lazy."""
+    stages: dict[str, list[Call]] = {"eager": [], "lazy": []}
+    levels: list[tuple[int, list[Call]]] = []
+    for g in groups:
+        table = tables[id(g.group)]
+        found = g.calls(table, spaces, memory)
+        if g.group.stage == "recurrent":
+            levels += zip([row[LEVEL] for row in table.rows], found, strict=True)
         else:
-            flat = eager if group.stage == "eager" else lazy
-            for some in per_segment:
-                flat += some
-    recurrent.sort(key=lambda item: item[0], reverse=descending)
-    return eager + [c for _, some in recurrent for c in some] + lazy
-
-
-def slice_calls(
-    group: CompiledGroup, table: Table, spaces: Spaces, memory: HostMemory
-) -> list[list[Call]]:
-    """For every slice, the calls of the group's steps."""
-    slices = table.columns.T.tolist()
-    out: list[list[Call]] = [[] for _ in slices]
-    for step in group.steps:
-        tensors = spaces.tensors(step, memory)
-        (first, *_), several = step.functions, len(step.functions) > 1
-        for some, row in zip(out, slices, strict=True):
-            function = step.functions[bisect_right(step.limits, row[0]) - 1] if several else first
-            some.append((function, (row[0], *[row[i + 1] for i in step.starts], *tensors)))
-    return out
+            stages[g.group.stage] += [call for calls in found for call in calls]
+    levels.sort(key=itemgetter(0), reverse=descending)
+    return stages["eager"] + [c for _, calls in levels for c in calls] + stages["lazy"]

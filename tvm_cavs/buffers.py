@@ -17,13 +17,35 @@ from .vertex import aligned
 GROWTH = 1.25
 
 
-class HostMemory:
-    """Named buffers in host memory."""
+def tensor_of(array: np.ndarray) -> Any:
+    """A contiguous array of at least one element as kernels take it, without a copy if it is one.
 
-    def __init__(self) -> None:
+    Kernels do not write to it.
+    """
+    if not array.size:
+        array = np.zeros(1, array.dtype)
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        array = np.array(array)
+    return tvm_ffi.from_dlpack(array)
+
+
+class HostMemory:
+    """Named buffers in host memory.
+
+    Args:
+        beneath: memory whose buffers are seen here too, under names that are not used here.
+    """
+
+    def __init__(self, beneath: HostMemory | None = None) -> None:
+        self._beneath = beneath
         self._arrays: dict[str, np.ndarray] = {}
         self._tensors: dict[str, Any] = {}
-        self.version = 0  # grows whenever a buffer moves
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """Grows whenever a buffer moves."""
+        return self._version + (self._beneath.version if self._beneath else 0)
 
     def rows(self, name: str, n_rows: int, ld: int, dtype: str) -> Any:
         """Buffer `name` with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
@@ -41,7 +63,7 @@ class HostMemory:
 
     def bind(self, name: str, array: np.ndarray) -> None:
         """Use `array` (aligned, C order) as buffer `name`: what changes it changes the buffer."""
-        self.version += 1
+        self._version += 1
         self._arrays[name] = array
         self._tensors[name] = tvm_ffi.from_dlpack(array)
 
@@ -55,9 +77,14 @@ class HostMemory:
 
     def read(self, name: str) -> np.ndarray:
         """The buffer as a NumPy array; on a CPU the memory itself."""
+        if name not in self._arrays and self._beneath:
+            return self._beneath.read(name)
         return self._arrays[name]
 
     def tensor(self, name: str) -> Any:
+        """The buffer as kernels take it."""
+        if name not in self._tensors and self._beneath:
+            return self._beneath.tensor(name)
         return self._tensors[name]
 
     def sizes(self) -> dict[str, int]:

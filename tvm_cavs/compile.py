@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from tvm.support import cc
 
 import schedules
 from schedules import layout
-from schedules.target import simd, threads
+from schedules.target import require_precision, simd, threads
 
 from . import packing, products, region_kernel, sums
+from .bfloat16 import WORD, words
 from .errors import TargetError
 from .packing import Pack
 from .products import Outer, Product
@@ -39,8 +40,8 @@ SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
 SOURCES = (
-    "dropout elementwise loopnest operands outer packing polynomials products region_kernel "
-    "region_loops region_row regions register_tile sums"
+    "bfloat16 dropout elementwise loopnest operands outer packing pairs plan_kernels polynomials products "
+    "region_kernel region_loops region_row regions register_tile sums"
 ).split()
 
 
@@ -60,28 +61,44 @@ class Compiler:
         target: "host", or a TVM target or its dictionary.
         n_threads: cores that kernels may use (default: all).
         cache: folder of compiled libraries; None for the default; False to keep nothing.
+        precision: "float32" or "bf16", to which the operands of products are rounded.
 
     Raises:
-        TargetError: a target that is unknown or has no rules.
+        TargetError: a target that is unknown, has no rules or no instruction for the precision.
     """
 
     def __init__(
-        self, target: Any = "host", n_threads: int | None = None, cache: Any = None
+        self,
+        target: Any = "host",
+        n_threads: int | None = None,
+        cache: Any = None,
+        precision: str = "float32",
     ) -> None:
         try:
             self.target = schedules.make_target(target, n_threads)
+            require_precision(self.target, precision)
         except ValueError as error:
             raise TargetError(str(error)) from None
         self.lanes = simd(self.target).lanes
         self.n_threads = threads(self.target)
         self.cache = None if cache is False else Path(cache) if cache else default_cache()
+        self.precision = precision
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
         _use_threads(self.n_threads)
 
-    def tile(self, k: int, n_columns: int) -> layout.Tile:
+    def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
+        """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""
+        tile = self._tile(k, n_columns)
+        n_panels = layout.panels(n_columns, tile)
+        if layout.operand_precision(k, self.precision) == "bf16":
+            return (n_panels, words(k), tile.columns), WORD
+        return (n_panels, k, tile.columns), "float32"
+
+    def _tile(self, k: int, n_columns: int) -> layout.Tile:
         """How weights of this shape are packed."""
-        return layout.product_variants(self.target, k, n_columns)[0].tile
+        precision = layout.operand_precision(k, self.precision)
+        return layout.product_variants(self.target, k, n_columns, precision)[0].tile
 
     def forms(self, kernel: Kernel, by_level: bool = True) -> list[Form]:
         """The forms in which a kernel is compiled, by ascending row count.
@@ -99,9 +116,12 @@ class Compiler:
                 layout.product_variants if isinstance(spec, Product) else layout.outer_variants
             )
             make: Any = products.product if isinstance(spec, Product) else products.outer
+            precision = layout.operand_precision(spec.k, self.precision)
+            spec = replace(spec, precision=precision)
+            name = Kernel(kernel.kind, spec).name
             return [
                 Form(name + v.suffix, v.min_rows, partial(make, spec, v.tile, name + v.suffix))
-                for v in variants(self.target, spec.k, spec.n_columns)
+                for v in variants(self.target, spec.k, spec.n_columns, precision)
             ]
         if isinstance(spec, ColumnSum):
             return [Form(name, 1, lambda: sums.column_sum(spec, self.lanes, name))]
@@ -118,8 +138,9 @@ class Compiler:
 
     def pack_form(self, spec: Pack) -> Form:
         """The kernel that packs a weight operand."""
-        name = _named("pack", spec)
-        return Form(name, 1, lambda: packing.pack(spec, self.tile(spec.k, spec.n_columns), name))
+        made = replace(spec, precision=layout.operand_precision(spec.k, self.precision))
+        name = _named("pack", made)
+        return Form(name, 1, lambda: packing.pack(made, self._tile(spec.k, spec.n_columns), name))
 
     def segment_form(self, spec: SegmentSum) -> Form:
         """The kernel that sums the rows of equal words."""

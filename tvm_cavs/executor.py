@@ -10,14 +10,16 @@ import numpy as np
 
 from . import dropout, gradients, netlevel
 from .assemble import Compiled, assemble
-from .batching import Call, Rows, Spaces, allocate, calls, fill, group_rows
+from .batching import COUNT, Call, Spaces, Table, in_order
 from .buffers import HostMemory
 from .compile import Compiler
 from .execution import Programs, Result, Seeds
+from .filling import Filling
 from .graph import Graph
 from .kinds import Kinds
 from .options import leaving_out
-from .plan import Plan, masks, plan
+from .plan import Plan, masks
+from .planner import Planner
 from .program import Program
 from .steps import RowGradient
 from .vertex import Parameter, RowSparse
@@ -25,12 +27,23 @@ from .vertex import Parameter, RowSparse
 
 @dataclass(frozen=True)
 class Batch:
-    """A planned batch: kernel calls in order; by input whose rows get gradients, its values."""
+    """A planned batch.
+
+    tables: the slices of every group, by the group's id. counts: rows of every space.
+    memory: what kernels read of its graphs. distinct: by input whose rows get gradients, its
+    distinct values.
+    """
 
     plan: Plan
-    forward: list[Call]
-    backward: list[Call]
+    tables: Mapping[int, Table]
+    counts: list[int]
+    memory: HostMemory
     distinct: Mapping[str, np.ndarray]
+
+    @property
+    def scratch_rows(self) -> int:
+        """The most rows that any call has."""
+        return max((row[COUNT] for t in self.tables.values() for row in t.rows), default=1)
 
 
 class TvmExecutor:
@@ -63,8 +76,11 @@ class TvmExecutor:
             (c["site"] for _, c in programs.forward.select("dropout")), default=-1
         )
         self._pushes = [(c["name"], c.type.shape) for _, c in programs.forward.select("push")]
+        self.planner = Planner(self.compiler, programs.arity, self.kinds.pulls)
         self._compiled: Compiled | None = None
         self.spaces: Spaces | None = None
+        self._filling: Filling | None = None
+        self._slots = [HostMemory(self.memory), HostMemory(self.memory)]
         self._batch: Batch | None = None
         for name, p in parameters.items():
             self.memory.bind(f"param.{name}", p.data)
@@ -84,20 +100,17 @@ class TvmExecutor:
         self._learn(sorted(found))
 
     def plan(self, graph: Graph) -> Batch:
-        """Plan a batch: its rows, the buffers filled with its inputs, and its kernel calls.
+        """Plan a batch: its rows, its inputs in that order, and the slices that kernels run on.
 
-        A batch is valid until the next is planned.
+        A batch is valid until the next but one is planned.
         """
-        rows = self.rows(graph)
-        compiled, spaces = self.compiled, rows.spaces
-        found = spaces.segments(rows)
-        counts = [int(table.columns[0].max()) for table in found.values() if len(table.level)]
-        allocate(compiled, self.memory, rows, max(counts, default=1), self._programs.arity)
-        fill(compiled, self.memory, rows)
-        distinct = group_rows(compiled, self.memory, rows)
-        forward = calls(compiled.forward, found, spaces, self.memory, descending=False)
-        backward = calls(compiled.backward, found, spaces, self.memory, descending=True)
-        return Batch(rows.plan, forward, backward, distinct)
+        self._slots.reverse()
+        memory = self._slots[0]
+        plan = self.planner.plan(graph, memory, self._learn)
+        assert self.spaces is not None and self._filling is not None
+        counts = self.spaces.counts(plan)
+        distinct = self._filling.fill(plan, counts, memory)
+        return Batch(plan, self.spaces.tables(plan, self.planner, memory), counts, memory, distinct)
 
     @property
     def compiled(self) -> Compiled:
@@ -111,12 +124,14 @@ class TvmExecutor:
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
         """The forward pass of a planned batch."""
+        assert self._filling is not None
         self._batch = batch
+        self._filling.make_room(batch.counts, batch.scratch_rows, self.memory)
         self.load_parameters()
         if self._n_sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
             self.memory.write("dropout.keys", np.array(keys, "uint32"))
-        for function, args in batch.forward:
+        for function, args in self.calls(batch, backward=False):
             function(*args)
         outputs = {}
         for name, shape in self._pushes:
@@ -124,33 +139,35 @@ class TvmExecutor:
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
+    def calls(self, batch: Batch, backward: bool) -> list[Call]:
+        """The kernel calls of one direction of a planned batch, in order."""
+        assert self.spaces is not None
+        groups = self.spaces.backward if backward else self.spaces.forward
+        return in_order(groups, batch.tables, self.spaces, batch.memory, descending=backward)
+
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next."""
         batch = self._batch
         assert batch is not None and self._programs.adjoint is not None, (
             "forward with a loss comes first"
         )
-        for name in self.compiled.totals:
+        for name in (*self.compiled.totals, *self.compiled.cleared):
             self.memory.fill(name, 0.0)
-        for function, args in batch.backward:
+        for function, args in self.calls(batch, backward=True):
             function(*args)
         return {name: self._gradient(name, p, batch) for name, p in self._parameters.items()}
 
-    def rows(self, graph: Graph) -> Rows:
-        """Sort the batch into rows; compile the kinds that are new."""
-
-        arity, pulls = self._programs.arity, self.kinds.pulls
-        made = plan(graph, arity, pulls, self._learn, lambda: self.kinds.rank)
-        assert self.spaces is not None
-        return Rows(made, self.spaces)
-
-    def _learn(self, masks: Sequence[int]) -> Mapping[int, int]:
-        """Compile the kinds that these masks bring; the number of the kind of every mask seen."""
+    def _learn(self, masks: Sequence[int]) -> None:
+        """Compile the kinds that these masks bring."""
         if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
             self._compiled = None  # stays so if compiling is interrupted
-            self._compiled = assemble(self.kinds, self.compiler, self._parameters)
-            self.spaces = Spaces(self._compiled, self.kinds)
-        return self.kinds.number
+            compiled = assemble(self.kinds, self.compiler, self._parameters)
+            self.spaces = Spaces(compiled, self.kinds)
+            self._filling = Filling(compiled, self.spaces, self.planner, self._parameters)
+            for name, (shape, dtype) in compiled.fixed.items():
+                self.memory.fixed(name, shape, dtype)
+            self._compiled = compiled
+        self.planner.know(self.kinds.number, self.kinds.rank)
 
     def load_parameters(self) -> None:
         """Pack the weights and evaluate what is computed from parameters alone."""
@@ -182,7 +199,7 @@ class TvmExecutor:
         """Sum the rows of a table's gradient that belong to the same row of the table."""
         values, out = batch.distinct[r.pull], f"sum.{r.buffer}"
         tensors = [
-            self.memory.tensor(n) for n in (r.buffer, f"edges.{r.pull}", f"pointers.{r.pull}")
+            batch.memory.tensor(n) for n in (r.buffer, f"edges.{r.pull}", f"pointers.{r.pull}")
         ]
         result = self.memory.rows(out, len(values), r.width, "float32")
         self.compiled.row_sums[r](len(values), *tensors, result)

@@ -7,15 +7,15 @@ stage. What the timing itself costs is about a tenth of a microsecond a call.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .assemble import CompiledGroup, CompiledStep
-from .batching import Call, Table, slice_calls
+from .batching import Call, Table
 from .execution import Seeds
-from .executor import TvmExecutor
+from .executor import Batch, TvmExecutor
 from .graph import Graph
 
 STAGE_ORDER = {"eager": 0, "recurrent": 1, "lazy": 2}
@@ -88,9 +88,8 @@ def profile(executor: TvmExecutor, graph: Graph, seeds: Seeds, repeats: int = 5)
     """
     executor.run(executor.plan(graph), seeds)
     plans = [_seconds(lambda: executor.plan(graph)) for _ in range(repeats)]
-    rows = executor.rows(graph)
-    found = rows.spaces.segments(rows)
-    lines, jobs = _jobs(executor, found)
+    batch = executor.plan(graph)
+    lines, jobs = _jobs(executor, batch)
     loads, kernels = [], []
     for _ in range(repeats + 1):
         loads.append(_seconds(executor.load_parameters))
@@ -101,7 +100,7 @@ def profile(executor: TvmExecutor, graph: Graph, seeds: Seeds, repeats: int = 5)
             spent[line] += time.perf_counter() - start
         kernels.append(spent)
     times = np.median(kernels[1:], axis=0)
-    levels = np.bincount(rows.plan.cells.level, weights=rows.plan.cells.count).astype(int)
+    levels = np.bincount(batch.plan.cells.level, weights=batch.plan.cells.count).astype(int)
     return Profile(
         tuple(
             _line(step, where, table, float(t))
@@ -117,20 +116,18 @@ def profile(executor: TvmExecutor, graph: Graph, seeds: Seeds, repeats: int = 5)
 Entry = tuple[CompiledStep, tuple[str, str], Table]
 
 
-def _jobs(
-    executor: TvmExecutor, found: Mapping[int, Table]
-) -> tuple[list[Entry], list[tuple[int, Call]]]:
+def _jobs(executor: TvmExecutor, batch: Batch) -> tuple[list[Entry], list[tuple[int, Call]]]:
     """The steps of all stages, and the kernel calls of a batch in order, each with its step."""
     entries: list[Entry] = []
     jobs: list[tuple[tuple[int, int, int], int, Call]] = []
     sides = (("forward", executor.compiled.forward), ("backward", executor.compiled.backward))
     for side, (direction, groups) in enumerate(sides):
         for group in groups:
-            table = found[id(group)]
+            table = batch.tables[id(group)]
             first = len(entries)
             entries += [(s, (direction, group.stage), table) for s in group.steps]
             for level, calls in zip(
-                table.level.tolist(), _calls(group, table, executor), strict=True
+                table.level.tolist(), _calls(group, batch, executor), strict=True
             ):
                 depth = (-level if side else level) if group.stage == "recurrent" else 0
                 order = (side, STAGE_ORDER[group.stage], depth)
@@ -139,14 +136,14 @@ def _jobs(
     return entries, [(line, call) for _, line, call in jobs]
 
 
-def _calls(group: CompiledGroup, table: Table, executor: TvmExecutor) -> list[list[Call]]:
+def _calls(group: CompiledGroup, batch: Batch, executor: TvmExecutor) -> list[list[Call]]:
     assert executor.spaces is not None
-    return slice_calls(group, table, executor.spaces, executor.memory)
+    return executor.spaces.slice_calls(group, batch.tables[id(group)], batch.memory)
 
 
 def _line(step: CompiledStep, where: tuple[str, str], table: Table, seconds: float) -> Line:
-    n_rows = int(table.columns[0].sum())
-    calls = len(table.level)
+    n_rows = int(table.count.sum())
+    calls = len(table.rows)
     flop = step.flop_per_row * n_rows
     return Line(*where, step.kind, step.note, calls, n_rows, seconds, flop)
 

@@ -18,9 +18,9 @@ from tvm.ir import PrimType, TupleType
 import schedules
 
 from .assemble import CompiledGroup
-from .batching import Rows
-from .buffers import HostMemory
+from .batching import COUNT, LEVEL
 from .compile import Compiler
+from .executor import Batch
 from .kinds import Group, Kinds
 from .steps import Buffer, Lowered
 
@@ -103,8 +103,7 @@ def run_stages(
     direction: str,
     lowered: Sequence[Group],
     groups: Sequence[CompiledGroup],
-    rows: Rows,
-    memory: HostMemory,
+    batch: Batch,
 ) -> None:
     """Run one direction of a planned batch through the virtual machine."""
     pending: list[tuple[tuple[int, int], Any, list[Any]]] = []
@@ -112,10 +111,11 @@ def run_stages(
     sign = -1 if direction == "backward" else 1
     for number, (low, group) in enumerate(zip(lowered, groups, strict=True)):
         function = vm[stage_name(direction, group.stage, number)]
-        tensors = [memory.tensor(name) for name in low.lowered.buffers]
-        table = rows.spaces.segments(rows)[id(group)]
-        for level, column in zip(table.level.tolist(), table.columns.T.tolist(), strict=True):
-            rank = (order[group.stage], sign * level if group.stage == "recurrent" else 0)
-            pending.append((rank, function, [*column, *tensors]))
+        tensors = [batch.memory.tensor(name) for name in low.lowered.buffers]
+        table = batch.tables[id(group)]
+        starts = [table.column(s) for s in group.spaces]
+        for row in table.rows:
+            rank = (order[group.stage], sign * row[LEVEL] if group.stage == "recurrent" else 0)
+            pending.append((rank, function, [row[COUNT], *(row[s] for s in starts), *tensors]))
     for _, function, args in sorted(pending, key=lambda p: p[0]):
         function(*args)

@@ -1,11 +1,11 @@
-"""Kernels bound by memory (packing, placing, sums of rows): vectorised lanes, parallel tasks."""
+"""Kernels bound by memory (packing, placing, sums of rows, planning): vectorised lanes, parallel tasks."""
 
 from tvm.target import Target
 from tvm.tirx import ForKind, PrimFunc
 
 from ..loops import kernel_of, with_kinds
 
-KERNELS = ("pack", "place", "column_sum", "segment_sum")
+KERNELS = ("pack", "place", "column_sum", "segment_sum", "plan")
 KINDS = {
     "task": ForKind.PARALLEL,
     "row": ForKind.UNROLLED,

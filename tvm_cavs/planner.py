@@ -1,0 +1,148 @@
+"""Planner: a batch of graphs -> its rows, and what kernels read of the graphs, in row order.
+
+The loops over vertices are compiled kernels (`plan_kernels`); here they are called in turn, on
+buffers that belong to the batch that is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import plan_kernels
+from .buffers import HostMemory, tensor_of
+from .compile import Compiler, Form
+from .graph import Graph
+from .plan import MAX_LOOKUP_BITS, Cells, Plan, check_bits
+
+ROW_BUFFERS = "rank row order kind".split()
+CELL_BUFFERS = "cell_level cell_kind cell_count".split()
+
+
+class Planner:
+    """Sorts batches into rows.
+
+    Args:
+        compiler: of the machine that plans, whatever runs the kernels.
+        arity: slots of a vertex. pulls: the inputs that the vertex function reads.
+    """
+
+    def __init__(self, compiler: Compiler, arity: int, pulls: Sequence[str]) -> None:
+        check_bits(arity, len(pulls))
+        self.arity, self.pulls = arity, tuple(pulls)
+        forms = {
+            name: Form(f"plan_{name}", 1, _maker(name)) for name in sorted(plan_kernels.KERNELS)
+        }
+        compiler.compile(list(forms.values()))
+        self.kernels = {name: compiler.function(f.symbol) for name, f in forms.items()}
+        self._small = arity + len(pulls) <= MAX_LOOKUP_BITS
+        self._lookup = np.full(1 << (arity + len(pulls)) if self._small else 1, -1, "int32")
+        self._lookup_tensor = tensor_of(self._lookup)
+        self.know({}, np.zeros(0, "int64"))
+        self._result = np.zeros(2, "int64")
+        self.result = tensor_of(self._result)
+
+    def value(self, i: int = 0) -> int:
+        """What the last kernel with a result has answered."""
+        return int(self._result[i])
+
+    def masks(self, graph: Graph, memory: HostMemory) -> np.ndarray:
+        """What every vertex has, int64[n] bits: slots, then pulls; its children lie in memory."""
+        n = graph.n_vertices
+        mask = memory.rows("plan.mask", n, 0, "int64")
+        children = memory.rows("plan.children", n * self.arity, 0, "int32")
+        child_ptr, child = tensor_of(graph.child_ptr), tensor_of(graph.child)
+        self.kernels["slots"](n, self.arity, child_ptr, child, children, mask)
+        for bit, name in enumerate(self.pulls, self.arity):
+            self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present), mask)
+        return memory.read("plan.mask")[:n]
+
+    def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
+        """Kinds by mask, and int64[n_kinds], the order of kinds within a level."""
+        self._number, self._n_kinds = dict(number), max(1, len(ranks))
+        self._ranks, self._kind_of = ranks, tensor_of(np.argsort(ranks).astype("int32"))
+        if self._small:
+            for mask, kind in number.items():
+                self._lookup[mask] = ranks[kind]
+
+    def plan(
+        self, graph: Graph, memory: HostMemory, learn: Callable[[Sequence[int]], None]
+    ) -> Plan:
+        """Sort the batch's vertices into rows; the arrays of the plan are memory's.
+
+        Args:
+            learn: given distinct masks of which some are new, it lets the planner `know` them.
+        """
+        n, n_levels = graph.n_vertices, int(graph.level.max()) + 1
+        mask, level = self.masks(graph, memory), tensor_of(graph.level)
+        if self._small:
+            self._sort(n, n_levels, level, memory)
+            if self.value(1):
+                learn(np.unique(mask).tolist())
+                self._sort(n, n_levels, level, memory)
+        else:
+            distinct, mask[:] = np.unique(mask, return_inverse=True)
+            if not self._number.keys() >= set(distinct.tolist()):
+                learn(distinct.tolist())
+            ranks = self._ranks[[self._number[m] for m in distinct.tolist()]]
+            self._lookup_tensor = tensor_of(ranks.astype("int32"))
+            self._sort(n, n_levels, level, memory)
+        n_cells = self.value()
+        below = memory.rows("plan.below", n * self.arity, 0, "int32")
+        order, row, children = (memory.tensor(f"plan.{b}") for b in ("order", "row", "children"))
+        self.kernels["below"](n, self.arity, order, row, children, below)
+        read = memory.read
+        return Plan(
+            graph,
+            read("plan.order")[:n],
+            read("plan.row")[:n],
+            read("plan.kind")[:n],
+            read("plan.below")[: n * self.arity].reshape(n, self.arity),
+            Cells(*(read(f"plan.{name}")[:n_cells] for name in CELL_BUFFERS)),
+        )
+
+    def _sort(self, n: int, n_levels: int, level: Any, memory: HostMemory) -> None:
+        n_keys = n_levels * self._n_kinds
+        rows = [memory.rows(f"plan.{name}", n, 0, "int32") for name in ROW_BUFFERS]
+        count = memory.rows("plan.count", n_keys, 0, "int32")
+        cells = [memory.rows(f"plan.{name}", min(n, n_keys), 0, "int64") for name in CELL_BUFFERS]
+        mask = memory.tensor("plan.mask")
+        known = (level, self._lookup_tensor, self._kind_of)
+        self.kernels["sort"](
+            n, self._n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, self.result
+        )
+
+    def edges(self, n: int, member: Any, room: int, memory: HostMemory) -> None:
+        """Buffers edges.pointers and edges.slots: the slots that each of n rows fills.
+
+        Args:
+            member: the kinds that have children, uint8[n_kinds] as a tensor; `room`: their rows.
+        """
+        tensor = memory.tensor
+        pointers = memory.rows("edges.pointers", n + 1, 0, "int32")
+        slots = memory.rows("edges.slots", room * self.arity, 0, "int32")
+        cursor = memory.rows("plan.next", n, 0, "int32")
+        rows = tensor("plan.kind"), tensor("plan.below")
+        self.kernels["edges"](n, self.arity, *rows, pointers, slots, cursor, member)
+
+    def group(self, name: str, n: int, count: Any, memory: HostMemory) -> np.ndarray:
+        """Buffers pointers.NAME and edges.NAME: rows of equal values in the vector index.NAME.
+
+        Args:
+            count: zeros int32[more than the largest value] as a tensor.
+
+        Returns:
+            The distinct values, in the order in which they come: int32[n_distinct].
+        """
+        distinct = memory.rows(f"distinct.{name}", n, 0, "int32")
+        pointers = memory.rows(f"pointers.{name}", n + 1, 0, "int32")
+        positions = memory.rows(f"edges.{name}", n, 0, "int32")
+        index = memory.tensor(f"index.{name}")
+        self.kernels["group"](n, index, distinct, pointers, positions, count, self.result)
+        return memory.read(f"distinct.{name}")[: self.value()]
+
+
+def _maker(name: str) -> Callable[[], Any]:
+    return lambda: plan_kernels.make(name)
