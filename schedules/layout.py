@@ -1,8 +1,9 @@
 """The target-dependent choices that a kernel's data layout and signature depend on.
 
 A product multiplies row-major rows with weights packed in panels of NR columns, `[panels][K][NR]`.
-What is chosen here, from the target's vector unit and the product's sizes: NR, the heights of the
-register tiles, the rows that are packed at once, and how the work is cut for threads.
+With bfloat16 operands a panel is `[K/2][NR]` of words, two values of a column each. What is chosen
+here, from the target's vector unit and the product's sizes: NR, the heights of the register tiles,
+the rows that are packed at once, and how the work is cut for threads.
 
 Measured on Zen 5 with AVX-512: tiles of 6 x 64, 8 x 48, 5 x 80 and 12 x 32 all reach the machine's
 limit (220 to 230 GFLOP/s of one core), 14 x 16 eight tenths of it. So NR may follow N: the panel
@@ -18,8 +19,10 @@ from .target import Simd, simd, threads
 
 PACKED_BYTES = 256 * 1024  # packed rows of the left operand: half of a small L2 cache
 GRAIN_SECONDS = 12e-6  # work below this stays on one thread: starting the others costs about 4 us
-FLOPS = 150e9  # rough speed of one core, only for the grain
+FLOPS = {"float32": 150e9, "bf16": 300e9}  # rough speed of one core, only for the grain
+ELEMENT = {"float32": 4, "bf16": 2}  # bytes of an operand's element
 BYTES = 60e9  # rough speed at which one core streams weights, only for the grain
+MIN_BF16_K = 32  # rows of the weights from which bfloat16 operands pay
 MAX_VECTORS = 5  # of a panel
 MAX_HEIGHT = 12  # rows of a register tile
 
@@ -64,27 +67,42 @@ def choose(variants: tuple[Variant, ...], n_rows: int) -> Variant:
     return [v for v in variants if v.min_rows <= n_rows or v is variants[0]][-1]
 
 
-def product_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...]:
+def operand_precision(k: int, precision: str) -> str:
+    """`precision`, or float32 for a product whose sums or gradient rows are too short to gain.
+
+    Measured on Zen 5: from K = 33 on bfloat16 is 1.3 to 2 times faster; at K = 5, 8, 16 the
+    product or its weight gradient is slower by up to a fifth.
+    """
+    return precision if k >= MIN_BF16_K else "float32"
+
+
+def product_variants(
+    target: Target, k: int, n_columns: int, precision: str = "float32"
+) -> tuple[Variant, ...]:
     """Forms of the product [n, k] x [k, n_columns]: serial, then parallel where threads exist.
 
     All of them read the same packed weights.
     """
-    unit = simd(target)
+    unit, element = simd(target), ELEMENT[precision]
     vectors = panel_vectors(unit, n_columns)
     heights = tile_heights(unit, vectors)
-    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, heights[0]))
+    serial = Tile(unit.lanes, vectors, heights, packed_rows(k * element, heights[0]))
     parts = product_parts(threads(target), panels(n_columns, serial))
-    return with_parallel(serial, parts, 2 * k * n_columns / FLOPS, 4 * k * n_columns / BYTES)
+    work = k * n_columns
+    return with_parallel(serial, parts, 2 * work / FLOPS[precision], element * work / BYTES)
 
 
-def outer_variants(target: Target, k: int, n_columns: int) -> tuple[Variant, ...]:
+def outer_variants(
+    target: Target, k: int, n_columns: int, precision: str = "float32"
+) -> tuple[Variant, ...]:
     """Forms of the weight gradient [n, k]^T x [n, n_columns]; threads split its columns or rows."""
-    unit = simd(target)
+    unit, element = simd(target), ELEMENT[precision]
     vectors = panel_vectors(unit, n_columns)
     heights = tile_heights(unit, vectors)
-    serial = Tile(unit.lanes, vectors, heights, packed_rows(k, 32))
+    serial = Tile(unit.lanes, vectors, heights, packed_rows(k * element, 32))
     parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
-    return with_parallel(serial, parts, 2 * k * n_columns / FLOPS, 8 * k * n_columns / BYTES)
+    work = k * n_columns
+    return with_parallel(serial, parts, 2 * work / FLOPS[precision], 8 * work / BYTES)
 
 
 def with_parallel(
@@ -127,9 +145,9 @@ def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:
     return tuple(sorted({height, round(height * 2 / 3), round(height / 3), 1} - {0}, reverse=True))
 
 
-def packed_rows(k: int, multiple: int) -> int:
-    """Rows of `k` float32 packed at once: about PACKED_BYTES, a multiple of `multiple`."""
-    return max(1, min(PACKED_BYTES // (4 * k), 512) // multiple) * multiple
+def packed_rows(row_bytes: int, multiple: int) -> int:
+    """Rows of an operand packed at once: about PACKED_BYTES, a multiple of `multiple`."""
+    return max(1, min(PACKED_BYTES // row_bytes, 512) // multiple) * multiple
 
 
 def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:

@@ -12,15 +12,22 @@ from tvm.target import Target, codegen
 
 @dataclass(frozen=True)
 class Simd:
-    """The float32 vector unit of a CPU: lanes of a register, and how many registers are free."""
+    """The float32 vector unit of a CPU: lanes of a register, and how many registers are free.
+
+    `bf16`: one instruction multiplies pairs of bfloat16 and adds them to float32 lanes.
+    """
 
     name: str
     lanes: int
     registers: int
+    bf16: bool = False
 
+
+PRECISIONS = ("float32", "bf16")  # of the operands of products; sums are float32
 
 # First match wins: (features that must all be there, unit). Any other CPU gets the last row's unit.
 UNITS: tuple[tuple[tuple[str, ...], Simd], ...] = (
+    (("avx512f", "avx512bf16"), Simd("AVX-512", 16, 32, bf16=True)),
     (("avx512f",), Simd("AVX-512", 16, 32)),
     (("avx2", "fma"), Simd("AVX2", 8, 16)),
     (("avx",), Simd("AVX", 8, 15)),  # without a fused multiply-add, one holds the product
@@ -37,6 +44,22 @@ def simd(target: Target) -> Simd:
         for features, unit in UNITS
         if not features or codegen.llvm_cpu_has_features(list(features), target)
     )
+
+
+def require_precision(target: Target, precision: str) -> None:
+    """Refuses a precision of products that is unknown, or that `target` has no instruction for.
+
+    Raises:
+        ValueError: it is neither "float32" nor "bf16", or "bf16" without AVX512_BF16.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if precision == "bf16" and not simd(target).bf16:
+        raise ValueError(
+            f"precision=bf16 needs the CPU feature AVX512_BF16 (its instruction vdpbf16ps), which "
+            f"target {target.attrs.get('mcpu', 'generic CPU')} ({simd(target).name}) does not "
+            "have. Use precision=float32"
+        )
 
 
 def threads(target: Target) -> int:

@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("reference", "inputs"),
     ("buffers", "loopnest", "polynomials"),  # from here on: TVM
-    ("operands",),
-    ("sums", "regions", "register_tile", "elementwise"),
+    ("operands", "bfloat16"),
+    ("sums", "regions", "register_tile", "elementwise", "pairs"),
     ("packing", "region_row"),
     ("outer", "region_loops"),
     ("products", "region_kernel", "plan_kernels"),

@@ -188,8 +188,7 @@ def _fixed(
     """Shapes of the buffers that no batch changes."""
     fixed: dict[str, tuple[tuple[int, ...], str]] = {}
     for w in weights.values():
-        tile = compiler.tile(w.k, w.n_columns)
-        fixed[w.name] = ((-(-w.n_columns // tile.columns), w.k, tile.columns), "float32")
+        fixed[w.name] = compiler.packed(w.k, w.n_columns)
     for v in values:
         shape = v.program.calls[v.index].type.shape
         packed = v.buffer.removeprefix("net.") in weights

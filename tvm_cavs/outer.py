@@ -7,6 +7,7 @@ so the order of additions, and with it every bit of a gradient, is the same for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -14,12 +15,15 @@ from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels
 
+from .bfloat16 import WORD, linked, span, strips, word, words
 from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part, scratch, tile
-from .operands import Load, Piece, Shapes, bind, operands, packer, reader
+from .operands import Bound, Load, Piece, Shapes, bind, operands, packer, reader
+from .pairs import by_pair, row_packer
 from .register_tile import (
     Target,
     Term,
     accumulate,
+    accumulate_words,
     by_panel,
     check_columns,
     prefetch_tile,
@@ -32,7 +36,8 @@ class Outer:
     """C[k, column + j] += sum_i A(i, k) * B(i, j) over i < n: the gradient of a weight.
 
     `left` and `right` are the pieces of A and B, C float32[K, ldc]. With `sums` also
-    c[j] += sum_i B(i, j), the gradient of a bias, in the same pass over B.
+    c[j] += sum_i B(i, j), the gradient of a bias, in the same pass over B. In `precision` "bf16" A
+    and B are rounded to bfloat16 and multiplied exactly; all sums, and B in c, are float32.
     """
 
     left: tuple[Piece, ...]
@@ -40,6 +45,7 @@ class Outer:
     ldc: int
     column: int = 0
     sums: bool = False
+    precision: str = "float32"
 
     @property
     def k(self) -> int:
@@ -53,6 +59,7 @@ class Outer:
 
 
 Sums = tuple[Buffer, Expr]  # (c, whether this task adds to it)
+Pack = Callable[[Expr, Expr], Load]
 
 
 def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
@@ -72,12 +79,8 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
         with loop(cut.tasks, "task") as task:
             strips = part(task // cut.parts[1], cut.parts[0], n_strips)
             begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
-            pack_left = packer(spec.left, bound, cut.block, cut.lanes)
-            pack_right = reader(spec.right, bound)
-            if pack_right is None:  # its panels are packed anyway
-                pack_right = packer(spec.right, bound, cut.block, cut.lanes)
+            pack_left, pack_right, right = packers(spec, cut, bound)
             sums = (outs[1], strips[0] == 0) if spec.sums else None
-            right = scratch([cut.block, cut.columns])
             with loop(tirx.ceildiv(n, cut.block)) as b:
                 row = hold(b * cut.block)
                 rows = hold(tirx.min(int64(cut.block), n - row))
@@ -98,7 +101,22 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
                     )
                     outer_tiles(spec.k, strips, rows, load_left, right, to)
 
-    return kernel(name, "outer", emit)
+    made = kernel(name, "outer", emit)
+    return linked(made) if spec.precision == "bf16" else made
+
+
+def packers(spec: Outer, cut: Tile, bound: Bound) -> tuple[Pack, Pack, Buffer]:
+    """What packs a block of rows of A and of B, and room for a panel of B."""
+    pack_right = reader(spec.right, bound)
+    if spec.precision == "bf16":
+        pack_left = row_packer(spec.left, bound, cut.block)
+        right = scratch([words(cut.block), cut.columns], dtype=WORD)
+    else:
+        pack_left = packer(spec.left, bound, cut.block, cut.lanes)
+        right = scratch([cut.block, cut.columns])
+    if pack_right is None:  # its panels are packed anyway
+        pack_right = packer(spec.right, bound, cut.block, cut.lanes)
+    return pack_left, pack_right, right
 
 
 def pack_panel(
@@ -107,22 +125,50 @@ def pack_panel(
     """to[i, j] = B(i, panel * NR + j), on the last panel only real columns; c takes their sums."""
     n_panels = panels(spec.n_columns, cut)
     last = spec.n_columns - (n_panels - 1) * cut.columns
+    copy = round_columns if to.dtype == WORD else copy_columns
 
     def columns(width: int) -> None:
-        def move(i: Expr) -> None:
-            def put(_: Expr, j: Expr) -> None:
-                T.buffer_store(to, load(i, panel * cut.columns + j), [i, j])
-
-            tile(1, width, cut.lanes, put)
-
-        if sums is None:
-            with loop(rows) as i:
-                move(i)
-        else:
-            total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: to[i, j], move)
-            add_sums(sums, width, cut, panel, total)
+        copy(width, cut, panel, load, rows, to, sums)
 
     by_panel(panel, n_panels, cut.columns, last, columns)
+
+
+def copy_columns(
+    width: int, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """The first `width` columns of a panel."""
+
+    def move(i: Expr) -> None:
+        def put(_: Expr, j: Expr) -> None:
+            T.buffer_store(to, load(i, panel * cut.columns + j), [i, j])
+
+        tile(1, width, cut.lanes, put)
+
+    if sums is None:
+        with loop(rows) as i:
+            move(i)
+    else:
+        total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: to[i, j], move)
+        add_sums(sums, width, cut, panel, total)
+
+
+def round_columns(
+    width: int, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """The first `width` columns of a panel in words of two rows; c takes what was not rounded."""
+    first = panel * cut.columns
+
+    def put_rows(p: Expr, *pair: Expr) -> None:
+        def put(j: Expr, lanes: int) -> None:
+            values = (load(i, span(first + j, lanes)) for i in pair)
+            T.buffer_store(to, word(*values, lanes=lanes), [p, span(j, lanes)])
+
+        strips(width, put)
+
+    by_pair(rows, put_rows)
+    if sums is not None:
+        total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: load(i, first + j))
+        add_sums(sums, width, cut, panel, total)
 
 
 def add_sums(sums: Sums, width: int, cut: Tile, panel: Expr, total: Buffer) -> None:
@@ -159,5 +205,14 @@ def outer_tile(height: int, first: Expr, rows: Expr, left: Load, right: Buffer, 
         return lambda r, j: left(i, first + r) * right[i, j]
 
     prefetch_tile(to, height, first)
-    acc = accumulate(height, to.cut.columns, to.cut.lanes, rows, step)
+    if right.dtype == WORD:
+        acc = accumulate_words(
+            height,
+            to.cut.columns,
+            words(rows),
+            lambda p, r: left(p, first + r),
+            lambda p, j: right[p, j],
+        )
+    else:
+        acc = accumulate(height, to.cut.columns, to.cut.lanes, rows, step)
     store_tile(to, height, first, acc)

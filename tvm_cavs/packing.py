@@ -1,24 +1,29 @@
 """Kernels that put weights into the layout of products, and gradients back into their places.
 
 All pass over memory once. Packed weights are float32[panels, K, NR], row k of a panel being NR
-neighbouring columns of the product's right operand, with zeros where nothing was placed.
+neighbouring columns of the product's right operand, with zeros where nothing was placed; for
+bfloat16 products uint32[panels, K/2, NR], a word of two rows of one column each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels
 
+from .bfloat16 import WORD, constant, linked, span, strips, upper, word, words
 from .errors import ShapeError
-from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, vectors, zero
+from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, scratch, vectors, zero
 from .sums import ColumnSum as ColumnSum
 from .sums import SegmentSum as SegmentSum
 from .sums import column_sum as column_sum
 from .sums import segment_sum as segment_sum
+
+OTHER_HALF = (0xFFFF0000, 0x0000FFFF)  # of a word: what an even, an odd row of W leaves alone
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Pack:
     placements: tuple[Placement, ...]
     k: int
     n_columns: int
+    precision: str = "float32"
 
 
 def check_pack(spec: Pack) -> None:
@@ -99,32 +105,36 @@ def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
         ShapeError: a rectangle that does not fit.
     """
     check_pack(spec)
-    n_panels = panels(spec.n_columns, cut)
+    n_panels, bf16 = panels(spec.n_columns, cut), spec.precision == "bf16"
+    depth, dtype = (words(spec.k), WORD) if bf16 else (spec.k, "float32")
 
     def emit() -> None:
         shapes = [(f"P{i}", shape, "float32") for i, shape in enumerate(spec.shapes)]
-        packed = ("W", (n_panels, spec.k, cut.columns), "float32")
+        packed = ("W", (n_panels, depth, cut.columns), dtype)
         *parameters, weights = arrays([*shapes, packed])
-        if not is_covered(spec):
+        if not is_covered(spec) or (bf16 and spec.k % 2):
             with loop(n_panels) as p:
-                fill_zero(weights, p, 0, spec.k, cut)
+                fill_zero(weights, p, 0, depth, cut)
         elif spec.n_columns % cut.columns:
-            fill_zero(weights, int64(n_panels - 1), spec.n_columns % cut.columns, spec.k, cut)
+            fill_zero(weights, int64(n_panels - 1), spec.n_columns % cut.columns, depth, cut)
         for place in spec.placements:
             for segment in segments(place, cut.columns):
                 move = pack_transposed if place.transposed else pack_plain
+                move = pack_words if bf16 else move
                 move(place, segment, cut, parameters[place.parameter], weights)
 
-    return kernel(name, "pack", emit)
+    made = kernel(name, "pack", emit)
+    return linked(made) if bf16 else made
 
 
-def fill_zero(weights: Buffer, panel: Expr, begin: int, k_size: int, cut: Tile) -> None:
+def fill_zero(weights: Buffer, panel: Expr, begin: int, depth: int, cut: Tile) -> None:
     """Zeros in the columns of a panel from `begin` on."""
-    with loop(k_size) as k:
+    nothing = constant(0, 1) if weights.dtype == WORD else zero()
+    with loop(depth) as k:
         vectors(
             cut.columns - begin,
             cut.lanes,
-            lambda j: T.buffer_store(weights, zero(), [panel, k, j + begin]),
+            lambda j: T.buffer_store(weights, nothing, [panel, k, j + begin]),
         )
 
 
@@ -176,6 +186,49 @@ def pack_transposed(
                 strip(p, v * cut.lanes, cut.lanes)
         if rest:
             strip(p, int64(full * cut.lanes), rest)
+
+
+def pack_words(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights: Buffer) -> None:
+    """Rows or columns of the parameter, two at a time, become rows of the panels' words.
+
+    A rectangle that begins or ends within a word leaves the other half as it is.
+    """
+    panel, count, offset, width = seg
+    row, column = (a[0] for a in (place.rows, place.columns)[:: -1 if place.transposed else 1])
+    column += panel * cut.columns + offset - place.column
+    begin, end = place.row, place.row + place.shape[0]
+
+    def value(p: Expr, k: Expr, j: Expr, lanes: int) -> Expr:
+        k, j = int64(k + row - begin), p * cut.columns + j + column
+        if not place.transposed or lanes == 1:
+            return param[j, k] if place.transposed else param[k, span(j, lanes)]
+        held = scratch([lanes], "local")  # only the last index of an element may be a vector
+        with loop(lanes, "lane") as lane:
+            T.buffer_store(held, param[j + lane, k], [lane])
+        return held[span(0, lanes)]
+
+    def put(p: Expr, i: Expr, j: Expr, lanes: int) -> None:
+        both = (value(p, i * 2 + half, j, lanes) for half in (0, 1))
+        T.buffer_store(weights, word(*both, lanes=lanes), [p + panel, i, span(j + offset, lanes)])
+
+    def put_half(p: Expr, k: int, j: Expr, lanes: int) -> None:
+        at = [p + panel, int64(k // 2), span(j + offset, lanes)]
+        new = (upper if k % 2 else word)(value(p, int64(k), j, lanes), lanes=lanes)
+        old = T.bitwise_and(weights[tuple(at)], constant(OTHER_HALF[k % 2], lanes))
+        T.buffer_store(weights, T.bitwise_or(old, new), at)
+
+    def rows(p: Expr, j: Expr, lanes: int) -> None:
+        with loop(end // 2 - words(begin)) as i:
+            put(p, i + words(begin), j, lanes)
+
+    with loop(count) as p:
+        for k in (begin,) * (begin % 2) + (end - 1,) * (end % 2):
+            strips(width, partial(put_half, p, k))
+        if place.transposed:  # strips outside: the rows of a vector are read along their length
+            strips(width, partial(rows, p))
+        else:
+            with loop(end // 2 - words(begin)) as i:
+                strips(width, partial(put, p, i + words(begin)))
 
 
 def place(spec: Pack, lanes: int, name: str, ldc: int | None = None) -> tirx.PrimFunc:

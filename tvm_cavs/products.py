@@ -15,14 +15,17 @@ from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels
 
+from .bfloat16 import WORD, linked, words
 from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part
 from .operands import Load, Piece, bind, operands, packer
 from .outer import Outer as Outer
 from .outer import outer as outer
+from .pairs import column_packer
 from .register_tile import (
     Target,
     Term,
     accumulate,
+    accumulate_words,
     check_columns,
     prefetch_tile,
     store_tile,
@@ -35,7 +38,8 @@ class Product:
 
     A is the pieces side by side, W float32[panels, K, NR] packed, C float32[rows, ldc]. Rows from
     `start_c + n` on are never written; columns from `column + n_columns` on only with `cover`,
-    which says that the whole last panel fits and may be written.
+    which says that the whole last panel fits and may be written. In `precision` "bf16" A and W are
+    rounded to bfloat16 and multiplied exactly, sums are float32, and W is uint32[panels, K/2, NR].
     """
 
     pieces: tuple[Piece, ...]
@@ -44,6 +48,7 @@ class Product:
     column: int = 0
     cover: bool = False
     accumulate: bool = False
+    precision: str = "float32"
 
     @property
     def k(self) -> int:
@@ -59,18 +64,19 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
     """
     n_panels = panels(spec.n_columns, cut)
     check_columns(spec.column, n_panels * cut.columns if spec.cover else spec.n_columns, spec.ldc)
-    needs = operands(spec.pieces)
+    needs, bf16 = operands(spec.pieces), spec.precision == "bf16"
+    depth, dtype = (words(spec.k), WORD) if bf16 else (spec.k, "float32")
 
     def emit() -> None:
-        last = [
-            ("W", (n_panels, spec.k, cut.columns), "float32"),
-            ("C", (None, spec.ldc), "float32"),
-        ]
+        last = [("W", (n_panels, depth, cut.columns), dtype), ("C", (None, spec.ldc), "float32")]
         (n, start), bound, (weights, out) = bind(["n", "start_c"], needs, last)
         with loop(cut.tasks, "task") as task:
             first, count = row_part(task // cut.parts[1], cut, n)
             begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
-            pack = packer(spec.pieces, bound, cut.block, cut.lanes)
+            if bf16:
+                pack = column_packer(spec.pieces, bound, cut.block)
+            else:
+                pack = packer(spec.pieces, bound, cut.block, cut.lanes)
             with loop(tirx.ceildiv(count, cut.block)) as b:
                 row = hold(first + b * cut.block)
                 rows = hold(tirx.min(int64(cut.block), first + count - row))
@@ -88,9 +94,10 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
                         start=start + row,
                         n_rows=rows,
                     )
-                    product_tiles(spec.k, rows, load, weights, to)
+                    product_tiles(depth, rows, load, weights, to)
 
-    return kernel(name, "product", emit)
+    made = kernel(name, "product", emit)
+    return linked(made) if bf16 else made
 
 
 def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
@@ -103,7 +110,7 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
     return first, hold(tirx.max(tirx.min(n - first, each), int64(0)))
 
 
-def product_tiles(k_size: int, rows: Expr, load: Load, weights: Buffer, to: Target) -> None:
+def product_tiles(depth: int, rows: Expr, load: Load, weights: Buffer, to: Target) -> None:
     """All rows of a block times one panel: as many of each height as fit, tallest first.
 
     Rows left over that the next height could not take at once make this height's last tile, which
@@ -113,14 +120,14 @@ def product_tiles(k_size: int, rows: Expr, load: Load, weights: Buffer, to: Targ
     for height, lower in zip(to.cut.heights, (*to.cut.heights[1:], 0), strict=True):
         n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
         with loop(n_tiles) as t:
-            product_tile(k_size, height, T.bind(done + t * height), load, weights, to)
+            product_tile(depth, height, T.bind(done + t * height), load, weights, to)
         if height > 1:
             done = hold(done + n_tiles * height)
             rest = hold(tirx.max(rest - n_tiles * height, int64(0)))
 
 
 def product_tile(
-    k_size: int, height: int, row: Expr, load: Load, weights: Buffer, to: Target
+    depth: int, height: int, row: Expr, load: Load, weights: Buffer, to: Target
 ) -> None:
     """`height` rows from `row` of a block on, times one panel."""
 
@@ -128,5 +135,14 @@ def product_tile(
         return lambda r, j: load(row + r, k) * weights[to.panel, k, j]
 
     prefetch_tile(to, height, row)
-    acc = accumulate(height, to.cut.columns, to.cut.lanes, int64(k_size), step)
+    if weights.dtype == WORD:
+        acc = accumulate_words(
+            height,
+            to.cut.columns,
+            int64(depth),
+            lambda p, r: load(row + r, p),
+            lambda p, j: weights[to.panel, p, j],
+        )
+    else:
+        acc = accumulate(height, to.cut.columns, to.cut.lanes, int64(depth), step)
     store_tile(to, height, row, acc)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels
 
+from .bfloat16 import LANES, dot, span
 from .errors import ShapeError
 from .loopnest import Buffer, Expr, either, loop, prefetch, scratch, tile, zero
 from .operands import LINE
 
 Term = Callable[[Expr, Expr], Expr]
+Word = Callable[[Expr, Expr], Expr]
 
 
 def accumulate(
@@ -36,6 +39,20 @@ def accumulate(
             before(k)
         term = step(k)
         tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
+    return acc
+
+
+def accumulate_words(height: int, width: int, n_words: Expr, left: Word, right: Word) -> Buffer:
+    """A register tile holding the sum of products of both halves of words, over p < n_words.
+
+    `left(p, r)` is one word of row r; `right(p, j)` the words of the columns with index j.
+    """
+    acc = scratch([height, width], "local")
+    tile(height, width, LANES, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    with loop(n_words) as p, loop(height, "row") as r, loop(width // LANES, "vector") as v:
+        at = [r, span(v * LANES, LANES)]
+        row = tirx.Broadcast(left(p, r), LANES)
+        T.buffer_store(acc, dot(acc[tuple(at)], row, right(p, at[1])), at)
     return acc
 
 

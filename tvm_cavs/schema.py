@@ -196,11 +196,15 @@ class TrainConfig(Section):
 
 
 class ExecutorConfig(Section):
-    """What runs the network; `target` and `threads` are detected where they are not given."""
+    """What runs the network; `target` and `threads` are detected where they are not given.
+
+    `precision` is what operands of products are rounded to (default: float32, no rounding).
+    """
 
     name: str = "tvm"
     target: str | dict[str, Any] | None = None
     threads: PositiveInt | None = None
+    precision: Literal["float32", "bf16"] | None = None
 
     @field_validator("name")
     @classmethod
