@@ -52,10 +52,13 @@ class TvmExecutor:
     Args:
         target: "host" or a TVM target. threads: cores to use (default: all).
         cache: folder of compiled libraries (default: the user's cache folder), False for none.
+        precision: "float32", or "bf16": operands of products are rounded to bfloat16, while all
+            sums and everything else stay float32. CPUs with AVX512_BF16.
         without: optimisations of `options.SWITCHES` to leave out, to measure what they are worth.
 
     Raises:
-        TargetError: a target that has no schedule rules, or is unknown; an unknown optimisation.
+        TargetError: a target that is unknown, has no schedule rules, or no instruction for the
+            precision; an unknown optimisation.
     """
 
     def __init__(
@@ -65,10 +68,11 @@ class TvmExecutor:
         target: Any = "host",
         threads: int | None = None,
         cache: Any = None,
+        precision: str = "float32",
         without: Iterable[str] = (),
     ) -> None:
         self._programs, self._parameters = programs, parameters
-        self.compiler = Compiler(target, threads, cache)
+        self.compiler = Compiler(target, threads, cache, precision)
         self.memory = HostMemory()
         pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
         self.kinds = Kinds(programs, tuple(pulls), leaving_out(without))
