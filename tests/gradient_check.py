@@ -11,7 +11,8 @@ import numpy as np
 
 from tvm_cavs.execution import Seeds
 from tvm_cavs.graph import Graph
-from tvm_cavs.network import Network, check_fit
+from tvm_cavs.inputs import check_fit
+from tvm_cavs.network import Network
 from tvm_cavs.reference import ReferenceExecutor
 from tvm_cavs.vertex import RowSparse
 

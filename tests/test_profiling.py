@@ -19,7 +19,7 @@ pytestmark = pytest.mark.compiles
 def test_profile_of_a_batch(cache: Path) -> None:
     net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 4, 5, N_CLASSES))
     net.initialize(seed=2)
-    net.hybridize("tvm", threads=1, cache=cache)
+    net.hybridize("tvm", sharing=False, threads=1, cache=cache)
     loss_fn = cavs.loss.SoftmaxCrossEntropy()
     rng = np.random.default_rng(4)
     graph = cavs.batch([random_tree(rng, 2) for _ in range(5)])

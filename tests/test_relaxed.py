@@ -17,7 +17,7 @@ pytestmark = pytest.mark.compiles
 def test_virtual_machine_runs_the_stages(tmp_path: Path) -> None:
     net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 4, 5, N_CLASSES))
     net.initialize(seed=2)
-    net.hybridize("tvm", threads=1, cache=tmp_path)
+    net.hybridize("tvm", sharing=False, threads=1, cache=tmp_path)
     loss = cavs.loss.SoftmaxCrossEntropy()
     rng = np.random.default_rng(4)
     batch = cavs.batch([random_graph(rng, 2) for _ in range(5)])

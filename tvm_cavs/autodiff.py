@@ -19,8 +19,10 @@ _READ_AGAIN = frozenset(
 )
 
 
-def differentiate(program: Program, output: str = "loss") -> Program:
+def differentiate(program: Program, output: str = "loss", weight: str | None = None) -> Program:
     """Adjoint of `program` for the sum over all vertices of the scalar pushed as `output`.
+
+    With `weight` every vertex counts as often as its input of that name says: a float32 scalar.
 
     Writes: `scatter(slot, field)` for every gathered field of every slot, `gradient(name)` for
     every parameter (several calls for one parameter add up). Reads: `saved(name="12")` is value %12
@@ -52,7 +54,8 @@ def differentiate(program: Program, output: str = "loss") -> Program:
         c = program.calls[i]
         if c.op == "push":
             if c["name"] == output:
-                grads.setdefault(c.args[0], []).append(full(b, 1.0))
+                seed = b.call("pull", name=weight, type=Type(())) if weight else full(b, 1.0)
+                grads.setdefault(c.args[0], []).append(seed)
         elif c.op == "scatter":
             state = b.call("gather_sum", field=c["field"], type=c.type)
             grads.setdefault(c.args[0], []).append(state)

@@ -19,9 +19,11 @@ from .autodiff import differentiate
 from .errors import GraphError, ShapeError, TraceError
 from .execution import Executor, Programs, Seeds, check_options, check_parameters, factory
 from .graph import Graph
+from .inputs import check_fit
 from .loss import LossFunction, Recorded
 from .ops import Type
-from .program import Program, bounds, keep, without_dead
+from .program import Call, Program, keep, without_dead
+from .sharing import COPIES, Shared, Sharing, share, share_if_worth, with_copies
 from .vertex import Parameter, VertexFunction, trace
 
 _recording: ContextVar[bool] = ContextVar("recording", default=False)
@@ -65,12 +67,19 @@ class Network:
 
     Args:
         function: what one vertex does. (Several functions and directions come as a list later.)
+
+    Attributes:
+        last_sharing: how many vertices of the last batch were computed; None where all were,
+            without a look for equal ones.
     """
 
     def __init__(self, function: VertexFunction) -> None:
         self.function = function
         self._parameters = function.parameters()
         self._choice: tuple[str, dict[str, Any]] = ("tvm", {})
+        self._sharing: bool | None = None
+        self._compared: dict[LossFunction | None, tuple[str, ...] | None] = {}
+        self.last_sharing: Sharing | None = None
         self._executors: dict[LossFunction | None, Executor] = {}
         self._programs: dict[LossFunction | None, Programs] = {}
         self._seed, self.step, self._runs = 0, 0, 0
@@ -90,10 +99,12 @@ class Network:
                 )
             p.set_data(values)
 
-    def hybridize(self, executor: str = "tvm", **options: Any) -> None:
+    def hybridize(self, executor: str = "tvm", sharing: bool | None = None, **options: Any) -> None:
         """Choose what runs the network.
 
         Args:
+            sharing: whether equal subgraphs of a batch are computed once, which changes no result
+                beyond rounding. None: where it saves time and no dropout makes vertices differ.
             executor: "tvm" (options `target`, `threads`, `cache`, `without`), "reference" (option
                 `dtype`), or a registered name.
 
@@ -101,8 +112,9 @@ class Network:
             TargetError: no such executor, or it has no such option.
         """
         check_options(executor, factory(executor), options)
-        self._choice = (executor, options)
+        self._choice, self._sharing = (executor, options), sharing
         self._executors.clear()
+        self._compared.clear()
 
     def seed(self, seed: int) -> None:
         """Seed of dropout; with `step` it decides every mask."""
@@ -116,18 +128,51 @@ class Network:
         """The traced programs: F for inference, or F with `loss` and their adjoint for training."""
         if loss not in self._programs:
             forward = trace(self.function, loss, training=loss is not None)
+            _check_names(forward)
             if loss is not None:
                 forward = _only_pushes(forward, {"loss", "correct"})
             adjoint = differentiate(forward) if loss is not None else None
             self._programs[loss] = Programs(forward, adjoint, self.function.arity)
         return self._programs[loss]
 
+    def compared(self, loss: LossFunction | None = None) -> tuple[str, ...] | None:
+        """The inputs that equal vertices have in common; None where vertices are not shared.
+
+        Raises:
+            TraceError: sharing was asked for, but dropout makes all vertices differ.
+        """
+        if loss not in self._compared:
+            forward = self.programs(loss).forward
+            differ = any(c.op == "dropout" for c in forward.calls)
+            if differ and self._sharing:
+                raise TraceError(
+                    f"{forward.name}: sharing=True, but dropout makes equal vertices differ. Leave "
+                    "sharing at None, which shares where there is no dropout, or take dropout out"
+                )
+            names = dict.fromkeys(c["name"] for _, c in forward.select("pull", "present"))
+            off = differ or self._sharing is False
+            self._compared[loss] = None if off else tuple(names)
+        return self._compared[loss]
+
+    def shared(self, graph: Graph, loss: LossFunction | None = None) -> tuple[Graph, Shared | None]:
+        """The graph that the executor runs for a batch, and how it was made from it, if it was."""
+        names = self.compared(loss)
+        if names is None:
+            return graph, None
+        made = share(graph, names) if self._sharing else share_if_worth(graph, names)
+        run = made.graph if made is not None else graph
+        if loss is not None:
+            run = with_copies(run, made.copies if made is not None else None)
+        return run, made
+
     def executor(self, loss: LossFunction | None = None) -> Executor:
-        """What runs the programs; made once for each loss."""
+        """What runs the programs; made once for each loss. It takes what `shared` gives."""
         if loss not in self._executors:
             name, options = self._choice
             programs = self.programs(loss)
             check_parameters(programs, self._parameters)
+            if loss is not None and self.compared(loss) is not None:
+                programs = _counted(programs)
             self._executors[loss] = factory(name)(programs, self._parameters, **options)
         return self._executors[loss]
 
@@ -140,11 +185,12 @@ class Network:
             GraphError: a batch does not fit the vertex function.
         """
         programs = self.programs(loss)
+        counts = loss is not None and self.compared(loss) is not None
 
         def checked() -> Iterator[Graph]:
             for graph in batches:
                 check_fit(graph, programs)
-                yield graph
+                yield with_copies(graph) if counts else graph
 
         self.executor(loss).prepare(checked())
 
@@ -163,15 +209,12 @@ class Network:
             )
         if _recording.get():
             return Recorded(self, graph)
-        programs = self.programs(None)
-        check_fit(graph, programs)
-        return self.executor(None).forward(graph, Seeds(self._seed, self.step)).outputs
+        return self._forward(None, graph)
 
     def run_loss(self, loss: LossFunction, graph: Graph) -> Loss:
         """Forward pass with `loss`; see `LossFunction.__call__`."""
-        check_fit(graph, self.programs(loss))
+        outputs = self._forward(loss, graph)
         executor = self.executor(loss)
-        result = executor.forward(graph, Seeds(self._seed, self.step))
         self.step += 1
         self._runs += 1
         run = self._runs
@@ -190,60 +233,37 @@ class Network:
             if loss.label in graph.inputs
             else graph.n_vertices
         )
-        return Loss(
-            float(result.outputs["loss"].sum(dtype="float64")), n_labels, result.outputs, backward
-        )
+        return Loss(float(outputs["loss"].sum(dtype="float64")), n_labels, outputs, backward)
+
+    def _forward(self, loss: LossFunction | None, graph: Graph) -> Mapping[str, np.ndarray]:
+        """Outputs of every vertex of the batch, whichever were computed."""
+        check_fit(graph, self.programs(loss))
+        run, shared = self.shared(graph, loss)
+        outputs = self.executor(loss).forward(run, Seeds(self._seed, self.step)).outputs
+        self.last_sharing = None if shared is None else shared.sharing
+        if shared is None:
+            return outputs
+        return {name: rows.take(shared.of, axis=0) for name, rows in outputs.items()}
+
+
+def _check_names(forward: Program) -> None:
+    for _, c in forward.select("pull", "present"):
+        if c["name"] == COPIES:
+            raise TraceError(f"{forward.name}: the input name {COPIES!r} is reserved; use another")
+
+
+def _counted(programs: Programs) -> Programs:
+    """The programs of training when the loss of a vertex counts as often as its COPIES say."""
+    forward = programs.forward
+    read = Call("pull", (), (("name", COPIES), ("type", Type(()))), Type(()))
+    return Programs(
+        Program(forward.name, (*forward.calls, read)),
+        differentiate(forward, weight=COPIES),
+        programs.arity,
+    )
 
 
 def _only_pushes(program: Program, names: set[str]) -> Program:
     """The program without the other pushes, and without what only they needed."""
     live = {i for i, c in enumerate(program.calls) if c.op != "push" or c["name"] in names}
     return without_dead(keep(program, live))
-
-
-def check_fit(graph: Graph, programs: Programs) -> None:
-    """The batch has the inputs that F reads, of the right type and range, and fits its arity.
-
-    Raises:
-        GraphError: otherwise, naming the input or the vertex.
-    """
-    forward = programs.forward
-    if graph.arity > programs.arity:
-        widths = np.diff(graph.child_ptr)
-        v = int(widths.argmax())
-        raise GraphError(
-            f"{_where(graph, v)} has {widths[v]} children, but {forward.name} gathers from "
-            f"{programs.arity}; set `arity` to the most children, or binarise the graphs"
-        )
-    limits = bounds(forward)
-    for _, c in forward.select("pull", "present"):
-        name = c["name"]
-        if name not in graph.inputs:
-            raise GraphError(
-                f"{forward.name} pulls {name!r}, which the graph does not have; "
-                f"it has {', '.join(graph.inputs) or 'no inputs'}"
-            )
-        if c.op == "pull" and graph.inputs[name].present.any():
-            _check_input(graph, name, c.type, forward.name, limits.get(name))
-
-
-def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int | None) -> None:
-    values, present = graph.inputs[name].values, graph.inputs[name].present
-    if values.shape[1:] != want.shape or str(values.dtype) != want.dtype:
-        given = Type(values.shape[1:], str(values.dtype))
-        raise GraphError(f"{function} pulls {name!r} as {want}; the graph gives {given} per vertex")
-    if want.dtype != "int32":
-        return
-    high = np.iinfo("int32").max if limit is None else limit - 1
-    wrong = present & ((values < 0) | (values > high)) if not want.shape else np.zeros(1, bool)
-    if wrong.any():
-        v = int(wrong.argmax())
-        expected = "0 or more" if limit is None else f"0..{high}"
-        raise GraphError(
-            f"{_where(graph, v)}: input {name!r} is {values[v]}; {function} takes {expected}"
-        )
-
-
-def _where(graph: Graph, v: int) -> str:
-    g = int(np.searchsorted(graph.graph_ptr, v, side="right")) - 1
-    return f"graph {g}, vertex {v - int(graph.graph_ptr[g])}"

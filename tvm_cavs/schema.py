@@ -199,12 +199,14 @@ class ExecutorConfig(Section):
     """What runs the network; `target` and `threads` are detected where they are not given.
 
     `precision` is what operands of products are rounded to (default: float32, no rounding).
+    `sharing` computes equal subgraphs of a batch once (default: where there is no dropout).
     """
 
     name: str = "tvm"
     target: str | dict[str, Any] | None = None
     threads: PositiveInt | None = None
     precision: Literal["float32", "bf16"] | None = None
+    sharing: bool | None = None
 
     @field_validator("name")
     @classmethod

@@ -43,8 +43,13 @@ class Shared:
     of: np.ndarray
     copies: np.ndarray
 
+    @property
+    def sharing(self) -> Sharing:
+        """What it saves."""
+        return Sharing(len(self.of), len(self.copies))
+
     def __str__(self) -> str:
-        return str(Sharing(len(self.of), len(self.copies)))
+        return str(self.sharing)
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,10 @@ def share_if_worth(graph: Graph, names: Names) -> Shared | None:
     return share(graph, names, LEAST_SAVED)
 
 
-def with_copies(graph: Graph, copies: np.ndarray) -> Graph:
-    """The graph with `copies` as the input COPIES: float32[n_vertices]."""
+def with_copies(graph: Graph, copies: np.ndarray | None = None) -> Graph:
+    """The graph with the input COPIES: float32[n_vertices], 1 where not given."""
+    if copies is None:
+        copies = np.ones(graph.n_vertices, np.float32)
     field = Field(copies, np.ones(len(copies), bool))
     return replace(graph, inputs={**graph.inputs, COPIES: field})
 

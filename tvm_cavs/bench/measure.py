@@ -170,7 +170,7 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
         CavsError: a workload without a graph for a whole batch, or what training raises.
     """
     net = workload.network(case.hidden, case.embedding)
-    net.hybridize("tvm", threads=case.threads)
+    net.hybridize("tvm", sharing=False, threads=case.threads)
     loss_fn = SoftmaxCrossEntropy() if case.mode == "train" else None
     executor: Any = net.executor(loss_fn)
     now = CLOCKS[case.clock]
@@ -200,7 +200,7 @@ def profile_case(workload: Workload, case: Case) -> Profile:
         CavsError: as `measure`.
     """
     net = workload.network(case.hidden, case.embedding)
-    net.hybridize("tvm", threads=case.threads)
+    net.hybridize("tvm", sharing=False, threads=case.threads)
     executor: Any = net.executor(SoftmaxCrossEntropy() if case.mode == "train" else None)
     return profile(executor, batch(parts_of(workload, case.batch)[0]), Seeds())
 

@@ -1,0 +1,313 @@
+"""Equal vertices are found exactly, and computing them once changes no result."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_graphs import N_CLASSES, N_WORDS, random_dag, random_graph, random_tree
+
+import tvm_cavs as cavs
+from tvm_cavs import sharing
+from tvm_cavs.data import Dataset
+from tvm_cavs.errors import TraceError
+from tvm_cavs.graph import Graph, batch, check, unbatch
+from tvm_cavs.nn import CELLS
+from tvm_cavs.sharing import Names, Shared, first_of_class, share, share_if_worth
+
+WORD: Names = ("word",)
+TOLERANCE = 1e-5  # float32, relative to the largest element
+LOSS = cavs.loss.SoftmaxCrossEntropy()
+
+
+def naive(graph: Graph, names: Names) -> list[int]:
+    """The first vertex equal to each, by a dictionary of everything that it depends on."""
+    key_of: dict[int, Any] = {}
+    numbers: dict[Any, int] = {}
+    for v in np.argsort(graph.level, kind="stable").tolist():
+        slots = graph.child[graph.child_ptr[v] : graph.child_ptr[v + 1]].tolist()
+        fields = [graph.inputs[name] for name in names]
+        inputs = [f.values[v].tobytes() if f.present[v] else None for f in fields]
+        key = (tuple(inputs), tuple(key_of[c] if c >= 0 else None for c in slots))
+        key_of[v] = numbers.setdefault(key, len(numbers))
+    first: dict[int, int] = {}
+    return [first.setdefault(key_of[v], v) for v in range(graph.n_vertices)]
+
+
+def assert_is_naive(graph: Graph, names: Names, made: Shared | None) -> None:
+    """`made` joins exactly the vertices that the dictionary joins, in order of the first."""
+    first = naive(graph, names)
+    kept = sorted(set(first))
+    if made is None:
+        assert len(kept) == graph.n_vertices
+        return
+    check(made.graph)
+    assert made.of.tolist() == [kept.index(v) for v in first]
+    assert made.of.dtype == np.int32 and made.copies.dtype == np.float32
+    assert made.copies.tolist() == [first.count(v) for v in kept]
+    assert made.graph.level.tolist() == graph.level[kept].tolist()
+    assert list(made.graph.inputs) == list(names)
+    for name, field in made.graph.inputs.items():
+        np.testing.assert_array_equal(field.values, graph.inputs[name].values[kept])
+        np.testing.assert_array_equal(field.present, graph.inputs[name].present[kept])
+    for new, v in enumerate(kept):
+        slots = graph.child[graph.child_ptr[v] : graph.child_ptr[v + 1]]
+        want = [made.of[c] if c >= 0 else -1 for c in slots]
+        ptr = made.graph.child_ptr
+        assert made.graph.child[ptr[new] : ptr[new + 1]].tolist() == want
+
+
+def alike(rng: np.random.Generator, n: int, arity: int = 2) -> list[Graph]:
+    """Small graphs of few words, so that many subgraphs are equal; some graphs twice."""
+    made = [random_graph(rng, arity, int(rng.integers(1, 9))) for _ in range(n)]
+    return [made[i] for i in rng.integers(0, n, n)]
+
+
+NAME_SETS: list[Names] = [(), WORD, ("word", "label"), ("x",), ("word", "x", "target")]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equals_the_dictionary(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graphs = alike(rng, int(rng.integers(1, 12)), arity=int(rng.integers(1, 4)))
+    graph, names = batch(graphs), NAME_SETS[seed % len(NAME_SETS)]
+    assert_is_naive(graph, names, share(graph, names))
+    assert first_of_class(graph, names).tolist() == naive(graph, names)
+
+
+@pytest.mark.parametrize("n_digests", [1, 2, 7])
+@pytest.mark.parametrize("seed", range(12))
+def test_colliding_digests_change_nothing(seed: int, n_digests: int) -> None:
+    graph = batch(alike(np.random.default_rng(seed), 8))
+    names = NAME_SETS[seed % len(NAME_SETS)]
+
+    def few(graph: Graph, names: Names) -> np.ndarray:
+        return sharing.digests(graph, names) % np.uint64(n_digests)
+
+    assert_is_naive(graph, names, share(graph, names, digests=few))
+
+
+def test_colliding_digests_of_all_different_vertices() -> None:
+    graph = Graph.from_sequence(20, {"word": list(range(20))})
+    zeros = np.zeros(20, np.uint64)
+    assert share(graph, WORD, digests=lambda graph, names: zeros) is None
+
+
+@pytest.mark.parametrize("names", NAME_SETS)
+def test_digests_do_not_depend_on_how_a_batch_was_made(names: Names) -> None:
+    graphs = [random_graph(np.random.default_rng(s), 2, 7) for s in range(20)]
+    alone = np.concatenate([sharing.digests(replace(g), names) for g in graphs])
+    together = batch(graphs)
+    twice = batch([batch(graphs[:7]), batch(graphs[7:])])
+    forest = batch(unbatch(replace(together)))
+    for graph in (together, twice, forest, batch(graphs)):  # the last finds them in the parts
+        np.testing.assert_array_equal(sharing.digests(graph, names), alone)
+    mine = sharing.digests(graphs[0], names)
+    assert mine is sharing.digests(graphs[0], names)
+    np.testing.assert_array_equal(mine, alone[: len(mine)])
+
+
+def test_inputs_that_changed_after_digests_were_found_are_seen() -> None:
+    graph = Graph.from_children([[], [], [0, 1]], {"word": [3, 3, None]})
+    made = share(graph, WORD)
+    assert made is not None and made.of.tolist() == [0, 0, 1]
+    graph.inputs["word"].values[1] = 4
+    assert share(graph, WORD) is None
+
+
+def test_sharing_inside_one_example() -> None:
+    twins = [[], [], [0, 1], [], [], [3, 4], [2, 5], [None, 2], [2, None]]
+    graph = Graph.from_children(twins, {"word": [1, 2, None, 1, 2, None, None, None, None]})
+    made = share(graph, WORD)
+    assert made is not None
+    assert made.of.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+    assert made.copies.tolist() == [2, 2, 2, 1, 1, 1]
+    assert made.graph.child.tolist() == [0, 1, 2, 2, -1, 2, 2, -1]
+    assert str(made) == "6 of 9 vertices computed (67%)"
+
+
+def test_all_vertices_equal() -> None:
+    graph = batch([Graph.from_children([[]] * 5, {"word": [4] * 5}) for _ in range(3)])
+    made = share(graph, WORD)
+    assert made is not None
+    assert made.graph.n_vertices == 1 and made.copies.tolist() == [15.0]
+    assert made.of.tolist() == [0] * 15
+
+
+def test_labels_tell_equal_words_apart() -> None:
+    graph = Graph.from_children([[], [], []], {"word": [1, 1, 1], "label": [0, 1, None]})
+    assert share(graph, ("word", "label")) is None
+    made = share(graph, WORD)
+    assert made is not None and made.of.tolist() == [0, 0, 0]
+
+
+def test_floats_are_compared_by_bits() -> None:
+    nan = float("nan")
+    other_nan = np.array([0x7FC00001], np.uint32).view(np.float32)[0]
+    values = np.array([nan, nan, 0.0, -0.0, 0.0, other_nan], np.float32)
+    graph = Graph.from_children([[]] * 6, {"x": values})
+    made = share(graph, ("x",))
+    assert made is not None and made.of.tolist() == [0, 0, 1, 2, 1, 3]
+    wide = Graph.from_children([[]] * 6, {"x": np.stack([np.ones(6), values], axis=1)})
+    made = share(wide, ("x",))
+    assert made is not None and made.of.tolist() == [0, 0, 1, 2, 1, 3]
+
+
+def test_values_of_absent_inputs_do_not_matter() -> None:
+    field = cavs.graph.Field(np.array([1, 2, 2, 2], np.int32), np.array([False, False, True, True]))
+    made = share(Graph.from_children([[]] * 4, {"word": field}), WORD)
+    assert made is not None and made.of.tolist() == [0, 0, 1, 1]
+
+
+def test_is_left_alone_where_little_is_shared() -> None:
+    words = [*range(99), 0]
+    graph = Graph.from_children([[]] * 100, {"word": words})
+    assert share(graph, WORD) is not None
+    assert share(graph, WORD, 0.05) is None and share_if_worth(graph, WORD) is None
+    same = Graph.from_children([[]] * 100, {"word": [5] * 100})
+    assert share_if_worth(same, WORD) is not None
+
+
+def test_is_left_alone_where_levels_are_small() -> None:
+    chain = Graph.from_sequence(50, {"word": [1] * 50})
+    many = batch([chain] * 20)
+    assert share_if_worth(chain, WORD) is None
+    made = share_if_worth(many, WORD)
+    assert made is not None and made.graph.n_vertices == 50
+
+
+def dense(parameter: cavs.Parameter) -> np.ndarray:
+    grad = parameter.grad
+    if isinstance(grad, cavs.RowSparse):
+        full = np.zeros(parameter.shape, grad.values.dtype)
+        full[grad.rows] = grad.values
+        return full
+    assert grad is not None
+    return grad.copy()
+
+
+def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
+    scale = max(1e-3, float(np.abs(want).max(initial=0)))
+    error = float(np.abs(got - want).max(initial=0)) / scale
+    assert got.shape == want.shape and error <= TOLERANCE, f"{what}: {error:.1e}"
+
+
+def results(net: cavs.Network, graph: Graph) -> dict[str, np.ndarray]:
+    """Everything that a batch gives: outputs, loss, outputs in training, gradients."""
+    found = {f"output {name}": value.copy() for name, value in net(graph).items()}
+    with cavs.record():
+        loss = LOSS(net(graph))
+    loss.backward()
+    found |= {f"training {name}": value.copy() for name, value in loss.outputs.items()}
+    found |= {"loss": np.array(float(loss)), "n_labels": np.array(loss.n_labels)}
+    return found | {f"gradient {name}": dense(p) for name, p in net.parameters().items()}
+
+
+def network(cell: str, dropout: float = 0.0) -> cavs.Network:
+    arity = 1 if cell in ("gru", "lstm") else 2
+    made = CELLS[cell](
+        vocab=N_WORDS, embedding=4, hidden=5, n_classes=N_CLASSES, arity=arity, dropout=dropout
+    )
+    net = cavs.Network(made)
+    net.initialize(seed=3)
+    rng = np.random.default_rng(5)
+    for p in net.parameters().values():
+        p.set_data(rng.normal(0, 0.5, p.shape))
+    return net
+
+
+def batches(arity: int) -> Iterator[Graph]:
+    """Random batches of trees and DAGs, with equal subgraphs within and across examples."""
+    rng = np.random.default_rng(17)
+    graphs = list(Dataset.from_graphs(alike(rng, 40, arity)))
+    for n in (1, 5, 40):
+        yield batch([graphs[i] for i in rng.integers(0, len(graphs), n)])
+    dags = [random_dag(rng, arity, 8) for _ in range(6)]
+    yield batch([dags[i] for i in rng.integers(0, 6, 12)])
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("cell", CELLS)
+def test_sharing_keeps_the_law(cell: str, cache: Path) -> None:
+    net = network(cell)
+    made = list(batches(net.function.arity))
+    net.hybridize("reference", sharing=False)
+    want = [results(net, graph) for graph in made]
+    choices: list[tuple[str, bool | None, dict[str, Any]]] = [
+        ("reference", True, {}),
+        ("tvm", False, {"threads": 1, "cache": cache}),
+        ("tvm", True, {"threads": 1, "cache": cache}),
+        ("tvm", None, {"threads": 1, "cache": cache}),
+    ]
+    for executor, choice, options in choices:
+        net.hybridize(executor, sharing=choice, **options)
+        for number, (graph, right) in enumerate(zip(made, want, strict=True)):
+            for name, value in results(net, graph).items():
+                near(value, right[name], f"{executor}, sharing={choice}, batch {number}, {name}")
+        if choice:
+            assert net.last_sharing is not None and net.last_sharing.share < 0.8
+
+
+@pytest.mark.parametrize("loss", [cavs.loss.SquaredError("logits", "x"), LOSS])
+def test_gradients_are_those_of_the_reference_in_double(loss: Any) -> None:
+    net = network("tree_lstm")
+    graph = batch(alike(np.random.default_rng(1), 20))
+    found = []
+    for choice in (False, True):
+        net.hybridize("reference", sharing=choice, dtype="float64")
+        with cavs.record():
+            value = loss(net(graph))
+        value.backward()
+        found.append([np.array(float(value)), *(dense(p) for p in net.parameters().values())])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_a_gradient_without_copies_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tester is tested: counting every class once must not pass."""
+    net, graph = network("tree_lstm"), batch(alike(np.random.default_rng(1), 20))
+    net.hybridize("reference", sharing=False)
+    want = results(net, graph)
+    net.hybridize("reference", sharing=True)
+    whole = sharing.with_copies
+    monkeypatch.setattr("tvm_cavs.network.with_copies", lambda graph, copies=None: whole(graph))
+    with pytest.raises(AssertionError, match="gradient"):
+        for name, value in results(net, graph).items():
+            near(value, want[name], name)
+
+
+def test_dropout_turns_it_off_in_training_only() -> None:
+    net, graph = network("tree_lstm", dropout=0.3), batch(alike(np.random.default_rng(1), 40))
+    net.hybridize("reference")
+    with cavs.record():
+        LOSS(net(graph))
+    assert net.last_sharing is None
+    net(graph)
+    assert net.last_sharing is not None and net.last_sharing.shared < net.last_sharing.vertices
+    net.hybridize("reference", sharing=True)
+    net(graph)
+    with cavs.record(), pytest.raises(TraceError, match="sharing=True, but dropout"):
+        LOSS(net(graph))
+
+
+def test_off_leaves_programs_as_they_are() -> None:
+    net, graph = network("tree_lstm"), random_tree(np.random.default_rng(0), 2)
+    net.hybridize("reference", sharing=False)
+    run, shared = net.shared(graph, LOSS)
+    assert run is graph and shared is None
+    with cavs.record():
+        LOSS(net(graph)).backward()
+    assert net.last_sharing is None and sharing.COPIES not in str(net.programs(LOSS).adjoint)
+
+
+def test_the_name_of_copies_is_reserved() -> None:
+    class Takes(cavs.nn.TreeLSTM):
+        def forward(self, v: cavs.Vertex) -> None:
+            super().forward(v)
+            v.push("score", v.pull(sharing.COPIES, (), "float32"))
+
+    net = cavs.Network(Takes(N_WORDS, 4, 5, N_CLASSES))
+    with pytest.raises(TraceError, match="reserved"):
+        net.programs()
