@@ -17,6 +17,8 @@ from rich.table import Table
 
 from tvm_cavs.bench import CLOCKS, WORKLOADS, Case, Result, Sgemm, Workload, measure, profile_case
 from tvm_cavs.errors import CavsError
+from tvm_cavs.runlog import write_whole
+from tvm_cavs.timeline import to_json
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -40,11 +42,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--profile", action="store_true", help="print where the time of a batch goes, per kernel"
     )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="with --profile: a timeline of the last case, for ui.perfetto.dev",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines, no table")
     given = parser.parse_args(arguments)
     counts = [given.threads, given.rounds, *(given.hidden or ()), *(given.batch or ())]
     if min([*counts, given.embedding or 1]) < 1:
         parser.error("--hidden, --embedding, --batch, --threads and --rounds are 1 or more")
+    if given.trace and not given.profile:
+        parser.error("--trace writes what --profile finds; give both")
     if given.clock == "cpu" and given.threads > 1:
         parser.error("--clock cpu adds up the time of all threads; use it with --threads 1")
     return given
@@ -109,7 +119,10 @@ def main(arguments: list[str]) -> int:
         for case in cases(given, workload):
             results.append(measure(workload, case, given.rounds, sgemm))
             if given.profile:
-                print(f"{case}\n{profile_case(workload, case)}\n", file=sys.stderr)
+                found = profile_case(workload, case, sgemm.best)
+                print(f"{case}\n{found}\n", file=sys.stderr)
+                if given.trace:
+                    write_whole(given.trace, to_json(found))
             if given.json:
                 print(json.dumps(results[-1].row()), flush=True)
     if not given.json:

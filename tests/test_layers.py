@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module imports from strictly lower layers; the modules of one package folder
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dropout", "curve", "display", "process"),
+    ("errors", "dropout", "curve", "display", "process", "tape"),
     ("init", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
@@ -24,6 +24,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("forest",),
     ("graph",),
     ("plan", "data", "netlevel", "sharing"),
+    ("occupancy",),
+    ("timings",),
+    ("timeline",),
     ("execution",),
     ("reference", "inputs"),
     ("buffers", "loopnest", "polynomials"),  # from here on: TVM
@@ -42,13 +45,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batching",),
     ("filling",),
     ("executor",),
-    ("profiling", "relaxed"),
+    ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "optim", "metrics"),
     ("checkpoint", "trainer", "schema", "evaluation"),
-    ("config", "build"),
+    ("config", "build", "profiling"),
     ("runlog",),
     ("run", "report"),
+    ("run_profile",),
     ("fit",),
     ("bench",),
 )

@@ -27,6 +27,7 @@ from .metrics import METRICS
 from .network import record
 from .process import Stop
 from .run import Run, restore_best, save
+from .run_profile import PROFILED_STEP, profile_step
 
 STEPS_PER_EVENT = 50
 
@@ -118,6 +119,9 @@ def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
             run.mark = time.perf_counter()  # the first step compiles, which is no training time
             _report_first_step(run, display, pace)
         pace.add(batch.n_graphs, run.tick())
+        if run.config.profile and pace.n_steps == PROFILED_STEP:
+            profile_step(run, display)
+            run.mark = time.perf_counter()  # nor is this
         display.status(_status(run, pace, n_batches))
         if progress.step % STEPS_PER_EVENT == 0:
             runlog.append(run.folder, {"event": "step"} | _where(run))

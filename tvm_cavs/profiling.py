@@ -1,151 +1,235 @@
-"""Profile: where the time of a batch goes, kernel by kernel, and what was batched.
+"""Profile: where the time of a step goes, and what was batched.
 
-Every kernel call of a planned batch is timed by itself; a line adds up the calls of one step of one
-stage. What the timing itself costs is about a tenth of a microsecond a call.
+Whole steps are run as a user runs them, in turn plain and recorded. While one is recorded, every
+kernel call and every part around them writes down when it ran; that costs about half a microsecond
+a call, of which a tenth counts as the kernel's.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .assemble import CompiledGroup, CompiledStep
-from .batching import Call, Table
-from .execution import Seeds
-from .executor import Batch, TvmExecutor
-from .graph import Graph
+from . import occupancy
+from .graph import Graph, batch
+from .loss import LossFunction
+from .network import Network, record
+from .occupancy import Level
+from .tape import Tape, replaced
+from .timings import KernelSpan, Line, Profile
+from .trainer import Trainer
 
+if TYPE_CHECKING:  # what is profiled brings TVM along
+    from .assemble import CompiledStep
+    from .executor import Batch, TvmExecutor
+
+STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
+PLAN, LIST, PACK = "planning", "listing kernel calls", "packing weights"
+FORWARD, OUTPUTS = "forward pass", "outputs"
+BACKWARD, ASSEMBLY = "backward pass", "gradient assembly"
+EXECUTOR_PARTS = {
+    "load_parameters": PACK,
+    "forward": FORWARD,
+    "backward": BACKWARD,
+}
 STAGE_ORDER = {"eager": 0, "recurrent": 1, "lazy": 2}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One step of one stage: `calls` kernel calls on `rows` rows; `flop` of its products."""
+def profile(
+    net: Network,
+    graphs: Sequence[Graph],
+    loss: LossFunction | None = None,
+    trainer: Trainer | None = None,
+    repeats: int = 5,
+    gflop_per_s: float | None = None,
+) -> Profile:
+    """Run a batch of these graphs on the executor "tvm" and time it.
 
-    direction: str
-    stage: str
-    kernel: str
-    note: str
-    calls: int
-    rows: int
-    seconds: float
-    flop: int
+    With `loss` that is forward and backward, with `trainer` the update as well. Parameters, the
+    optimizer's state and the step of dropout are left as they were.
 
-
-@dataclass(frozen=True)
-class Profile:
-    """Times of one batch, medians over repetitions, and its levels.
-
-    levels: vertices of each level, leaves first. memory: bytes of every buffer.
+    Args:
+        gflop_per_s: speed of a large product on this machine, to compare with.
     """
+    executor: Any = net.executor(loss)
 
-    lines: tuple[Line, ...]
-    plan_seconds: float
-    load_seconds: float  # packing the weights, once per step
-    levels: tuple[int, ...]
-    memory: dict[str, int]
+    def run(collate: Callable[[Sequence[Graph]], Graph] = batch) -> None:
+        together = collate(graphs)
+        if loss is None:
+            net(together)
+            return
+        with record():
+            result = loss(net(together))
+        result.backward()
+        if trainer is not None:
+            trainer.step(together.n_graphs)
 
-    @property
-    def seconds(self) -> float:
-        """All of it: planning, packing, kernels."""
-        return self.plan_seconds + self.load_seconds + sum(line.seconds for line in self.lines)
-
-    def __str__(self) -> str:
-        """A table of at most 80 columns, the slowest step first."""
-        total = self.seconds
-        rows = [f"{'ms':>9} {'share':>6} {'calls':>5} {'rows':>6} {'GFLOP/s':>8}  step"]
-        for name, seconds in (("planning", self.plan_seconds), ("packing", self.load_seconds)):
-            rows.append(f"{seconds * 1e3:9.3f} {seconds / total:6.1%} {'':21}  {name}")
-        for a in sorted(self.lines, key=lambda line: -line.seconds):
-            rate = f"{a.flop / a.seconds / 1e9:8.1f}" if a.flop else " " * 8
-            step = f"{a.direction} {a.stage} {a.kernel} {a.note}"
-            head = (
-                f"{a.seconds * 1e3:9.3f} {a.seconds / total:6.1%} {a.calls:5d} {a.rows:6d} {rate}"
-            )
-            rows.append(f"{head}  {step}"[:80])
-        rows.append(f"{total * 1e3:9.3f}  in all, for {sum(self.levels)} vertices")
-        rows.append(_levels(self.levels))
-        rows.append(f"buffers: {sum(self.memory.values()) / 1e6:.1f} MB; the largest:")
-        largest = sorted(self.memory.items(), key=lambda item: -item[1])[:5]
-        rows += [f"{size / 1e6:9.1f} MB  {name}" for name, size in largest]
-        return "\n".join(rows)
-
-
-def _levels(levels: tuple[int, ...]) -> str:
-    """How many vertices each level batched: a level is as small as the tall graphs are few."""
-    small = sum(n < 8 for n in levels)
-    shown = " ".join(map(str, levels[:14])) + (" ..." if len(levels) > 14 else "")
-    return f"levels: {len(levels)}, {small} of them with fewer than 8 vertices: {shown}"
-
-
-def profile(executor: TvmExecutor, graph: Graph, seeds: Seeds, repeats: int = 5) -> Profile:
-    """Run a batch `repeats` times after one to warm up, forward and (in training) backward.
-
-    Parameters and their gradients are left as they are.
-    """
-    executor.run(executor.plan(graph), seeds)
-    plans = [_seconds(lambda: executor.plan(graph)) for _ in range(repeats)]
-    batch = executor.plan(graph)
-    lines, jobs = _jobs(executor, batch)
-    loads, kernels = [], []
-    for _ in range(repeats + 1):
-        loads.append(_seconds(executor.load_parameters))
-        spent = np.zeros(len(lines))
-        for line, (function, args) in jobs:
-            start = time.perf_counter()
-            function(*args)
-            spent[line] += time.perf_counter() - start
-        kernels.append(spent)
-    times = np.median(kernels[1:], axis=0)
-    levels = np.bincount(batch.plan.cells.level, weights=batch.plan.cells.count).astype(int)
+    with _untouched(net, trainer):
+        run()
+        plain, recordings = [], []
+        for _ in range(repeats):
+            run()  # brings the caches back
+            plain.append(_seconds(run))
+            recordings.append(_record(executor, trainer, run))
+    calls, levels = recordings[-1].calls, recordings[-1].levels
+    size = f"{len(graphs)} graphs, {sum(n.vertices for n in levels)} vertices, {len(levels)} levels"
+    lines, line_of = _lines(calls, recordings)
+    shown = sorted(recordings, key=lambda r: r.total)[len(recordings) // 2]
     return Profile(
-        tuple(
-            _line(step, where, table, float(t))
-            for (step, where, table), t in zip(lines, times, strict=True)
+        title=f"{'inference' if loss is None else 'a training step'}: {size}",
+        lines=lines,
+        phases=_phases(recordings),
+        step_seconds=median(plain),
+        levels=levels,
+        memory=executor.memory.sizes(),
+        spans=tuple(shown.around.spans),
+        kernels=tuple(
+            KernelSpan(span, line, None if c.stage != "recurrent" else c.level, c.rows)
+            for span, line, c in zip(shown.kernels.spans, line_of, calls, strict=True)
         ),
-        float(np.median(plans)),
-        float(np.median(loads[1:])),
-        tuple(levels.tolist()),
-        executor.memory.sizes(),
+        gflop_per_s=gflop_per_s,
     )
 
 
-Entry = tuple[CompiledStep, tuple[str, str], Table]
+@contextmanager
+def _untouched(net: Network, trainer: Trainer | None) -> Iterator[None]:
+    """Afterwards parameters, the optimizer's state and dropout's step are as they were before."""
+    parameters, step = net.parameters(), net.step
+    data = {name: p.data.copy() for name, p in parameters.items()}
+    state = {} if trainer is None else {k: v.copy() for k, v in trainer.state().items()}
+    try:
+        yield
+    finally:
+        for name, p in parameters.items():
+            p.set_data(data[name])
+        if trainer is not None:
+            trainer.load_state(state)
+        net.step = step
 
 
-def _jobs(executor: TvmExecutor, batch: Batch) -> tuple[list[Entry], list[tuple[int, Call]]]:
-    """The steps of all stages, and the kernel calls of a batch in order, each with its step."""
-    entries: list[Entry] = []
-    jobs: list[tuple[tuple[int, int, int], int, Call]] = []
+@dataclass(frozen=True)
+class KernelCall:
+    """One kernel call of a planned batch: a step of a compiled stage on `rows` rows of a level."""
+
+    direction: str
+    stage: str
+    step: CompiledStep
+    level: int
+    rows: int
+
+
+def kernel_calls(executor: TvmExecutor, planned: Batch) -> list[KernelCall]:
+    """The kernel calls of a batch in the order in which they are executed, forward first."""
+    out: list[tuple[tuple[int, int, int], KernelCall]] = []
     sides = (("forward", executor.compiled.forward), ("backward", executor.compiled.backward))
     for side, (direction, groups) in enumerate(sides):
         for group in groups:
-            table = batch.tables[id(group)]
-            first = len(entries)
-            entries += [(s, (direction, group.stage), table) for s in group.steps]
-            for level, calls in zip(
-                table.level.tolist(), _calls(group, batch, executor), strict=True
-            ):
+            table = planned.tables[id(group)]
+            for level, n in zip(table.level.tolist(), table.count.tolist(), strict=True):
                 depth = (-level if side else level) if group.stage == "recurrent" else 0
                 order = (side, STAGE_ORDER[group.stage], depth)
-                jobs += [(order, first + k, call) for k, call in enumerate(calls)]
-    jobs.sort(key=lambda job: job[0])
-    return entries, [(line, call) for _, line, call in jobs]
+                calls = (KernelCall(direction, group.stage, s, level, n) for s in group.steps)
+                out += [(order, call) for call in calls]
+    out.sort(key=lambda item: item[0])
+    return [call for _, call in out]
 
 
-def _calls(group: CompiledGroup, batch: Batch, executor: TvmExecutor) -> list[list[Call]]:
-    assert executor.spaces is not None
-    return executor.spaces.slice_calls(group, batch.tables[id(group)], batch.memory)
+def _levels(
+    executor: TvmExecutor, planned: Batch, calls: Sequence[KernelCall]
+) -> tuple[Level, ...]:
+    """The batch's levels, with the slices of each: the calls of a stage's first step."""
+    firsts = {id(group.steps[0]) for group in executor.compiled.forward}
+    slices = Counter(c.level for c in calls if c.stage == "recurrent" and id(c.step) in firsts)
+    return occupancy.levels(planned.plan, executor.kinds.kinds, slices)
 
 
-def _line(step: CompiledStep, where: tuple[str, str], table: Table, seconds: float) -> Line:
-    n_rows = int(table.count.sum())
-    calls = len(table.rows)
-    flop = step.flop_per_row * n_rows
-    return Line(*where, step.kind, step.note, calls, n_rows, seconds, flop)
+@dataclass(frozen=True)
+class Recording:
+    """One step: what ran around the kernels, the kernels in order, and what was planned."""
+
+    around: Tape
+    kernels: Tape
+    calls: list[KernelCall]
+    levels: tuple[Level, ...]
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole step."""
+        return self.around.seconds(STEP)
+
+
+def _record(executor: Any, trainer: Trainer | None, run: Callable[..., None]) -> Recording:
+    """Run one step in which everything writes down when it ran."""
+    tape, kernels = Tape(), Tape()
+    planned: list[Batch] = []
+
+    def planning(plan: Callable[[Graph], Batch]) -> Callable[[Graph], Batch]:
+        def run(graph: Graph) -> Batch:
+            planned.append(timed(graph))
+            return planned[-1]
+
+        timed = tape.timed(PLAN, plan)
+        return run
+
+    def listing(calls: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        timed = tape.timed(LIST, calls)
+        return lambda *args, **named: [
+            (kernels.timed("kernel", function), given) for function, given in timed(*args, **named)
+        ]
+
+    def named(name: str) -> Callable[[Any], Any]:
+        return lambda function: tape.timed(name, function)
+
+    with ExitStack() as stack:
+        for what, name in EXECUTOR_PARTS.items():
+            stack.enter_context(replaced(executor, what, named(name)))
+        stack.enter_context(replaced(executor, "plan", planning))
+        stack.enter_context(replaced(executor, "calls", listing))
+        if trainer is not None:
+            stack.enter_context(replaced(trainer, "step", named(UPDATE)))
+        tape.timed(STEP, run)(tape.timed(COLLATE, batch))
+    calls = kernel_calls(executor, planned[-1])
+    return Recording(tape, kernels, calls, _levels(executor, planned[-1], calls))
+
+
+def _phases(recordings: Sequence[Recording]) -> dict[str, float]:
+    """Median seconds of every part of a step that is no kernel."""
+    found: dict[str, list[float]] = {}
+    for r in recordings:
+        for name in (COLLATE, PLAN, LIST, PACK, UPDATE):
+            found.setdefault(name, []).append(r.around.seconds(name))
+        listed = r.around.named(LIST)
+        for side, (whole, after) in enumerate(((FORWARD, OUTPUTS), (BACKWARD, ASSEMBLY))):
+            for span in r.around.named(whole):
+                inside = [k for k in r.kernels.spans if span.start <= k.start <= span.end]
+                before = listed[1].start - span.start if side else 0.0
+                found.setdefault(after, []).append(before + span.end - inside[-1].end)
+    return {name: median(values) for name, values in found.items() if any(values)}
+
+
+def _lines(
+    calls: Sequence[KernelCall], recordings: Sequence[Recording]
+) -> tuple[tuple[Line, ...], list[int]]:
+    """One line for each step of a stage, and the number of the line of every call."""
+    number: dict[tuple[str, int], int] = {}
+    line_of = [number.setdefault((c.direction, id(c.step)), len(number)) for c in calls]
+    seconds = [[s.seconds for s in r.kernels.spans] for r in recordings]
+    spent = [np.bincount(line_of, weights=s, minlength=len(number)) for s in seconds]
+    lines = []
+    for k, typical in enumerate(np.median(spent, axis=0).tolist()):
+        mine = [c for c, line in zip(calls, line_of, strict=True) if line == k]
+        first, rows = mine[0], sum(c.rows for c in mine)
+        work = first.step.flop_per_row * rows
+        where = first.direction, first.stage, first.step.kind, first.step.note
+        lines.append(Line(*where, len(mine), rows, typical, work))
+    return tuple(lines), line_of
 
 
 def _seconds(run: Callable[[], object]) -> float:

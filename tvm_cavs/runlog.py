@@ -6,6 +6,8 @@ metrics.jsonl        one JSON object a line, with "event": "epoch" or "test"
 last.safetensors     the newest checkpoint; a run resumes from it
 best.safetensors     the parameters with the best dev metric
 curve.png            the learning curve, where matplotlib is installed
+profile.txt          with profile=true: where the time of a step goes
+trace.json           the same step as a timeline, for ui.perfetto.dev or chrome://tracing
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .errors import CavsError
 from .schema import RunConfig
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+PROFILE, TRACE = "profile.txt", "trace.json"
 
 
 def new_folder(wanted: str | Path) -> Path:
@@ -80,6 +83,21 @@ def read_events(folder: Path, last_step: int | None = None) -> list[dict[str, An
 def rewind(folder: Path, last_step: int) -> None:
     """Drop the lines after the checkpoint that a run resumes from."""
     kept = [json.dumps(event) + "\n" for event in read_events(folder, last_step)]
-    beside = folder / ".metrics.jsonl.part"
-    beside.write_text("".join(kept), encoding="utf-8")
-    os.replace(beside, folder / "metrics.jsonl")
+    write_whole(folder / "metrics.jsonl", "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside `path`, then rename: `path` holds the old or the new text, never a part.
+
+    Raises:
+        CavsError: it could not be written.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise CavsError(
+            f"cannot write {path}: {error.strerror}. Check that the folder exists, is writable and "
+            "has space left."
+        ) from error

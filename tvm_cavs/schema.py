@@ -215,13 +215,26 @@ class ExecutorConfig(Section):
 
 
 class RunConfig(Section):
-    """One run. `folder` is where it is saved: `runs/` and the config's name where not given."""
+    """One run. `folder` is where it is saved: `runs/` and the config's name where not given.
+
+    `profile` times one of the first steps kernel by kernel, without an effect on training, and
+    leaves profile.txt and trace.json in the folder.
+    """
 
     data: Annotated[ListOpsData | PtbData | JsonlData, Field(discriminator="name")] = ListOpsData()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     executor: ExecutorConfig = ExecutorConfig()
     folder: str | None = None
+    profile: bool = False
+
+    @field_validator("profile")
+    @classmethod
+    def _has_kernels(cls, given: bool, info: ValidationInfo) -> bool:
+        executor = info.data.get("executor", ExecutorConfig()).name
+        if given and executor != "tvm":
+            raise ValueError(f"executor {executor} has no kernels to time; expected executor tvm")
+        return given
 
     @field_validator("train")
     @classmethod

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..execution import Seeds
 from ..graph import Graph, batch
 from ..loss import SoftmaxCrossEntropy
 from ..network import Network, record
-from ..profiling import Profile, profile
+from ..profiling import profile
+from ..timings import Profile
 from ..trainer import Trainer
 from .arithmetic import product_flop, rows_of_kinds
 from .sgemm import CLOCKS, Sgemm
@@ -193,16 +193,22 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
     return summarise(workload.name, case, [found[1:] for found in clocks], flop, sgemm.best)
 
 
-def profile_case(workload: Workload, case: Case) -> Profile:
+def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
     """Where the time of the case's first batch goes, kernel by kernel.
+
+    Args:
+        gflop_per_s: of a large product on this machine, to compare with.
 
     Raises:
         CavsError: as `measure`.
     """
     net = workload.network(case.hidden, case.embedding)
     net.hybridize("tvm", sharing=False, threads=case.threads)
-    executor: Any = net.executor(SoftmaxCrossEntropy() if case.mode == "train" else None)
-    return profile(executor, batch(parts_of(workload, case.batch)[0]), Seeds())
+    graphs = parts_of(workload, case.batch)[0]
+    if case.mode == "infer":
+        return profile(net, graphs, gflop_per_s=gflop_per_s)
+    loss_fn, trainer = SoftmaxCrossEntropy(), workload.trainer(net)
+    return profile(net, graphs, loss_fn, trainer, gflop_per_s=gflop_per_s)
 
 
 def summarise(

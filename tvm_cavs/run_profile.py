@@ -1,0 +1,28 @@
+"""A run in its first steps -> profile.txt and trace.json in its folder, training left as it was."""
+
+from __future__ import annotations
+
+from . import runlog
+from .display import Display
+from .profiling import profile
+from .run import Run
+from .timeline import to_json
+
+PROFILED_STEP = 5  # of this process: by then everything is compiled and every buffer has grown
+
+
+def profile_step(run: Run, display: Display) -> None:
+    """Profile a step on the batch that was trained last, and report where its time goes.
+
+    Raises:
+        CavsError: the files cannot be written; TrainingError: a gradient is not finite.
+    """
+    progress, graphs = run.progress, run.loader.dataset.graphs
+    examples = run.loader.parts(progress.epoch)[progress.batch - 1].tolist()
+    found = profile(run.net, [graphs[i] for i in examples], run.loss, run.trainer)
+    runlog.write_whole(run.folder / runlog.PROFILE, f"{found}\n")
+    runlog.write_whole(run.folder / runlog.TRACE, to_json(found))
+    for line in found.summary().splitlines():
+        display.line(line)
+    display.line(f"kernels and levels: {run.folder / runlog.PROFILE}")
+    display.line(f"timeline, for ui.perfetto.dev: {run.folder / runlog.TRACE}")
