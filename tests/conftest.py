@@ -1,6 +1,6 @@
 """Options and fixtures that several tests share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of compiled kernels that all tests of a run share."""
     return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_cache(cache: Path) -> Iterator[None]:
+    """What names no folder keeps its kernels there too, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TVM_CAVS_CACHE", str(cache))
+        yield
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("program", "pieces"),
     ("rules",),
     ("vertex", "rewrite"),
-    ("functions", "autodiff", "stages"),
+    ("functions", "autodiff", "stages", "optim"),
     ("forest",),
     ("graph",),
     ("plan", "data", "netlevel", "sharing"),
@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing",),
     ("steps",),
     ("contributions", "places", "compile", "gradients"),
-    ("region_builder", "planner"),
+    ("region_builder", "planner", "updates"),
     ("lower",),
     ("kinds",),
     ("assemble",),
@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("executor",),
     ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
-    ("network", "nn", "optim", "metrics"),
+    ("network", "nn", "metrics"),
     ("checkpoint", "trainer", "schema", "evaluation"),
     ("config", "build", "profiling"),
     ("runlog",),
@@ -59,8 +59,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 USES_TVM = {name for names in LAYERS[RANK["buffers"] : RANK["loss"]] for name in names}
 
-# The registry imports an executor when it is chosen, so that `import tvm_cavs` needs no TVM.
-DEFERRED = {("execution", "reference"), ("execution", "executor")}
+# What is imported when it is used, so that `import tvm_cavs` needs no TVM.
+DEFERRED = {("execution", "reference"), ("execution", "executor"), ("trainer", "updates")}
 
 
 def layer_of(path: Path) -> str:

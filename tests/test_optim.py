@@ -1,27 +1,41 @@
-"""Update rules: one step by hand, state over two steps, row-sparse against dense."""
+"""Updates: three steps against the published formulas, row-sparse against dense, any size."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tvm_cavs.optim import BLOCK, OPTIMIZERS, Hyper, global_norm, update
+from tvm_cavs.errors import ShapeError
+from tvm_cavs.optim import BLOCK, OPTIMIZERS, Gradient, Hyper, global_norm
+from tvm_cavs.updates import GRAIN, Updates
 from tvm_cavs.vertex import RowSparse
 
 LR, DECAY = 0.1, 0.01
 
 
-def run(name, w, gradients, decay=0.0, lr=LR):
-    """The weight after one update per gradient, in the precision of `w`."""
-    optimizer = OPTIMIZERS[name]
-    w = w.copy()
+@pytest.fixture(scope="module")
+def updates(cache: Path) -> dict[str, Updates]:
+    return {name: Updates(name, cache) for name in OPTIMIZERS}
+
+
+def run(
+    updates: Updates, w: np.ndarray, gradients: list[Any], decay: float = 0.0, scale: float = 1.0
+) -> np.ndarray:
+    """The weight after one update for each gradient."""
+    optimizer = OPTIMIZERS[updates.name]
+    w = w.astype("float32")
     states = tuple(np.zeros_like(w) for _ in optimizer.states)
     for t, g in enumerate(gradients, start=1):
-        update(optimizer, w, g, states, Hyper(lr, decay, t, optimizer.extra))
+        updates.apply(w, g, states, Hyper(LR, decay, t, optimizer.extra), scale)
     return w
 
 
-def by_hand(name, w, gradients, decay):
+def by_hand(name: str, w: Any, gradients: Any, decay: float) -> Any:
     """The published formulas, written out without any concern for speed."""
-    v = a = m = 0.0
+    v: Any = 0.0
+    a: Any = 0.0
+    m: Any = 0.0
     for t, g in enumerate(gradients, start=1):
         if name != "adamw":
             g = g + decay * w
@@ -43,65 +57,73 @@ def by_hand(name, w, gradients, decay):
 
 @pytest.mark.parametrize("decay", [0.0, DECAY])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_three_steps_by_hand(name, decay):
+def test_three_steps_by_hand(name: str, decay: float, updates: dict[str, Updates]) -> None:
     rng = np.random.default_rng(0)
-    w, gradients = rng.standard_normal((4, 3)), rng.standard_normal((3, 4, 3))
+    w, gradients = rng.standard_normal((7, 5)), rng.standard_normal((3, 7, 5))
     expected = by_hand(name, w, gradients, decay)
-    np.testing.assert_allclose(run(name, w, gradients, decay), expected, rtol=1e-12)
+    got = run(updates[name], w, list(gradients), decay)
+    np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-7)
+    scaled = run(updates[name], w, list(gradients * 8), decay, scale=0.125)
+    np.testing.assert_array_equal(scaled, got)
 
 
 @pytest.mark.parametrize(("name", "size"), [("sgd", 0.2), ("adagrad", 0.1), ("adam", 0.1)])
-def test_first_step_in_closed_form(name, size):
+def test_first_step_in_closed_form(name: str, size: float, updates: dict[str, Updates]) -> None:
     """From zero state Adagrad and Adam move by lr whatever the gradient, SGD by lr times it."""
-    w = run(name, np.zeros(1), [np.array([2.0])])
-    np.testing.assert_allclose(w, -size, rtol=1e-7)
+    w = run(updates[name], np.zeros(1), [np.array([2.0])])
+    np.testing.assert_allclose(w, -size, rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 15, 16, 33, GRAIN + 5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_blocks_do_not_change_the_result(name):
+def test_every_size_in_every_part(name: str, n: int, updates: dict[str, Updates]) -> None:
+    """Elements do not know of each other, wherever vectors and threads divide them."""
     rng = np.random.default_rng(1)
-    w = rng.standard_normal(2 * BLOCK + 5).astype(np.float32)
-    gradients = rng.standard_normal((2, w.size)).astype(np.float32)
-    whole = run(name, w, gradients, DECAY)
-    pieces = [
-        run(name, w[i : i + 999], gradients[:, i : i + 999], DECAY) for i in range(0, w.size, 999)
-    ]
-    np.testing.assert_array_equal(whole, np.concatenate(pieces))
-    assert whole.dtype == np.float32
+    w, gradients = rng.standard_normal(n), rng.standard_normal((2, n))
+    whole = run(updates[name], w, list(gradients), DECAY)
+    np.testing.assert_allclose(whole, by_hand(name, w, gradients, DECAY), rtol=1e-5, atol=2e-6)
+    at = slice(n // 2, n // 2 + 1)
+    alone = run(updates[name], w[at], list(gradients[:, at]), DECAY)
+    np.testing.assert_allclose(alone, whole[at], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("decay", [0.0, DECAY])
+@pytest.mark.parametrize("width", [200, 3])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_row_sparse_equals_dense_on_the_touched_rows(name, decay):
+def test_row_sparse_equals_dense_on_the_touched_rows(
+    name: str, width: int, decay: float, updates: dict[str, Updates]
+) -> None:
     rng = np.random.default_rng(2)
-    w = rng.standard_normal((500, 200)).astype(np.float32)  # more rows than one block holds
-    rows = np.flatnonzero(rng.random(500) < 0.6).astype(np.int32)
-    values = rng.standard_normal((2, len(rows), 200)).astype(np.float32)
-    sparse = run(name, w, [RowSparse(rows, v) for v in values], decay)
-    np.testing.assert_array_equal(sparse[rows], run(name, w[rows], values, decay))
+    w = rng.standard_normal((500, width)).astype("float32")
+    rows = rng.permutation(np.flatnonzero(rng.random(500) < 0.6)).astype("int32")
+    values = rng.standard_normal((2, len(rows), width)).astype("float32")
+    sparse = run(updates[name], w, [RowSparse(rows, v) for v in values], decay)
+    dense = run(updates[name], w[rows], list(values), decay)
+    np.testing.assert_allclose(sparse[rows], dense, rtol=1e-6, atol=1e-7)
     others = np.setdiff1d(np.arange(500), rows)
     np.testing.assert_array_equal(sparse[others], w[others])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adagrad"])
-def test_row_sparse_equals_the_dense_update_without_decay(name):
-    rng = np.random.default_rng(3)
-    w = rng.standard_normal((6, 2))
-    rows, values = np.array([1, 4]), rng.standard_normal((2, 2))
-    dense = np.zeros((6, 2))
-    dense[rows] = values
-    sparse = run(name, w, [RowSparse(rows, values)] * 2)
-    np.testing.assert_array_equal(sparse, run(name, w, [dense] * 2))
+def test_no_rows(updates: dict[str, Updates]) -> None:
+    empty = RowSparse(np.zeros(0, "int32"), np.zeros((0, 2), "float32"))
+    np.testing.assert_array_equal(run(updates["adam"], np.ones((3, 2)), [empty]), 1.0)
 
 
-def test_the_gradient_is_not_changed():
-    g = np.ones(3)
+def test_a_wrong_shape_is_refused(updates: dict[str, Updates]) -> None:
+    wrong: list[Gradient] = [np.ones((2, 3)), RowSparse(np.array([0]), np.ones((1, 3)))]
+    for gradient in wrong:
+        with pytest.raises(ShapeError, match=r"gradient of shape \(., 3\): expected \(., 2\)"):
+            run(updates["sgd"], np.ones((3, 2)), [gradient])
+
+
+def test_the_gradient_is_not_changed(updates: dict[str, Updates]) -> None:
+    g = np.ones(3, "float32")
     for name in OPTIMIZERS:
-        run(name, np.ones(3), [g, g], DECAY)
+        run(updates[name], np.ones(3), [g, g], DECAY)
     np.testing.assert_array_equal(g, 1.0)
 
 
-def test_global_norm():
+def test_global_norm() -> None:
     sparse = RowSparse(np.array([3]), np.array([[2.0, 4.0]], np.float32))
     assert global_norm([np.array([[1.0], [2.0]], np.float32), sparse]) == 5.0
     assert global_norm([]) == 0.0

@@ -40,8 +40,8 @@ SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
 SOURCES = (
-    "bfloat16 dropout elementwise loopnest operands outer packing pairs plan_kernels "
-    "polynomials products region_kernel region_loops region_row regions register_tile sums"
+    "bfloat16 dropout elementwise loopnest operands optim outer packing pairs plan_kernels "
+    "polynomials products region_kernel region_loops region_row regions register_tile sums updates"
 ).split()
 
 
@@ -85,7 +85,6 @@ class Compiler:
         self.precision = precision
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
-        _use_threads(self.n_threads)
 
     def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
         """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""
@@ -205,7 +204,7 @@ def _named(kind: str, spec: Any) -> str:
     return f"{kind}_{hashlib.sha256(repr(spec).encode()).hexdigest()[:12]}"
 
 
-def _use_threads(n: int) -> None:
+def use_threads(n: int) -> None:
     """Let TVM's pool, one per process, have as many threads as kernels are made for.
 
     By itself it takes half of the cores and binds each thread to one, the caller's too. Mode -3

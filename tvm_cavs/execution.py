@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ class Programs:
     adjoint: Program | None
     arity: int
 
-    @property
+    @cached_property
     def row_sparse(self) -> frozenset[str]:
         """Parameters whose every gradient is a sum over the rows that were looked up."""
         if self.adjoint is None:

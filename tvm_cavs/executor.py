@@ -12,7 +12,7 @@ from . import dropout, gradients, netlevel
 from .assemble import Compiled, assemble
 from .batching import COUNT, Call, Spaces, Table, in_order
 from .buffers import HostMemory
-from .compile import Compiler
+from .compile import Compiler, use_threads
 from .execution import Programs, Result, Seeds
 from .filling import Filling
 from .graph import Graph
@@ -73,6 +73,7 @@ class TvmExecutor:
     ) -> None:
         self._programs, self._parameters = programs, parameters
         self.compiler = Compiler(target, threads, cache, precision)
+        use_threads(self.compiler.n_threads)
         self.memory = HostMemory()
         pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
         self.kinds = Kinds(programs, tuple(pulls), leaving_out(without))

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from .errors import CheckpointError, ConfigError, TrainingError
-from .optim import OPTIMIZERS, Hyper, global_norm, update
+from .optim import OPTIMIZERS, Hyper, global_norm
 from .schedule import Schedule, constant
-from .vertex import Parameter, RowSparse
+from .vertex import Parameter, RowSparse, aligned
 
 
 class Trainer:
@@ -35,6 +36,7 @@ class Trainer:
             weight); a parameter's own is `weight_decay * parameter.decay_mult`.
         clip_norm: the largest global norm of the averaged gradients, or None for no clipping.
         schedule: step number, from 0 -> factor on lr (see schedule.py).
+        cache: folder of compiled kernels (default: the user's cache folder), False for none.
         extra: further numbers of this optimizer, for instance `momentum=0.9`.
 
     Raises:
@@ -49,17 +51,20 @@ class Trainer:
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         schedule: Schedule = constant,
+        cache: Any = None,
         **extra: float,
     ) -> None:
         self.parameters = dict(parameters)
         self.n_steps = 0
         self._check(optimizer, extra)
-        self._optimizer = OPTIMIZERS[optimizer]
+        from .updates import Updates  # here, so that `import tvm_cavs` needs no TVM
+
+        self._optimizer, self._updates = OPTIMIZERS[optimizer], Updates(optimizer, cache)
         self._extra = {**self._optimizer.extra, **extra}
         self._lr, self._weight_decay = lr, weight_decay
         self._clip_norm, self._schedule = clip_norm, schedule
         self._states = {
-            name: tuple(np.zeros(p.shape, np.float32) for _ in self._optimizer.states)
+            name: tuple(aligned(p.shape) for _ in self._optimizer.states)
             for name, p in self.parameters.items()
         }
 
@@ -111,7 +116,7 @@ class Trainer:
         for name, (p, gradient) in ready.items():
             decay = self._weight_decay * p.decay_mult
             hyper = Hyper(lr * p.lr_mult, decay, self.n_steps + 1, self._extra)
-            update(self._optimizer, p.data, gradient, self._states[name], hyper, scale)
+            self._updates.apply(p.data, gradient, self._states[name], hyper, scale)
         self.n_steps += 1
         return norm
 
