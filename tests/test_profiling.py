@@ -101,12 +101,18 @@ def test_levels_are_those_of_the_graphs(trained) -> None:  # type: ignore[no-unt
 def test_the_summary_adds_up_to_the_step(trained) -> None:  # type: ignore[no-untyped-def]
     found = trained[0]
     lines = found.summary().splitlines()
-    assert lines[0].startswith("a training step: 5 graphs, 35 vertices")
+    assert lines[0].startswith("a training step: 5 graphs, 5 levels, vertices: 35")
     rows = {line[34:].strip(): float(line[:9]) for line in lines[2:-1]}
     step = rows.pop("the step, timed as a whole")
     assert sum(rows.values()) == pytest.approx(step, abs=0.001 * len(rows))
     parts = {"planning", "listing kernel calls", "packing weights", "outputs", "gradient assembly"}
-    parts |= {"update", "putting the batch together", REST, *PRODUCTS.values()}
+    parts |= {
+        "update",
+        "finding equal vertices",
+        "putting the batch together",
+        REST,
+        *PRODUCTS.values(),
+    }
     assert rows.keys() == parts - {PRODUCTS["column_sum"]} | rows.keys() & {PRODUCTS["column_sum"]}
     gflop = sum(line.flop for line in found.lines) / 1e9
     share = gflop / 50.0 / found.step_seconds
@@ -201,3 +207,18 @@ def test_chains_are_profiled_too(cache: Path) -> None:
     net.hybridize("tvm", threads=1, cache=cache)
     found = profile(net, [random_chain(rng, n) for n in (3, 6)], LOSS, repeats=1)
     assert [n.graphs for n in found.levels] == [2, 2, 2, 1, 1, 1]
+
+
+@pytest.mark.compiles
+def test_equal_vertices_run_once_and_all_graphs_count(cache: Path) -> None:
+    net = network(cache)
+    net.hybridize("tvm", sharing=True, threads=1, cache=cache)
+    tree = some_trees()[0]
+    found = profile(net, [tree] * 3, LOSS, repeats=1)
+    assert (
+        f"vertices: {3 * tree.n_vertices}, {sum(n.vertices for n in found.levels)} of which "
+        in (found.summary())
+    )
+    assert sum(n.vertices for n in found.levels) <= tree.n_vertices
+    assert found.levels[0].graphs == 3
+    assert found.phases["finding equal vertices"] > 0

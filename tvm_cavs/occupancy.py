@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .graph import Graph
 from .plan import Plan
 from .rewrite import Kind
 
@@ -49,10 +50,16 @@ def _common(kinds: Sequence[Kind]) -> set[str]:
     return set.intersection(*map(_pulls, kinds))
 
 
-def levels(plan: Plan, kinds: Sequence[Kind], calls: Mapping[int, int]) -> tuple[Level, ...]:
-    """The levels of a batch. `calls`: slices of the recurrent stage, forward, by level."""
-    graph, cells = plan.graph, plan.cells
-    tops = np.maximum.reduceat(graph.level, graph.graph_ptr[:-1])
+def levels(
+    graph: Graph, plan: Plan, kinds: Sequence[Kind], calls: Mapping[int, int]
+) -> tuple[Level, ...]:
+    """The levels of a batch.
+
+    Args:
+        graph: the batch as it was given; `plan` may run equal vertices once.
+        calls: slices of the recurrent stage, forward, by level.
+    """
+    cells, tops = plan.cells, np.maximum.reduceat(graph.level, graph.graph_ptr[:-1])
     return tuple(
         Level(
             number,

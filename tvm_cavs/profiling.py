@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what is profiled brings TVM along
     from .executor import Batch, TvmExecutor
 
 STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
+SHARE = "finding equal vertices"
 PLAN, LIST, PACK = "planning", "listing kernel calls", "packing weights"
 FORWARD, OUTPUTS = "forward pass", "outputs"
 BACKWARD, ASSEMBLY = "backward pass", "gradient assembly"
@@ -59,31 +60,20 @@ def profile(
         gflop_per_s: speed of a large product on this machine, to compare with.
     """
     executor: Any = net.executor(loss)
-
-    def run(collate: Callable[[Sequence[Graph]], Graph] = batch) -> None:
-        together = collate(graphs)
-        if loss is None:
-            net(together)
-            return
-        with record():
-            result = loss(net(together))
-        result.backward()
-        if trainer is not None:
-            trainer.step(together.n_graphs)
-
+    run = _whole_step(net, graphs, loss, trainer)
     with _untouched(net, trainer):
         run()
         plain, recordings = [], []
         for _ in range(repeats):
             run()  # brings the caches back
             plain.append(_seconds(run))
-            recordings.append(_record(executor, trainer, run))
-    calls, levels = recordings[-1].calls, recordings[-1].levels
-    size = f"{len(graphs)} graphs, {sum(n.vertices for n in levels)} vertices, {len(levels)} levels"
+            recordings.append(_record(net, executor, trainer, run))
+        calls = recordings[-1].calls
+        levels = _levels(executor, recordings[-1], batch(graphs))
     lines, line_of = _lines(calls, recordings)
     shown = sorted(recordings, key=lambda r: r.total)[len(recordings) // 2]
     return Profile(
-        title=f"{'inference' if loss is None else 'a training step'}: {size}",
+        title=f"{'inference' if loss is None else 'a training step'}: {_size(graphs, levels)}",
         lines=lines,
         phases=_phases(recordings),
         step_seconds=median(plain),
@@ -96,6 +86,25 @@ def profile(
         ),
         gflop_per_s=gflop_per_s,
     )
+
+
+def _whole_step(
+    net: Network, graphs: Sequence[Graph], loss: LossFunction | None, trainer: Trainer | None
+) -> Callable[..., None]:
+    """What is timed, as a user would write it."""
+
+    def run(collate: Callable[[Sequence[Graph]], Graph] = batch) -> None:
+        together = collate(graphs)
+        if loss is None:
+            net(together)
+            return
+        with record():
+            result = loss(net(together))
+        result.backward()
+        if trainer is not None:
+            trainer.step(together.n_graphs)
+
+    return run
 
 
 @contextmanager
@@ -141,23 +150,14 @@ def kernel_calls(executor: TvmExecutor, planned: Batch) -> list[KernelCall]:
     return [call for _, call in out]
 
 
-def _levels(
-    executor: TvmExecutor, planned: Batch, calls: Sequence[KernelCall]
-) -> tuple[Level, ...]:
-    """The batch's levels, with the slices of each: the calls of a stage's first step."""
-    firsts = {id(group.steps[0]) for group in executor.compiled.forward}
-    slices = Counter(c.level for c in calls if c.stage == "recurrent" and id(c.step) in firsts)
-    return occupancy.levels(planned.plan, executor.kinds.kinds, slices)
-
-
 @dataclass(frozen=True)
 class Recording:
     """One step: what ran around the kernels, the kernels in order, and what was planned."""
 
     around: Tape
     kernels: Tape
+    planned: Batch
     calls: list[KernelCall]
-    levels: tuple[Level, ...]
 
     @property
     def total(self) -> float:
@@ -165,7 +165,23 @@ class Recording:
         return self.around.seconds(STEP)
 
 
-def _record(executor: Any, trainer: Trainer | None, run: Callable[..., None]) -> Recording:
+def _levels(executor: TvmExecutor, last: Recording, graph: Graph) -> tuple[Level, ...]:
+    """The batch's levels, with the slices of each: the calls of a stage's first step."""
+    firsts = {id(group.steps[0]) for group in executor.compiled.forward}
+    slices = Counter(c.level for c in last.calls if c.stage == "recurrent" and id(c.step) in firsts)
+    return occupancy.levels(graph, last.planned.plan, executor.kinds.kinds, slices)
+
+
+def _size(graphs: Sequence[Graph], levels: Sequence[Level]) -> str:
+    """How much there is to do, in words."""
+    given, run = sum(g.n_vertices for g in graphs), sum(n.vertices for n in levels)
+    equal = f"{given}, {run} of which differ" if run < given else str(run)
+    return f"{len(graphs)} graphs, {len(levels)} levels, vertices: {equal}"
+
+
+def _record(
+    net: Network, executor: Any, trainer: Trainer | None, run: Callable[..., None]
+) -> Recording:
     """Run one step in which everything writes down when it ran."""
     tape, kernels = Tape(), Tape()
     planned: list[Batch] = []
@@ -190,20 +206,20 @@ def _record(executor: Any, trainer: Trainer | None, run: Callable[..., None]) ->
     with ExitStack() as stack:
         for what, name in EXECUTOR_PARTS.items():
             stack.enter_context(replaced(executor, what, named(name)))
+        stack.enter_context(replaced(net, "shared", named(SHARE)))
         stack.enter_context(replaced(executor, "plan", planning))
         stack.enter_context(replaced(executor, "calls", listing))
         if trainer is not None:
             stack.enter_context(replaced(trainer, "step", named(UPDATE)))
         tape.timed(STEP, run)(tape.timed(COLLATE, batch))
-    calls = kernel_calls(executor, planned[-1])
-    return Recording(tape, kernels, calls, _levels(executor, planned[-1], calls))
+    return Recording(tape, kernels, planned[-1], kernel_calls(executor, planned[-1]))
 
 
 def _phases(recordings: Sequence[Recording]) -> dict[str, float]:
     """Median seconds of every part of a step that is no kernel."""
     found: dict[str, list[float]] = {}
     for r in recordings:
-        for name in (COLLATE, PLAN, LIST, PACK, UPDATE):
+        for name in (COLLATE, SHARE, PLAN, LIST, PACK, UPDATE):
             found.setdefault(name, []).append(r.around.seconds(name))
         listed = r.around.named(LIST)
         for side, (whole, after) in enumerate(((FORWARD, OUTPUTS), (BACKWARD, ASSEMBLY))):
