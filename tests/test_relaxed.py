@@ -7,6 +7,8 @@ import pytest
 from random_graphs import N_CLASSES, N_WORDS, random_graph
 
 import tvm_cavs as cavs
+from schedules import host_target
+from schedules.target import PRECISIONS, simd
 from tvm_cavs import relaxed
 from tvm_cavs.execution import Seeds
 from tvm_cavs.executor import TvmExecutor
@@ -14,10 +16,14 @@ from tvm_cavs.executor import TvmExecutor
 pytestmark = pytest.mark.compiles
 
 
-def test_virtual_machine_runs_the_stages(tmp_path: Path) -> None:
-    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 4, 5, N_CLASSES))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None:
+    if precision == "bf16" and not simd(host_target()).bf16:
+        pytest.skip("this CPU has no AVX512_BF16")
+    width = {"float32": 4, "bf16": 33}[precision]  # products of few rows stay float32
+    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, width, width + 1, N_CLASSES))
     net.initialize(seed=2)
-    net.hybridize("tvm", sharing=False, threads=1, cache=tmp_path)
+    net.hybridize("tvm", sharing=False, threads=1, cache=tmp_path, precision=precision)
     loss = cavs.loss.SoftmaxCrossEntropy()
     rng = np.random.default_rng(4)
     batch = cavs.batch([random_graph(rng, 2) for _ in range(5)])

@@ -43,26 +43,30 @@ def network_module(kinds: Kinds, compiler: Compiler) -> tvm.IRModule:
     kernels: dict[str, tirx.PrimFunc] = {}
     for direction, groups in directions(kinds).items():
         for number, group in enumerate(groups):
-            stage_function(builder, stage_name(direction, group.stage, number), group.lowered)
+            name = stage_name(direction, group.stage, number)
+            stage_function(builder, name, group.lowered, compiler)
             for step in group.lowered.steps:
-                name = step.kernel.name
-                if name not in kernels:
+                kernel = step.kernel.name
+                if kernel not in kernels:
                     made = compiler.forms(step.kernel)[0].make()
-                    kernels[name] = made.with_attr("global_symbol", name)
+                    kernels[kernel] = made.with_attr("global_symbol", kernel)
     module = builder.get()
     for name, func in kernels.items():
         module[name] = func
     return module
 
 
-def stage_function(builder: relax.BlockBuilder, name: str, lowered: Lowered) -> None:
+def stage_function(
+    builder: relax.BlockBuilder, name: str, lowered: Lowered, compiler: Compiler
+) -> None:
     """Adds f(n, start of each space..., buffers...), which runs the stage on n rows in place."""
     n = relax.Var("n", PrimType("int64"))
     starts = [
         relax.Var(_identifier("start", s.what, s.key), PrimType("int64")) for s in lowered.spaces
     ]
     start_of = dict(zip(lowered.spaces, starts, strict=True))
-    buffers = {b.name: _variable(b) for b in lowered.buffers.values()}
+    packed = {w.name: compiler.packed(w.k, w.n_columns) for w in lowered.weights}
+    buffers = {b.name: _variable(b, packed.get(b.name)) for b in lowered.buffers.values()}
     with builder.function(name, [n, *starts, *buffers.values()], pure=False):
         for step in lowered.steps:
             args = [
@@ -75,15 +79,12 @@ def stage_function(builder: relax.BlockBuilder, name: str, lowered: Lowered) -> 
         builder.emit_func_output(relax.Tuple([]))
 
 
-def _variable(b: Buffer) -> relax.Var:
-    """A whole buffer; the number of its rows is symbolic. Packed weights are panels."""
+def _variable(b: Buffer, packed: tuple[tuple[int, ...], str] | None) -> relax.Var:
+    """A whole buffer; the number of its rows is symbolic. `packed`: weights, shape and dtype."""
+    if packed is not None:
+        return relax.Var(_identifier(b.name), relax.TensorType(*packed))
     rows = tirx.Var(_identifier("rows", b.name), "int64")
-    if b.name.startswith("pack."):
-        dims: tuple[Any, ...] = tuple(
-            tirx.Var(_identifier(d, b.name), "int64") for d in ("panels", "depth", "lanes")
-        )
-    else:
-        dims = (rows, b.ld) if b.ld else (rows,)
+    dims = (rows, b.ld) if b.ld else (rows,)
     return relax.Var(_identifier(b.name), relax.TensorType(dims, b.dtype))
 
 
