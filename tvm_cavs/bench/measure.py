@@ -40,6 +40,7 @@ class Case:
     mode: str
     threads: int
     clock: str = "wall"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Result:
     mode: str
     threads: int
     clock: str
+    precision: str
     ms_per_batch: float
     samples_per_s: float
     batch_ms: float
@@ -170,7 +172,7 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
         CavsError: a workload without a graph for a whole batch, or what training raises.
     """
     net = workload.network(case.hidden, case.embedding)
-    net.hybridize("tvm", sharing=False, threads=case.threads)
+    net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
     loss_fn = SoftmaxCrossEntropy() if case.mode == "train" else None
     executor: Any = net.executor(loss_fn)
     now = CLOCKS[case.clock]
@@ -203,7 +205,7 @@ def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
         CavsError: as `measure`.
     """
     net = workload.network(case.hidden, case.embedding)
-    net.hybridize("tvm", sharing=False, threads=case.threads)
+    net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
     graphs = parts_of(workload, case.batch)[0]
     if case.mode == "infer":
         return profile(net, graphs, gflop_per_s=gflop_per_s)
