@@ -15,7 +15,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tvm_cavs.bench import CLOCKS, WORKLOADS, Case, Result, Sgemm, Workload, measure, profile_case
+from tvm_cavs.bench import (
+    CLOCKS,
+    OFF,
+    WORKLOADS,
+    Case,
+    Peers,
+    Result,
+    Sgemm,
+    Workload,
+    ablate,
+    ablation_table,
+    compare,
+    measure,
+    peer_table,
+    profile_case,
+    save_ablations,
+    save_comparison,
+)
 from tvm_cavs.errors import CavsError
 from tvm_cavs.runlog import write_whole
 from tvm_cavs.timeline import to_json
@@ -33,6 +50,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mode", choices=["train", "infer"], nargs="+", default=["train"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
+        "--precision", choices=["float32", "bf16"], default="float32", help="of products' operands"
+    )
+    parser.add_argument(
         "--clock",
         choices=list(CLOCKS),
         default="wall",
@@ -48,11 +68,37 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="with --profile: a timeline of the last case, for ui.perfetto.dev",
     )
+    parser.add_argument(
+        "--ablate",
+        choices=OFF,
+        nargs="*",
+        metavar="NAME",
+        help="time instead what is lost without one optimisation, in turn with all of them:\n"
+        f"{', '.join(OFF)} (default: each)",
+    )
+    parser.add_argument(
+        "--peers",
+        choices=["torch"],
+        help="time the same network written in PyTorch in turn (extra: bench)",
+    )
+    parser.add_argument(
+        "--mkl",
+        choices=["unlocked", "installed"],
+        default="unlocked",
+        help="with --peers, on AMD: torch's MKL with AVX-512 (needs a C compiler), or as it comes",
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="with --ablate or --peers: a picture, PNG"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines, no table")
     given = parser.parse_args(arguments)
     counts = [given.threads, given.rounds, *(given.hidden or ()), *(given.batch or ())]
     if min([*counts, given.embedding or 1]) < 1:
         parser.error("--hidden, --embedding, --batch, --threads and --rounds are 1 or more")
+    if given.plot and given.ablate is None and given.peers is None:
+        parser.error("--plot draws what --ablate or --peers finds; give one of them")
+    if given.peers and (given.ablate is not None or given.precision != "float32"):
+        parser.error("--peers compares float32 with everything on; not with --ablate, --precision")
     if given.trace and not given.profile:
         parser.error("--trace writes what --profile finds; give both")
     if given.clock == "cpu" and given.threads > 1:
@@ -65,7 +111,9 @@ def cases(given: argparse.Namespace, workload: Workload) -> Iterator[Case]:
         for hidden in given.hidden or workload.hidden:
             embedding = given.embedding or workload.embedding or hidden
             for batch in given.batch or workload.batch:
-                yield Case(hidden, embedding, batch, mode, given.threads, given.clock)
+                yield Case(
+                    hidden, embedding, batch, mode, given.threads, given.clock, given.precision
+                )
 
 
 COLUMNS = {
@@ -83,7 +131,7 @@ COLUMNS = {
 def table(results: list[Result]) -> Table:
     """One row a case; times in milliseconds a batch."""
     first = results[0]
-    title = f"{first.workload}, {first.threads} thread(s), {first.clock} time"
+    title = f"{first.workload}, {first.precision}, {first.threads} thread(s), {first.clock} time"
     caption = (
         "ms and GFLOP of a batch; floor: the time of its products at "
         f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best"
@@ -111,9 +159,45 @@ def short(value: object) -> str:
     return f"{value:.{min(max(digits, 0), 5)}f}"
 
 
+def ablations(given: argparse.Namespace, workload: Workload) -> None:
+    """What each optimisation is worth in every case."""
+    results = []
+    for case in cases(given, workload):
+        results.append(ablate(workload, case, given.rounds, given.ablate or OFF))
+        for row in results[-1].rows() if given.json else ():
+            print(json.dumps(row), flush=True)
+    if not given.json:
+        print(ablation_table(results))
+    if given.plot and not save_ablations(given.plot, results):
+        raise CavsError("--plot needs matplotlib: pip install 'tvm_cavs[plot]'")
+
+
+def comparisons(given: argparse.Namespace, workload: Workload) -> None:
+    """tvm_cavs and its peers in every case."""
+    results = []
+    with (
+        Sgemm(given.threads, given.clock) as sgemm,
+        Peers(workload.name, given.threads, given.mkl) as peers,
+    ):
+        for case in cases(given, workload):
+            results.append(compare(workload, case, given.rounds, sgemm, peers))
+            for row in results[-1].rows() if given.json else ():
+                print(json.dumps(row), flush=True)
+    if not given.json:
+        print(peer_table(results))
+    if given.plot and not save_comparison(given.plot, results):
+        raise CavsError("--plot needs matplotlib: pip install 'tvm_cavs[bench]'")
+
+
 def main(arguments: list[str]) -> int:
     given = parse(arguments)
     workload = WORKLOADS[given.workload](given.data)
+    if given.peers:
+        comparisons(given, workload)
+        return 0
+    if given.ablate is not None:
+        ablations(given, workload)
+        return 0
     results = []
     with Sgemm(given.threads, given.clock) as sgemm:
         for case in cases(given, workload):

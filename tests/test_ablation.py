@@ -1,5 +1,10 @@
 """Leaving an optimisation out changes the kernels and nothing else: the law holds for each."""
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import functions_for_tests as functions
@@ -8,6 +13,16 @@ from random_graphs import N_CLASSES, N_WORDS
 from test_equivalence import Case, assert_law, make_case
 
 import tvm_cavs as cavs
+from tvm_cavs.bench import (
+    OFF,
+    WORKLOADS,
+    Ablation,
+    ablate,
+    ablation_table,
+    save_ablations,
+)
+from tvm_cavs.bench import Case as Measured
+from tvm_cavs.bench.ablate import summarise
 from tvm_cavs.errors import TargetError
 from tvm_cavs.executor import TvmExecutor
 from tvm_cavs.kinds import Kinds
@@ -16,6 +31,7 @@ from tvm_cavs.places import VIEWS
 from tvm_cavs.products import Outer, Product
 from tvm_cavs.regions import Region
 
+ROOT = Path(__file__).parent.parent
 EVERY = [*((name,) for name in SWITCHES), tuple(SWITCHES)]
 
 
@@ -113,3 +129,47 @@ def test_the_law_for_awkward_functions(
 ) -> None:
     loss = cavs.loss.SoftmaxCrossEntropy() if make is functions.FiveGates else functions.Score()
     assert_law(without(make_case(make(), loss, cache, threads=1, n=7), names, cache))
+
+
+CASE = Measured(hidden=4, embedding=4, batch=2, mode="train", threads=1, clock="cpu")
+
+
+def test_ratios_are_medians_of_pairs() -> None:
+    seconds = {"full": [1.0, 2.0, 4.0], "lazy": [1.5, 3.0, 20.0], "kinds": [4.0, 2.0, 4.0]}
+    found = summarise("made up", CASE, seconds, n_batches=4)
+    assert found.ms == 500.0 and found.ratios == {"lazy": 1.5, "kinds": 1.0}
+    rows = list(found.rows())
+    assert rows[0] | {"without": "lazy", "ms_full": 500.0, "ms_without": 750.0} == rows[0]
+    assert rows[1]["ratio"] == 1.0 and rows[1]["batch"] == 2
+    wide = Ablation("treelstm", CASE, 1234.5, dict.fromkeys(OFF, 12.345))
+    text = ablation_table([found, wide]).splitlines()
+    assert len(text) == 4 and text[2].split() == ["train", "4", "2", "500.000", "1.50", "1.00"]
+    assert max(map(len, text)) <= 80
+
+
+@pytest.mark.compiles
+def test_every_switch_is_measured_and_drawn(tmp_path: Path) -> None:
+    workload = WORKLOADS["treelstm"](None)
+    cases = [replace(CASE, batch=batch, mode="infer") for batch in (128, 256)]
+    results = [ablate(workload, case, 1) for case in cases]
+    for found in results:
+        assert tuple(found.ratios) == OFF and found.ms > 0
+        assert all(0.01 < ratio < 100 for ratio in found.ratios.values())
+    pytest.importorskip("matplotlib")
+    assert save_ablations(tmp_path / "a.png", results)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.compiles
+def test_the_script_prints_one_json_object_a_switch() -> None:
+    arguments = "--hidden 4 --batch 256 --rounds 1 --json --ablate lazy sharing".split()
+    done = subprocess.run(
+        [sys.executable, "scripts/bench.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["without"], row["batch"]) for row in rows] == [("lazy", 256), ("sharing", 256)]
