@@ -38,3 +38,7 @@ class TargetError(CavsError):
 
 class TrainingError(CavsError):
     """Training cannot go on: the loss or a gradient is not finite."""
+
+
+class BenchError(CavsError):
+    """Systems that were to be compared and do not compute the same, or cannot run."""

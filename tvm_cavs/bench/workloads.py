@@ -11,19 +11,22 @@ import numpy as np
 from ..data import Dataset, build_graphs, ptb_dataset
 from ..errors import DataError
 from ..network import Network
-from ..nn import TreeLSTM
+from ..nn import CELLS
 from ..trainer import Trainer
 
 N_CLASSES = 5
 N_WORDS = 21701  # of the Stanford Sentiment Treebank
 LEAVES = (2, 52)  # fewest and most leaves of a random tree
+COMPLETE_LEAVES = 256  # of a tree of workload treefc
+LENGTHS = (1, 82)  # fewest and most words of a sequence, as in the Penn Treebank
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Graphs and a recipe. embedding None: as wide as the state."""
+    """Graphs and a recipe. embedding None: as wide as the state. cell: a name in nn.CELLS."""
 
     name: str
+    cell: str
     data: Dataset
     n_words: int
     hidden: tuple[int, ...]
@@ -35,8 +38,9 @@ class Workload:
     dropout: float = 0.0
 
     def network(self, hidden: int, embedding: int) -> Network:
-        """An initialised binary Tree-LSTM with a 5-way classifier at every vertex."""
-        net = Network(TreeLSTM(self.n_words, embedding, hidden, N_CLASSES, dropout=self.dropout))
+        """The cell, initialised, with a 5-way classifier at every vertex."""
+        cell = CELLS[self.cell](self.n_words, embedding, hidden, N_CLASSES, dropout=self.dropout)
+        net = Network(cell)
         net.initialize(seed=1)
         return net
 
@@ -54,13 +58,38 @@ def random_trees(n: int, seed: int = 1) -> Dataset:
     rng = np.random.default_rng(seed)
     n_leaves = np.clip(np.rint(rng.gamma(4.26, 4.5, n)), *LEAVES).astype(int)
     trees = [random_tree(rng, int(leaves)) for leaves in n_leaves]
-    vertices = [slots for tree in trees for slots in tree]
-    words = (N_WORDS * rng.random(len(vertices)) ** 3).astype(int).tolist()
-    inputs = {
-        "word": [None if slots else word for slots, word in zip(vertices, words, strict=True)],
-        "label": rng.integers(0, N_CLASSES, len(vertices)).tolist(),
+    is_leaf = [not slots for tree in trees for slots in tree]
+    return Dataset.from_graphs(build_graphs(trees, random_inputs(rng, is_leaf)), "random trees")
+
+
+def random_inputs(rng: np.random.Generator, has_word: list[bool]) -> dict[str, list[int | None]]:
+    """`word` where there is one (some frequent, most rare, as in text), `label` everywhere."""
+    words = (N_WORDS * rng.random(len(has_word)) ** 3).astype(int).tolist()
+    return {
+        "word": [word if has else None for has, word in zip(has_word, words, strict=True)],
+        "label": rng.integers(0, N_CLASSES, len(has_word)).tolist(),
     }
-    return Dataset.from_graphs(build_graphs(trees, inputs), "random trees")
+
+
+def complete_trees(n: int, seed: int = 1) -> Dataset:
+    """Complete binary trees of 256 leaves; inputs as of random trees."""
+    inner = COMPLETE_LEAVES - 1
+    tree: list[list[int | None]] = [[2 * v + 1, 2 * v + 2] for v in range(inner)]
+    tree += [[] for _ in range(COMPLETE_LEAVES)]
+    inputs = random_inputs(np.random.default_rng(seed), [not slots for slots in tree] * n)
+    return Dataset.from_graphs(build_graphs([tree] * n, inputs), "complete trees")
+
+
+def random_sequences(n: int, seed: int = 1) -> Dataset:
+    """Chains with the lengths of Penn Treebank sentences; a word and a label at every step.
+
+    Lengths: gamma-distributed, 21 on average, deviation 10.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(np.rint(rng.gamma(4.3, 4.9, n)), *LENGTHS).astype(int).tolist()
+    chains = [[[i - 1] if i else [] for i in range(length)] for length in lengths]
+    inputs = random_inputs(rng, [True] * sum(lengths))
+    return Dataset.from_graphs(build_graphs(chains, inputs), "random sequences")
 
 
 def random_tree(rng: np.random.Generator, n_leaves: int) -> list[list[int | None]]:
@@ -81,9 +110,34 @@ def random_tree(rng: np.random.Generator, n_leaves: int) -> list[list[int | None
 
 def treelstm(path: Path | None) -> Workload:
     """Random trees, embedding = hidden, plain SGD: what the tables compare."""
+    make_own("treelstm", path)
+    trees = random_trees(256)
+    return Workload("treelstm", "tree_lstm", trees, N_WORDS, (256,), batch=(1, 16, 64, 256))
+
+
+def treefc(path: Path | None) -> Workload:
+    """Complete trees of 256 leaves, one layer with ReLU a vertex (Looks et al. 2017).
+
+    Fold looks at the root only and Cavs (Xu et al. 2018) pushes at every vertex; here every vertex
+    has its 5-way softmax loss. A leaf's state is the layer on its word's vector.
+    """
+    make_own("treefc", path)
+    return Workload("treefc", "tree_fc", complete_trees(64), N_WORDS, (256, 512), (1, 16, 64))
+
+
+def varlstm(path: Path | None) -> Workload:
+    """An LSTM on sequences of varying length, the recurrent part of Cavs's Var-LSTM.
+
+    No softmax over a vocabulary: a 5-way one at every step makes gradients flow.
+    """
+    make_own("varlstm", path)
+    return Workload("varlstm", "lstm", random_sequences(256), N_WORDS, (256, 512), (1, 16, 64))
+
+
+def make_own(name: str, path: Path | None) -> None:
+    """The workload has no use for a file."""
     if path is not None:
-        raise DataError(f"workload treelstm makes its own trees; it takes no data, given {path}")
-    return Workload("treelstm", random_trees(256), N_WORDS, hidden=(256,), batch=(1, 16, 64, 256))
+        raise DataError(f"workload {name} makes its own graphs; it takes no data, given {path}")
 
 
 def sst(path: Path | None) -> Workload:
@@ -94,6 +148,7 @@ def sst(path: Path | None) -> Workload:
     assert data.vocab is not None
     return Workload(
         "sst",
+        "tree_lstm",
         data,
         len(data.vocab),
         hidden=(150,),
@@ -106,4 +161,9 @@ def sst(path: Path | None) -> Workload:
     )
 
 
-WORKLOADS: dict[str, Callable[[Path | None], Workload]] = {"treelstm": treelstm, "sst": sst}
+WORKLOADS: dict[str, Callable[[Path | None], Workload]] = {
+    "treelstm": treelstm,
+    "treefc": treefc,
+    "varlstm": varlstm,
+    "sst": sst,
+}

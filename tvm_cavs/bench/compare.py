@@ -1,0 +1,227 @@
+"""Time tvm_cavs and its peers on the same batches in turn, after their outputs were found equal.
+
+Every round each system goes through all batches, and a ratio is that of one round, so that what
+else the machine does falls out of it. Each round begins with another system.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import BenchError
+from ..graph import Graph, batch
+from ..loss import SoftmaxCrossEntropy
+from ..network import Network, record
+from ..vertex import RowSparse
+from .arithmetic import product_flop, rows_of_kinds
+from .measure import Case, Result, Times, infer_step, parts_of, summarise, timed_plans, train_step
+from .peers import PEERS
+from .peers.mkl import unlock
+from .peers.process import Peer, PeerFailed, check_torch
+from .sgemm import CLOCKS, Sgemm
+from .workloads import Workload
+
+TOLERANCE = 1e-4  # of the largest value of an output or a gradient
+OURS = "tvm_cavs"
+MAY_FAIL = ("compile",)  # what it can compile depends on torch's version and on a C++ compiler
+
+
+@dataclass(frozen=True)
+class PeerResult:
+    """A measured peer. `ratio`: its time by that of tvm_cavs, the median over rounds.
+
+    `note` says why there is no time. `gflop_per_s`: of torch's product of 1024 x 1024 matrices.
+    """
+
+    system: str
+    workload: str
+    hidden: int
+    embedding: int
+    batch: int
+    mode: str
+    threads: int
+    clock: str
+    precision: str
+    ms_per_batch: float | None = None
+    ratio: float | None = None
+    gflop_per_s: float = 0.0
+    note: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """The fields by name, numbers rounded to what they are worth."""
+        return {
+            k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case of all systems."""
+
+    ours: Result
+    peers: tuple[PeerResult, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One JSON object a system."""
+        return [
+            {"system": OURS, **self.ours.row(), "ratio": 1.0},
+            *(peer.row() for peer in self.peers),
+        ]
+
+
+class Peers:
+    """The processes of a workload's peers, for all its cases. A context manager.
+
+    Args:
+        mkl: "unlocked" gives torch the fastest kernels of its MKL, "installed" what pip gives.
+
+    Raises:
+        TargetError: PyTorch, or the C compiler that unlocking takes, is missing.
+        BenchError: the workload has no peers.
+    """
+
+    def __init__(self, workload: str, threads: int, mkl: str = "unlocked") -> None:
+        if workload not in PEERS:
+            raise BenchError(
+                f"workload {workload} has no peers; those of {', '.join(PEERS)} are written"
+            )
+        check_torch()
+        self._stack = ExitStack()
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        variables = unlock(self.folder) if mkl == "unlocked" else {}
+        self.peers = [Peer(name, workload, threads, variables) for name in PEERS[workload]]
+        for peer in self.peers:
+            self._stack.callback(peer.close)
+
+    def ready(self, case: Case, expected: dict[str, np.ndarray]) -> dict[str, str]:
+        """Start all of them on a case and compare; why, by name, where one cannot run.
+
+        Raises:
+            BenchError: one computes something else, or cannot run and should.
+        """
+        path, failed = self.folder / "expected.npz", {}
+        np.savez(path, **expected)  # type: ignore[arg-type]
+        for peer in self.peers:
+            try:
+                peer.start(case)
+                peer.check(path, TOLERANCE)
+                peer.round()
+            except PeerFailed as error:
+                if peer.system not in MAY_FAIL:
+                    raise BenchError(f"peer {peer.system}, {case}: {error}") from None
+                failed[peer.system] = str(error)
+        return failed
+
+    def __enter__(self) -> Peers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+
+def outputs(net: Network, case: Case, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
+    """What peers must compute: the logits of all vertices, or the loss and all gradients."""
+    made = batch(graphs)
+    if case.mode == "infer":
+        return {"logits": net(made)["logits"]}
+    with record():
+        loss = SoftmaxCrossEntropy()(net(made))
+    loss.backward()
+    found = {name: dense(p.grad, p.shape) for name, p in net.parameters().items()}
+    return {**found, "loss": np.array(float(loss))}
+
+
+def dense(gradient: np.ndarray | RowSparse | None, shape: tuple[int, ...]) -> np.ndarray:
+    """A copy with all rows: float32[shape]."""
+    found = np.zeros(shape, "float32")
+    if isinstance(gradient, RowSparse):
+        found[gradient.rows] = gradient.values
+    elif gradient is not None:
+        found[...] = gradient
+    return found
+
+
+def compare(workload: Workload, case: Case, rounds: int, sgemm: Sgemm, peers: Peers) -> Comparison:
+    """Run a case `rounds` times on every system, after a round that warms it up.
+
+    Raises:
+        BenchError: a peer computes something else.
+        CavsError: as `measure`.
+    """
+    net = workload.network(case.hidden, case.embedding)
+    net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
+    parts, now = parts_of(workload, case.batch), CLOCKS[case.clock]
+    failed = peers.ready(case, outputs(net, case, parts[0]))
+    running = [peer for peer in peers.peers if peer.system not in failed]
+    loss_fn = SoftmaxCrossEntropy() if case.mode == "train" else None
+    executor: Any = net.executor(loss_fn)
+    with timed_plans(executor, now) as plans:
+        if loss_fn is None:
+            step = infer_step(net, now, plans)
+        else:
+            step = train_step(net, loss_fn, workload.trainer(net), now, plans)
+
+        def our_round() -> list[Times]:
+            step(parts[0])  # brings the caches back
+            return [step(graphs) for graphs in parts]
+
+        our_round()
+        ours: list[list[Times]] = []
+        theirs: dict[str, list[list[float]]] = {peer.system: [] for peer in running}
+        order: deque[Peer | None] = deque([None, *running])
+        for _ in range(rounds):
+            sgemm.measure()
+            for peer in order:
+                if peer is None:
+                    ours.append(our_round())
+                else:
+                    theirs[peer.system].append(peer.round())
+            order.rotate(-1)
+    kinds = executor.kinds
+    forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
+    flop = float(np.mean(forward)) * (3 if loss_fn else 1)
+    by_batch = [list(clocks) for clocks in zip(*ours, strict=True)]
+    our_seconds = [[times.total for times in clocks] for clocks in ours]
+    return Comparison(
+        summarise(workload.name, case, by_batch, flop, sgemm.best),
+        tuple(
+            peer_result(workload.name, case, peer, theirs, our_seconds, failed)
+            for peer in peers.peers
+        ),
+    )
+
+
+def peer_result(
+    workload: str,
+    case: Case,
+    peer: Peer,
+    seconds: dict[str, list[list[float]]],
+    ours: list[list[float]],
+    failed: dict[str, str],
+) -> PeerResult:
+    """Medians over rounds: of every batch, then averaged; and of the ratio of whole rounds."""
+    given = (peer.system, workload)
+    if peer.system in failed:
+        return PeerResult(*given, **asdict(case), note=failed[peer.system])
+    times = np.array(seconds[peer.system])  # [rounds, batches]
+    return PeerResult(
+        *given,
+        **asdict(case),
+        ms_per_batch=1e3 * float(np.median(times, axis=0).mean()),
+        ratio=float(np.median(times.sum(1) / np.array(ours).sum(1))),
+        gflop_per_s=peer.gflop_per_s,
+    )

@@ -1,0 +1,188 @@
+"""The best loop an expert writes for a binary Tree-LSTM in PyTorch, forward and backward by hand.
+
+Gates of an inner vertex lie side by side as i, o, f_left, f_right, u, so that one sigmoid and one
+tanh do a level. Children are gathered into one buffer [n, 2 * hidden] that is kept: the gradient of
+U is one product with it at the end. A parent writes its children's gradients there in turn, and a
+child reads its own by index: no addition into a place twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...graph import Graph
+from .plan import TreePlan, plan_trees
+from .store import Buffers, classify, index, logits_of, tensors
+
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
+class ManualTreeLSTM:
+    """Parameters as `nn.TreeLSTM` has them, gates regrouped while they are here."""
+
+    def __init__(self, parameters: Mapping[str, np.ndarray]) -> None:
+        p = tensors(parameters)
+        self.hidden = n = p["V"].shape[0]
+        i, o, u, left, right = range(5)
+        self.order = torch.cat([torch.arange(g * n, (g + 1) * n) for g in (i, o, left, right, u)])
+        self.p = p | {
+            "leaf": p["W"][:, : 3 * n].contiguous(),  # no forget gates where there is no child
+            "U": p["U"][:, self.order].contiguous(),
+            "b": p["b"][self.order].contiguous(),
+        }
+        self.buffer = Buffers()
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """As they were given, in the order they were given."""
+        back = torch.empty_like(self.order)
+        back[self.order] = torch.arange(len(back))
+        given = self.p | {"U": self.p["U"][:, back], "b": self.p["b"][back]}
+        given["W"] = torch.cat([given.pop("leaf"), given["W"][:, 3 * self.hidden :]], 1)
+        return {name: values.numpy() for name, values in given.items()}
+
+    def infer(self, graphs: Sequence[Graph]) -> np.ndarray:
+        """Logits of all vertices: float32[n, n_classes]."""
+        plan = plan_trees(graphs)
+        self._forward(plan)
+        return logits_of(self.h, self.p, plan.row)
+
+    def train(self, graphs: Sequence[Graph], lr: float) -> float:
+        """One step; the loss before it."""
+        plan = plan_trees(graphs)
+        rate = lr / len(graphs)
+        self._forward(plan)
+        dh = self.buffer("dh", len(plan.row), self.hidden)
+        loss = classify(self.h, plan.labels, self.p, rate, dh)
+        self._backward(plan, dh)
+        self._update(plan, rate)
+        return loss
+
+    def _forward(self, plan: TreePlan) -> None:
+        n, p, h_width = len(plan.row), self.p, self.hidden
+        leaves, *levels = plan.sizes
+        b = self.buffer
+        self.h, self.c, self.tanh_c = (b(name, n, h_width) for name in ("h", "c", "tanh_c"))
+        self.x = torch.index_select(
+            p["E"], 0, index(plan.words), out=b("x", leaves, p["E"].shape[1])
+        )
+        bias = torch.cat([p["b"][: 2 * h_width], p["b"][4 * h_width :]])
+        self.leaf = torch.addmm(bias, self.x, p["leaf"], out=b("leaf", leaves, 3 * h_width))
+        self.leaf[:, : 2 * h_width].sigmoid_()
+        i, o, u = self.leaf.split(h_width, 1)
+        c = torch.mul(i, u.tanh_(), out=self.c[:leaves])
+        torch.mul(o, torch.tanh(c, out=self.tanh_c[:leaves]), out=self.h[:leaves])
+        self._levels(plan, levels)
+
+    def _levels(self, plan: TreePlan, levels: list[int]) -> None:
+        inner, n = sum(levels), self.hidden
+        b, u_weight, bias = self.buffer, self.p["U"], self.p["b"]
+        self.gates = b("gates", inner, 5 * n)
+        self.below, self.c_below = b("below", inner, 2 * n), b("c_below", inner, 2 * n)
+        twice = [2 * size for size in levels]
+        for child, below, c_below, below_2, c_2, gates, all_sigmoid, h, c, tanh_c in zip(
+            index(plan.child).split(twice),
+            self.below.view(-1, n).split(twice),
+            self.c_below.view(-1, n).split(twice),
+            self.below.split(levels),
+            self.c_below.split(levels),
+            self.gates.split(levels),
+            self.gates[:, : 4 * n].split(levels),
+            *(all_[plan.sizes[0] :].split(levels) for all_ in (self.h, self.c, self.tanh_c)),
+            strict=True,
+        ):
+            torch.index_select(self.h, 0, child, out=below)
+            torch.index_select(self.c, 0, child, out=c_below)
+            torch.addmm(bias, below_2, u_weight, out=gates)
+            all_sigmoid.sigmoid_()
+            i, o, left, right, u = gates.split(n, 1)
+            c_left, c_right = c_2.split(n, 1)
+            torch.mul(i, u.tanh_(), out=c).addcmul_(left, c_left).addcmul_(right, c_right)
+            torch.mul(o, torch.tanh(c, out=tanh_c), out=h)
+
+    def _backward(self, plan: TreePlan, dh: Tensor) -> None:
+        n, b = self.hidden, self.buffer
+        leaves, *levels = plan.sizes
+        slots = len(plan.child) + 1
+        self.d_below, self.dc_below = b("d_below", slots, n), b("dc_below", slots, n)
+        self.d_below[0], self.dc_below[0] = 0.0, 0.0  # what a root reads
+        self.d_gates = b("d_gates", sum(levels), 5 * n)
+        dc_all, add_all = b("dc", len(plan.row), n), b("add", max(plan.sizes), n)
+        slot = index(plan.slot)
+        by_level = zip(
+            slot[leaves:].split(levels),
+            dh[leaves:].split(levels),
+            dc_all[leaves:].split(levels),
+            self.gates.split(levels),
+            self.d_gates.split(levels),
+            self.c_below.split(levels),
+            self.d_below[1:].view(-1, 2 * n).split(levels),
+            self.dc_below[1:].view(-1, 2 * n).split(levels),
+            *(all_[leaves:].split(levels) for all_ in (self.tanh_c,)),
+            strict=True,
+        )
+        u_t = self.p["U"].t()
+        for place, g, dc, gates, d_gates, c_below, d_below, dc_below, tanh_c in reversed(
+            list(by_level)
+        ):
+            i, o, left, right, u = gates.split(n, 1)
+            di, do, d_left, d_right, du = d_gates.split(n, 1)
+            self._from_parents(place, g, dc, o, tanh_c, do, add_all[: len(g)])
+            torch.mul(dc, u, out=di)
+            torch.mul(dc, i, out=du)
+            for forget, d_forget, c_child, dc_child in zip(
+                (left, right),
+                (d_left, d_right),
+                c_below.split(n, 1),
+                dc_below.split(n, 1),
+                strict=True,
+            ):
+                torch.mul(dc, c_child, out=d_forget)
+                torch.mul(dc, forget, out=dc_child)
+            d4 = d_gates[:, : 4 * n]
+            sigmoid_backward(d4, gates[:, : 4 * n], grad_input=d4)
+            tanh_backward(du, u, grad_input=du)
+            torch.mm(d_gates, u_t, out=d_below)
+        self.d_leaf = b("d_leaf", leaves, 3 * n)
+        i, o, u = self.leaf.split(n, 1)
+        di, do, du = self.d_leaf.split(n, 1)
+        dc, add = dc_all[:leaves], add_all[:leaves]
+        self._from_parents(slot[:leaves], dh[:leaves], dc, o, self.tanh_c[:leaves], do, add)
+        torch.mul(dc, u, out=di)
+        torch.mul(dc, i, out=du)
+        d2 = self.d_leaf[:, : 2 * n]
+        sigmoid_backward(d2, self.leaf[:, : 2 * n], grad_input=d2)
+        tanh_backward(du, u, grad_input=du)
+
+    def _from_parents(
+        self,
+        place: Tensor,
+        dh: Tensor,
+        dc: Tensor,
+        o: Tensor,
+        tanh_c: Tensor,
+        do: Tensor,
+        add: Tensor,
+    ) -> None:
+        """Complete `dh` (its logits' part is there) and `dc`; write `do` before its sigmoid."""
+        dh.add_(torch.index_select(self.d_below, 0, place, out=add))
+        torch.index_select(self.dc_below, 0, place, out=dc)
+        torch.mul(dh, tanh_c, out=do)
+        torch.mul(dh, o, out=dh)
+        dc.add_(tanh_backward(dh, tanh_c, grad_input=dh))
+
+    def _update(self, plan: TreePlan, rate: float) -> None:
+        p, n = self.p, self.hidden
+        dx = torch.mm(self.d_leaf, p["leaf"].t(), out=self.buffer("dx", *self.x.shape))
+        p["E"].index_add_(0, index(plan.words), dx, alpha=-rate)
+        p["leaf"].addmm_(self.x.t(), self.d_leaf, alpha=-rate)
+        p["U"].addmm_(self.below.t(), self.d_gates, alpha=-rate)
+        db = self.d_gates.sum(0)
+        db_leaf = self.d_leaf.sum(0)
+        db[: 2 * n].add_(db_leaf[: 2 * n])
+        db[4 * n :].add_(db_leaf[2 * n :])
+        p["b"].sub_(db, alpha=rate)
