@@ -12,10 +12,11 @@ from random_graphs import N_CLASSES, N_WORDS, random_dag, random_graph, random_t
 import tvm_cavs as cavs
 from tvm_cavs import sharing
 from tvm_cavs.data import Dataset
+from tvm_cavs.digests import Names, find_digests
 from tvm_cavs.errors import TraceError
 from tvm_cavs.graph import Graph, batch, check, unbatch
 from tvm_cavs.nn import CELLS
-from tvm_cavs.sharing import Names, Shared, first_of_class, share, share_if_worth
+from tvm_cavs.sharing import Policy, Shared, choose_policy, first_of_class, share
 
 WORD: Names = ("word",)
 TOLERANCE = 1e-5  # float32, relative to the largest element
@@ -84,7 +85,7 @@ def test_colliding_digests_change_nothing(seed: int, n_digests: int) -> None:
     names = NAME_SETS[seed % len(NAME_SETS)]
 
     def few(graph: Graph, names: Names) -> np.ndarray:
-        return sharing.digests(graph, names) % np.uint64(n_digests)
+        return find_digests(graph, names) % np.uint64(n_digests)
 
     assert_is_naive(graph, names, share(graph, names, digests=few))
 
@@ -98,14 +99,14 @@ def test_colliding_digests_of_all_different_vertices() -> None:
 @pytest.mark.parametrize("names", NAME_SETS)
 def test_digests_do_not_depend_on_how_a_batch_was_made(names: Names) -> None:
     graphs = [random_graph(np.random.default_rng(s), 2, 7) for s in range(20)]
-    alone = np.concatenate([sharing.digests(replace(g), names) for g in graphs])
+    alone = np.concatenate([find_digests(replace(g), names) for g in graphs])
     together = batch(graphs)
     twice = batch([batch(graphs[:7]), batch(graphs[7:])])
     forest = batch(unbatch(replace(together)))
     for graph in (together, twice, forest, batch(graphs)):  # the last finds them in the parts
-        np.testing.assert_array_equal(sharing.digests(graph, names), alone)
-    mine = sharing.digests(graphs[0], names)
-    assert mine is sharing.digests(graphs[0], names)
+        np.testing.assert_array_equal(find_digests(graph, names), alone)
+    mine = find_digests(graphs[0], names)
+    assert mine is find_digests(graphs[0], names)
     np.testing.assert_array_equal(mine, alone[: len(mine)])
 
 
@@ -162,20 +163,28 @@ def test_values_of_absent_inputs_do_not_matter() -> None:
 
 
 def test_is_left_alone_where_little_is_shared() -> None:
-    words = [*range(99), 0]
-    graph = Graph.from_children([[]] * 100, {"word": words})
-    assert share(graph, WORD) is not None
-    assert share(graph, WORD, 0.05) is None and share_if_worth(graph, WORD) is None
+    graph = Graph.from_children([[]] * 100, {"word": [*range(99), 0]})
+    assert Policy(WORD).share(graph) is not None and Policy(WORD, 0.05).share(graph) is None
     same = Graph.from_children([[]] * 100, {"word": [5] * 100})
-    assert share_if_worth(same, WORD) is not None
+    assert Policy(WORD, 0.05).share(same) is not None
 
 
 def test_is_left_alone_where_levels_are_small() -> None:
     chain = Graph.from_sequence(50, {"word": [1] * 50})
     many = batch([chain] * 20)
-    assert share_if_worth(chain, WORD) is None
-    made = share_if_worth(many, WORD)
+    assert Policy(WORD, 0.05, 20).share(chain) is None
+    made = Policy(WORD, 0.05, 20).share(many)
     assert made is not None and made.graph.n_vertices == 50
+
+
+def test_the_wider_the_cell_the_less_must_be_saved() -> None:
+    def automatic(hidden: int) -> Policy | None:
+        cell = CELLS["tree_rnn"](vocab=N_WORDS, embedding=hidden, hidden=hidden, n_classes=2)
+        return choose_policy(cavs.Network(cell).programs().forward, None)
+
+    narrow, middle, wide = automatic(16), automatic(128), automatic(256)
+    assert narrow is None and middle is not None and wide is not None
+    assert 0 < wide.least < middle.least < 1 and wide.names == ("word",)
 
 
 def dense(parameter: cavs.Parameter) -> np.ndarray:
@@ -230,7 +239,8 @@ def batches(arity: int) -> Iterator[Graph]:
 
 @pytest.mark.compiles
 @pytest.mark.parametrize("cell", CELLS)
-def test_sharing_keeps_the_law(cell: str, cache: Path) -> None:
+def test_sharing_keeps_the_law(cell: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "LEAST_GAIN", 10)  # so that small cells share by themselves
     net = network(cell)
     made = list(batches(net.function.arity))
     net.hybridize("reference", sharing=False)
@@ -278,7 +288,8 @@ def test_a_gradient_without_copies_would_be_wrong(monkeypatch: pytest.MonkeyPatc
             near(value, want[name], name)
 
 
-def test_dropout_turns_it_off_in_training_only() -> None:
+def test_dropout_turns_it_off_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "LEAST_GAIN", 10)
     net, graph = network("tree_lstm", dropout=0.3), batch(alike(np.random.default_rng(1), 40))
     net.hybridize("reference")
     with cavs.record():

@@ -23,7 +23,7 @@ from .inputs import check_fit
 from .loss import LossFunction, Recorded
 from .ops import Type
 from .program import Call, Program, keep, without_dead
-from .sharing import COPIES, Shared, Sharing, share, share_if_worth, with_copies
+from .sharing import COPIES, Policy, Shared, Sharing, choose_policy, with_copies
 from .vertex import Parameter, VertexFunction, trace
 
 _recording: ContextVar[bool] = ContextVar("recording", default=False)
@@ -78,7 +78,7 @@ class Network:
         self._parameters = function.parameters()
         self._choice: tuple[str, dict[str, Any]] = ("tvm", {})
         self._sharing: bool | None = None
-        self._compared: dict[LossFunction | None, tuple[str, ...] | None] = {}
+        self._policies: dict[LossFunction | None, Policy | None] = {}
         self.last_sharing: Sharing | None = None
         self._executors: dict[LossFunction | None, Executor] = {}
         self._programs: dict[LossFunction | None, Programs] = {}
@@ -103,10 +103,11 @@ class Network:
         """Choose what runs the network.
 
         Args:
+            executor: "tvm" (options `target`, `threads`, `cache`, `precision`, `without`),
+                "reference" (option `dtype`), or a registered name.
             sharing: whether equal subgraphs of a batch are computed once, which changes no result
-                beyond rounding. None: where it saves time and no dropout makes vertices differ.
-            executor: "tvm" (options `target`, `threads`, `cache`, `without`), "reference" (option
-                `dtype`), or a registered name.
+                beyond rounding. None: where it saves time (large batches of vertices that are not
+                tiny) and no dropout makes vertices differ.
 
         Raises:
             TargetError: no such executor, or it has no such option.
@@ -114,7 +115,7 @@ class Network:
         check_options(executor, factory(executor), options)
         self._choice, self._sharing = (executor, options), sharing
         self._executors.clear()
-        self._compared.clear()
+        self._policies.clear()
 
     def seed(self, seed: int) -> None:
         """Seed of dropout; with `step` it decides every mask."""
@@ -135,31 +136,22 @@ class Network:
             self._programs[loss] = Programs(forward, adjoint, self.function.arity)
         return self._programs[loss]
 
-    def compared(self, loss: LossFunction | None = None) -> tuple[str, ...] | None:
-        """The inputs that equal vertices have in common; None where vertices are not shared.
+    def policy(self, loss: LossFunction | None = None) -> Policy | None:
+        """How equal vertices are computed once; None where they are not.
 
         Raises:
             TraceError: sharing was asked for, but dropout makes all vertices differ.
         """
-        if loss not in self._compared:
-            forward = self.programs(loss).forward
-            differ = any(c.op == "dropout" for c in forward.calls)
-            if differ and self._sharing:
-                raise TraceError(
-                    f"{forward.name}: sharing=True, but dropout makes equal vertices differ. Leave "
-                    "sharing at None, which shares where there is no dropout, or take dropout out"
-                )
-            names = dict.fromkeys(c["name"] for _, c in forward.select("pull", "present"))
-            off = differ or self._sharing is False
-            self._compared[loss] = None if off else tuple(names)
-        return self._compared[loss]
+        if loss not in self._policies:
+            self._policies[loss] = choose_policy(self.programs(loss).forward, self._sharing)
+        return self._policies[loss]
 
     def shared(self, graph: Graph, loss: LossFunction | None = None) -> tuple[Graph, Shared | None]:
         """The graph that the executor runs for a batch, and how it was made from it, if it was."""
-        names = self.compared(loss)
-        if names is None:
+        policy = self.policy(loss)
+        if policy is None:
             return graph, None
-        made = share(graph, names) if self._sharing else share_if_worth(graph, names)
+        made = policy.share(graph)
         run = made.graph if made is not None else graph
         if loss is not None:
             run = with_copies(run, made.copies if made is not None else None)
@@ -171,7 +163,7 @@ class Network:
             name, options = self._choice
             programs = self.programs(loss)
             check_parameters(programs, self._parameters)
-            if loss is not None and self.compared(loss) is not None:
+            if loss is not None and self.policy(loss) is not None:
                 programs = _counted(programs)
             self._executors[loss] = factory(name)(programs, self._parameters, **options)
         return self._executors[loss]
@@ -185,7 +177,7 @@ class Network:
             GraphError: a batch does not fit the vertex function.
         """
         programs = self.programs(loss)
-        counts = loss is not None and self.compared(loss) is not None
+        counts = loss is not None and self.policy(loss) is not None
 
         def checked() -> Iterator[Graph]:
             for graph in batches:

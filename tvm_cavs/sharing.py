@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .digests import Names, bits_of, find_digests
+from .errors import TraceError
 from .field import Field
 from .graph import Graph
 from .levels import ranges
+from .program import Program
 
 COPIES = "tvm_cavs.copies"  # the input that says how many vertices one stands for
-LEAST_SAVED = 0.05  # of the vertices; sharing less costs more than it saves
-LEAST_PER_LEVEL = 8  # vertices on a level, on average; finding digests is a pass over levels
+LEAST_GAIN = 1 << 14  # multiplications a vertex, on average; to save less takes as long
+LEAST_PER_LEVEL = 16  # vertices on a level, on average; smaller batches are done before
 
-Names = tuple[str, ...]
 Digests = Callable[[Graph, Names], np.ndarray]
-_EMPTY = np.uint64(0x2545F4914F6CDD1D)
-_ROUNDS = ((32, 0xD6E8FEB86659FD93), (29, 0x9E3779B97F4A7C15))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +68,54 @@ class Sharing:
         return f"{self.shared} of {self.vertices} vertices computed ({self.share:.0%})"
 
 
-def share_if_worth(graph: Graph, names: Names) -> Shared | None:
-    """As `share`, or None where it would cost more time than it saves.
+@dataclass(frozen=True)
+class Policy:
+    """What makes two vertices equal for a program, and when equal ones are worth a look.
 
-    That is decided by the graph alone, so that a batch is always run in the same way.
+    Attributes:
+        names: the inputs that are compared.
+        least: of the vertices, the part that must be saved.
+        per_level: how many vertices a batch must have for each of its levels.
     """
-    if graph.n_vertices < LEAST_PER_LEVEL * (1 + int(graph.level.max())):
+
+    names: Names
+    least: float = 0.0
+    per_level: int = 0
+
+    def share(self, graph: Graph) -> Shared | None:
+        """As `share`, or None where it would save too little: then the graph is run as it is.
+
+        The graph alone decides, so that a batch is always run in the same way.
+        """
+        if self.per_level and graph.n_vertices < self.per_level * (1 + int(graph.level.max())):
+            return None
+        return share(graph, self.names, self.least)
+
+
+def choose_policy(forward: Program, sharing: bool | None) -> Policy | None:
+    """How equal vertices are shared when they run `forward`; None where they are not.
+
+    With `sharing` None that is where dropout does not make them differ, and where it saves time:
+    what is saved of matrix products must be worth LEAST_GAIN a vertex.
+
+    Raises:
+        TraceError: sharing is True, and dropout makes all vertices differ.
+    """
+    differ = any(c.op == "dropout" for c in forward.calls)
+    if sharing is False or (differ and sharing is None):
         return None
-    return share(graph, names, LEAST_SAVED)
+    if differ:
+        raise TraceError(
+            f"{forward.name}: sharing=True, but dropout makes equal vertices differ. Leave "
+            "sharing at None, which shares where there is no dropout, or take dropout out"
+        )
+    reads = forward.select("pull", "present")
+    names = tuple(dict.fromkeys(c["name"] for _, c in reads))
+    if sharing:
+        return Policy(names)
+    operands = (forward.calls[a].type for _, c in forward.select("matmul") for a in c.args)
+    least = LEAST_GAIN / max(1, sum(t.size for t in operands if t.per == "net"))
+    return Policy(names, least, LEAST_PER_LEVEL) if least < 1.0 else None
 
 
 def with_copies(graph: Graph, copies: np.ndarray | None = None) -> Graph:
@@ -86,30 +126,8 @@ def with_copies(graph: Graph, copies: np.ndarray | None = None) -> Graph:
     return replace(graph, inputs={**graph.inputs, COPIES: field})
 
 
-def digests(graph: Graph, names: Names) -> np.ndarray:
-    """uint64[n_vertices]: equal for equal vertices, almost surely different for others.
-
-    They depend on nothing but a vertex's subgraph, so they are found once for the graphs that a
-    batch is made of.
-    """
-    memo = graph.memo
-    if names not in memo.digests:
-        if memo.forest is not None:
-            memo.digests[names] = digests(memo.forest.graph, names)[memo.rows]
-        elif any(names not in part.memo.digests for part in memo.parts) or not memo.parts:
-            memo.digests[names] = _find_digests(graph, names)
-            ends = np.cumsum([part.n_vertices for part in memo.parts]).tolist()
-            for part, end in zip(memo.parts, ends, strict=True):
-                mine = memo.digests[names][end - part.n_vertices : end]
-                part.memo.digests.setdefault(names, mine)
-        else:
-            found = [part.memo.digests[names] for part in memo.parts]
-            memo.digests[names] = np.concatenate(found)
-    return memo.digests[names]
-
-
 def share(
-    graph: Graph, names: Names, least: float = 0.0, digests: Digests = digests
+    graph: Graph, names: Names, least: float = 0.0, digests: Digests = find_digests
 ) -> Shared | None:
     """Join equal vertices; None if not more than the part `least` of the vertices is saved.
 
@@ -145,18 +163,20 @@ def _join(graph: Graph, names: Names, first: np.ndarray) -> Shared | None:
     is_first = first == np.arange(len(first), dtype=np.int32)
     of = (is_first.cumsum(dtype=np.int32) - np.int32(1)).take(first)
     below = np.append(of, np.int32(-1)).take(graph.child)  # an empty slot (-1) takes the last
+    widths = graph.child_ptr[1:] - graph.child_ptr[:-1]
     others = (~is_first).nonzero()[0]
-    if not _are_equal(graph, names, below, others, first.take(others)):
+    theirs = first.take(others)
+    if not all(_same_input(graph.inputs[name], others, theirs) for name in names):
+        return None
+    if not _same_slots(graph.child_ptr, widths, below, others, theirs):
         return None
     kept = is_first.nonzero()[0]
-    start = graph.child_ptr.take(kept)
-    width = graph.child_ptr.take(kept + 1) - start
     child_ptr = np.zeros(len(kept) + 1, np.int32)
-    width.cumsum(out=child_ptr[1:])
+    widths.take(kept).cumsum(out=child_ptr[1:])
     fields = {name: graph.inputs[name] for name in names}
     joined = Graph(
         child_ptr,
-        below.take(ranges(start, width)),
+        below[is_first.repeat(widths)],
         graph.level.take(kept),
         graph.vertex_id.take(kept),
         np.array([0, len(kept)], np.int32),
@@ -165,76 +185,28 @@ def _join(graph: Graph, names: Names, first: np.ndarray) -> Shared | None:
     return Shared(joined, of, np.bincount(of, minlength=len(kept)).astype(np.float32))
 
 
-def _are_equal(graph: Graph, names: Names, below: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether vertices `a` have the same inputs as `b`, and the same classes `below` by slot."""
-    start_a, start_b = graph.child_ptr.take(a), graph.child_ptr.take(b)
-    width = graph.child_ptr.take(a + 1) - start_a
-    return (
-        all(_same_input(graph.inputs[name], a, b) for name in names)
-        and np.array_equal(width, graph.child_ptr.take(b + 1) - start_b)
-        and np.array_equal(below.take(ranges(start_a, width)), below.take(ranges(start_b, width)))
-    )
+def _same_slots(
+    start: np.ndarray, widths: np.ndarray, below: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> bool:
+    """Whether vertices `a` have as many slots as `b`, with the same classes `below` in each."""
+    width = widths.take(a)
+    if (width != widths.take(b)).any():
+        return False
+    inner = width.nonzero()[0]
+    a, width = a.take(inner), width.take(inner)
+    first = start.take(a)
+    slots = ranges(first, width)
+    moved = slots + (start.take(b.take(inner)) - first).repeat(width)
+    return bool((below.take(slots) == below.take(moved)).all())
 
 
 def _same_input(field: Field, a: np.ndarray, b: np.ndarray) -> bool:
     """Whether an input is the same at the vertices `a` as at `b`, bit by bit."""
-    bits, present = _bits(field.values), field.present.take(a)
-    if not np.array_equal(present, field.present.take(b)):
+    bits, present = bits_of(field.values), field.present.take(a)
+    if (present != field.present.take(b)).any():
         return False
     differs = bits.take(a, axis=0) != bits.take(b, axis=0)
     return not (differs.T & present).any()
-
-
-def _bits(values: np.ndarray) -> np.ndarray:
-    """The bits of values of any dtype: unsigned[n], or unsigned[n, parts] of wide ones."""
-    rows = np.ascontiguousarray(values).reshape(len(values), -1)
-    whole = rows.dtype.itemsize % 4 == 0
-    bits = rows.view(np.uint32 if whole else np.uint8)
-    return bits[:, 0] if bits.shape[1] == 1 else bits
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """Scramble uint64[...] in place, one to one: every bit of the result depends on all."""
-    for shift, factor in _ROUNDS:
-        x ^= x >> np.uint64(shift)
-        x *= np.uint64(factor)
-    x ^= x >> np.uint64(32)
-    return x
-
-
-def _factors(n: int, of: int) -> np.ndarray:
-    """Random odd numbers, uint64[n], the same always; different ones for each `of`."""
-    return _mix(np.arange(1, n + 1, dtype=np.uint64) + np.uint64(of << 32)) | np.uint64(1)
-
-
-def _find_digests(graph: Graph, names: Names) -> np.ndarray:
-    """From the leaves up: a vertex's digest mixes its inputs and the digests in its slots."""
-    widths = np.diff(graph.child_ptr)
-    own = widths.astype(np.uint64)
-    for j, name in enumerate(names):
-        field = graph.inputs[name]
-        bits = _bits(field.values).reshape(graph.n_vertices, -1).astype(np.uint64)
-        factors = _factors(bits.shape[1], j + 1)
-        value = (bits[:, 0] + factors[0]) * factors[0] if bits.shape[1] == 1 else bits @ factors
-        own += _mix(value) * field.present
-    found = np.append(_mix(own.copy()), _EMPTY)  # an empty slot (-1) reads the last
-    order = np.argsort(graph.level, kind="stable")
-    order = order[widths[order] > 0]
-    width = widths[order].astype(np.int64)
-    ends = width.cumsum()
-    slots = ranges(graph.child_ptr[order], width)
-    child = graph.child[slots]
-    factors = _factors(int(width.max(initial=0)), 0)
-    factor = factors[slots - graph.child_ptr[order].astype(np.int64).repeat(width)]
-    bounds = np.searchsorted(graph.level[order], np.arange(int(graph.level.max()) + 2))
-    first = np.append(ends - width, len(slots))
-    for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        if a < b:
-            s, t = int(first[a]), int(first[b])
-            below = found[child[s:t]] * factor[s:t]
-            vertices = order[a:b]
-            found[vertices] = _mix(np.add.reduceat(below, first[a:b] - s) + own[vertices])
-    return found[:-1]
 
 
 def first_of_class(graph: Graph, names: Names) -> np.ndarray:
@@ -246,7 +218,7 @@ def first_of_class(graph: Graph, names: Names) -> np.ndarray:
     own = widths.astype(np.int64)
     for name in names:
         field = graph.inputs[name]
-        bits = _bits(field.values).reshape(graph.n_vertices, -1)
+        bits = bits_of(field.values).reshape(graph.n_vertices, -1)
         bits = np.where(field.present[:, None], bits, 0)
         values = np.unique(bits, axis=0, return_inverse=True)[1].reshape(-1)
         own = _pair(own, 2 * values + field.present)
