@@ -206,11 +206,11 @@ def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
     """
     net = workload.network(case.hidden, case.embedding)
     net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
-    graphs = parts_of(workload, case.batch)[0]
+    graphs, now = parts_of(workload, case.batch)[0], CLOCKS[case.clock]
     if case.mode == "infer":
-        return profile(net, graphs, gflop_per_s=gflop_per_s)
+        return profile(net, graphs, gflop_per_s=gflop_per_s, now=now)
     loss_fn, trainer = SoftmaxCrossEntropy(), workload.trainer(net)
-    return profile(net, graphs, loss_fn, trainer, gflop_per_s=gflop_per_s)
+    return profile(net, graphs, loss_fn, trainer, gflop_per_s=gflop_per_s, now=now)
 
 
 def summarise(
