@@ -1,5 +1,6 @@
 """Equal vertices are found exactly, and computing them once changes no result."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from random_graphs import N_CLASSES, N_WORDS, random_dag, random_graph, random_tree
+from test_fit import TINY, Silent, assert_same_run, run_to_the_end
 
 import tvm_cavs as cavs
 from tvm_cavs import sharing
 from tvm_cavs.data import Dataset
 from tvm_cavs.digests import Names, find_digests
 from tvm_cavs.errors import TraceError
+from tvm_cavs.fit import fit
 from tvm_cavs.graph import Graph, batch, check, unbatch
 from tvm_cavs.nn import CELLS
+from tvm_cavs.process import Stop
+from tvm_cavs.run import resume, start
+from tvm_cavs.schema import RunConfig
 from tvm_cavs.sharing import Policy, Shared, choose_policy, first_of_class, share
 
 WORD: Names = ("word",)
@@ -258,6 +264,38 @@ def test_sharing_keeps_the_law(cell: str, cache: Path, monkeypatch: pytest.Monke
                 near(value, right[name], f"{executor}, sharing={choice}, batch {number}, {name}")
         if choice:
             assert net.last_sharing is not None and net.last_sharing.share < 0.8
+
+
+@pytest.mark.compiles
+def test_prepare_compiles_what_shared_batches_need(cache: Path) -> None:
+    net, made = network("tree_lstm"), list(batches(2))
+    net.hybridize("tvm", sharing=True, threads=1, cache=cache)
+    net.prepare(made, LOSS)
+    executor: Any = net.executor(LOSS)
+    known = list(executor.kinds.kinds)
+    for graph in made:
+        with cavs.record():
+            LOSS(net(graph))
+    assert executor.kinds.kinds == known
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    model, executor = {"embedding": 3, "hidden": 4}, {"name": "reference", "sharing": True}
+    config = RunConfig.model_validate(TINY | {"model": model, "executor": executor})
+    for name in ("whole", "half"):
+        (tmp_path / name).mkdir()
+    whole = start(config, tmp_path / "whole")
+    run_to_the_end(whole)
+    assert whole.net.last_sharing is not None and whole.net.last_sharing.share < 0.9
+    stop = Stop()
+
+    def after_step(status: Any) -> None:
+        if (status.epoch, status.batch) == (2, 2):
+            stop.signal = signal.SIGINT
+
+    assert fit(start(config, tmp_path / "half"), Silent(after_step), stop).interrupted
+    run_to_the_end(resume(tmp_path / "half"))
+    assert_same_run(tmp_path / "whole", tmp_path / "half")
 
 
 @pytest.mark.parametrize("loss", [cavs.loss.SquaredError("logits", "x"), LOSS])

@@ -120,7 +120,8 @@ def _read(data: PtbData | JsonlData, path: Path, vocab: Vocab | None) -> Dataset
             f"{path} has no input {data.label!r} to learn; it has "
             f"{', '.join(dataset.graphs[0].inputs) or 'none'}. Set data.label."
         )
-    return replace(dataset, graphs=tuple(_column(graph, data.label) for graph in dataset.graphs))
+    graphs = (_column(graph, data.label) for graph in dataset)
+    return Dataset.from_graphs(graphs, dataset.name, dataset.vocab)
 
 
 def _column(graph: Graph, label: str) -> Graph:

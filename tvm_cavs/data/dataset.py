@@ -14,7 +14,7 @@ from typing import Any, overload
 import numpy as np
 
 from tvm_cavs.data.vocab import Vocab
-from tvm_cavs.graph import Graph, unbatch
+from tvm_cavs.graph import Graph, batch, unbatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +29,17 @@ class Dataset:
     def from_graphs(
         graphs: Iterable[Graph], name: str = "dataset", vocab: Vocab | None = None
     ) -> Dataset:
-        """A Dataset of the user's own graphs; vertex_id becomes a running number over them all."""
-        numbered, start = [], 0
-        for graph in graphs:
-            stop = start + graph.n_vertices
-            numbered.append(replace(graph, vertex_id=np.arange(start, stop)))
-            start = stop
-        return Dataset(tuple(numbered), name, vocab)
+        """A Dataset of the user's own graphs; vertex_id becomes a running number over them all.
+
+        Raises:
+            GraphError: an input whose dtype or shape differs between graphs.
+        """
+        given = list(graphs)
+        if not given:
+            return Dataset((), name, vocab)
+        forest = batch(given)
+        forest = replace(forest, vertex_id=np.arange(forest.n_vertices))
+        return Dataset(tuple(unbatch(forest)), name, vocab)
 
     @property
     def n_vertices(self) -> int:
