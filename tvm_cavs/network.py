@@ -69,8 +69,8 @@ class Network:
         function: what one vertex does. (Several functions and directions come as a list later.)
 
     Attributes:
-        last_sharing: how many vertices of the last batch were computed; None where all were,
-            without a look for equal ones.
+        last_sharing: of the last batch, how many vertices were computed; None where all were,
+            because sharing is off or would have saved too little.
     """
 
     def __init__(self, function: VertexFunction) -> None:
@@ -106,8 +106,8 @@ class Network:
             executor: "tvm" (options `target`, `threads`, `cache`, `precision`, `without`),
                 "reference" (option `dtype`), or a registered name.
             sharing: whether equal subgraphs of a batch are computed once, which changes no result
-                beyond rounding. None: where it saves time (large batches of vertices that are not
-                tiny) and no dropout makes vertices differ.
+                beyond rounding. None: where no dropout makes vertices differ, and where it saves
+                time (large batches of vertices that are not tiny; see sharing.py).
 
         Raises:
             TargetError: no such executor, or it has no such option.
