@@ -209,7 +209,7 @@ def test_where_libraries_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_every_module_that_makes_kernels_is_in_the_key() -> None:
     """An edit to any of them makes another entry."""
     folder = Path(tvm_cavs.__file__).parent
-    found, waiting = set(), ["packing", "products", "region_kernel", "sums"]
+    found, waiting = set(), ["packing", "plan_kernels", "products", "region_kernel", "sums", "update_kernels"]
     while waiting:
         module = waiting.pop()
         if module in found:
@@ -232,6 +232,6 @@ def test_threads_are_started_and_not_bound() -> None:
     before = os.sched_getaffinity(0)
     count = tvm.get_global_func("runtime.NumThreads")
     for n in (1, min(2, os.cpu_count() or 1)):
-        Compiler("host", n, False)
+        compiling.use_threads(n)
         assert count() == n
     assert os.sched_getaffinity(0) == before

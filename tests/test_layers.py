@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sums", "regions", "register_tile", "elementwise", "pairs"),
     ("packing", "region_row"),
     ("outer", "region_loops"),
-    ("products", "region_kernel", "plan_kernels"),
+    ("products", "region_kernel", "plan_kernels", "update_kernels"),
     ("listing",),
     ("steps",),
     ("contributions", "places", "compile"),

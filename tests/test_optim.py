@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.optim import BLOCK, OPTIMIZERS, Gradient, Hyper, global_norm
-from tvm_cavs.updates import GRAIN, Updates
+from tvm_cavs.optim import OPTIMIZERS, Hyper
+from tvm_cavs.trainer import BLOCK, global_norm
+from tvm_cavs.updates import GRAIN, Gradient, Updates
 from tvm_cavs.vertex import RowSparse
 
 LR, DECAY = 0.1, 0.01

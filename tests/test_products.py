@@ -68,11 +68,11 @@ PRODUCTS["covering"] = (
     WIDE,
 )
 OUTERS["outer_pieces"] = (
-    products.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns, sums=True),
+    products.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4),
     layout.outer_variants(TARGET, k, n_columns)[0],
 )
 OUTERS["outer_split_rows"] = (
-    products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=True),
+    products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=0),
     layout.outer_variants(TARGET, k, 8)[1],
 )
 
@@ -167,16 +167,20 @@ def test_outer(kernels, name):
     for n in COUNTS:
         both = spec.left + spec.right
         offsets, arrays, operand = inputs(rng, both, n)
-        out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
+        out = rng.standard_normal((spec.row + spec.k + 1, spec.ldc), dtype="float32")
         want = out.copy()
         left, right = operand[:, : spec.k], operand[:, spec.k :]
-        want[:, spec.column : spec.column + spec.n_columns] += left.T @ right
-        sums = [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums else []
+        columns = slice(spec.column, spec.column + spec.n_columns)
+        want[spec.row : spec.row + spec.k, columns] += left.T @ right
+        sums = []
+        if spec.sums is not None:
+            sums.append(rng.standard_normal(spec.sums + spec.n_columns + 2, dtype="float32"))
         results = call(kernels[name], n, *offsets, *arrays, out, *sums)
         got = results[len(arrays)]
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
         if sums:
-            want = sums[0] + right.sum(0)
+            want = sums[0].copy()
+            want[spec.sums : spec.sums + spec.n_columns] += right.sum(0)
             np.testing.assert_allclose(results[-1], want, rtol=1e-4, atol=1e-4)
 
 

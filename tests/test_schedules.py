@@ -32,7 +32,7 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
         functions[name] = products.product(products.Product(pieces, 21, 21), variant.tile, name)
     for variant in layout.outer_variants(target, 12, 21):
         name = f"outer{variant.suffix}"
-        spec = outer.Outer(pieces, (Piece(21, 2, 21),), 21, sums=True)
+        spec = outer.Outer(pieces, (Piece(21, 2, 21),), 21, sums=0)
         functions[name] = outer.outer(spec, variant.tile, name)
     cut = layout.product_variants(target, 12, 21)[0].tile
     pack = packing.Pack(((12, 21),), (packing.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import netlevel
 from .compile import Compiler, Form
+from .contributions import gradient_buffer
 from .kinds import Group, Kinds
 from .packing import Pack, Placement
 from .plan import Space
@@ -109,6 +110,8 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     found = {name: NetValue(name, low.program, i) for low in stages for name, i in low.net_values}
     buffers = {b.name: b for low in stages for b in low.buffers.values()}
     values += found.values()
+    dense = parameters.keys() - kinds.programs.row_sparse if kinds.programs.adjoint else ()
+    grads = {gradient_buffer(p): (parameters[p].shape, "float32") for p in sorted(dense)}
     return Compiled(
         compiled(kinds.forward),
         compiled(kinds.backward),
@@ -117,8 +120,8 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
         {r: compiler.function(f.symbol) for r, f in sums.items()},
         tuple({g.key: g for low in stages for g in low.gradients}.values()),
         {name: b for name, b in buffers.items() if b.space is not None},
-        _fixed(stages, weights, values, compiler, kinds),
-        tuple(dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)),
+        _fixed(stages, weights, values, compiler, kinds) | grads,
+        (*grads, *dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)),
         tuple(r.buffer for r in rows if _left_out(r, kinds)),
     )
 

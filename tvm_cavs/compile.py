@@ -41,7 +41,8 @@ REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the gra
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
 SOURCES = (
     "bfloat16 dropout elementwise loopnest operands optim outer packing pairs plan_kernels "
-    "polynomials products region_kernel region_loops region_row regions register_tile sums updates"
+    "polynomials products region_kernel region_loops region_row regions register_tile sums "
+    "update_kernels"
 ).split()
 
 

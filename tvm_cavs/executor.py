@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from . import dropout, gradients, netlevel
+from . import dropout, netlevel
 from .assemble import Compiled, assemble
 from .batching import COUNT, Call, Spaces, Table, in_order
 from .buffers import HostMemory
 from .compile import Compiler, use_threads
 from .execution import Programs, Result, Seeds
 from .filling import Filling
+from .gradients import Gradients
 from .graph import Graph
 from .kinds import Kinds
 from .options import leaving_out
 from .plan import Plan, masks
 from .planner import Planner
 from .program import Program
-from .steps import RowGradient
 from .vertex import Parameter, RowSparse
 
 
@@ -85,6 +85,7 @@ class TvmExecutor:
         self._compiled: Compiled | None = None
         self.spaces: Spaces | None = None
         self._filling: Filling | None = None
+        self._gradients: Gradients | None = None
         self._slots = [HostMemory(self.memory), HostMemory(self.memory)]
         self._batch: Batch | None = None
         for name, p in parameters.items():
@@ -156,11 +157,11 @@ class TvmExecutor:
         assert batch is not None and self._programs.adjoint is not None, (
             "forward with a loss comes first"
         )
-        for name in (*self.compiled.totals, *self.compiled.cleared):
-            self.memory.fill(name, 0.0)
+        assert self._gradients is not None
+        self._gradients.clear()
         for function, args in self.calls(batch, backward=True):
             function(*args)
-        return {name: self._gradient(name, p, batch) for name, p in self._parameters.items()}
+        return self._gradients.collect(batch.distinct, batch.memory)
 
     def _learn(self, masks: Sequence[int]) -> None:
         """Compile the kinds that these masks bring."""
@@ -171,6 +172,7 @@ class TvmExecutor:
             self._filling = Filling(compiled, self.spaces, self.planner, self._parameters)
             for name, (shape, dtype) in compiled.fixed.items():
                 self.memory.fixed(name, shape, dtype)
+            self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
             self._compiled = compiled
         self.planner.know(self.kinds.number, self.kinds.rank)
 
@@ -187,25 +189,3 @@ class TvmExecutor:
 
     def _parameter_of(self, program: Program) -> Callable[[int], np.ndarray]:
         return lambda i: self._parameters[program.calls[i]["name"]].data
-
-    def _gradient(self, name: str, parameter: Parameter, batch: Batch) -> np.ndarray | RowSparse:
-        sparse = [self._row_sum(r, batch) for r in self.compiled.row_sums if r.parameter == name]
-        if name in self._programs.row_sparse:
-            if sparse:
-                return gradients.merge(sparse)
-            return RowSparse(np.zeros(0, "int32"), np.zeros((0, parameter.shape[1]), "float32"))
-        mine = [g for g in self.compiled.gradients if g.parameter == name]
-        grad = gradients.dense(parameter, mine, self.memory, self._parameters)
-        for s in sparse:
-            grad[s.rows] += s.values
-        return grad
-
-    def _row_sum(self, r: RowGradient, batch: Batch) -> RowSparse:
-        """Sum the rows of a table's gradient that belong to the same row of the table."""
-        values, out = batch.distinct[r.pull], f"sum.{r.buffer}"
-        tensors = [
-            batch.memory.tensor(n) for n in (r.buffer, f"edges.{r.pull}", f"pointers.{r.pull}")
-        ]
-        result = self.memory.rows(out, len(values), r.width, "float32")
-        self.compiled.row_sums[r](len(values), *tensors, result)
-        return RowSparse(values, self.memory.read(out)[: len(values)])

@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from . import netlevel
+from .assemble import Compiled
 from .buffers import HostMemory
-from .steps import Gradient
+from .contributions import gradient_buffer
+from .execution import Programs
+from .steps import Gradient, RowGradient
 from .vertex import Parameter, RowSparse
 
-Rows = Callable[[str], RowSparse]
 
+class Gradients:
+    """Gives every parameter its gradient after a backward pass; made once for what was compiled."""
 
-def dense(
-    parameter: Parameter,
-    contributions: Sequence[Gradient],
-    memory: HostMemory,
-    parameters: Mapping[str, Parameter],
-) -> np.ndarray:
-    """A parameter's gradient, float32[shape]: the one total it is, or a sum of parts of several.
+    def __init__(
+        self,
+        programs: Programs,
+        parameters: Mapping[str, Parameter],
+        compiled: Compiled,
+        memory: HostMemory,
+    ) -> None:
+        self._parameters, self._compiled, self._memory = parameters, compiled, memory
+        self._sparse = programs.row_sparse
+        self._rows = {
+            name: [r for r in compiled.row_sums if r.parameter == name] for name in parameters
+        }
+        self._parts = {
+            name: [g for g in compiled.gradients if g.parameter == name] for name in parameters
+        }
 
-    The array belongs to `memory` and is used again by the next batch.
-    """
-    name, shape = parameter.name, parameter.shape
-    if len(contributions) == 1:
-        (only,) = contributions
-        if only.alone and only.count == 1:
-            return memory.read(only.totals[0][1]).reshape(shape)
-    memory.fixed(f"grad.{name}", shape)
-    grad = memory.read(f"grad.{name}")
-    grad.fill(0.0)
-    for g in contributions:
-        totals = {i: memory.read(b).reshape(g.program.calls[i].type.shape) for i, b in g.totals}
-        _add(grad, g, totals, parameters)
-    return grad
+    def clear(self) -> None:
+        """Zeros where kernels add."""
+        for name in (*self._compiled.totals, *self._compiled.cleared):
+            self._memory.fill(name, 0.0)
+
+    def collect(
+        self, distinct: Mapping[str, np.ndarray], memory: HostMemory
+    ) -> dict[str, np.ndarray | RowSparse]:
+        """The gradients by parameter, float32[shape] or rows; the next batch uses them again.
+
+        Args:
+            distinct: the distinct values of every input that chooses rows. memory: the batch's.
+        """
+        out: dict[str, np.ndarray | RowSparse] = {}
+        for name, parameter in self._parameters.items():
+            rows = [self._row_sum(r, distinct[r.pull], memory) for r in self._rows[name]]
+            if name in self._sparse:
+                out[name] = merge(rows, parameter.shape[1])
+                continue
+            out[name] = grad = self._memory.read(gradient_buffer(name))
+            for g in self._parts[name]:
+                read, calls = self._memory.read, g.program.calls
+                totals = {i: read(b).reshape(calls[i].type.shape) for i, b in g.totals}
+                _add(grad, g, totals, self._parameters)
+            for some in rows:
+                grad[some.rows] += some.values
+        return out
+
+    def _row_sum(self, r: RowGradient, values: np.ndarray, memory: HostMemory) -> RowSparse:
+        """Sum the rows of a table's gradient that belong to the same row of the table."""
+        out = f"sum.{r.buffer}"
+        names = (r.buffer, f"edges.{r.pull}", f"pointers.{r.pull}")
+        result = self._memory.rows(out, len(values), r.width, "float32")
+        self._compiled.row_sums[r](len(values), *map(memory.tensor, names), result)
+        return RowSparse(values, self._memory.read(out)[: len(values)])
 
 
 def _add(
@@ -54,24 +87,22 @@ def _add(
         return
     view = grad.reshape(netlevel.extent(grad.shape))
     for r in rectangles:
+        if r.leaf not in totals:  # a kernel has added it
+            continue
         source = totals[r.leaf].reshape(netlevel.extent(totals[r.leaf].shape))
         part = source[r.rows[0] : r.rows[1], r.columns[0] : r.columns[1]]
         n_rows, n_columns = r.shape
         target = view[r.row : r.row + n_rows, r.column : r.column + n_columns]
-        target += (
-            g.count * (part.T if r.transposed else part)
-            if g.count > 1
-            else part.T
-            if r.transposed
-            else part
-        )
+        target += g.count * (part.T if r.transposed else part)
 
 
-def merge(parts: Sequence[RowSparse]) -> RowSparse:
-    """Row-sparse gradients of one table, from several inputs, as one."""
+def merge(parts: Sequence[RowSparse], width: int) -> RowSparse:
+    """Row-sparse gradients of one table, from several inputs or none, as one."""
     if len(parts) == 1:
         return parts[0]
+    if not parts:
+        return RowSparse(np.zeros(0, "int32"), np.zeros((0, width), "float32"))
     rows, inverse = np.unique(np.concatenate([p.rows for p in parts]), return_inverse=True)
-    values = np.zeros((len(rows), parts[0].values.shape[1]), "float32")
+    values = np.zeros((len(rows), width), "float32")
     np.add.at(values, inverse, np.concatenate([p.values for p in parts]))
     return RowSparse(rows, values)

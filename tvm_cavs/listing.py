@@ -55,13 +55,18 @@ def _step(step: Step, names: Names) -> list[str]:
         columns = _columns(spec.column, spec.n_columns)
         return [f"{title}: {out}{columns} = {left} @ {packed} [{spec.k}x{spec.n_columns}]"]
     if isinstance(spec, ColumnSum):
-        return [f"{title}: {buffers[-1]} += sum of {_pieces(spec.pieces, spec.pieces, buffers)}"]
+        width = sum(piece.width for piece in spec.pieces)
+        out = buffers[-1] + _columns(spec.column, width)
+        return [f"{title}: {out} += sum of {_pieces(spec.pieces, spec.pieces, buffers)}"]
     assert isinstance(spec, Outer)
     both = spec.left + spec.right
     left, right = (_pieces(side, both, buffers) for side in (spec.left, spec.right))
-    out = buffers[-1 - spec.sums]
-    text = f"{title}: {out} += {left}^T {right}"
-    return [text + f"; {buffers[-1]} += sum of {right}" if spec.sums else text]
+    out = buffers[-1 if spec.sums is None else -2]
+    at = _columns(spec.row, spec.k) + _columns(spec.column, spec.n_columns)
+    text = f"{title}: {out}{at} += {left}^T {right}"
+    if spec.sums is None:
+        return [text]
+    return [f"{text}; {buffers[-1]}{_columns(spec.sums, spec.n_columns)} += sum of {right}"]
 
 
 def _columns(first: int, n: int) -> str:

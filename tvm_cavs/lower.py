@@ -112,16 +112,17 @@ class _Lowering:
     def _total(self, i: int, c: Call) -> None:
         """A sum over vertices, added to its buffer: a weight gradient, or a sum of rows."""
         source, slots = self.calls[c.args[0]], Slots()
-        name, pieces_of = self.added.totals[i], self.places.pieces
+        spot, pieces_of = self.added.totals[i], self.places.pieces
         if source.op == "outer":
             left, right = (tuple(pieces_of(a, slots)) for a in source.args)
             sums = [self.added.totals[t] for t, outer in self.summed_with.items() if outer == i]
-            spec = Outer(left, right, c.type.shape[1], sums=bool(sums))
+            first = sums[0].column if sums else None
+            spec = Outer(left, right, spot.ld, spot.column, spot.row, first)
             starts, buffers = slots.parameters(left + right)
-            out = (Buffer(name, spec.ldc, None), *(Buffer(s, 0, None) for s in sums))
+            out = [Buffer(s.buffer, s.ld, None) for s in (spot, *sums)]
             self.steps.append(Step(Kernel("outer", spec), starts, (*buffers, *out)))
             return
         pieces = tuple(pieces_of(c.args[0], slots))
         starts, buffers = slots.parameters(pieces)
-        kernel = Kernel("column_sum", ColumnSum(pieces))
-        self.steps.append(Step(kernel, starts, (*buffers, Buffer(name, 0, None))))
+        kernel = Kernel("column_sum", ColumnSum(pieces, spot.column))
+        self.steps.append(Step(kernel, starts, (*buffers, Buffer(spot.buffer, spot.ld, None))))

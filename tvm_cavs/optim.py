@@ -10,17 +10,9 @@ MXNet). For SGD without decay and for Adagrad without decay this equals the dens
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-
-import numpy as np
-
-from .vertex import RowSparse
-
-Gradient: TypeAlias = "np.ndarray | RowSparse"
-BLOCK = 16384  # elements of one dot product: short enough that no BLAS splits it over threads
 
 
 @dataclass(frozen=True)
@@ -123,15 +115,3 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "adam": Optimizer(("m", "v"), ADAM, _moments, _adam),
     "adamw": Optimizer(("m", "v"), ADAM, _moments, _adamw),
 }
-
-
-def global_norm(gradients: Iterable[Gradient]) -> float:
-    """The Euclidean norm of all gradients taken as one vector; inf or nan where one of them is."""
-    total = 0.0
-    for gradient in gradients:
-        values = gradient.values if isinstance(gradient, RowSparse) else gradient
-        flat = values.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
-            part = flat[start : start + BLOCK]
-            total += float(np.vdot(part, part))
-    return math.sqrt(total)

@@ -33,18 +33,20 @@ from .register_tile import (
 
 @dataclass(frozen=True)
 class Outer:
-    """C[k, column + j] += sum_i A(i, k) * B(i, j) over i < n: the gradient of a weight.
+    """C[row + k, column + j] += sum_i A(i, k) * B(i, j) over i < n: the gradient of a weight.
 
-    `left` and `right` are the pieces of A and B, C float32[K, ldc]. With `sums` also
-    c[j] += sum_i B(i, j), the gradient of a bias, in the same pass over B. In `precision` "bf16" A
-    and B are rounded to bfloat16 and multiplied exactly; all sums, and B in c, are float32.
+    `left` and `right` are the pieces of A and B, C float32[rows, ldc]. With `sums` also
+    c[sums + j] += sum_i B(i, j), the gradient of a bias, in the same pass over B. In `precision`
+    "bf16" A and B are rounded to bfloat16 and multiplied exactly; all sums, and B in c, are
+    float32.
     """
 
     left: tuple[Piece, ...]
     right: tuple[Piece, ...]
     ldc: int
     column: int = 0
-    sums: bool = False
+    row: int = 0
+    sums: int | None = None
     precision: str = "float32"
 
     @property
@@ -58,7 +60,7 @@ class Outer:
         return sum(piece.width for piece in self.right)
 
 
-Sums = tuple[Buffer, Expr]  # (c, whether this task adds to it)
+Sums = tuple[Buffer, int, Expr]  # (c, its first column, whether this task adds to it)
 Pack = Callable[[Expr, Expr], Load]
 
 
@@ -73,14 +75,14 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
     n_strips = -(-spec.k // cut.heights[0])
 
     def emit() -> None:
-        last: Shapes = [("C", (spec.k, spec.ldc), "float32")]
-        last += [("c", (spec.n_columns,), "float32")] if spec.sums else []
+        last: Shapes = [("C", (None, spec.ldc), "float32")]
+        last += [] if spec.sums is None else [("c", (None,), "float32")]
         (n,), bound, outs = bind(["n"], operands(spec.left + spec.right), last)
         with loop(cut.tasks, "task") as task:
             strips = part(task // cut.parts[1], cut.parts[0], n_strips)
             begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
             pack_left, pack_right, right = packers(spec, cut, bound)
-            sums = (outs[1], strips[0] == 0) if spec.sums else None
+            sums = None if spec.sums is None else (outs[1], spec.sums, strips[0] == 0)
             with loop(tirx.ceildiv(n, cut.block)) as b:
                 row = hold(b * cut.block)
                 rows = hold(tirx.min(int64(cut.block), n - row))
@@ -96,7 +98,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
                         cover=False,
                         adds=True,
                         panel=panel,
-                        start=int64(0),
+                        start=int64(spec.row),
                         n_rows=None,
                     )
                     outer_tiles(spec.k, strips, rows, load_left, right, to)
@@ -172,11 +174,11 @@ def round_columns(
 
 
 def add_sums(sums: Sums, width: int, cut: Tile, panel: Expr, total: Buffer) -> None:
-    """c[panel * NR + j] += total[j]."""
-    out, condition = sums
+    """c[first + panel * NR + j] += total[j]."""
+    out, first, condition = sums
 
     def add(_: Expr, j: Expr) -> None:
-        at = panel * cut.columns + j
+        at = panel * cut.columns + j + first
         T.buffer_store(out, out[at] + total[0, j], [at])
 
     with T.If(condition), T.Then():

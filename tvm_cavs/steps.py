@@ -72,15 +72,30 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Spot:
+    """Where a sum over vertices is added up: from (row, column) on in a buffer of ld columns.
+
+    A vector has ld 0 and row 0.
+    """
+
+    buffer: str
+    ld: int
+    row: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True)
 class Gradient:
-    """One contribution to a parameter: value %index of `program`, made of `totals`."""
+    """One contribution to a parameter: value %index of `program`, as far as `totals` make it up.
+
+    What other sums it is made of are added to the parameter's gradient where they belong.
+    """
 
     parameter: str
     program: Program
     index: int
     totals: tuple[tuple[int, str], ...]  # call number of a total -> buffer
     count: int = 1  # how often the program adds it
-    alone: bool = False  # it is one total, of which nothing else is made
 
     @property
     def key(self) -> tuple[str, ...]:

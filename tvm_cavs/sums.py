@@ -16,9 +16,10 @@ from .operands import Bound, Piece, bind, operands, pick_rows, source_row
 
 @dataclass(frozen=True)
 class ColumnSum:
-    """c[j] += sum_i B(i, j) over i < n, B the pieces side by side."""
+    """c[column + j] += sum_i B(i, j) over i < n, B the pieces side by side."""
 
     pieces: tuple[Piece, ...]
+    column: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,29 +40,24 @@ def column_sum(spec: ColumnSum, lanes: int, name: str) -> tirx.PrimFunc:
 
     Eight rows at a time are added to the sums, which stay in cache.
     """
-    width = sum(piece.width for piece in spec.pieces)
 
     def emit() -> None:
-        (n,), bound, (out,) = bind(["n"], operands(spec.pieces), [("c", (width,), "float32")])
+        (n,), bound, (out,) = bind(["n"], operands(spec.pieces), [("c", (None,), "float32")])
         done = int64(0)
         for height in (8, 1):
             groups = T.bind((n - done) // height)
             with loop(groups) as g:
-                add_rows(
-                    spec.pieces, bound, out, [done + g * height + r for r in range(height)], lanes
-                )
+                add_rows(spec, bound, out, [done + g * height + r for r in range(height)], lanes)
             done = T.bind(done + groups * height)
 
     return kernel(name, "column_sum", emit)
 
 
-def add_rows(
-    pieces: tuple[Piece, ...], bound: Bound, out: Buffer, rows: list[Expr], lanes: int
-) -> None:
-    """out[j] += the sum over `rows` of column j of the pieces side by side."""
-    picked = [pick_rows(pieces, bound, row) for row in rows]
-    offset = 0
-    for piece in pieces:
+def add_rows(spec: ColumnSum, bound: Bound, out: Buffer, rows: list[Expr], lanes: int) -> None:
+    """c[column + j] += the sum over `rows` of column j of the pieces side by side."""
+    picked = [pick_rows(spec.pieces, bound, row) for row in rows]
+    offset = spec.column
+    for piece in spec.pieces:
         source = bound.sources[piece.source]
         at = [
             T.bind(source_row(piece, bound, slots, row))

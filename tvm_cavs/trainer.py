@@ -13,15 +13,18 @@ updates each parameter with its own learning rate and weight decay.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .errors import CheckpointError, ConfigError, TrainingError
-from .optim import OPTIMIZERS, Hyper, global_norm
+from .optim import OPTIMIZERS, Hyper
 from .schedule import Schedule, constant
 from .vertex import Parameter, RowSparse, aligned
+
+BLOCK = 16384  # elements of one dot product: short enough that no BLAS splits it over threads
 
 
 class Trainer:
@@ -165,3 +168,15 @@ class Trainer:
             if name != "n_steps":
                 array[...] = state[name]
         self.n_steps = int(state["n_steps"])
+
+
+def global_norm(gradients: Iterable[np.ndarray | RowSparse]) -> float:
+    """The Euclidean norm of all gradients taken as one vector; inf or nan where one of them is."""
+    total = 0.0
+    for gradient in gradients:
+        values = gradient.values if isinstance(gradient, RowSparse) else gradient
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            part = flat[start : start + BLOCK]
+            total += float(np.vdot(part, part))
+    return math.sqrt(total)
