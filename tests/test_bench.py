@@ -14,7 +14,7 @@ from tvm_cavs.bench import WORKLOADS, Case, Sgemm, measure, product_flop, tree_l
 from tvm_cavs.bench.arithmetic import rows_of_kinds
 from tvm_cavs.bench.measure import Times, parts_of, summarise
 from tvm_cavs.bench.sgemm import environment
-from tvm_cavs.bench.workloads import N_CLASSES, random_trees
+from tvm_cavs.bench.workloads import N_CLASSES, complete_trees, random_sequences, random_trees
 from tvm_cavs.errors import DataError
 from tvm_cavs.graph import batch
 from tvm_cavs.kinds import Kinds
@@ -142,3 +142,21 @@ def test_cpu_time_is_for_one_thread(capsys):
     with pytest.raises(SystemExit):
         parse(["--clock", "cpu", "--threads", "2"])
     assert "use it with --threads 1" in capsys.readouterr().err
+
+
+def test_complete_trees_are_complete():
+    data = complete_trees(2)
+    for graph in data:
+        assert np.bincount(graph.level).tolist() == [256 >> level for level in range(9)]
+        assert np.array_equal(graph.inputs["word"].present, graph.level == 0)
+    words = [graph.inputs["word"].values.tolist() for graph in data]
+    assert words[0] != words[1]
+
+
+def test_random_sequences_are_chains_as_long_as_sentences():
+    data = random_sequences(400)
+    lengths = np.array([graph.n_vertices for graph in data])
+    assert lengths.min() >= 1 and lengths.max() <= 82
+    assert 20 < lengths.mean() < 22 and 9 < lengths.std() < 11
+    assert all(np.array_equal(graph.level, np.arange(graph.n_vertices)) for graph in data)
+    assert batch(data.graphs).inputs["word"].present.all()

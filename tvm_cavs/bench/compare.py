@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -164,64 +164,89 @@ def compare(workload: Workload, case: Case, rounds: int, sgemm: Sgemm, peers: Pe
     """
     net = workload.network(case.hidden, case.embedding)
     net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
-    parts, now = parts_of(workload, case.batch), CLOCKS[case.clock]
+    parts = parts_of(workload, case.batch)
     failed = peers.ready(case, outputs(net, case, parts[0]))
-    running = [peer for peer in peers.peers if peer.system not in failed]
-    loss_fn = SoftmaxCrossEntropy() if case.mode == "train" else None
-    executor: Any = net.executor(loss_fn)
-    with timed_plans(executor, now) as plans:
+    with our_rounds(net, workload, case, parts) as our_round:
+        our_round()
+        ours, theirs = in_turn(
+            our_round, [p for p in peers.peers if p.system not in failed], rounds, sgemm
+        )
+    flop = flop_of(net, case, parts)
+    by_batch = [list(clocks) for clocks in zip(*ours, strict=True)]
+    totals = np.array([[times.total for times in clocks] for clocks in ours])
+    return Comparison(
+        summarise(workload.name, case, by_batch, flop, sgemm.best),
+        tuple(
+            PeerResult(p.system, workload.name, **asdict(case), note=failed[p.system])
+            if p.system in failed
+            else peer_result(workload.name, case, p, np.array(theirs[p.system]), totals)
+            for p in peers.peers
+        ),
+    )
+
+
+@contextmanager
+def our_rounds(
+    net: Network, workload: Workload, case: Case, parts: Sequence[Sequence[Graph]]
+) -> Iterator[Callable[[], list[Times]]]:
+    """A function that runs every batch once, timed, after one that brings the caches back."""
+    now, loss_fn = CLOCKS[case.clock], loss_of(case)
+    with timed_plans(net.executor(loss_fn), now) as plans:
         if loss_fn is None:
             step = infer_step(net, now, plans)
         else:
             step = train_step(net, loss_fn, workload.trainer(net), now, plans)
 
         def our_round() -> list[Times]:
-            step(parts[0])  # brings the caches back
+            step(parts[0])
             return [step(graphs) for graphs in parts]
 
-        our_round()
-        ours: list[list[Times]] = []
-        theirs: dict[str, list[list[float]]] = {peer.system: [] for peer in running}
-        order: deque[Peer | None] = deque([None, *running])
-        for _ in range(rounds):
-            sgemm.measure()
-            for peer in order:
-                if peer is None:
-                    ours.append(our_round())
-                else:
-                    theirs[peer.system].append(peer.round())
-            order.rotate(-1)
+        yield our_round
+
+
+def in_turn(
+    our_round: Callable[[], list[Times]], peers: Sequence[Peer], rounds: int, sgemm: Sgemm
+) -> tuple[list[list[Times]], dict[str, list[list[float]]]]:
+    """For every round, for every batch: our times, and every peer's seconds."""
+    ours: list[list[Times]] = []
+    theirs: dict[str, list[list[float]]] = {peer.system: [] for peer in peers}
+    order: deque[Peer | None] = deque([None, *peers])
+    for _ in range(rounds):
+        sgemm.measure()
+        for peer in order:
+            if peer is None:
+                ours.append(our_round())
+            else:
+                theirs[peer.system].append(peer.round())
+        order.rotate(-1)
+    return ours, theirs
+
+
+def loss_of(case: Case) -> SoftmaxCrossEntropy | None:
+    """What a step of the case ends in."""
+    return SoftmaxCrossEntropy() if case.mode == "train" else None
+
+
+def flop_of(net: Network, case: Case, parts: Sequence[Sequence[Graph]]) -> float:
+    """The products of a step, the mean over its batches."""
+    executor: Any = net.executor(loss_of(case))
     kinds = executor.kinds
     forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
-    flop = float(np.mean(forward)) * (3 if loss_fn else 1)
-    by_batch = [list(clocks) for clocks in zip(*ours, strict=True)]
-    our_seconds = [[times.total for times in clocks] for clocks in ours]
-    return Comparison(
-        summarise(workload.name, case, by_batch, flop, sgemm.best),
-        tuple(
-            peer_result(workload.name, case, peer, theirs, our_seconds, failed)
-            for peer in peers.peers
-        ),
-    )
+    return float(np.mean(forward)) * (3 if case.mode == "train" else 1)
 
 
 def peer_result(
-    workload: str,
-    case: Case,
-    peer: Peer,
-    seconds: dict[str, list[list[float]]],
-    ours: list[list[float]],
-    failed: dict[str, str],
+    workload: str, case: Case, peer: Peer, seconds: np.ndarray, ours: np.ndarray
 ) -> PeerResult:
-    """Medians over rounds: of every batch, then averaged; and of the ratio of whole rounds."""
-    given = (peer.system, workload)
-    if peer.system in failed:
-        return PeerResult(*given, **asdict(case), note=failed[peer.system])
-    times = np.array(seconds[peer.system])  # [rounds, batches]
+    """Medians over rounds: of every batch, then averaged; and of the ratio of whole rounds.
+
+    Shapes: seconds, ours float64[rounds, batches].
+    """
     return PeerResult(
-        *given,
+        peer.system,
+        workload,
         **asdict(case),
-        ms_per_batch=1e3 * float(np.median(times, axis=0).mean()),
-        ratio=float(np.median(times.sum(1) / np.array(ours).sum(1))),
+        ms_per_batch=1e3 * float(np.median(seconds, axis=0).mean()),
+        ratio=float(np.median(seconds.sum(1) / ours.sum(1))),
         gflop_per_s=peer.gflop_per_s,
     )

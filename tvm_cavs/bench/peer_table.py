@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from .compare import Comparison, PeerResult
@@ -21,7 +22,7 @@ def peer_table(results: Sequence[Comparison]) -> str:
         for peer in result.peers
         if peer.note
     )
-    return "\n\n".join([*blocks, *notes])
+    return "\n\n".join([*blocks, *(textwrap.fill(note, 80) for note in notes)])
 
 
 def block(results: Sequence[Comparison]) -> Iterator[str]:
@@ -30,14 +31,14 @@ def block(results: Sequence[Comparison]) -> Iterator[str]:
     peers = [peer.system for peer in results[0].peers]
     clock = f"{first.threads} thread(s), {first.clock} time, ms a batch"
     yield f"{first.workload}, {first.mode}, {clock}"
-    yield f"{'hidden':>6} {'batch':>5} {'floor':>6} {'tvm_cavs':>8} {'share':>5}" + "".join(
-        f" {name:>7}    x" for name in peers
+    yield f"{'hidden':>6} {'batch':>5} {'floor':>6} {'ours':>6} {'share':>5}" + "".join(
+        f"{name:>7} {'x ':>4}" for name in peers
     )
     for result in results:
         ours = result.ours
         yield (
             f"{ours.hidden:6d} {ours.batch:5d} {short(ours.share_of_floor * ours.ms_per_batch):>6} "
-            f"{short(ours.ms_per_batch):>8} {ours.share_of_floor:5.2f}"
+            f"{short(ours.ms_per_batch):>6} {ours.share_of_floor:5.2f}"
             + "".join(cells(peer) for peer in result.peers)
         )
     speeds = [peer.gflop_per_s for result in results for peer in result.peers if peer.gflop_per_s]
@@ -45,14 +46,14 @@ def block(results: Sequence[Comparison]) -> Iterator[str]:
         f"floor: the products alone at {results[-1].ours.sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's "
         f"best; torch's best: {max(speeds, default=0.0):.0f}"
     )
-    yield "x: the peer's time by that of tvm_cavs in the same round, median"
+    yield "share: floor / ours; x: a peer's time / ours in the same round, median"
 
 
 def cells(peer: PeerResult) -> str:
     """A peer's two columns; a dash where it could not run."""
     if peer.ms_per_batch is None or peer.ratio is None:
-        return f" {'-':>7} {'-':>4}"
-    return f" {short(peer.ms_per_batch):>7} {peer.ratio:4.2f}"
+        return f"{'-':>7} {'-':>4}"
+    return f"{short(peer.ms_per_batch):>7} {short(peer.ratio)[:4]:>4}"
 
 
 def short(value: float) -> str:

@@ -7,6 +7,7 @@ sees their vectors, and the rows of the table that were touched are updated by i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -90,6 +91,13 @@ CELLS: dict[str, tuple[Callable[..., TreePlan | ChainPlan], Callable[..., Tensor
 }
 
 
+@functools.cache
+def compiled_cell(cell: Cell) -> Cell:
+    """The cell for any number of rows; compiled once, whatever the parameters."""
+    made: Cell = torch.compile(cell, dynamic=True)
+    return made
+
+
 class Level:
     """A workload's network, level by level.
 
@@ -103,7 +111,7 @@ class Level:
     ) -> None:
         self._plan, self._run, *cells = CELLS[workload]
         if compiled:
-            cells = [torch.compile(cell, dynamic=True) for cell in cells]
+            cells = [compiled_cell(cell) for cell in cells]
         self._cells = cells
         self.p = tensors(parameters)
         self._dense = [values for name, values in self.p.items() if name != "E"]

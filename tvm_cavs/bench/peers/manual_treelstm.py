@@ -107,73 +107,76 @@ class ManualTreeLSTM:
     def _backward(self, plan: TreePlan, dh: Tensor) -> None:
         n, b = self.hidden, self.buffer
         leaves, *levels = plan.sizes
-        slots = len(plan.child) + 1
-        self.d_below, self.dc_below = b("d_below", slots, n), b("dc_below", slots, n)
+        places = len(plan.child) + 1
+        self.d_below, self.dc_below = b("d_below", places, n), b("dc_below", places, n)
         self.d_below[0], self.dc_below[0] = 0.0, 0.0  # what a root reads
-        self.d_gates = b("d_gates", sum(levels), 5 * n)
-        dc_all, add_all = b("dc", len(plan.row), n), b("add", max(plan.sizes), n)
-        slot = index(plan.slot)
-        by_level = zip(
-            slot[leaves:].split(levels),
-            dh[leaves:].split(levels),
-            dc_all[leaves:].split(levels),
-            self.gates.split(levels),
-            self.d_gates.split(levels),
-            self.c_below.split(levels),
+        self.d_gates, self.d_leaf = b("d_gates", sum(levels), 5 * n), b("d_leaf", leaves, 3 * n)
+        self.add = b("add", max(plan.sizes), n)
+        slot, dc, u_t = index(plan.slot), b("dc", len(plan.row), n), self.p["U"].t()
+        grid = (-1, 2, n)
+        inner = zip(
+            *(all_[leaves:].split(levels) for all_ in (slot, dh, dc, self.tanh_c)),
+            *(all_.split(levels) for all_ in (self.gates, self.d_gates)),
+            *(all_[:, : 4 * n].split(levels) for all_ in (self.gates, self.d_gates)),
+            *(
+                all_[:, 2 * n : 4 * n].view(grid).split(levels)
+                for all_ in (self.gates, self.d_gates)
+            ),
+            dc[leaves:].unsqueeze(1).split(levels),
+            self.c_below.view(grid).split(levels),
+            self.dc_below[1:].view(grid).split(levels),
             self.d_below[1:].view(-1, 2 * n).split(levels),
-            self.dc_below[1:].view(-1, 2 * n).split(levels),
-            *(all_[leaves:].split(levels) for all_ in (self.tanh_c,)),
             strict=True,
         )
-        u_t = self.p["U"].t()
-        for place, g, dc, gates, d_gates, c_below, d_below, dc_below, tanh_c in reversed(
-            list(by_level)
-        ):
-            i, o, left, right, u = gates.split(n, 1)
-            di, do, d_left, d_right, du = d_gates.split(n, 1)
-            self._from_parents(place, g, dc, o, tanh_c, do, add_all[: len(g)])
-            torch.mul(dc, u, out=di)
-            torch.mul(dc, i, out=du)
-            for forget, d_forget, c_child, dc_child in zip(
-                (left, right),
-                (d_left, d_right),
-                c_below.split(n, 1),
-                dc_below.split(n, 1),
-                strict=True,
-            ):
-                torch.mul(dc, c_child, out=d_forget)
-                torch.mul(dc, forget, out=dc_child)
-            d4 = d_gates[:, : 4 * n]
-            sigmoid_backward(d4, gates[:, : 4 * n], grad_input=d4)
+        for (
+            *states,
+            sigmoids,
+            d_sigmoids,
+            forget,
+            d_forget,
+            dc_2,
+            c_2,
+            dc_below,
+            d_below,
+        ) in reversed(list(inner)):
+            u, du = self._backward_states(*states)
+            torch.mul(dc_2, c_2, out=d_forget)
+            torch.mul(dc_2, forget, out=dc_below)
+            sigmoid_backward(d_sigmoids, sigmoids, grad_input=d_sigmoids)
             tanh_backward(du, u, grad_input=du)
-            torch.mm(d_gates, u_t, out=d_below)
-        self.d_leaf = b("d_leaf", leaves, 3 * n)
-        i, o, u = self.leaf.split(n, 1)
-        di, do, du = self.d_leaf.split(n, 1)
-        dc, add = dc_all[:leaves], add_all[:leaves]
-        self._from_parents(slot[:leaves], dh[:leaves], dc, o, self.tanh_c[:leaves], do, add)
-        torch.mul(dc, u, out=di)
-        torch.mul(dc, i, out=du)
-        d2 = self.d_leaf[:, : 2 * n]
-        sigmoid_backward(d2, self.leaf[:, : 2 * n], grad_input=d2)
+            torch.mm(states[-1], u_t, out=d_below)
+        self._backward_leaves(slot[:leaves], dh[:leaves], dc[:leaves])
+
+    def _backward_leaves(self, slot: Tensor, dh: Tensor, dc: Tensor) -> None:
+        tanh_c, n = self.tanh_c[: len(dh)], self.hidden
+        u, du = self._backward_states(slot, dh, dc, tanh_c, self.leaf, self.d_leaf)
+        d_sigmoids = self.d_leaf[:, : 2 * n]
+        sigmoid_backward(d_sigmoids, self.leaf[:, : 2 * n], grad_input=d_sigmoids)
         tanh_backward(du, u, grad_input=du)
 
-    def _from_parents(
+    def _backward_states(
         self,
-        place: Tensor,
+        slot: Tensor,
         dh: Tensor,
         dc: Tensor,
-        o: Tensor,
         tanh_c: Tensor,
-        do: Tensor,
-        add: Tensor,
-    ) -> None:
-        """Complete `dh` (its logits' part is there) and `dc`; write `do` before its sigmoid."""
-        dh.add_(torch.index_select(self.d_below, 0, place, out=add))
-        torch.index_select(self.dc_below, 0, place, out=dc)
+        gates: Tensor,
+        d_gates: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Complete `dh`, whose logits' part is there, and `dc`; then i, o and u, still activated.
+
+        Returns u and its gradient.
+        """
+        dh.add_(torch.index_select(self.d_below, 0, slot, out=self.add[: len(dh)]))
+        torch.index_select(self.dc_below, 0, slot, out=dc)
+        i, o, *_, u = gates.split(self.hidden, 1)
+        di, do, *_, du = d_gates.split(self.hidden, 1)
         torch.mul(dh, tanh_c, out=do)
         torch.mul(dh, o, out=dh)
         dc.add_(tanh_backward(dh, tanh_c, grad_input=dh))
+        torch.mul(dc, u, out=di)
+        torch.mul(dc, i, out=du)
+        return u, du
 
     def _update(self, plan: TreePlan, rate: float) -> None:
         p, n = self.p, self.hidden

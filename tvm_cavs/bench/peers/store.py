@@ -6,7 +6,7 @@ Nothing here is traced by autograd. A product that ends in a parameter adds to i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -56,8 +56,3 @@ def classify(h: Tensor, labels: np.ndarray, p: Parameters, rate: float, dh: Tens
     p["V"].addmm_(h.t(), g, alpha=-rate)
     p["d"].sub_(g.sum(0), alpha=rate)
     return loss
-
-
-def total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum over the rows of all parts: float32[columns]."""
-    return torch.stack([part.sum(0) for part in parts]).sum(0)

@@ -37,6 +37,7 @@ MANUAL: dict[str, Callable[[Parameters], System]] = {
     "treefc": ManualTreeFC,
     "varlstm": ManualVarLSTM,
 }
+COMPILED = {"level": False, "compile": True}
 
 
 def make(system: str, workload: str, parameters: Parameters) -> System:
@@ -45,7 +46,7 @@ def make(system: str, workload: str, parameters: Parameters) -> System:
         return MANUAL[workload](parameters)
     if system == "module":
         return Packed(parameters)
-    return Level(workload, parameters, compiled=system == "compile")
+    return Level(workload, parameters, compiled=COMPILED[system])
 
 
 def gradients(system: System, graphs: Sequence[Graph]) -> tuple[float, dict[str, np.ndarray]]:

@@ -1,0 +1,228 @@
+"""The systems tvm_cavs is compared with: they compute the same, and what differs is told."""
+
+import json
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from tvm_cavs.bench import WORKLOADS, Case, Comparison, Peers, Sgemm, compare, peer_table
+from tvm_cavs.bench.compare import PeerResult, outputs, peer_result
+from tvm_cavs.bench.measure import Result
+from tvm_cavs.bench.peer_plot import save_comparison
+from tvm_cavs.bench.peers import PEERS, mkl
+from tvm_cavs.bench.peers.plan import plan_chains, plan_trees
+from tvm_cavs.bench.peers.process import Peer, PeerFailed
+from tvm_cavs.bench.workloads import random_sequences, random_trees
+from tvm_cavs.errors import BenchError, TargetError
+from tvm_cavs.graph import batch
+
+N_GRAPHS = {"treelstm": 6, "treefc": 2, "varlstm": 6}
+BY_HAND = [
+    (workload, system)
+    for workload, systems in PEERS.items()
+    for system in systems
+    if system != "compile"  # half a minute of a C++ compiler; `level` is the same code
+]
+
+
+@pytest.fixture(scope="module", params=["train", "infer"])
+def mode(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=list(PEERS))
+def truth(request, mode):
+    """A small network on a workload and what the reference executor computes for a batch."""
+    workload = WORKLOADS[request.param](None)
+    case = Case(hidden=4, embedding=3, batch=N_GRAPHS[request.param], mode=mode, threads=1)
+    graphs = workload.data.graphs[: case.batch]
+    net = workload.network(case.hidden, case.embedding)
+    net.hybridize("reference", sharing=False)
+    parameters = {name: p.data.copy() for name, p in net.parameters().items()}
+    return workload, case, graphs, parameters, outputs(net, case, graphs)
+
+
+def test_peers_compute_what_the_reference_does(truth):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    from tvm_cavs.bench.peers.serve import deviation
+    from tvm_cavs.bench.peers.systems import gradients, make
+
+    workload, case, graphs, parameters, wanted = truth
+    for system in (s for w, s in BY_HAND if w == workload.name):
+        run = make(system, workload.name, parameters)
+        given = run.parameters()
+        assert all(np.array_equal(given[name], parameters[name]) for name in parameters), system
+        if case.mode == "infer":
+            assert deviation(run.infer(graphs), wanted["logits"]) < 1e-5, system
+            continue
+        loss, found = gradients(run, graphs)
+        assert loss == pytest.approx(float(wanted["loss"]), rel=1e-5), system
+        assert found.keys() == parameters.keys()
+        for name in found:
+            assert deviation(found[name], wanted[name]) < 1e-5, (system, name)
+
+
+@pytest.mark.parametrize(("workload", "system"), BY_HAND)
+def test_a_batch_leaves_nothing_behind_for_the_next(workload, system):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    from tvm_cavs.bench.peers.systems import make
+
+    made = WORKLOADS[workload](None)
+    graphs = made.data.graphs
+    parameters = {n: p.data for n, p in made.network(4, 4).parameters().items()}
+    run = make(system, workload, parameters)
+    first = run.infer(graphs[:1]).copy()
+    run.train(graphs[1:4], lr=0.0)
+    assert np.allclose(run.infer(graphs[:1]), first, rtol=0, atol=1e-6)
+    run.train(graphs[1:2], lr=0.1)
+    assert not np.allclose(run.infer(graphs[:1]), first, rtol=0, atol=1e-6)
+
+
+def test_a_plan_of_trees_puts_children_below_their_parents():
+    graphs = random_trees(20).graphs
+    plan, forest = plan_trees(graphs), batch(graphs)
+    n_leaves = plan.sizes[0]
+    level = np.repeat(np.arange(len(plan.sizes)), plan.sizes)
+    assert np.array_equal(level[plan.row], forest.level)
+    assert np.array_equal(plan.labels[plan.row], forest.inputs["label"].values)
+    vertex = np.argsort(plan.row)
+    for number, children in enumerate(plan.child.reshape(-1, 2)):
+        parent = vertex[n_leaves + number]
+        slots = forest.child[forest.child_ptr[parent] : forest.child_ptr[parent + 1]]
+        assert vertex[children].tolist() == slots.tolist()
+        assert plan.slot[children].tolist() == [2 * number + 1, 2 * number + 2]
+    assert np.array_equal(plan.slot[plan.row] == 0, forest.roots)
+    assert np.array_equal(plan.words, forest.inputs["word"].values[vertex[:n_leaves]])
+
+
+def test_a_plan_of_sequences_puts_the_longest_first():
+    graphs = random_sequences(20).graphs
+    plan, chains = plan_chains(graphs), batch(graphs)
+    assert plan.sizes == sorted(plan.sizes, reverse=True) and plan.sizes[0] == 20
+    step = np.repeat(np.arange(len(plan.sizes)), plan.sizes)
+    assert np.array_equal(step[plan.row], chains.level)
+    later = chains.level > 0
+    before = plan.before[plan.row[later] - 20]
+    assert np.array_equal(before, plan.row[chains.child])
+    starts = np.cumsum([0, *plan.sizes[:-1]])
+    rank = np.arange(len(step)) - starts[step]
+    assert np.array_equal(rank[plan.row[later]], rank[before])
+    assert np.array_equal(plan.words[plan.row], chains.inputs["word"].values)
+
+
+def result(**changed):
+    case = Case(hidden=256, embedding=256, batch=64, mode="train", threads=1)
+    values = dict.fromkeys(
+        ("samples_per_s", "batch_ms", "plan_ms", "forward_ms", "backward_ms", "update_ms"), 1.0
+    )
+    given = {"ms_per_batch": 40.0, "product_gflop": 8.0, "sgemm_gflop_per_s": 250.0} | values
+    return Result("varlstm", **asdict(case), **given, share_of_floor=0.8, **changed)
+
+
+def comparison():
+    case = asdict(Case(hidden=256, embedding=256, batch=64, mode="train", threads=1))
+    return Comparison(
+        result(),
+        (
+            PeerResult("level", "varlstm", **case, ms_per_batch=123456.0, ratio=12.34),
+            PeerResult("compile", "varlstm", **case, note="RuntimeError: no C++ compiler"),
+            PeerResult("module", "varlstm", **case, ms_per_batch=0.012345, ratio=0.5),
+            PeerResult(
+                "manual", "varlstm", **case, ms_per_batch=64.0, ratio=1.6, gflop_per_s=230.0
+            ),
+        ),
+    )
+
+
+def test_a_table_has_80_columns_and_says_what_failed():
+    lines = peer_table([comparison()] * 2).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert lines[2].split() == (
+        "256 64 32.0 40.0 0.80 123456 12.3 - - 0.0123 0.50 64.0 1.60".split()
+    )
+    assert lines[-1] == ("compile, train, hidden 256, batch 64: RuntimeError: no C++ compiler")
+    assert lines[1].split()[5:] == ["level", "x", "compile", "x", "module", "x", "manual", "x"]
+
+
+def test_rows_name_their_system():
+    ours, *peers = comparison().rows()
+    assert (ours["system"], ours["ratio"], ours["ms_per_batch"]) == ("tvm_cavs", 1.0, 40.0)
+    assert [row["system"] for row in peers] == ["level", "compile", "module", "manual"]
+    shared = {"workload", "hidden", "batch", "mode", "threads", "clock", "ms_per_batch", "ratio"}
+    assert all(shared <= row.keys() for row in json.loads(json.dumps([ours, *peers])))
+
+
+def test_a_ratio_is_that_of_a_round():
+    seconds = np.array([[1.0, 3.0], [10.0, 30.0], [2.0, 6.0]])
+    ours = np.array([[1.0, 1.0], [10.0, 10.0], [4.0, 4.0]])  # the second round was disturbed
+
+    class Made:
+        system, gflop_per_s = "manual", 200.0
+
+    case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
+    found = peer_result("treelstm", case, Made, seconds, ours)
+    assert found.ratio == 2.0 and found.ms_per_batch == pytest.approx(1e3 * (2 + 6) / 2)
+
+
+def test_a_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra bench is not installed")
+    assert save_comparison(tmp_path / "bars.png", [comparison()])
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert not save_comparison(tmp_path / "bars.png", [comparison()])
+
+
+def test_without_torch_the_command_is_told(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TargetError, match=r"pip install 'tvm_cavs\[bench\]'"):
+        Peers("treelstm", 1)
+
+
+def test_a_workload_without_peers_is_refused():
+    with pytest.raises(BenchError, match="sst has no peers; those of treelstm, treefc, varlstm"):
+        Peers("sst", 1)
+
+
+def test_unlocking_takes_a_compiler(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    info.write_text("vendor_id : GenuineIntel")
+    assert not mkl.is_locked(info)
+    monkeypatch.setattr(mkl, "is_locked", lambda: False)
+    assert mkl.unlock(tmp_path) == {}
+    monkeypatch.setattr(mkl, "is_locked", lambda: True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(TargetError, match="--mkl installed"):
+        mkl.unlock(tmp_path)
+
+
+def test_other_outputs_stop_the_comparison(tmp_path, monkeypatch):
+    peer = object.__new__(Peer)
+    peer.system = "manual"
+    monkeypatch.setattr(
+        Peer, "_ask", lambda *_, **__: {"deviation": {"U": 2e-4, "b": 1e-6, "W": float("nan")}}
+    )
+    with pytest.raises(
+        BenchError, match="U deviates by 2.0e-04, W deviates by nan of its"
+    ) as found:
+        peer.check(tmp_path, 1e-4)
+    assert "b deviates" not in str(found.value)
+
+
+@pytest.mark.compiles
+def test_a_peer_takes_turns_with_us(monkeypatch):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    monkeypatch.setitem(PEERS, "treelstm", ("manual",))
+    workload = WORKLOADS["treelstm"](None)
+    case = Case(hidden=4, embedding=4, batch=128, mode="train", threads=1, clock="cpu")
+    with Sgemm(1, "cpu") as sgemm, Peers("treelstm", 1, "installed") as peers:
+        found = compare(workload, case, 1, sgemm, peers)
+        with pytest.raises(PeerFailed, match="FileNotFoundError"):
+            peers.peers[0].check(peers.folder / "absent.npz", 1e-4)
+    (manual,) = found.peers
+    assert manual.ratio == pytest.approx(manual.ms_per_batch / found.ours.ms_per_batch, rel=0.5)
+    assert manual.gflop_per_s > 1 and not manual.note
