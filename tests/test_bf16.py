@@ -169,7 +169,9 @@ def test_outer(kernels, name):
         left, right = operand[:, : spec.k], operand[:, spec.k :]
         columns = slice(spec.column, spec.column + spec.n_columns)
         want[:, columns] += rounded(left).T @ rounded(right)
-        sums = [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums is not None else []
+        sums = (
+            [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums is not None else []
+        )
         results = call(kernels[name], n, *offsets, *arrays, out, *sums)
         near(results[len(arrays)], want, f"{n} rows")
         if sums:  # of what was not rounded
