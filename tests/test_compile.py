@@ -209,7 +209,10 @@ def test_where_libraries_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_every_module_that_makes_kernels_is_in_the_key() -> None:
     """An edit to any of them makes another entry."""
     folder = Path(tvm_cavs.__file__).parent
-    found, waiting = set(), ["packing", "plan_kernels", "products", "region_kernel", "sums", "update_kernels"]
+    found, waiting = (
+        set(),
+        ["packing", "plan_kernels", "products", "region_kernel", "sums", "update_kernels"],
+    )
     while waiting:
         module = waiting.pop()
         if module in found:

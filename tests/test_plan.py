@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from random_graphs import random_dag, random_tree
 
-from tvm_cavs.batching import GroupTables
+from tvm_cavs.batching import Spaces
 from tvm_cavs.buffers import HostMemory, tensor_of
 from tvm_cavs.compile import Compiler
 from tvm_cavs.errors import GraphError
@@ -133,18 +133,31 @@ def slices_of(
     planner: Planner,
     memory: HostMemory,
 ) -> Any:
-    """The slices of a group of kinds, with a space for each of `others` (every second based)."""
-    spaces = tuple(Space("state" if i % 2 else "pull", i) for i in range(len(others)))
-    everything = SimpleNamespace(
-        number={s: i for i, s in enumerate(spaces)},
-        member=np.array(others),
-        base=np.array([s.base for s in spaces]),
+    """Slices of a group of kinds; a space for each of `others` (every second based), used by it.
+
+    Two more groups, of all kinds, and a space that none uses take part.
+    """
+    used = [Space("state" if i % 2 else "pull", i) for i in range(len(others))]
+    unused = Space("save", "x")
+    of_space = dict(zip((*used, unused), (*others, ~member), strict=True))
+
+    def group(stage: str, member: np.ndarray) -> Any:
+        spaces = (*used, Space("scratch"))
+        return SimpleNamespace(stage=stage, member=member, spaces=spaces, steps=())
+
+    everyone = np.ones_like(member)
+    mine = group("recurrent" if by_level else "eager", member)
+    compiled = SimpleNamespace(
+        forward=(group("lazy", everyone), mine),
+        backward=(group("eager", everyone),),
+        buffers={"x": SimpleNamespace(space=unused)},
+        row_sums=(),
     )
-    stage = "recurrent" if by_level else "eager"
-    group = SimpleNamespace(
-        stage=stage, member=member, spaces=(*spaces, Space("scratch")), steps=()
-    )
-    return GroupTables(group, everything).table(p, planner, memory)  # type: ignore[arg-type]
+    spaces = Spaces(compiled, SimpleNamespace(members=lambda s: of_space.get(s, everyone)))  # type: ignore[arg-type]
+    found = [s for s in spaces.slices(p, planner, memory)["forward"] if s.group is mine]
+    columns = [spaces.column(s) for s in used]
+    assert spaces.column(Space("scratch")) == 0 and all(s.row[0] == 0 for s in found)
+    return [(s.level, s.n_rows, [s.row[c] for c in columns]) for s in found]
 
 
 @pytest.mark.parametrize("by_level", [False, True])
@@ -159,27 +172,24 @@ def test_slices_cover_every_vertex_once_and_are_contiguous_in_every_space(
     others = [member | (rng.random(n_kinds) < 0.5) for _ in range(2)] + [np.ones(n_kinds, bool)]
     spaces = [rows_of_space(p, m, i % 2) for i, m in enumerate(others)]
     found = slices_of(p, member, others, by_level, planner, memory)
-    starts = [[row[3 + i] for row in found.rows] for i in range(3)]
     covered: list[int] = []
-    for i, (level, count) in enumerate(zip(found.level, found.count, strict=True)):
-        first = starts[2][i]  # the space of all vertices: its rows are the plan's
-        rows = list(range(first, first + int(count)))
+    for level, count, starts in found:
+        rows = list(range(starts[2], starts[2] + count))  # in the space of all: the plan's rows
         covered += rows
         levels = graph.level[p.order[rows]]
         assert levels[0] == level and (not by_level or (levels == level).all())
         for space, start in zip(spaces, starts, strict=True):
-            assert [space[row] for row in rows] == list(range(start[i], start[i] + int(count)))
+            assert [space[row] for row in rows] == list(range(start, start + count))
     assert covered == [row for row, kind in enumerate(p.kind_of_row) if member[kind]]
-    for a in range(len(found.count) - 1):  # and are the longest such slices
-        joined = all(s[a] + found.count[a] == s[a + 1] for s in starts)
-        assert not joined or (by_level and found.level[a] != found.level[a + 1])
-    assert found.column(Space("scratch")) == 0 and all(row[0] == 0 for row in found.rows)
+    for (level, count, starts), (next_level, _, after) in itertools.pairwise(found):
+        joined = all(s + count == t for s, t in zip(starts, after, strict=True))
+        assert not joined or (by_level and level != next_level)  # they are the longest
 
 
 def test_slices_of_no_kind(planned: Any) -> None:
     _, kinds, p, planner, memory = planned(0)
     nobody = np.zeros(len(kinds.ranks), bool)
-    assert slices_of(p, nobody, [nobody], True, planner, memory).rows == []
+    assert slices_of(p, nobody, [nobody], True, planner, memory) == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)

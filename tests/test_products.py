@@ -68,7 +68,9 @@ PRODUCTS["covering"] = (
     WIDE,
 )
 OUTERS["outer_pieces"] = (
-    products.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4),
+    products.Outer(
+        one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4
+    ),
     layout.outer_variants(TARGET, k, n_columns)[0],
 )
 OUTERS["outer_split_rows"] = (

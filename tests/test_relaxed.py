@@ -42,7 +42,7 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
     planned, compiled = executor.plan(batch), executor.compiled
     for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
         lowered = relaxed.directions(executor.kinds)[direction]
-        relaxed.run_stages(vm, direction, lowered, groups, planned)
+        relaxed.run_stages(vm, direction, lowered, groups, executor.spaces, planned)
     for name, value in want.items():
         got = executor.memory.read(f"push.{name}")[planned.plan.row].reshape(value.shape)
         np.testing.assert_array_equal(got, value)

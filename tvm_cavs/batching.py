@@ -8,10 +8,10 @@ Python does one step for each call.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,91 +21,149 @@ from .kinds import Kinds
 from .plan import Plan, Space
 from .plan_kernels import SLICE_COLUMNS
 from .planner import Planner
+from .stages import STAGES
 
 Call = tuple[Any, tuple[Any, ...]]  # a function and its arguments
 ZERO, LEVEL, COUNT = range(SLICE_COLUMNS)  # the first columns of a slice
 
 
-@dataclass(frozen=True)
-class Table:
-    """The slices of one group: each a list of zero, level, count and the first row in each space.
+class Slice(NamedTuple):
+    """Rows on which a group's steps run, all of them in one go.
 
-    packed: the spaces of the other columns.
+    row: zero, the level, the count of rows, then the first row in every space.
     """
 
-    rows: list[list[int]]
-    packed: tuple[Space, ...]
+    group: CompiledGroup
+    row: list[int]
 
     @property
-    def level(self) -> np.ndarray:
-        """int64[n]."""
-        return np.array([row[LEVEL] for row in self.rows], "int64")
+    def level(self) -> int:
+        return self.row[LEVEL]
 
     @property
-    def count(self) -> np.ndarray:
-        """Rows of each slice: int64[n]."""
-        return np.array([row[COUNT] for row in self.rows], "int64")
+    def n_rows(self) -> int:
+        return self.row[COUNT]
+
+
+Prepared = list[tuple[CompiledStep, Callable[[list[int]], tuple[int, ...]], tuple[Any, ...]]]
+
+
+class Spaces:
+    """The spaces of the compiled stages, and everything about them that batches have in common."""
+
+    def __init__(self, compiled: Compiled, kinds: Kinds) -> None:
+        self.groups = (*compiled.forward, *compiled.backward)
+        found = [s for g in self.groups for s in g.spaces]
+        found += [b.space for b in compiled.buffers.values() if b.space is not None]
+        found += [Space("pull", r.pull) for r in compiled.row_sums] + [Space("edges")]
+        self.names = [s for s in dict.fromkeys(found) if s.what != "scratch"]
+        self.number = {s: i for i, s in enumerate(self.names)}
+        self._member = np.array([kinds.members(s) for s in self.names])
+        self._base = np.array([s.base for s in self.names])
+        uses = [[s in g.spaces for s in self.names] for g in self.groups]
+        self.members = {s: _flags(m) for s, m in zip(self.names, self._member, strict=True)}
+        self._rules = (
+            tensor_of(self._base.astype("int64")),
+            tensor_of(np.array([g.stage == "recurrent" for g in self.groups], "int64")),
+        )
+        members = np.array([g.member for g in self.groups])
+        self._flags = tuple(_flags(np.array(f)) for f in (members, uses, self._member))
+        self._order = {
+            "forward": order_of(compiled.forward),
+            "backward": order_of(compiled.backward, len(compiled.forward)),
+        }
+        self._prepared: dict[tuple[int, int], tuple[int, Prepared]] = {}
 
     def column(self, space: Space) -> int:
-        """Where a slice has its first row in a space; that of scratch is always zero."""
-        if space.what == "scratch":
-            return ZERO
-        return SLICE_COLUMNS + self.packed.index(space)
+        """Where a slice's row has its first row in a space; that of scratch is always zero."""
+        return ZERO if space.what == "scratch" else SLICE_COLUMNS + self.number[space]
 
+    def counts(self, plan: Plan) -> list[int]:
+        """Rows of every space in a batch, with those before the first."""
+        n_kinds = self._member.shape[1]
+        of_kind = np.bincount(plan.cells.kind, plan.cells.count, minlength=n_kinds)
+        counts: list[int] = (self._member @ of_kind.astype("int64") + self._base).tolist()
+        return counts
 
-class GroupTables:
-    """What finds the slices of one group, batch after batch."""
+    def slices(self, plan: Plan, planner: Planner, memory: HostMemory) -> dict[str, list[Slice]]:
+        """The slices of each direction, in the order in which they run."""
+        found = self._found(plan, planner, memory)
+        return {direction: self._in_order(found, direction) for direction in self._order}
 
-    def __init__(self, group: CompiledGroup, spaces: Spaces) -> None:
-        self.group = group
-        self.packed = tuple(s for s in group.spaces if s.what != "scratch")
-        self._by_level = int(group.stage == "recurrent")
-        at = [spaces.number[s] for s in self.packed]
-        self._member = tensor_of(group.member.astype("uint8"))
-        self._spaces = tensor_of(spaces.member[at].astype("uint8").reshape(-1))
-        self._base = tensor_of(spaces.base[at].astype("int64"))
-        empty = Table([], self.packed)
-        self._arguments = [
-            itemgetter(COUNT, *(empty.column(group.spaces[i]) for i in step.starts))
-            if step.starts
-            else _count_only
-            for step in group.steps
-        ]
-
-    def table(self, plan: Plan, planner: Planner, memory: HostMemory) -> Table:
-        """The slices of a batch."""
-        n_cells, n_kinds = len(plan.cells.count), len(self.group.member)
-        width = SLICE_COLUMNS + len(self.packed)
-        out = memory.rows("plan.slices", (n_cells + 1) * width, 0, "int64")
+    def _found(self, plan: Plan, planner: Planner, memory: HostMemory) -> list[list[list[int]]]:
+        """The rows of every group's slices, by the group's number."""
+        n_groups, n_cells = len(self.groups), len(plan.cells.count)
+        n_kinds, n_spaces = self._member.shape[1], len(self.names)
+        width = SLICE_COLUMNS + n_spaces
+        out = memory.rows("plan.slices", (n_groups * n_cells + 1) * width, 0, "int64")
+        result = memory.rows("plan.n_slices", n_groups, 0, "int64")
         cells = (memory.tensor(f"plan.cell_{what}") for what in ("level", "kind", "count"))
         planner.kernels["segments"](
-            n_cells,
-            n_kinds,
-            len(self.packed),
-            self._by_level,
-            *cells,
-            self._base,
-            out,
-            planner.result,
-            self._member,
-            self._spaces,
+            n_groups, n_cells, n_kinds, n_spaces, *cells, *self._rules, out, result, *self._flags
         )
-        n = planner.value()
-        found = memory.read("plan.slices")[: n * width].reshape(n, width)
-        return Table(found.tolist(), self.packed)
+        counts = memory.read("plan.n_slices")[:n_groups].tolist()
+        ends = list(accumulate(counts))
+        n = ends[-1] if ends else 0
+        rows = memory.read("plan.slices")[: n * width].reshape(n, width).tolist()
+        return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
-    def calls(self, table: Table, spaces: Spaces, memory: HostMemory) -> list[list[Call]]:
-        """For every slice, the calls of the group's steps."""
-        columns = []
-        for step, arguments in zip(self.group.steps, self._arguments, strict=True):
-            tensors, function = spaces.tensors(step, memory), step.functions[0]
-            if len(step.functions) == 1:
-                columns.append([(function, arguments(row) + tensors) for row in table.rows])
-            else:
-                columns.append(
-                    [(_form(step, row[COUNT]), arguments(row) + tensors) for row in table.rows]
+    def _in_order(self, found: list[list[list[int]]], direction: str) -> list[Slice]:
+        """Eager stages, then recurrent ones level by level, then lazy ones."""
+        first, levelled, last = self._order[direction]
+        groups = self.groups
+        middle = [Slice(groups[g], row) for g in levelled for row in found[g]]
+        if len(levelled) > 1 or direction == "backward":
+            middle.sort(key=_level, reverse=direction == "backward")
+        ends = ([Slice(groups[g], row) for g in some for row in found[g]] for some in (first, last))
+        return [*next(ends), *middle, *next(ends)]
+
+    def calls(self, piece: Slice, memory: HostMemory) -> list[Call]:
+        """The kernel calls of a slice."""
+        row, n_rows = piece.row, piece.row[COUNT]
+        return [
+            (
+                step.functions[0] if len(step.functions) == 1 else _form(step, n_rows),
+                arguments(row) + tensors,
+            )
+            for step, arguments, tensors in self._prepare(piece.group, memory)
+        ]
+
+    def _prepare(self, group: CompiledGroup, memory: HostMemory) -> Prepared:
+        """The group's steps and their buffers as kernels take them; kept until a buffer moves."""
+        key, version = (id(group), id(memory)), memory.version
+        kept = self._prepared.get(key)
+        if kept is None or kept[0] != version:
+            made = [
+                (
+                    step,
+                    self._arguments(group, step),
+                    tuple(memory.tensor(name) for name in step.buffers),
                 )
-        return [list(calls) for calls in zip(*columns, strict=True)]
+                for step in group.steps
+            ]
+            self._prepared[key] = kept = version, made
+        return kept[1]
+
+    def _arguments(
+        self, group: CompiledGroup, step: CompiledStep
+    ) -> Callable[[list[int]], tuple[int, ...]]:
+        """Picks a step's count and starts out of a slice's row."""
+        if not step.starts:
+            return _count_only
+        return itemgetter(COUNT, *(self.column(group.spaces[i]) for i in step.starts))
+
+
+def order_of(groups: Sequence[CompiledGroup], first: int = 0) -> tuple[list[int], ...]:
+    """Numbers of the eager, recurrent and lazy groups; the first group's is `first`."""
+    return tuple([i for i, g in enumerate(groups, first) if g.stage == stage] for stage in STAGES)
+
+
+def _flags(member: np.ndarray) -> Any:
+    return tensor_of(member.astype("uint8").reshape(-1))
+
+
+def _level(piece: Slice) -> int:
+    return piece[1][LEVEL]
 
 
 def _count_only(row: list[int]) -> tuple[int, ...]:
@@ -115,70 +173,3 @@ def _count_only(row: list[int]) -> tuple[int, ...]:
 def _form(step: CompiledStep, n_rows: int) -> Any:
     """The form of a kernel that suits so many rows."""
     return step.functions[bisect_right(step.limits, n_rows) - 1]
-
-
-class Spaces:
-    """The spaces of the compiled stages, and everything about them that batches have in common."""
-
-    def __init__(self, compiled: Compiled, kinds: Kinds) -> None:
-        groups = (*compiled.forward, *compiled.backward)
-        found = [s for g in groups for s in g.spaces]
-        found += [b.space for b in compiled.buffers.values() if b.space is not None]
-        found += [Space("pull", r.pull) for r in compiled.row_sums] + [Space("edges")]
-        self.names = [s for s in dict.fromkeys(found) if s.what != "scratch"]
-        self.number = {s: i for i, s in enumerate(self.names)}
-        self.member = np.array([kinds.members(s) for s in self.names])
-        self.base = np.array([s.base for s in self.names])
-        self.members = {
-            s: tensor_of(m.astype("uint8")) for s, m in zip(self.names, self.member, strict=True)
-        }
-        self.forward = tuple(GroupTables(g, self) for g in compiled.forward)
-        self.backward = tuple(GroupTables(g, self) for g in compiled.backward)
-        self._of_group = {id(t.group): t for t in (*self.forward, *self.backward)}
-        self._tensors: dict[tuple[int, int], tuple[int, tuple[Any, ...]]] = {}
-
-    def slice_calls(
-        self, group: CompiledGroup, table: Table, memory: HostMemory
-    ) -> list[list[Call]]:
-        """For every slice of a group, the calls of its steps."""
-        return self._of_group[id(group)].calls(table, self, memory)
-
-    def counts(self, plan: Plan) -> list[int]:
-        """Rows of every space in a batch, with those before the first."""
-        n_kinds = self.member.shape[1]
-        of_kind = np.bincount(plan.cells.kind, plan.cells.count, minlength=n_kinds)
-        return (self.member @ of_kind.astype("int64") + self.base).tolist()
-
-    def tables(self, plan: Plan, planner: Planner, memory: HostMemory) -> dict[int, Table]:
-        """The slices of every group, by the group's id."""
-        return {key: t.table(plan, planner, memory) for key, t in self._of_group.items()}
-
-    def tensors(self, step: CompiledStep, memory: HostMemory) -> tuple[Any, ...]:
-        """The step's buffers as kernels take them; kept until a buffer moves."""
-        key, version = (id(step), id(memory)), memory.version
-        kept = self._tensors.get(key)
-        if kept is None or kept[0] != version:
-            kept = version, tuple(memory.tensor(name) for name in step.buffers)
-            self._tensors[key] = kept
-        return kept[1]
-
-
-def in_order(
-    groups: Sequence[GroupTables],
-    tables: Mapping[int, Table],
-    spaces: Spaces,
-    memory: HostMemory,
-    descending: bool,
-) -> list[Call]:
-    """The kernel calls of one direction: eager, then level by level, then lazy."""
-    stages: dict[str, list[Call]] = {"eager": [], "lazy": []}
-    levels: list[tuple[int, list[Call]]] = []
-    for g in groups:
-        table = tables[id(g.group)]
-        found = g.calls(table, spaces, memory)
-        if g.group.stage == "recurrent":
-            levels += zip([row[LEVEL] for row in table.rows], found, strict=True)
-        else:
-            stages[g.group.stage] += [call for calls in found for call in calls]
-    levels.sort(key=itemgetter(0), reverse=descending)
-    return stages["eager"] + [c for _, calls in levels for c in calls] + stages["lazy"]

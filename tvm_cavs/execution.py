@@ -17,8 +17,18 @@ import numpy as np
 
 from .errors import TargetError
 from .graph import Graph
-from .program import Program
+from .ops import Type
+from .program import Program, bounds
 from .vertex import Parameter, RowSparse
+
+
+@dataclass(frozen=True)
+class Read:
+    """An input of the vertices; type None: only whether it is there. limit: integers are below."""
+
+    name: str
+    type: Type | None
+    limit: int | None
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,16 @@ class Programs:
     forward: Program
     adjoint: Program | None
     arity: int
+
+    @cached_property
+    def reads(self) -> tuple[Read, ...]:
+        """The inputs that F reads."""
+        limits = bounds(self.forward)
+        found = {
+            (c["name"], c.type if c.op == "pull" else None): None
+            for _, c in self.forward.select("pull", "present")
+        }
+        return tuple(Read(name, type_, limits.get(name)) for name, type_ in found)
 
     @cached_property
     def row_sparse(self) -> frozenset[str]:

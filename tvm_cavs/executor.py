@@ -10,7 +10,7 @@ import numpy as np
 
 from . import dropout, netlevel
 from .assemble import Compiled, assemble
-from .batching import COUNT, Call, Spaces, Table, in_order
+from .batching import COUNT, Call, Slice, Spaces
 from .buffers import HostMemory
 from .compile import Compiler, use_threads
 from .execution import Programs, Result, Seeds
@@ -29,13 +29,13 @@ from .vertex import Parameter, RowSparse
 class Batch:
     """A planned batch.
 
-    tables: the slices of every group, by the group's id. counts: rows of every space.
+    slices: what runs in which order, "forward" and "backward". counts: rows of every space.
     memory: what kernels read of its graphs. distinct: by input whose rows get gradients, its
     distinct values.
     """
 
     plan: Plan
-    tables: Mapping[int, Table]
+    slices: Mapping[str, Sequence[Slice]]
     counts: list[int]
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]
@@ -43,7 +43,8 @@ class Batch:
     @property
     def scratch_rows(self) -> int:
         """The most rows that any call has."""
-        return max((row[COUNT] for t in self.tables.values() for row in t.rows), default=1)
+        found = (piece.row[COUNT] for some in self.slices.values() for piece in some)
+        return max(found, default=1)
 
 
 class TvmExecutor:
@@ -116,7 +117,7 @@ class TvmExecutor:
         assert self.spaces is not None and self._filling is not None
         counts = self.spaces.counts(plan)
         distinct = self._filling.fill(plan, counts, memory)
-        return Batch(plan, self.spaces.tables(plan, self.planner, memory), counts, memory, distinct)
+        return Batch(plan, self.spaces.slices(plan, self.planner, memory), counts, memory, distinct)
 
     @property
     def compiled(self) -> Compiled:
@@ -137,7 +138,7 @@ class TvmExecutor:
         if self._n_sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
             self.memory.write("dropout.keys", np.array(keys, "uint32"))
-        for function, args in self.calls(batch, backward=False):
+        for function, args in self.calls(batch, "forward"):
             function(*args)
         outputs = {}
         for name, shape in self._pushes:
@@ -145,11 +146,11 @@ class TvmExecutor:
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
-    def calls(self, batch: Batch, backward: bool) -> list[Call]:
+    def calls(self, batch: Batch, direction: str) -> list[Call]:
         """The kernel calls of one direction of a planned batch, in order."""
         assert self.spaces is not None
-        groups = self.spaces.backward if backward else self.spaces.forward
-        return in_order(groups, batch.tables, self.spaces, batch.memory, descending=backward)
+        calls, memory = self.spaces.calls, batch.memory
+        return [call for piece in batch.slices[direction] for call in calls(piece, memory)]
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next."""
@@ -159,7 +160,7 @@ class TvmExecutor:
         )
         assert self._gradients is not None
         self._gradients.clear()
-        for function, args in self.calls(batch, backward=True):
+        for function, args in self.calls(batch, "backward"):
             function(*args)
         return self._gradients.collect(batch.distinct, batch.memory)
 

@@ -11,7 +11,6 @@ from .errors import GraphError
 from .execution import Programs
 from .graph import Graph
 from .ops import Type
-from .program import bounds
 
 
 def check_fit(graph: Graph, programs: Programs) -> None:
@@ -28,27 +27,25 @@ def check_fit(graph: Graph, programs: Programs) -> None:
             f"{_where(graph, v)} has {widths[v]} children, but {forward.name} gathers from "
             f"{programs.arity}; set `arity` to the most children, or binarise the graphs"
         )
-    limits = bounds(forward)
-    for _, c in forward.select("pull", "present"):
-        name = c["name"]
-        if name not in graph.inputs:
+    for read in programs.reads:
+        if read.name not in graph.inputs:
             raise GraphError(
-                f"{forward.name} pulls {name!r}, which the graph does not have; "
+                f"{forward.name} pulls {read.name!r}, which the graph does not have; "
                 f"it has {', '.join(graph.inputs) or 'no inputs'}"
             )
-        if c.op == "pull" and graph.inputs[name].present.any():
-            _check_input(graph, name, c.type, forward.name, limits.get(name))
+        if read.type is not None:
+            _check_input(graph, read.name, read.type, forward.name, read.limit)
 
 
 def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int | None) -> None:
     values, present = graph.inputs[name].values, graph.inputs[name].present
-    if values.shape[1:] != want.shape or str(values.dtype) != want.dtype:
+    if (values.shape[1:] != want.shape or values.dtype != want.dtype) and present.any():
         given = Type(values.shape[1:], str(values.dtype))
         raise GraphError(f"{function} pulls {name!r} as {want}; the graph gives {given} per vertex")
-    if want.dtype != "int32":
+    if values.dtype != "int32" or values.ndim > 1:
         return
     high = np.iinfo("int32").max if limit is None else limit - 1
-    wrong = present & ((values < 0) | (values > high)) if not want.shape else np.zeros(1, bool)
+    wrong = present > (values.view("uint32") <= high)  # present, and not in 0..high
     if wrong.any():
         v = int(wrong.argmax())
         expected = "0 or more" if limit is None else f"0..{high}"

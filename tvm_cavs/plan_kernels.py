@@ -275,56 +275,63 @@ def group() -> None:
 
 
 def segments() -> None:
-    """The slices of one group of kinds: contiguous in each of its spaces, as long as can be.
+    """The slices of every group of kinds: contiguous in each of its spaces, as long as can be.
 
-    Cells of the group (member uint8[n_kinds]) join if in every space (spaces uint8[n_spaces,
-    n_kinds]) nothing lies between them, and with `by_level` they are of one level. out int64[n,
-    3 + n_spaces]: zero, where scratch begins; the level; the count of rows; the first row in each
-    space, counted from `base` int64[n_spaces] on. result = (number of slices,).
+    Cells of a group (member uint8[n_groups, n_kinds]) join if in each space that it uses (uses
+    uint8[n_groups, n_spaces], spaces uint8[n_spaces, n_kinds]) nothing lies between them, and with
+    by_level int64[n_groups] they are of one level. out int64[n, 3 + n_spaces]: zero, where scratch
+    begins; the level; the count of rows; the first row in every space, counted from `base`
+    int64[n_spaces] on. result int64[n_groups]: slices of each group.
     """
-    n_cells, n_kinds, n_spaces, by_level = scalars(["n_cells", "n_kinds", "n_spaces", "by_level"])
-    level, kind, count, base, out, result, member, spaces = arrays(
+    n_groups, n_cells, n_kinds, n_spaces = scalars(["n_groups", "n_cells", "n_kinds", "n_spaces"])
+    level, kind, count, base, by_level, out, result, member, uses, spaces = arrays(
         [
-            *longs("cell_level", "cell_kind", "cell_count", "base", "out", "result"),
-            *flags("member", "spaces"),
+            *longs("cell_level", "cell_kind", "cell_count", "base", "by_level", "out", "result"),
+            *flags("member", "uses", "spaces"),
         ]
     )
     width = hold(n_spaces + SLICE_COLUMNS)
-    slices, apart = Counter(), Counter(1)  # apart: the next cell begins a slice
+    slices, apart = Counter(), Counter()  # apart: the next cell begins a slice
 
-    def each_space(start: Expr, emit: Callable[[Expr, Expr], None]) -> None:
+    def each_space(row: Expr, emit: Callable[[Expr, Expr], None]) -> None:
+        start = hold(row * width + SLICE_COLUMNS)
         with loop(n_spaces) as s:
-            emit(s, hold(start + s + SLICE_COLUMNS))
+            emit(s, hold(start + s))
 
-    def open_slice(first: Expr, level: Expr) -> None:
+    def open_slice(level: Expr) -> None:
         for column, value in enumerate((0, level, 0)):
-            put(out, first + column, value)
-        each_space(first + width, lambda _, to: put(out, to, at(out, to - width)))
+            put(out, slices.value * width + column, value)
         slices.add()
+        each_space(slices.value, lambda _, to: put(out, to, at(out, to - width)))
         apart.set(0)
 
-    def take_cell(c: Expr, size: Expr) -> None:
-        end, here = hold(slices.value * width), hold(at(level, c))
-        with T.If(slices.value > 0), T.Then():
-            crossing = tirx.all(by_level > 0, here != at(out, end - width + 1))
+    def take_cell(g: Expr, c: Expr, size: Expr) -> None:
+        here, last = hold(at(level, c)), hold((slices.value - 1) * width)
+        with T.If(apart.value < 1), T.Then():
+            crossing = tirx.all(at(by_level, g) > 0, here != at(out, last + 1))
             when(crossing, lambda: apart.set(1))
-        when(apart.value > 0, lambda: open_slice(end, here))
-        last = hold((slices.value - 1) * width + 2)
-        put(out, last, at(out, last) + size)
+        when(apart.value > 0, lambda: open_slice(here))
+        mine = hold((slices.value - 1) * width + 2)
+        put(out, mine, at(out, mine) + size)
 
-    each_space(int64(0), lambda s, to: put(out, to, at(base, s)))
-    with loop(n_cells) as c:
-        k, size = hold(at(kind, c)), hold(at(count, c))
-        when(at(member, k) > 0, lambda: take_cell(c, size))
+    with loop(n_groups) as g:
+        before = hold(slices.value)
+        apart.set(1)
+        each_space(before, lambda s, to: put(out, to, at(base, s)))
+        with loop(n_cells) as c:
+            k, size = hold(at(kind, c)), hold(at(count, c))
+            held = hold(at(member, g * n_kinds + k))
+            when(held > 0, lambda: take_cell(g, c, size))
 
-        def move(s: Expr, to: Expr) -> None:
-            """A space's running end, kept in the row after the last slice."""
-            held = hold(at(spaces, s * n_kinds + k))
-            put(out, to, at(out, to) + held * size)
-            when(held != at(member, k), lambda: apart.set(1))
+            def move(s: Expr, to: Expr) -> None:
+                """A space's running end, kept in the row after the last slice."""
+                there = hold(at(spaces, s * n_kinds + k))
+                put(out, to, at(out, to) + there * size)
+                used = at(uses, g * n_spaces + s) > 0
+                when(tirx.all(used, there != held), lambda: apart.set(1))
 
-        each_space(hold(slices.value * width), move)
-    put(result, 0, slices.value)
+            each_space(slices.value, move)
+        put(result, g, slices.value - before)
 
 
 KERNELS: dict[str, Callable[[], None]] = {

@@ -40,7 +40,6 @@ EXECUTOR_PARTS = {
     "forward": FORWARD,
     "backward": BACKWARD,
 }
-STAGE_ORDER = {"eager": 0, "recurrent": 1, "lazy": 2}
 
 
 def profile(
@@ -136,20 +135,14 @@ class KernelCall:
     rows: int
 
 
-def kernel_calls(executor: TvmExecutor, planned: Batch) -> list[KernelCall]:
+def kernel_calls(planned: Batch) -> list[KernelCall]:
     """The kernel calls of a batch in the order in which they are executed, forward first."""
-    out: list[tuple[tuple[int, int, int], KernelCall]] = []
-    sides = (("forward", executor.compiled.forward), ("backward", executor.compiled.backward))
-    for side, (direction, groups) in enumerate(sides):
-        for group in groups:
-            table = planned.tables[id(group)]
-            for level, n in zip(table.level.tolist(), table.count.tolist(), strict=True):
-                depth = (-level if side else level) if group.stage == "recurrent" else 0
-                order = (side, STAGE_ORDER[group.stage], depth)
-                calls = (KernelCall(direction, group.stage, s, level, n) for s in group.steps)
-                out += [(order, call) for call in calls]
-    out.sort(key=lambda item: item[0])
-    return [call for _, call in out]
+    return [
+        KernelCall(direction, piece.group.stage, step, piece.level, piece.n_rows)
+        for direction, pieces in planned.slices.items()
+        for piece in pieces
+        for step in piece.group.steps
+    ]
 
 
 @dataclass(frozen=True)
@@ -214,7 +207,7 @@ def _record(
         if trainer is not None:
             stack.enter_context(replaced(trainer, "step", named(UPDATE)))
         tape.timed(STEP, run)(tape.timed(COLLATE, batch))
-    return Recording(tape, kernels, planned[-1], kernel_calls(executor, planned[-1]))
+    return Recording(tape, kernels, planned[-1], kernel_calls(planned[-1]))
 
 
 def _phases(recordings: Sequence[Recording]) -> dict[str, float]:

@@ -9,7 +9,6 @@ calls itself, with the form of each kernel that suits the row count.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import tvm
 from tvm import relax, tirx
@@ -18,7 +17,7 @@ from tvm.ir import PrimType, TupleType
 import schedules
 
 from .assemble import CompiledGroup
-from .batching import COUNT, LEVEL
+from .batching import Spaces
 from .compile import Compiler
 from .executor import Batch
 from .kinds import Group, Kinds
@@ -104,19 +103,15 @@ def run_stages(
     direction: str,
     lowered: Sequence[Group],
     groups: Sequence[CompiledGroup],
+    spaces: Spaces,
     batch: Batch,
 ) -> None:
     """Run one direction of a planned batch through the virtual machine."""
-    pending: list[tuple[tuple[int, int], Any, list[Any]]] = []
-    order = {"eager": 0, "recurrent": 1, "lazy": 2}
-    sign = -1 if direction == "backward" else 1
-    for number, (low, group) in enumerate(zip(lowered, groups, strict=True)):
-        function = vm[stage_name(direction, group.stage, number)]
-        tensors = [batch.memory.tensor(name) for name in low.lowered.buffers]
-        table = batch.tables[id(group)]
-        starts = [table.column(s) for s in group.spaces]
-        for row in table.rows:
-            rank = (order[group.stage], sign * row[LEVEL] if group.stage == "recurrent" else 0)
-            pending.append((rank, function, [row[COUNT], *(row[s] for s in starts), *tensors]))
-    for _, function, args in sorted(pending, key=lambda p: p[0]):
-        function(*args)
+    found = {
+        id(group): (vm[stage_name(direction, group.stage, number)], low.lowered.buffers)
+        for number, (low, group) in enumerate(zip(lowered, groups, strict=True))
+    }
+    for piece in batch.slices[direction]:
+        function, buffers = found[id(piece.group)]
+        starts = (piece.row[spaces.column(s)] for s in piece.group.spaces)
+        function(piece.n_rows, *starts, *map(batch.memory.tensor, buffers))

@@ -1,4 +1,4 @@
-"""Kernels bound by memory (packing, placing, sums of rows, planning): vectorised lanes, parallel tasks."""
+"""Kernels bound by memory (packing, sums, planning, updates): vectors and tasks."""
 
 from tvm.target import Target
 from tvm.tirx import ForKind, PrimFunc
