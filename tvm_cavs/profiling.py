@@ -34,7 +34,7 @@ STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
 SHARE = "finding equal vertices"
 PLAN, LIST, PACK = "planning", "listing kernel calls", "packing weights"
 FORWARD, OUTPUTS = "forward pass", "outputs"
-BACKWARD, ASSEMBLY = "backward pass", "gradient assembly"
+BACKWARD, ASSEMBLY = "backward pass", "gradient assembly, sums of word rows"
 EXECUTOR_PARTS = {
     "load_parameters": PACK,
     "forward": FORWARD,
@@ -79,7 +79,7 @@ def profile(
         phases=_phases(recordings),
         step_seconds=median(plain),
         levels=levels,
-        memory=executor.memory.sizes(),
+        memory=executor.memory.sizes() | recordings[-1].planned.memory.sizes(),
         spans=tuple(shown.around.spans),
         kernels=tuple(
             KernelSpan(span, line, None if c.stage != "recurrent" else c.level, c.rows)
