@@ -160,3 +160,24 @@ def test_random_sequences_are_chains_as_long_as_sentences():
     assert 20 < lengths.mean() < 22 and 9 < lengths.std() < 11
     assert all(np.array_equal(graph.level, np.arange(graph.n_vertices)) for graph in data)
     assert batch(data.graphs).inputs["word"].present.all()
+
+
+def test_the_products_of_other_cells_are_counted():
+    e, h = 6, 8
+    n_trees, inner = 2, 255
+    layer = n_trees * (256 * e * h + inner * 2 * h * h)
+    assert forward_flop("treefc", n_trees, e, h) == 2 * (layer + n_trees * 511 * h * N_CLASSES)
+    n_steps = sum(graph.n_vertices for graph in random_sequences(256)[:5])
+    later = n_steps - 5  # a first step has no forget gate and no state product
+    gates = 5 * e * 3 * h + later * (e + h) * 4 * h
+    assert forward_flop("varlstm", 5, e, h) == 2 * (gates + n_steps * h * N_CLASSES)
+
+
+def forward_flop(name, n_graphs, embedding, hidden):
+    """What is lowered for the first graphs of a workload."""
+    workload = WORKLOADS[name](None)
+    graph = batch(workload.data.graphs[:n_graphs])
+    programs = workload.network(hidden, embedding).programs(SoftmaxCrossEntropy())
+    kinds = Kinds(programs, ("word", "label"))
+    kinds.learn(np.unique(masks(graph, programs.arity, kinds.pulls)[0]))
+    return product_flop(kinds.forward, rows_of_kinds(kinds, graph))

@@ -13,9 +13,9 @@ from tvm_cavs.bench.measure import Result
 from tvm_cavs.bench.peer_plot import save_comparison
 from tvm_cavs.bench.peers import PEERS, mkl
 from tvm_cavs.bench.peers.plan import plan_chains, plan_trees
-from tvm_cavs.bench.peers.process import Peer, PeerFailed
+from tvm_cavs.bench.peers.process import Peer
 from tvm_cavs.bench.workloads import random_sequences, random_trees
-from tvm_cavs.errors import BenchError, TargetError
+from tvm_cavs.errors import BenchError, PeerError, TargetError
 from tvm_cavs.graph import batch
 
 N_GRAPHS = {"treelstm": 6, "treefc": 2, "varlstm": 6}
@@ -221,7 +221,7 @@ def test_a_peer_takes_turns_with_us(monkeypatch):
     case = Case(hidden=4, embedding=4, batch=128, mode="train", threads=1, clock="cpu")
     with Sgemm(1, "cpu") as sgemm, Peers("treelstm", 1, "installed") as peers:
         found = compare(workload, case, 1, sgemm, peers)
-        with pytest.raises(PeerFailed, match="FileNotFoundError"):
+        with pytest.raises(PeerError, match="FileNotFoundError"):
             peers.peers[0].check(peers.folder / "absent.npz", 1e-4)
     (manual,) = found.peers
     assert manual.ratio == pytest.approx(manual.ms_per_batch / found.ours.ms_per_batch, rel=0.5)

@@ -42,3 +42,7 @@ class TrainingError(CavsError):
 
 class BenchError(CavsError):
     """Systems that were to be compared and do not compute the same, or cannot run."""
+
+
+class PeerError(BenchError):
+    """A compared system that cannot run a case; the text says why."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BenchError
+from ..errors import BenchError, PeerError
 from ..graph import Graph, batch
 from ..loss import SoftmaxCrossEntropy
 from ..network import Network, record
@@ -26,7 +26,7 @@ from .arithmetic import product_flop, rows_of_kinds
 from .measure import Case, Result, Times, infer_step, parts_of, summarise, timed_plans, train_step
 from .peers import PEERS
 from .peers.mkl import unlock
-from .peers.process import Peer, PeerFailed, check_torch
+from .peers.process import Peer, check_torch
 from .sgemm import CLOCKS, Sgemm
 from .workloads import Workload
 
@@ -79,7 +79,7 @@ class Comparison:
 
 
 class Peers:
-    """The processes of a workload's peers, for all its cases. A context manager.
+    """The processes of a workload's peers, for all its cases, started by `with`.
 
     Args:
         mkl: "unlocked" gives torch the fastest kernels of its MKL, "installed" what pip gives.
@@ -95,12 +95,8 @@ class Peers:
                 f"workload {workload} has no peers; those of {', '.join(PEERS)} are written"
             )
         check_torch()
-        self._stack = ExitStack()
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        variables = unlock(self.folder) if mkl == "unlocked" else {}
-        self.peers = [Peer(name, workload, threads, variables) for name in PEERS[workload]]
-        for peer in self.peers:
-            self._stack.callback(peer.close)
+        self._workload, self._threads, self._mkl = workload, threads, mkl
+        self.peers: list[Peer] = []
 
     def ready(self, case: Case, expected: dict[str, np.ndarray]) -> dict[str, str]:
         """Start all of them on a case and compare; why, by name, where one cannot run.
@@ -115,13 +111,20 @@ class Peers:
                 peer.start(case)
                 peer.check(path, TOLERANCE)
                 peer.round()
-            except PeerFailed as error:
+            except PeerError as error:
                 if peer.system not in MAY_FAIL:
                     raise BenchError(f"peer {peer.system}, {case}: {error}") from None
                 failed[peer.system] = str(error)
         return failed
 
     def __enter__(self) -> Peers:
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            variables = unlock(self.folder) if self._mkl == "unlocked" else {}
+            for name in PEERS[self._workload]:
+                self.peers.append(Peer(name, self._workload, self._threads, variables))
+                stack.callback(self.peers[-1].close)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(

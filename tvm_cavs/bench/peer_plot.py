@@ -28,7 +28,7 @@ def save_comparison(path: Path, results: Sequence[Comparison]) -> bool:
     keys = list(dict.fromkeys((r.ours.workload, r.ours.mode, r.ours.hidden) for r in results))
     columns = min(len(keys), 2)
     rows = -(-len(keys) // columns)
-    figure = Figure(figsize=(1.0 + 4.4 * columns, 0.7 + 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(1.0 + 5.2 * columns, 0.7 + 2.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for place, key in enumerate(keys, start=1):
         axes = figure.add_subplot(rows, columns, place)

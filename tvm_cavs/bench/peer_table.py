@@ -31,9 +31,8 @@ def block(results: Sequence[Comparison]) -> Iterator[str]:
     peers = [peer.system for peer in results[0].peers]
     clock = f"{first.threads} thread(s), {first.clock} time, ms a batch"
     yield f"{first.workload}, {first.mode}, {clock}"
-    yield f"{'hidden':>6} {'batch':>5} {'floor':>6} {'ours':>6} {'share':>5}" + "".join(
-        f"{name:>7} {'x ':>4}" for name in peers
-    )
+    head = f"{'hidden':>6} {'batch':>5} {'floor':>6} {'ours':>6} {'share':>5}"
+    yield (head + "".join(f"{name:>7} {'x ':>4}" for name in peers)).rstrip()
     for result in results:
         ours = result.ours
         yield (

@@ -19,13 +19,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...errors import BenchError, TargetError
+from ...errors import BenchError, PeerError, TargetError
 from ..measure import Case
 from ..sgemm import PAUSE, environment
-
-
-class PeerFailed(Exception):
-    """The system cannot run the case; the text says why."""
 
 
 def check_torch() -> None:
@@ -67,7 +63,7 @@ class Peer:
         """Make the system for a case.
 
         Raises:
-            PeerFailed: it cannot.
+            PeerError: it cannot.
         """
         self.gflop_per_s = self._ask("start", case=asdict(case))["gflop_per_s"]
 
@@ -76,7 +72,7 @@ class Peer:
 
         Raises:
             BenchError: they deviate by more than `tolerance` of the largest value.
-            PeerFailed: there are none.
+            PeerError: there are none.
         """
         found = self._ask("check", expected=str(expected))["deviation"]
         wrong = {name: f"{by:.1e}" for name, by in found.items() if not by <= tolerance}
@@ -91,7 +87,7 @@ class Peer:
         """Seconds of every batch, once.
 
         Raises:
-            PeerFailed: it could not run one.
+            PeerError: it could not run one.
         """
         seconds: list[float] = self._ask("round")["seconds"]
         time.sleep(self._pause)
@@ -107,13 +103,13 @@ class Peer:
             self._process.stdin.write(json.dumps({"do": do, **values}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise PeerFailed(self._ended()) from None
+            raise PeerError(self._ended()) from None
         line = self._process.stdout.readline()
         if not line:
-            raise PeerFailed(self._ended())
+            raise PeerError(self._ended())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise PeerFailed(answer["error"])
+            raise PeerError(answer["error"])
         return answer
 
     def _ended(self) -> str:
