@@ -16,8 +16,7 @@ from tvm.tirx.script import builder as T
 
 Expr = Any
 
-TANH_LIMIT = 7.90531110763549805  # the rational function is good up to here
-TANH_ONE = 8.31  # from here on 1 is nearer than what the rational function ends with
+TANH_LIMIT = 7.90531110763549805  # here the rational function is 1, and stays so beyond
 TANH_ODD = (
     -2.76076847742355e-16,
     2.00018790482477e-13,
@@ -47,14 +46,11 @@ def horner(x: Expr, coefficients: tuple[float, ...]) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """Hyperbolic tangent: +-1 beyond +-8.31, NaN for NaN."""
-    near = T.bind(
-        tirx.max(f32(-TANH_LIMIT), tirx.min(f32(TANH_LIMIT), x))
-    )  # in this order NaN stays
+    """Hyperbolic tangent: +-1 beyond +-7.906, NaN for NaN."""
+    limited = tirx.min(f32(TANH_LIMIT), x)
+    near = T.bind(tirx.max(f32(-TANH_LIMIT), limited))  # in this order NaN stays
     square = T.bind(near * near)
-    value = T.bind(near * horner(square, TANH_ODD) / horner(square, TANH_EVEN))
-    value = T.bind(tirx.Select(x > f32(TANH_ONE), f32(1.0), value))
-    return T.bind(tirx.Select(x < f32(-TANH_ONE), f32(-1.0), value))
+    return T.bind(near * horner(square, TANH_ODD) / horner(square, TANH_EVEN))
 
 
 def sigmoid(x: Expr) -> Expr:
