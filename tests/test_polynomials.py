@@ -60,7 +60,7 @@ def sample(compute: Callable[[np.ndarray], Values]) -> tuple[np.ndarray, Values]
 def test_tanh(sample: tuple[np.ndarray, Values]) -> None:
     x, got = sample
     error = np.abs(got["tanh"] - np.tanh(x.astype("float64")))
-    assert error.max() < 3e-7, f"tanh({x[error.argmax()]}) is off by {error.max():.1e}"
+    assert error.max() < 3.5e-7, f"tanh({x[error.argmax()]}) is off by {error.max():.1e}"
     assert np.abs(got["tanh"]).max() <= 1.0
     small = (np.abs(x) < 0.1) & (np.abs(x) > 1e-30)
     assert (error[small] / np.abs(x[small])).max() < 4e-7
