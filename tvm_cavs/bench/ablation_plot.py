@@ -26,7 +26,7 @@ def save_ablations(path: Path, results: Sequence[Ablation]) -> bool:
         return False
     panels = sorted({(r.case.mode, r.case.hidden) for r in results}, reverse=True)
     panels.sort(key=lambda panel: panel[1])
-    figure = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(6.2, 3.6 * len(panels)), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     shared = None
     for place, (mode, hidden) in enumerate(panels, start=1):
