@@ -120,7 +120,8 @@ def test_parameters_written_in_place_are_seen(make: type[cavs.VertexFunction], c
     seen = []
     for step in range(3):
         for k, p in enumerate(net.parameters().values()):
-            p.data[...] += 0.1 * (k + step)
+            with p.writing() as weight:
+                weight += 0.1 * (k + step)
         got = run(net, functions.Score(), batch)
         executors = dict(net._executors)
         net.hybridize("reference")

@@ -157,7 +157,8 @@ def test_nan_loss(tmp_path):
 
     def after_step(status):
         if status.batch == 2:
-            run.net.parameters()["W"].data[0, 0] = np.nan
+            with run.net.parameters()["W"].writing() as weight:
+                weight[0, 0] = np.nan
 
     with pytest.raises(TrainingError) as error:
         fit(run, Silent(after_step), Stop())

@@ -191,7 +191,8 @@ def load_pretrained(config: RunConfig, net: Network, vocab: Vocab) -> int:
     assert config.model.pretrained is not None
     table = net.parameters()["E"]
     path = Path(config.model.pretrained).expanduser()
-    rows, n_found = load_glove(path, vocab, config.model.embedding, fill=table.data)
+    with table.writing() as fill:
+        rows, n_found = load_glove(path, vocab, config.model.embedding, fill=fill)
     table.set_data(rows)
     return n_found
 

@@ -89,9 +89,11 @@ class TvmExecutor:
         self._gradients: Gradients | None = None
         self._slots = [HostMemory(self.memory), HostMemory(self.memory)]
         self._batch: Batch | None = None
+        self._packed_version = -1  # of the parameters, added up
         for name, p in parameters.items():
-            self.memory.bind(f"param.{name}", p.data)
-            self.memory.bind(f"flat.{name}", p.data.reshape(-1))
+            with p.writing() as memory:
+                self.memory.bind(f"param.{name}", memory)
+                self.memory.bind(f"flat.{name}", memory.reshape(-1))
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Compile at once what all kinds of vertices in these batches need.
@@ -168,6 +170,7 @@ class TvmExecutor:
         """Compile the kinds that these masks bring."""
         if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
             self._compiled = None  # stays so if compiling is interrupted
+            self._packed_version = -1
             compiled = assemble(self.kinds, self.compiler, self._parameters)
             self.spaces = Spaces(compiled, self.kinds)
             self._filling = Filling(compiled, self.spaces, self.planner, self._parameters)
@@ -178,7 +181,10 @@ class TvmExecutor:
         self.planner.know(self.kinds.number, self.kinds.rank)
 
     def load_parameters(self) -> None:
-        """Pack the weights and evaluate what is computed from parameters alone."""
+        """Pack the weights and evaluate what is computed from parameters alone, if they changed."""
+        version = sum(p.version for p in self._parameters.values())
+        if version == self._packed_version:
+            return
         tensor = self.memory.tensor
         for v in self.compiled.net_values:
             value = netlevel.evaluate(v.program, v.index, self._parameter_of(v.program))
@@ -187,6 +193,7 @@ class TvmExecutor:
             target[...] = np.broadcast_to(value, shape).reshape(target.shape)
         for p in self.compiled.packs:
             p.function(*map(tensor, p.sources), tensor(p.target))
+        self._packed_version = version
 
     def _parameter_of(self, program: Program) -> Callable[[int], np.ndarray]:
         return lambda i: self._parameters[program.calls[i]["name"]].data

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from .errors import ShapeError, TraceError
 class RowSparse:
     """Gradient of an embedding table: only the rows that the batch used.
 
-    rows: int32[m], ascending, distinct. values: float32[m, width].
+    rows: int32[m], distinct. values: float32[m, width].
     """
 
     rows: np.ndarray
@@ -27,7 +28,8 @@ class Parameter:
 
     Shapes: `data` float32[shape], filled by `Network.initialize`; `grad` the same, or `RowSparse`
     for a table that is only read by `embedding`, or None before the first backward pass. `lr_mult`
-    and `decay_mult` multiply the trainer's learning rate and weight decay.
+    and `decay_mult` multiply the trainer's learning rate and weight decay. `version` grows with
+    every change of the data, so that what was made from it is known to be old.
     """
 
     def __init__(
@@ -44,21 +46,37 @@ class Parameter:
         self.lr_mult, self.decay_mult = lr_mult, decay_mult
         self.name = ""
         self.grad: np.ndarray | RowSparse | None = None
+        self.version = 0
         self._data: np.ndarray | None = None
+        self._view: np.ndarray | None = None
 
     @property
     def data(self) -> np.ndarray:
-        """float32[shape]; written in place.
+        """float32[shape], to be read: it follows every change. `set_data` and `writing` change it.
 
         Raises:
             TraceError: before `Network.initialize`.
         """
-        if self._data is None:
+        if self._view is None:
             raise TraceError(
                 f"parameter {self.name or '?'} {self.shape} has no data yet; "
                 "call net.initialize(seed=0)"
             )
-        return self._data
+        return self._view
+
+    @contextmanager
+    def writing(self) -> Iterator[np.ndarray]:
+        """The memory of the data, float32[shape], to be changed in place inside `with`.
+
+        Raises:
+            TraceError: before `Network.initialize`.
+        """
+        _ = self.data
+        assert self._data is not None
+        try:
+            yield self._data
+        finally:
+            self.version += 1
 
     def set_data(self, values: np.ndarray) -> None:
         """Copy `values` in, keeping the memory that an executor may already know.
@@ -72,7 +90,10 @@ class Parameter:
             )
         if self._data is None:
             self._data = aligned(self.shape)
+            self._view = self._data.view()
+            self._view.flags.writeable = False
         self._data[...] = values
+        self.version += 1
 
     def __repr__(self) -> str:
         return f"Parameter({self.name or '?'}, {self.shape})"

@@ -119,7 +119,8 @@ class Trainer:
         for name, (p, gradient) in ready.items():
             decay = self._weight_decay * p.decay_mult
             hyper = Hyper(lr * p.lr_mult, decay, self.n_steps + 1, self._extra)
-            self._updates.apply(p.data, gradient, self._states[name], hyper, scale)
+            with p.writing() as weight:
+                self._updates.apply(weight, gradient, self._states[name], hyper, scale)
         self.n_steps += 1
         return norm
 
