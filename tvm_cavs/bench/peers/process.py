@@ -23,6 +23,9 @@ from ...errors import BenchError, PeerError, TargetError
 from ..measure import Case
 from ..sgemm import PAUSE, environment
 
+# glibc keeps freed memory, so that large tensors are not mapped and cleared anew at every step.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
+
 
 def check_torch() -> None:
     """PyTorch is there.
@@ -53,7 +56,12 @@ class Peer:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tvm_cavs.bench.peers.serve", system, workload, str(threads)],
-            env={**environment(threads, os.environ), "PYTHONPATH": path, **variables},
+            env={
+                **environment(threads, os.environ),
+                **KEEP_MEMORY,
+                "PYTHONPATH": path,
+                **variables,
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
