@@ -36,6 +36,7 @@ from .regions import Region
 from .steps import Kernel
 from .sums import ColumnSum, SegmentSum
 
+_pool_threads = 1
 SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
@@ -205,12 +206,19 @@ def _named(kind: str, spec: Any) -> str:
     return f"{kind}_{hashlib.sha256(repr(spec).encode()).hexdigest()[:12]}"
 
 
+def threads_in_use() -> int:
+    """How many threads TVM's pool has been given; 1 before that, and the pool is not made."""
+    return _pool_threads
+
+
 def use_threads(n: int) -> None:
     """Let TVM's pool, one per process, have as many threads as kernels are made for.
 
     By itself it takes half of the cores and binds each thread to one, the caller's too. Mode -3
     lets n threads share the cores that this process may run on, bound to none.
     """
+    global _pool_threads
+    _pool_threads = n
     cores = [str(core) for core in sorted(os.sched_getaffinity(0))]
     tvm.get_global_func("runtime.config_threadpool")(SHARE_ALL_CORES, n, cores)
 

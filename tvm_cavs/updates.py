@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-import tvm
 
 from .buffers import tensor_of
-from .compile import Compiler, Form
+from .compile import Compiler, Form, threads_in_use
 from .errors import ShapeError
 from .optim import OPTIMIZERS, Hyper
 from .update_kernels import Update, update
@@ -58,7 +57,7 @@ class Updates:
         if not values.size:
             return
         values = np.ascontiguousarray(values, "float32")
-        tasks = _threads() if values.size >= GRAIN else 1
+        tasks = threads_in_use() if values.size >= GRAIN else 1
         if isinstance(gradient, RowSparse):
             rows = tensor_of(np.ascontiguousarray(gradient.rows, "int32"))
             tensors = (tensor_of(a) for a in (weight, values, *states))
@@ -76,11 +75,6 @@ class Updates:
             self._compiler.compile([form])
             self._functions[width, tasks] = self._compiler.function(symbol)
         return self._functions[width, tasks]
-
-
-def _threads() -> int:
-    """How many threads TVM's pool has."""
-    return int(tvm.get_global_func("runtime.NumThreads")())
 
 
 def _check(weight: np.ndarray, gradient: Gradient) -> None:
