@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import combinations
+from math import prod
 
 from .netlevel import extent, flatten
 from .plan import Space
@@ -11,16 +13,40 @@ from .program import Call, Program
 from .steps import Buffer, Gradient, RowGradient, Spot, identity
 
 
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a sum, half open in rows and columns, and where it is added up."""
+
+    rows: Range
+    columns: Range
+    spot: Spot
+
+    @property
+    def area(self) -> int:
+        return (self.rows[1] - self.rows[0]) * (self.columns[1] - self.columns[0])
+
+    def meets(self, other: Part) -> bool:
+        """Whether the two have an element in common."""
+        return _meet(self.rows, other.rows) and _meet(self.columns, other.columns)
+
+
+def _meet(a: Range, b: Range) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
 @dataclass(frozen=True)
 class Contributions:
     """What the gradient calls of a program need.
 
-    totals: for every sum over vertices, by call number, where it is added up. gradients: what has
-    to be put together from sums. rows: rows of parameters' gradients, with the value that goes
-    there and the buffer.
+    totals: for every sum over vertices, by call number, the parts that it is added up in.
+    gradients: what has to be put together from sums. rows: rows of parameters' gradients, with the
+    value that goes there and the buffer.
     """
 
-    totals: dict[int, Spot]
+    totals: dict[int, tuple[Part, ...]]
     gradients: tuple[Gradient, ...]
     rows: tuple[tuple[int, RowGradient, Buffer], ...]
 
@@ -30,21 +56,22 @@ def contributions(program: Program) -> Contributions:
     calls, written = program.calls, [c for _, c in program.select("gradient")]
     dense = [c for c in written if calls[c.args[0]].op != "total_rows"]
     leaves = {c.args[0]: _leaves(program, c.args[0]) for c in dense}
-    totals: dict[int, Spot] = {}
-    apart: dict[int, Spot] = {}  # sums in buffers of their own
+    totals: dict[int, tuple[Part, ...]] = {}
+    apart: dict[int, str] = {}  # sums in buffers of their own
     for t in sorted(set().union(*leaves.values())):
         users = [c for c in dense if t in leaves[c.args[0]]]
-        spot = _in_gradient(program, t, users[0]) if len(users) == 1 else None
-        if spot is None:
+        parts = _in_gradients(program, t, users)
+        if parts is None:
             uses = [(c["name"], identity(program, c.args[0])) for c in users]
-            spot = apart[t] = _total_buffer(program, t, uses)
-        totals[t] = spot
+            parts = (_total_buffer(program, t, uses),)
+            apart[t] = parts[0].spot.buffer
+        totals[t] = parts
     gradients = dict.fromkeys(
         Gradient(
             c["name"],
             program,
             c.args[0],
-            tuple((t, totals[t].buffer) for t in sorted(leaves[c.args[0]] & apart.keys())),
+            tuple((t, apart[t]) for t in sorted(leaves[c.args[0]] & apart.keys())),
             written.count(c),
         )
         for c in dense
@@ -58,28 +85,35 @@ def gradient_buffer(parameter: str) -> str:
     return f"grad.{parameter}"
 
 
-def _in_gradient(program: Program, t: int, gradient: Call) -> Spot | None:
-    """Where sum %t lies in the only gradient that it is part of, if it is a rectangle of it."""
-    found = flatten(program, gradient.args[0], "total", sums=True) or []
-    mine = [r for r in found if r.leaf == t]
-    shape, whole = program.calls[t].type.shape, program.calls[gradient.args[0]].type.shape
-    if len(mine) != 1 or len(shape) != len(whole):
-        return None
-    (r,) = mine
+def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ...] | None:
+    """Where the parts of sum %t lie in the gradients made of it, if each lies in one place."""
+    shape, parts = program.calls[t].type.shape, []
+    for c in users:
+        whole = program.calls[c.args[0]].type.shape
+        found = flatten(program, c.args[0], "total", sums=True)
+        if found is None or len(shape) != len(whole):
+            return None
+        ld, name = whole[1] if len(whole) == 2 else 0, gradient_buffer(c["name"])
+        for r in found:
+            if r.leaf == t:
+                if r.transposed:
+                    return None
+                parts.append(Part(r.rows, r.columns, Spot(name, ld, r.row, r.column)))
     n_rows, n_columns = extent(shape)
-    if r.transposed or r.rows != (0, n_rows) or r.columns != (0, n_columns):
+    whole_area = sum(p.area for p in parts) == n_rows * n_columns
+    if not whole_area or any(p.meets(q) for p, q in combinations(parts, 2)):
         return None
-    ld = whole[1] if len(whole) == 2 else 0
-    return Spot(gradient_buffer(gradient["name"]), ld, r.row, r.column)
+    return tuple(parts)
 
 
-def _total_buffer(program: Program, t: int, uses: list[tuple[str, str]]) -> Spot:
+def _total_buffer(program: Program, t: int, uses: list[tuple[str, str]]) -> Part:
     """A total's own buffer: kinds that use it for the same gradients in the same way share it."""
     shape = program.calls[t].type.shape
     text = f"{identity(program, t)} {uses}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     name = f"total.{'x'.join(map(str, shape)) or '1'}.{digest}"
-    return Spot(name, shape[1] if len(shape) == 2 else 0)
+    n_rows, n_columns = shape if len(shape) == 2 else (1, max(1, prod(shape)))
+    return Part((0, n_rows), (0, n_columns), Spot(name, n_columns if len(shape) == 2 else 0))
 
 
 def _leaves(program: Program, i: int) -> frozenset[int]:

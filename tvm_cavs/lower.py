@@ -7,14 +7,14 @@ where they are and never copied first.
 
 from __future__ import annotations
 
-from .contributions import Contributions, contributions, summed_with
+from .contributions import Contributions, Part, contributions, summed_with
 from .ops import Value
 from .options import ALL, Options
 from .places import Places, is_product
 from .products import Outer, Product
 from .program import Builder, Call, Program
 from .region_builder import RegionBuilder
-from .steps import Buffer, Kernel, Lowered, Slots, Step, Weights, identity, space_of
+from .steps import Buffer, Kernel, Lowered, Slots, Spot, Step, Weights, identity, space_of
 from .sums import ColumnSum
 
 
@@ -110,19 +110,36 @@ class _Lowering:
         return name
 
     def _total(self, i: int, c: Call) -> None:
-        """A sum over vertices, added to its buffer: a weight gradient, or a sum of rows."""
-        source, slots = self.calls[c.args[0]], Slots()
-        spot, pieces_of = self.added.totals[i], self.places.pieces
-        if source.op == "outer":
-            left, right = (tuple(pieces_of(a, slots)) for a in source.args)
-            sums = [self.added.totals[t] for t, outer in self.summed_with.items() if outer == i]
-            first = sums[0].column if sums else None
-            spec = Outer(left, right, spot.ld, spot.column, spot.row, first)
-            starts, buffers = slots.parameters(left + right)
-            out = [Buffer(s.buffer, s.ld, None) for s in (spot, *sums)]
-            self.steps.append(Step(Kernel("outer", spec), starts, (*buffers, *out)))
+        """A sum over vertices, added up part by part: a weight gradient, or a sum of rows."""
+        source, parts = self.calls[c.args[0]], self.added.totals[i]
+        if source.op != "outer":
+            self._column_sums(c.args[0], parts)
             return
-        pieces = tuple(pieces_of(c.args[0], slots))
-        starts, buffers = slots.parameters(pieces)
-        kernel = Kernel("column_sum", ColumnSum(pieces, spot.column))
-        self.steps.append(Step(kernel, starts, (*buffers, Buffer(spot.buffer, spot.ld, None))))
+        biases = [self.added.totals[t] for t, outer in self.summed_with.items() if outer == i]
+        together = [b for b in biases if len(parts) == len(b) == 1]
+        for k, part in enumerate(parts):
+            self._outer(source, part, together[0][0].spot if together and not k else None)
+        for bias in biases:
+            if bias not in together:
+                self._column_sums(source.args[1], bias)
+
+    def _outer(self, source: Call, part: Part, bias: Spot | None) -> None:
+        """A part of a weight gradient; with `bias` the sums of its right operand too."""
+        slots, spot, pieces = Slots(), part.spot, self.places.pieces
+        left = tuple(pieces(source.args[0], slots, *part.rows))
+        right = tuple(pieces(source.args[1], slots, *part.columns))
+        sums = None if bias is None else bias.column
+        spec = Outer(left, right, spot.ld, spot.column, spot.row, sums)
+        starts, buffers = slots.parameters(left + right)
+        out = [Buffer(s.buffer, s.ld, None) for s in (spot, bias) if s is not None]
+        self.steps.append(Step(Kernel("outer", spec), starts, (*buffers, *out)))
+
+    def _column_sums(self, i: int, parts: tuple[Part, ...]) -> None:
+        """The sum of the rows of %i."""
+        for part in parts:
+            slots, spot = Slots(), part.spot
+            pieces = tuple(self.places.pieces(i, slots, *part.columns))
+            starts, buffers = slots.parameters(pieces)
+            kernel = Kernel("column_sum", ColumnSum(pieces, spot.column))
+            out = Buffer(spot.buffer, spot.ld, None)
+            self.steps.append(Step(kernel, starts, (*buffers, out)))
