@@ -46,15 +46,15 @@ class CompiledGroup:
     member: np.ndarray
     spaces: tuple[Space, ...]
     steps: tuple[CompiledStep, ...]
+    packs: tuple[str, ...]  # the weight operands that it reads
 
 
 @dataclass(frozen=True)
 class CompiledPack:
-    """Packs the parameters `sources` into the weight operand `target`, once per step."""
+    """Packs the parameters `sources` into a weight operand, once per step."""
 
     function: Any
     sources: tuple[str, ...]
-    target: str
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Compiled:
 
     forward: tuple[CompiledGroup, ...]
     backward: tuple[CompiledGroup, ...]
-    packs: tuple[CompiledPack, ...]
+    packs: Mapping[str, CompiledPack]
     net_values: tuple[NetValue, ...]
     row_sums: Mapping[RowGradient, Any]
     gradients: tuple[Gradient, ...]
@@ -115,7 +115,7 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     return Compiled(
         compiled(kinds.forward),
         compiled(kinds.backward),
-        tuple(CompiledPack(compiler.function(f.symbol), s, t) for f, s, t in packs),
+        {t: CompiledPack(compiler.function(f.symbol), s) for f, s, t in packs},
         tuple(values),
         {r: compiler.function(f.symbol) for r, f in sums.items()},
         tuple({g.key: g for low in stages for g in low.gradients}.values()),
@@ -144,7 +144,8 @@ def _group(
                 *_work(s.kernel),
             )
         )
-    return CompiledGroup(g.stage, g.member, spaces, tuple(steps))
+    packs = tuple(w.name for w in g.lowered.weights)
+    return CompiledGroup(g.stage, g.member, spaces, tuple(steps), packs)
 
 
 def _work(kernel: Kernel) -> tuple[str, int]:

@@ -89,7 +89,8 @@ class TvmExecutor:
         self._gradients: Gradients | None = None
         self._slots = [HostMemory(self.memory), HostMemory(self.memory)]
         self._batch: Batch | None = None
-        self._packed_version = -1  # of the parameters, added up
+        self._evaluated = -1  # version of all parameters together
+        self._packed: dict[str, int] = {}  # the same for every packed weight
         for name, p in parameters.items():
             with p.writing() as memory:
                 self.memory.bind(f"param.{name}", memory)
@@ -136,7 +137,7 @@ class TvmExecutor:
         assert self._filling is not None
         self._batch = batch
         self._filling.make_room(batch.counts, batch.scratch_rows, self.memory)
-        self.load_parameters()
+        self.load_parameters(batch)
         if self._n_sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
             self.memory.write("dropout.keys", np.array(keys, "uint32"))
@@ -170,7 +171,7 @@ class TvmExecutor:
         """Compile the kinds that these masks bring."""
         if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
             self._compiled = None  # stays so if compiling is interrupted
-            self._packed_version = -1
+            self._evaluated, self._packed = -1, {}
             compiled = assemble(self.kinds, self.compiler, self._parameters)
             self.spaces = Spaces(compiled, self.kinds)
             self._filling = Filling(compiled, self.spaces, self.planner, self._parameters)
@@ -178,22 +179,25 @@ class TvmExecutor:
                 self.memory.fixed(name, shape, dtype)
             self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
             self._compiled = compiled
-        self.planner.know(self.kinds.number, self.kinds.rank)
+        self.planner.know(self.kinds.number, self.kinds.rank, self.kinds.wider)
 
-    def load_parameters(self) -> None:
-        """Pack the weights and evaluate what is computed from parameters alone, if they changed."""
+    def load_parameters(self, batch: Batch) -> None:
+        """Pack the weights that the batch reads, as far as they changed since they were packed."""
         version = sum(p.version for p in self._parameters.values())
-        if version == self._packed_version:
-            return
-        tensor = self.memory.tensor
-        for v in self.compiled.net_values:
-            value = netlevel.evaluate(v.program, v.index, self._parameter_of(v.program))
-            target = self.memory.read(v.buffer)
-            shape = v.program.calls[v.index].type.shape
-            target[...] = np.broadcast_to(value, shape).reshape(target.shape)
-        for p in self.compiled.packs:
-            p.function(*map(tensor, p.sources), tensor(p.target))
-        self._packed_version = version
+        tensor, compiled = self.memory.tensor, self.compiled
+        if version != self._evaluated:
+            for v in compiled.net_values:
+                value = netlevel.evaluate(v.program, v.index, self._parameter_of(v.program))
+                target = self.memory.read(v.buffer)
+                shape = v.program.calls[v.index].type.shape
+                target[...] = np.broadcast_to(value, shape).reshape(target.shape)
+            self._evaluated = version
+        for group in {id(p.group): p.group for ps in batch.slices.values() for p in ps}.values():
+            for name in group.packs:
+                if self._packed.get(name) != version:
+                    p = compiled.packs[name]
+                    p.function(*map(tensor, p.sources), tensor(name))
+                    self._packed[name] = version
 
     def _parameter_of(self, program: Program) -> Callable[[int], np.ndarray]:
         return lambda i: self._parameters[program.calls[i]["name"]].data

@@ -34,7 +34,11 @@ class Group:
 
 @dataclass
 class Kinds:
-    """All kinds of a network so far. Grows when a batch brings a new one."""
+    """All kinds of a network so far. Grows when a batch brings a new one.
+
+    rank: int64[n_kinds], their order within a level. wider: int64[n_kinds], a kind of the same
+    inputs and more slots, as which vertices can run too (an absent child is zeros), or -1.
+    """
 
     programs: Programs
     pulls: tuple[str, ...]
@@ -45,6 +49,7 @@ class Kinds:
     forward: list[Group] = field(default_factory=list)
     backward: list[Group] = field(default_factory=list)
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
+    wider: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
     _members: dict[Space, np.ndarray] = field(default_factory=dict)
     _lowered: dict[str, Lowered] = field(default_factory=dict)
 
@@ -92,6 +97,15 @@ class Kinds:
         self._members.clear()
         self.rank = np.empty(len(keys), "int64")
         self.rank[order] = np.arange(len(keys))
+        self.wider = np.array([self._wider(kind) for kind in self.kinds])
+
+    def _wider(self, kind: Kind) -> int:
+        more = [
+            (len(k.slots), i)
+            for i, k in enumerate(self.kinds)
+            if k.pulls == kind.pulls and set(k.slots) > set(kind.slots)
+        ]
+        return min(more)[1] if more else -1
 
     def _groups(self, stages: list[Stages]) -> list[Group]:
         groups = []

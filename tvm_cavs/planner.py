@@ -17,6 +17,7 @@ from .compile import Compiler, Form
 from .graph import Graph
 from .plan import MAX_LOOKUP_BITS, Cells, Plan, check_bits
 
+FEW = 8  # vertices of a kind in a batch, below which its own kernels cost more than they save
 ROW_BUFFERS = "rank row order kind".split()
 CELL_BUFFERS = "cell_level cell_kind cell_count".split()
 
@@ -59,9 +60,13 @@ class Planner:
             self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present), mask)
         return memory.read("plan.mask")[:n]
 
-    def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
-        """Kinds by mask, and int64[n_kinds], the order of kinds within a level."""
+    def know(
+        self, number: Mapping[int, int], ranks: np.ndarray, wider: np.ndarray | None = None
+    ) -> None:
+        """Kinds by mask; int64[n_kinds], the order of kinds within a level, and `Kinds.wider`."""
         self._number, self._n_kinds = dict(number), max(1, len(ranks))
+        self._wider = np.full(len(ranks), -1) if wider is None else wider
+        self._widens = bool((self._wider >= 0).any())
         self._ranks, self._kind_of = ranks, tensor_of(np.argsort(ranks).astype("int32"))
         if self._small:
             for mask, kind in number.items():
@@ -78,17 +83,21 @@ class Planner:
         n, n_levels = graph.n_vertices, int(graph.level.max()) + 1
         mask, level = self.masks(graph, memory), tensor_of(graph.level)
         if self._small:
-            self._sort(n, n_levels, level, memory)
+            lookup = self._lookup
+            self._sort(n, n_levels, level, self._lookup_tensor, memory)
             if self.value(1):
                 learn(np.unique(mask).tolist())
-                self._sort(n, n_levels, level, memory)
+                self._sort(n, n_levels, level, self._lookup_tensor, memory)
         else:
             distinct, mask[:] = np.unique(mask, return_inverse=True)
             if not self._number.keys() >= set(distinct.tolist()):
                 learn(distinct.tolist())
-            ranks = self._ranks[[self._number[m] for m in distinct.tolist()]]
-            self._lookup_tensor = tensor_of(ranks.astype("int32"))
-            self._sort(n, n_levels, level, memory)
+            lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
+            self._sort(n, n_levels, level, tensor_of(lookup), memory)
+        if self._widens:
+            ranks = self._widened(memory)
+            if ranks is not None:
+                self._sort(n, n_levels, level, tensor_of(ranks[lookup]), memory)
         n_cells = self.value()
         below = memory.rows("plan.below", n * self.arity, 0, "int32")
         order, row, children = (memory.tensor(f"plan.{b}") for b in ("order", "row", "children"))
@@ -103,13 +112,26 @@ class Planner:
             Cells(*(read(f"plan.{name}")[:n_cells] for name in CELL_BUFFERS)),
         )
 
-    def _sort(self, n: int, n_levels: int, level: Any, memory: HostMemory) -> None:
+    def _widened(self, memory: HostMemory) -> np.ndarray | None:
+        """Ranks by rank, int32[n_kinds], if kinds of few vertices run as wider ones; else None."""
+        n = self.value()
+        kind, count = (memory.read(f"plan.cell_{what}")[:n] for what in ("kind", "count"))
+        counts = np.bincount(kind, count, minlength=self._n_kinds)
+        few = (counts > 0) & (counts < FEW) & (self._wider >= 0)
+        few &= counts[self._wider] > 0
+        if not few.any():
+            return None
+        ranks = np.arange(self._n_kinds, dtype="int32")
+        ranks[self._ranks[few]] = self._ranks[self._wider[few]]
+        return ranks
+
+    def _sort(self, n: int, n_levels: int, level: Any, lookup: Any, memory: HostMemory) -> None:
         n_keys = n_levels * self._n_kinds
         rows = [memory.rows(f"plan.{name}", n, 0, "int32") for name in ROW_BUFFERS]
         count = memory.rows("plan.count", n_keys, 0, "int32")
         cells = [memory.rows(f"plan.{name}", min(n, n_keys), 0, "int64") for name in CELL_BUFFERS]
         mask = memory.tensor("plan.mask")
-        known = (level, self._lookup_tensor, self._kind_of)
+        known = (level, lookup, self._kind_of)
         self.kernels["sort"](
             n, self._n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, self.result
         )
