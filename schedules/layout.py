@@ -1,9 +1,10 @@
 """The target-dependent choices that a kernel's data layout and signature depend on.
 
 A product multiplies row-major rows with weights packed in panels of NR columns, `[panels][K][NR]`.
-With bfloat16 operands a panel is `[K/2][NR]` of words, two values of a column each. What is chosen
-here, from the target's vector unit and the product's sizes: NR, the heights of the register tiles,
-the rows that are packed at once, and how the work is cut for threads.
+With bfloat16 operands a panel is `[K/2][NR]` of words, two values of a column each. A narrow one,
+of few columns, has its lanes along K and takes its weights transposed, `[1][N][K]`. What is chosen
+here, from the target's vector unit and the product's sizes: all this, NR, the heights of the
+register tiles, the rows that are packed at once, and how the work is cut for threads.
 
 Measured on Zen 5 with AVX-512: tiles of 6 x 64, 8 x 48, 5 x 80 and 12 x 32 all reach the machine's
 limit (220 to 230 GFLOP/s of one core), 14 x 16 eight tenths of it. So NR may follow N: the panel
@@ -26,6 +27,9 @@ BYTES = 60e9  # rough speed at which one core streams weights, only for the grai
 MIN_BF16_K = 32  # rows of the weights from which bfloat16 operands pay
 MAX_VECTORS = 5  # of a panel
 MAX_HEIGHT = 12  # rows of a register tile
+MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
+NARROW_LANES = 0.5  # columns of a narrow right operand, by the lanes of a vector, at most
+NARROW_K = 4  # and its rows, in vectors, at least
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Tile:
     heights: tuple[int, ...]  # rows of the register tiles, descending; the last is 1
     block: int  # rows packed at once
     parts: tuple[int, int] = (1, 1)  # (row parts, panel parts) that run in parallel
+    narrow: bool = False  # lanes run along K: of the sum in a product, of C's rows in an outer
 
     @property
     def columns(self) -> int:
@@ -63,6 +68,13 @@ def panels(n_columns: int, tile: Tile) -> int:
     return -(-n_columns // tile.columns)
 
 
+def weights_shape(k: int, n_columns: int, tile: Tile) -> tuple[int, int, int]:
+    """Shape of a product's packed weights; `k` in words where they are bfloat16."""
+    if tile.narrow:
+        return 1, n_columns, -(-k // tile.lanes) * tile.lanes
+    return panels(n_columns, tile), k, tile.columns
+
+
 def choose(variants: tuple[Variant, ...], n_rows: int) -> Variant:
     """The variant to call for `n_rows` rows."""
     return [v for v in variants if v.min_rows <= n_rows or v is variants[0]][-1]
@@ -85,9 +97,12 @@ def product_variants(
     All of them read the same packed weights.
     """
     unit, element = simd(target), ELEMENT[precision]
-    vectors = panel_vectors(unit, n_columns)
-    heights = tile_heights(unit, vectors)
-    serial = Tile(unit.lanes, vectors, heights, packed_rows(k * element, heights[0]))
+    if is_narrow(unit, k, n_columns, precision):
+        serial = narrow_product_tile(unit, n_columns)
+    else:
+        vectors = panel_vectors(unit, n_columns)
+        heights = tile_heights(unit, vectors)
+        serial = Tile(unit.lanes, vectors, heights, packed_rows(k * element, heights[0]))
     parts = product_parts(threads(target), panels(n_columns, serial))
     work = k * n_columns
     return with_parallel(serial, parts, 2 * work / FLOPS[precision], element * work / BYTES)
@@ -98,12 +113,36 @@ def outer_variants(
 ) -> tuple[Variant, ...]:
     """Forms of the weight gradient [n, k]^T x [n, n_columns]; threads split its columns or rows."""
     unit, element = simd(target), ELEMENT[precision]
-    vectors = panel_vectors(unit, n_columns)
-    heights = tile_heights(unit, vectors)
-    serial = Tile(unit.lanes, vectors, heights, packed_rows(k * element, 32))
-    parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
+    if is_narrow(unit, k, n_columns, precision):
+        serial = narrow_outer_tile(unit, k, n_columns)
+        parts = outer_parts(threads(target), 1, panels(k, serial))
+    else:
+        vectors = panel_vectors(unit, n_columns)
+        heights = tile_heights(unit, vectors)
+        serial = Tile(unit.lanes, vectors, heights, packed_rows(k * element, 32))
+        parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
     work = k * n_columns
     return with_parallel(serial, parts, 2 * work / FLOPS[precision], 8 * work / BYTES)
+
+
+def is_narrow(unit: Simd, k: int, n_columns: int, precision: str) -> bool:
+    """Whether a product or weight gradient of float32 operands puts its lanes along K."""
+    few = n_columns <= NARROW_LANES * unit.lanes
+    return precision == "float32" and few and k >= NARROW_K * unit.lanes
+
+
+def narrow_product_tile(unit: Simd, n_columns: int) -> Tile:
+    """The tallest tile whose sums leave room for a vector of each row and one of weights."""
+    height = max(1, min(MAX_NARROW, (unit.registers - 1) // (n_columns + 1)))
+    return Tile(unit.lanes, 1, falling(height, height // 2, 1), block=1, narrow=True)
+
+
+def narrow_outer_tile(unit: Simd, k: int, n_columns: int) -> Tile:
+    """Even panels of C's rows, whose sums leave room for a vector of each and a value."""
+    most = max(1, min(MAX_NARROW, (unit.registers - 1) // (n_columns + 1)))
+    n_vectors = -(-k // unit.lanes)
+    vectors = -(-n_vectors // -(-n_vectors // most))
+    return Tile(unit.lanes, vectors, (1,), packed_rows(4 * k, 32), narrow=True)
 
 
 def with_parallel(
@@ -143,7 +182,12 @@ def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:
     Then two thirds and one third of it, for the last rows, and 1.
     """
     height = max(1, min(MAX_HEIGHT, (unit.registers - vectors - 1) // vectors))
-    return tuple(sorted({height, round(height * 2 / 3), round(height / 3), 1} - {0}, reverse=True))
+    return falling(height, round(height * 2 / 3), round(height / 3), 1)
+
+
+def falling(*heights: int) -> tuple[int, ...]:
+    """Heights of register tiles, each once, the tallest first."""
+    return tuple(sorted({*heights} - {0}, reverse=True))
 
 
 def packed_rows(row_bytes: int, multiple: int) -> int:

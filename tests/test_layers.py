@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("buffers", "loopnest", "polynomials"),  # from here on: TVM
     ("operands", "bfloat16"),
     ("sums", "regions", "register_tile", "elementwise", "pairs"),
-    ("packing", "region_row"),
+    ("packing", "region_row", "narrow_outer", "narrow_product"),
     ("outer", "region_loops"),
     ("products", "region_kernel", "plan_kernels", "update_kernels"),
     ("listing",),

@@ -12,8 +12,11 @@ from tvm_cavs import packing, products  # noqa: E402
 from tvm_cavs.errors import ShapeError  # noqa: E402
 from tvm_cavs.operands import Piece, operands  # noqa: E402
 
+SPLIT = "_parallel"
 GUARD, FIRST, INDEX_FIRST, ROWS = 4, 7, 3, 300
-SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (150, 5), (33, 450))  # K, N
+SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (33, 450))  # K, N
+NARROW = ((67, 1), (131, 2), (600, 2))  # for every CPU; these too with 16 lanes:
+SOMETIMES_NARROW = ((150, 5), (64, 8))
 COUNTS = (0, 1, 2, 3, 4, 5, 7, 11, 13, 29, 140)
 TARGET = schedules.host_target(2)
 LANES = simd(TARGET).lanes
@@ -37,7 +40,7 @@ def one_source(k: int) -> tuple[Piece, ...]:
 
 PRODUCTS = {}
 OUTERS = {}
-for k, n_columns in SIZES:
+for k, n_columns in (*SIZES, *NARROW, *SOMETIMES_NARROW):
     for variant in layout.product_variants(TARGET, k, n_columns):
         tag = f"{k}_{n_columns}{variant.suffix}"
         PRODUCTS[f"product_{tag}"] = (
@@ -77,7 +80,16 @@ OUTERS["outer_split_rows"] = (
     products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=0),
     layout.outer_variants(TARGET, k, 8)[1],
 )
-
+for variant in layout.outer_variants(TARGET, 131, 2):  # no operand can be read where it lies
+    OUTERS[f"outer_narrow_pieces{variant.suffix}"] = (
+        products.Outer(one_source(131), (Piece(1, 1, 33, 1, 1), Piece(1, 2, 40, 7)), 11, 5, 3, 4),
+        variant,
+    )
+for variant in layout.outer_variants(TARGET, 600, 2):  # both can; more rows than a block
+    OUTERS[f"outer_narrow_sums{variant.suffix}"] = (
+        products.Outer((Piece(600, 0, 603, 2),), (Piece(2, 1, 7, 4),), 2, sums=3),
+        variant,
+    )
 
 PACK = packing.Pack(
     shapes=((20, 30), (70, 11), (9, 9)),
@@ -96,6 +108,17 @@ WHOLE = packing.Pack(((25, 60), (53, 25)), (
 SUM = packing.ColumnSum((Piece(20, 0, 22, 2, 0), Piece(3, 1, 3)))
 SEGMENTS = packing.SegmentSum(21, 24, 2, 22)
 CUT = layout.product_variants(TARGET, 25, 113)[0].tile
+NARROW_PACK = packing.Pack(
+    shapes=((70, 3), (2, 60)),
+    placements=(
+        packing.Placement(0, 5, 1, (1, 67), (2, 3)),
+        packing.Placement(1, 71, 0, (0, 2), (0, 60), transposed=True),
+    ),
+    k=131,
+    n_columns=2,
+)
+NARROW_CUT = layout.product_variants(TARGET, 131, 2)[0].tile
+PACKS = {"pack": (PACK, CUT), "pack_whole": (WHOLE, CUT), "pack_narrow": (NARROW_PACK, NARROW_CUT)}
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +126,7 @@ def kernels():
     """Every kernel of this file, compiled together once."""
     functions = {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
     functions |= {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
-    functions["pack"] = packing.pack(PACK, CUT, "pack")
-    functions["pack_whole"] = packing.pack(WHOLE, CUT, "pack_whole")
+    functions |= {name: packing.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
     functions["place"] = packing.place(PACK, LANES, "place")
     functions["column_sum"] = packing.column_sum(SUM, LANES, "column_sum")
     functions["segment_sum"] = packing.segment_sum(SEGMENTS, LANES, "segment_sum")
@@ -121,23 +143,33 @@ def call(kernel, *args):
 
 
 def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
-    """[k, n] as [panels][k][NR], zeros in the last panel's rest."""
+    """[k, n] as [panels][k][NR], zeros in the last panel's rest; narrow ones as [1][n][k]."""
     k, n = weights.shape
+    if tile.narrow:
+        whole = np.zeros((1, n, -(-k // LANES) * LANES), "float32")
+        whole[0, :, :k] = weights.T
+        return whole
     whole = np.zeros((layout.panels(n, tile) * tile.columns, k), "float32")
     whole[:n] = weights.T
     return np.ascontiguousarray(whole.reshape(-1, tile.columns, k).transpose(0, 2, 1))
 
 
 def inputs(rng, pieces: tuple[Piece, ...], n: int):
-    """Arguments of `operands(pieces)` for n rows, and the operand they stand for."""
+    """Arguments of `operands(pieces)` for n rows, and the operand they stand for.
+
+    What the operand does not contain of the sources is NaN.
+    """
     needs = operands(pieces)
-    sources = {slot: rng.standard_normal((ROWS, ld), dtype="float32") for slot, ld in needs.sources}
+    values = {slot: rng.standard_normal((ROWS, ld), dtype="float32") for slot, ld in needs.sources}
+    sources = {slot: np.full((ROWS, ld), np.nan, "float32") for slot, ld in needs.sources}
     indices = {s: rng.integers(0, ROWS, n + INDEX_FIRST, dtype="int32") for s in needs.indices}
     offsets = [FIRST] * len(needs.starts) + [INDEX_FIRST] * len(needs.indices)
     columns = []
     for p in pieces:
         rows = slice(FIRST, FIRST + n) if p.index is None else indices[p.index][INDEX_FIRST:]
-        columns.append(sources[p.source][rows, p.column : p.column + p.width])
+        at = rows, slice(p.column, p.column + p.width)
+        sources[p.source][at] = values[p.source][at]
+        columns.append(values[p.source][at])
     return offsets, [*sources.values(), *indices.values()], np.concatenate(columns, 1)
 
 
@@ -198,11 +230,12 @@ def assembled(spec: packing.Pack, parameters: list[np.ndarray]) -> np.ndarray:
     return weights
 
 
-@pytest.mark.parametrize(("name", "spec"), [("pack", PACK), ("pack_whole", WHOLE)])
-def test_pack(kernels, name, spec):
+@pytest.mark.parametrize("name", PACKS)
+def test_pack(kernels, name):
+    spec, tile = PACKS[name]
     rng = np.random.default_rng(2)
     parameters = [rng.standard_normal(shape, dtype="float32") for shape in spec.shapes]
-    want = packed(assembled(spec, parameters), CUT)
+    want = packed(assembled(spec, parameters), tile)
     *_, got = call(kernels[name], *parameters, np.full_like(want, np.nan))
     np.testing.assert_array_equal(got, want)
 
@@ -245,18 +278,32 @@ def test_segment_sum(kernels, n):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-def test_same_rows_same_bits_whatever_shares_the_call(kernels):
+@pytest.mark.parametrize("name", ["product_33_450", "product_131_2", "product_150_5"])
+def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
     """A row's product does not depend on how many rows are multiplied with it."""
-    name = "product_33_450"
     spec, variant = PRODUCTS[name]
     rng = np.random.default_rng(6)
-    weights = packed(rng.standard_normal((33, 450), dtype="float32"), variant.tile)
+    weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
+    weights = packed(weights, variant.tile)
     offsets, arrays, _ = inputs(rng, spec.pieces, 29)
     results = []
     for n in (29, 28, 13, 5, 1):
         out = np.zeros((29, spec.ldc), "float32")
         results.append(call(kernels[name], n, 0, *offsets, *arrays, weights, out)[-1][:1])
     assert all(np.array_equal(results[0], r) for r in results)
+
+
+@pytest.mark.parametrize("size", NARROW[1:])
+def test_same_gradients_with_any_number_of_threads(kernels, size):
+    """Threads split a narrow weight gradient, never its sums over rows."""
+    rng = np.random.default_rng(7)
+    name = "outer_{}_{}".format(*size)
+    spec, variant = OUTERS[name]
+    assert variant.tile.narrow
+    offsets, arrays, _ = inputs(rng, spec.left + spec.right, 140)
+    out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
+    one, two = (call(kernels[n], 140, *offsets, *arrays, out)[-1] for n in (name, name + SPLIT))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize(

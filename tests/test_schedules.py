@@ -26,6 +26,7 @@ WIDTHS = (1, 5, 8, 40, 150, 256, 300, 450, 750, 1280)
 def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
     """One small kernel of every sort, in every variant that this target has."""
     pieces = (Piece(7, 0, 12, 3, 0), Piece(5, 1, 5))
+    long = (Piece(70, 0, 80, 3, 0), Piece(5, 1, 5))
     functions = {}
     for variant in layout.product_variants(target, 12, 21):
         name = f"product{variant.suffix}"
@@ -33,6 +34,13 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
     for variant in layout.outer_variants(target, 12, 21):
         name = f"outer{variant.suffix}"
         spec = outer.Outer(pieces, (Piece(21, 2, 21),), 21, sums=0)
+        functions[name] = outer.outer(spec, variant.tile, name)
+    for variant in layout.product_variants(target, 75, 2):
+        name = f"narrow_product{variant.suffix}"
+        functions[name] = products.product(products.Product(long, 2, 2), variant.tile, name)
+    for variant in layout.outer_variants(target, 75, 2):
+        name = f"narrow_outer{variant.suffix}"
+        spec = outer.Outer(long, (Piece(2, 2, 2),), 2, sums=0)
         functions[name] = outer.outer(spec, variant.tile, name)
     cut = layout.product_variants(target, 12, 21)[0].tile
     pack = packing.Pack(((12, 21),), (packing.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
@@ -134,6 +142,30 @@ def test_tiles_fit_the_registers_and_waste_few_lanes(name):
         assert all(v.tile.columns == tile.columns for v in variants)
         least = -(-n_columns // unit.lanes) * unit.lanes
         assert layout.panels(n_columns, tile) * tile.columns <= 1.11 * least + unit.lanes
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_has_few_columns_and_enough_rows_is_narrow(name):
+    """Its tiles fit the registers, and its panels cover the rows of a weight gradient evenly."""
+    target = schedules.make_target(TARGETS[name])
+    unit = simd(target)
+    half = unit.lanes // 2
+    for k, n_columns in ((4 * unit.lanes, half), (4 * unit.lanes, 1), (300, 1), (1280, half)):
+        for v in layout.product_variants(target, k, n_columns):
+            assert v.tile.narrow
+            assert v.tile.heights[0] * (n_columns + 1) + 1 <= unit.registers
+            assert v.tile.heights[-1] == 1
+            n_vectors = -(-k // unit.lanes)
+            shape = (1, n_columns, n_vectors * unit.lanes)
+            assert layout.weights_shape(k, n_columns, v.tile) == shape
+        for v in layout.outer_variants(target, k, n_columns):
+            assert v.tile.narrow
+            assert v.tile.vectors * (n_columns + 1) + 1 <= unit.registers
+            assert layout.panels(k, v.tile) * v.tile.vectors - n_vectors < layout.panels(k, v.tile)
+    others = [(4 * unit.lanes - 1, 1, "float32"), (300, half + 1, "float32")]
+    others += [(300, 1, "bf16")] * unit.bf16
+    for variants in (layout.product_variants, layout.outer_variants):
+        assert not any(v.tile.narrow for other in others for v in variants(target, *other))
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
 SOURCES = (
-    "bfloat16 dropout elementwise loopnest operands optim outer packing pairs plan_kernels "
-    "polynomials products region_kernel region_loops region_row regions register_tile sums "
-    "update_kernels"
+    "bfloat16 dropout elementwise loopnest narrow_outer narrow_product operands optim outer "
+    "packing pairs plan_kernels polynomials products region_kernel region_loops region_row regions "
+    "register_tile sums update_kernels"
 ).split()
 
 
@@ -91,10 +91,9 @@ class Compiler:
     def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
         """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""
         tile = self._tile(k, n_columns)
-        n_panels = layout.panels(n_columns, tile)
         if layout.operand_precision(k, self.precision) == "bf16":
-            return (n_panels, words(k), tile.columns), WORD
-        return (n_panels, k, tile.columns), "float32"
+            return layout.weights_shape(words(k), n_columns, tile), WORD
+        return layout.weights_shape(k, n_columns, tile), "float32"
 
     def _tile(self, k: int, n_columns: int) -> layout.Tile:
         """How weights of this shape are packed."""

@@ -8,7 +8,7 @@ so the order of additions, and with it every bit of a gradient, is the same for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -17,6 +17,7 @@ from schedules.layout import Tile, panels
 
 from .bfloat16 import WORD, linked, span, strips, word, words
 from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part, scratch, tile
+from .narrow_outer import column_tiles
 from .operands import Bound, Load, Piece, Shapes, bind, operands, packer, reader
 from .pairs import by_pair, row_packer
 from .register_tile import (
@@ -71,8 +72,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
         ShapeError: columns outside of C.
     """
     check_columns(spec.column, spec.n_columns, spec.ldc)
-    n_panels = panels(spec.n_columns, cut)
-    n_strips = -(-spec.k // cut.heights[0])
+    n_strips = panels(spec.k, cut) if cut.narrow else -(-spec.k // cut.heights[0])
 
     def emit() -> None:
         last: Shapes = [("C", (None, spec.ldc), "float32")]
@@ -80,31 +80,68 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
         (n,), bound, outs = bind(["n"], operands(spec.left + spec.right), last)
         with loop(cut.tasks, "task") as task:
             strips = part(task // cut.parts[1], cut.parts[0], n_strips)
-            begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
-            pack_left, pack_right, right = packers(spec, cut, bound)
             sums = None if spec.sums is None else (outs[1], spec.sums, strips[0] == 0)
-            with loop(tirx.ceildiv(n, cut.block)) as b:
-                row = hold(b * cut.block)
-                rows = hold(tirx.min(int64(cut.block), n - row))
-                load_left, load_right = pack_left(row, rows), pack_right(row, rows)
-                with loop(some) as p:
-                    panel = hold(begin + p)
-                    pack_panel(spec, cut, panel, load_right, rows, right, sums)
-                    to = Target(
-                        out=outs[0],
-                        cut=cut,
-                        n_columns=spec.n_columns,
-                        column=spec.column,
-                        cover=False,
-                        adds=True,
-                        panel=panel,
-                        start=int64(spec.row),
-                        n_rows=None,
-                    )
-                    outer_tiles(spec.k, strips, rows, load_left, right, to)
+            to = Target(
+                out=outs[0],
+                cut=cut,
+                n_columns=spec.n_columns,
+                column=spec.column,
+                cover=False,
+                adds=True,
+                panel=int64(0),
+                start=int64(spec.row),
+                n_rows=None,
+            )
+            if cut.narrow:
+                narrow_tiles(spec, bound, n, strips, sums, to)
+            else:
+                panel_tiles(spec, bound, n, task, strips, sums, to)
 
     made = kernel(name, "outer", emit)
     return linked(made) if spec.precision == "bf16" else made
+
+
+def panel_tiles(
+    spec: Outer,
+    bound: Bound,
+    n: Expr,
+    task: Expr,
+    strips: tuple[Expr, Expr],
+    sums: Sums | None,
+    to: Target,
+) -> None:
+    """A task's strips and panels of C take the sums over all rows, a block at a time."""
+    cut = to.cut
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    pack_left, pack_right, right = packers(spec, cut, bound)
+    with loop(tirx.ceildiv(n, cut.block)) as b:
+        row = hold(b * cut.block)
+        rows = hold(tirx.min(int64(cut.block), n - row))
+        load_left, load_right = pack_left(row, rows), pack_right(row, rows)
+        with loop(some) as p:
+            panel = hold(begin + p)
+            pack_panel(spec, cut, panel, load_right, rows, right, sums)
+            outer_tiles(spec.k, strips, rows, load_left, right, replace(to, panel=panel))
+
+
+def narrow_tiles(
+    spec: Outer, bound: Bound, n: Expr, strips: tuple[Expr, Expr], sums: Sums | None, to: Target
+) -> None:
+    """`panel_tiles` of few columns; an operand of one piece in row order is read where it lies."""
+    cut = to.cut
+    pack_left, pack_right = (
+        reader(pieces, bound) or packer(pieces, bound, cut.block, cut.lanes)
+        for pieces in (spec.left, spec.right)
+    )
+    with loop(tirx.ceildiv(n, cut.block)) as b:
+        row = hold(b * cut.block)
+        rows = hold(tirx.min(int64(cut.block), n - row))
+        left, right = pack_left(row, rows), pack_right(row, rows)
+        column_tiles(spec.k, strips, rows, left, right, to)
+        if sums is not None:
+            width = to.n_columns
+            total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: right(i, j))
+            add_sums(sums, width, cut, to.panel, total)
 
 
 def packers(spec: Outer, cut: Tile, bound: Bound) -> tuple[Pack, Pack, Buffer]:

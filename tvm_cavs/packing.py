@@ -2,12 +2,13 @@
 
 All pass over memory once. Packed weights are float32[panels, K, NR], row k of a panel being NR
 neighbouring columns of the product's right operand, with zeros where nothing was placed; for
-bfloat16 products uint32[panels, K/2, NR], a word of two rows of one column each.
+bfloat16 products uint32[panels, K/2, NR], a word of two rows of one column each. A narrow product's
+are packed as those of its transpose, in one panel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tvm import tirx
@@ -105,6 +106,8 @@ def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
         ShapeError: a rectangle that does not fit.
     """
     check_pack(spec)
+    if cut.narrow:
+        spec, cut = transposed(spec), one_panel(spec.k, cut)
     n_panels, bf16 = panels(spec.n_columns, cut), spec.precision == "bf16"
     depth, dtype = (words(spec.k), WORD) if bf16 else (spec.k, "float32")
 
@@ -125,6 +128,19 @@ def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
 
     made = kernel(name, "pack", emit)
     return linked(made) if bf16 else made
+
+
+def transposed(spec: Pack) -> Pack:
+    """The same operand, transposed."""
+    placements = tuple(
+        replace(p, row=p.column, column=p.row, transposed=not p.transposed) for p in spec.placements
+    )
+    return replace(spec, placements=placements, k=spec.n_columns, n_columns=spec.k)
+
+
+def one_panel(n_columns: int, cut: Tile) -> Tile:
+    """Panels as wide as the operand."""
+    return replace(cut, vectors=-(-n_columns // cut.lanes), narrow=False)
 
 
 def fill_zero(weights: Buffer, panel: Expr, begin: int, depth: int, cut: Tile) -> None:

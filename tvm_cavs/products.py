@@ -3,21 +3,23 @@
 A kernel takes whole buffers and integer offsets, never views. Rows are packed a block at a time,
 and panels of columns of the result are computed in register tiles. The number of rows is symbolic,
 and exactly those rows are written: as many of the tallest tile as fit, then the rest with smaller
-ones, so that one row does not pay for six.
+ones, so that one row does not pay for six. Products with few columns have tiles of another kind
+(`narrow_product`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from schedules.layout import Tile, panels
+from schedules.layout import Tile, panels, weights_shape
 
 from .bfloat16 import WORD, linked, words
 from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part
-from .operands import Load, Piece, bind, operands, packer
+from .narrow_product import dot_tiles
+from .operands import Bound, Load, Piece, Shapes, bind, operands, packer
 from .outer import Outer as Outer
 from .outer import outer as outer
 from .pairs import column_packer
@@ -40,6 +42,7 @@ class Product:
     `start_c + n` on are never written; columns from `column + n_columns` on only with `cover`,
     which says that the whole last panel fits and may be written. In `precision` "bf16" A and W are
     rounded to bfloat16 and multiplied exactly, sums are float32, and W is uint32[panels, K/2, NR].
+    A narrow product takes W transposed, see `layout.weights_shape`.
     """
 
     pieces: tuple[Piece, ...]
@@ -62,42 +65,55 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
     Raises:
         ShapeError: columns outside of C.
     """
-    n_panels = panels(spec.n_columns, cut)
-    check_columns(spec.column, n_panels * cut.columns if spec.cover else spec.n_columns, spec.ldc)
+    covered = panels(spec.n_columns, cut) * cut.columns if spec.cover else spec.n_columns
+    check_columns(spec.column, covered, spec.ldc)
     needs, bf16 = operands(spec.pieces), spec.precision == "bf16"
     depth, dtype = (words(spec.k), WORD) if bf16 else (spec.k, "float32")
 
     def emit() -> None:
-        last = [("W", (n_panels, depth, cut.columns), dtype), ("C", (None, spec.ldc), "float32")]
+        shape = weights_shape(depth, spec.n_columns, cut)
+        last: Shapes = [("W", shape, dtype), ("C", (None, spec.ldc), "float32")]
         (n, start), bound, (weights, out) = bind(["n", "start_c"], needs, last)
         with loop(cut.tasks, "task") as task:
-            first, count = row_part(task // cut.parts[1], cut, n)
-            begin, some = part(task % cut.parts[1], cut.parts[1], n_panels)
-            if bf16:
-                pack = column_packer(spec.pieces, bound, cut.block)
+            rows = row_part(task // cut.parts[1], cut, n)
+            to = Target(
+                out=out,
+                cut=cut,
+                n_columns=spec.n_columns,
+                column=spec.column,
+                cover=spec.cover,
+                adds=spec.accumulate,
+                panel=int64(0),
+                start=start,
+                n_rows=None,
+            )
+            if cut.narrow:
+                dot_tiles(spec.pieces, bound, rows, weights, to)
             else:
-                pack = packer(spec.pieces, bound, cut.block, cut.lanes)
-            with loop(tirx.ceildiv(count, cut.block)) as b:
-                row = hold(first + b * cut.block)
-                rows = hold(tirx.min(int64(cut.block), first + count - row))
-                load = pack(row, rows)
-                with loop(some) as p:
-                    panel = hold(begin + p)
-                    to = Target(
-                        out=out,
-                        cut=cut,
-                        n_columns=spec.n_columns,
-                        column=spec.column,
-                        cover=spec.cover,
-                        adds=spec.accumulate,
-                        panel=panel,
-                        start=start + row,
-                        n_rows=rows,
-                    )
-                    product_tiles(depth, rows, load, weights, to)
+                block_tiles(spec, bound, task, rows, weights, to)
 
     made = kernel(name, "product", emit)
     return linked(made) if bf16 else made
+
+
+def block_tiles(
+    spec: Product, bound: Bound, task: Expr, rows: tuple[Expr, Expr], weights: Buffer, to: Target
+) -> None:
+    """A task's rows (first, count), packed a block at a time, times its panels of the weights."""
+    cut, (first, count) = to.cut, rows
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    if spec.precision == "bf16":
+        pack = column_packer(spec.pieces, bound, cut.block)
+    else:
+        pack = packer(spec.pieces, bound, cut.block, cut.lanes)
+    with loop(tirx.ceildiv(count, cut.block)) as b:
+        row = hold(first + b * cut.block)
+        n_rows = hold(tirx.min(int64(cut.block), first + count - row))
+        load = pack(row, n_rows)
+        with loop(some) as p:
+            panel = hold(begin + p)
+            at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
+            product_tiles(int(weights.shape[1]), n_rows, load, weights, at)
 
 
 def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
