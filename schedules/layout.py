@@ -126,7 +126,12 @@ def outer_variants(
 
 
 def is_narrow(unit: Simd, k: int, n_columns: int, precision: str) -> bool:
-    """Whether a product or weight gradient of float32 operands puts its lanes along K."""
+    """Whether a product or weight gradient of float32 operands puts its lanes along K.
+
+    Measured on Zen 5: K = 256 and N = 5 run at 170 GFLOP/s so, and at 45 in a panel of 16; at N = 8
+    twice as fast. From N = 10 on the gain is lost where rows come from memory, below K = 64 where
+    adding up the lanes takes as long as the products.
+    """
     few = n_columns <= NARROW_LANES * unit.lanes
     return precision == "float32" and few and k >= NARROW_K * unit.lanes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tvm.tirx.script import builder as T
 
-from .loopnest import Expr, loop, scratch, tile
+from .loopnest import Expr, loop
 from .operands import Load
 from .register_tile import Target, accumulate, by_panel
 
@@ -21,7 +21,6 @@ def column_tiles(
     whole = to.cut.columns
     n_panels = -(-k_size // whole)
     begin, count = part
-
     with loop(count) as p:
         panel = T.bind(begin + p)
 
@@ -37,8 +36,6 @@ def column_tile(height: int, first: Expr, rows: Expr, left: Load, right: Load, t
     acc = accumulate(
         n, height, lanes, rows, lambda i: lambda j, k: right(i, j) * left(i, first + k)
     )
-    sums = scratch([n, height], "local")  # indexed by a loop, so not in registers
-    tile(n, height, lanes, lambda j, k: T.buffer_store(sums, acc[j, k], [j, k]))
-    with loop(height) as k, loop(n, "row") as j:
+    with loop(height, "vector") as k, loop(n, "row") as j:
         at = to.at(first + k, j)
-        T.buffer_store(to.out, to.out[tuple(at)] + sums[j, k], at)
+        T.buffer_store(to.out, to.out[tuple(at)] + acc[j, k], at)
