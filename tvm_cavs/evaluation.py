@@ -34,7 +34,7 @@ def evaluate(
     """
     tally = Tally(tuple(metrics))
     net.prepare(in_order(dataset))
-    for batch in Loader(dataset, batch_size, shuffle=False):
+    for batch in net.ahead(Loader(dataset, batch_size, shuffle=False)):
         if stop():
             return None
         tally.add(net(batch)[output], batch, label)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,6 +89,23 @@ class Executor(Protocol):
 
         The arrays may be reused by the next.
         """
+        ...
+
+
+@runtime_checkable
+class PlanningExecutor(Executor, Protocol):
+    """An executor that splits `forward`, so that one batch is planned while another runs."""
+
+    def plan(self, graph: Graph, ahead: bool = False) -> Any:
+        """What can be done for a batch without the parameters.
+
+        With `ahead` it may be called from another thread while the batch before runs, and answers
+        None if the batch has to wait for that.
+        """
+        ...
+
+    def run(self, planned: Any, seeds: Seeds) -> Result:
+        """The forward pass of a batch that `plan` has planned."""
         ...
 
 

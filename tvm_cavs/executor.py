@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from threading import Lock
+from typing import Any, overload
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from .assemble import Compiled, assemble
 from .batching import COUNT, Call, Slice, Spaces
 from .buffers import HostMemory
 from .compile import Compiler, use_threads
+from .errors import TraceError
 from .execution import Programs, Result, Seeds
 from .filling import Filling
 from .gradients import Gradients
@@ -25,15 +28,17 @@ from .program import Program
 from .vertex import Parameter, RowSparse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """A planned batch.
 
+    spaces: of what was compiled when it was planned.
     slices: what runs in which order, "forward" and "backward". counts: rows of every space.
     memory: what kernels read of its graphs. distinct: by input whose rows get gradients, its
     distinct values.
     """
 
+    spaces: Spaces
     plan: Plan
     slices: Mapping[str, Sequence[Slice]]
     counts: list[int]
@@ -45,6 +50,14 @@ class Batch:
         """The most rows that any call has."""
         found = (piece.row[COUNT] for some in self.slices.values() for piece in some)
         return max(found, default=1)
+
+
+class NewKindError(Exception):
+    """A batch has kinds of vertices for which nothing is compiled yet."""
+
+
+def _refuse(_masks: Sequence[int]) -> None:
+    raise NewKindError
 
 
 class TvmExecutor:
@@ -87,7 +100,8 @@ class TvmExecutor:
         self.spaces: Spaces | None = None
         self._filling: Filling | None = None
         self._gradients: Gradients | None = None
-        self._slots = [HostMemory(self.memory), HostMemory(self.memory)]
+        self._owners: dict[HostMemory, weakref.ref[Batch]] = {}  # memory of batches
+        self._planning = Lock()
         self._batch: Batch | None = None
         self._evaluated = -1  # version of all parameters together
         self._packed: dict[str, int] = {}  # the same for every packed weight
@@ -107,20 +121,44 @@ class TvmExecutor:
         for graph in batches:
             bits, _ = masks(graph, arity, pulls)
             found.update(np.unique(bits).tolist())
-        self._learn(sorted(found))
+        with self._planning:
+            self._learn(sorted(found))
 
-    def plan(self, graph: Graph) -> Batch:
+    @overload
+    def plan(self, graph: Graph) -> Batch: ...
+
+    @overload
+    def plan(self, graph: Graph, ahead: bool) -> Batch | None: ...
+
+    def plan(self, graph: Graph, ahead: bool = False) -> Batch | None:
         """Plan a batch: its rows, its inputs in that order, and the slices that kernels run on.
 
-        A batch is valid until the next but one is planned.
+        With `ahead` nothing is compiled: None if that is needed.
         """
-        self._slots.reverse()
-        memory = self._slots[0]
-        plan = self.planner.plan(graph, memory, self._learn)
-        assert self.spaces is not None and self._filling is not None
-        counts = self.spaces.counts(plan)
-        distinct = self._filling.fill(plan, counts, memory)
-        return Batch(plan, self.spaces.slices(plan, self.planner, memory), counts, memory, distinct)
+        with self._planning:
+            try:
+                return self._plan(graph, _refuse if ahead else self._learn)
+            except NewKindError:
+                return None
+
+    def _plan(self, graph: Graph, learn: Callable[[Sequence[int]], None]) -> Batch:
+        memory = self._unused()
+        plan = self.planner.plan(graph, memory, learn)
+        spaces, filling = self.spaces, self._filling
+        assert spaces is not None and filling is not None
+        counts = spaces.counts(plan)
+        distinct = filling.fill(plan, counts, memory)
+        slices = spaces.slices(plan, self.planner, memory)
+        batch = Batch(spaces, plan, slices, counts, memory, distinct)
+        self._owners[memory] = weakref.ref(batch)
+        return batch
+
+    def _unused(self) -> HostMemory:
+        """Memory of a batch that nobody holds any more, or new."""
+        for memory, owner in self._owners.items():
+            if owner() is None:
+                return memory
+        return HostMemory(self.memory)
 
     @property
     def compiled(self) -> Compiled:
@@ -133,7 +171,9 @@ class TvmExecutor:
         return self.run(self.plan(graph), seeds)
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
-        """The forward pass of a planned batch."""
+        """The forward pass of a planned batch; planned again if too much was done since."""
+        if batch.spaces is not self.spaces:
+            batch = self.plan(batch.plan.graph)
         assert self._filling is not None
         self._batch = batch
         self._filling.make_room(batch.counts, batch.scratch_rows, self.memory)
@@ -156,12 +196,18 @@ class TvmExecutor:
         return [call for piece in batch.slices[direction] for call in calls(piece, memory)]
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
-        """Gradients for the last forward pass; the arrays are reused by the next."""
+        """Gradients for the last forward pass; the arrays are reused by the next.
+
+        Raises:
+            TraceError: kinds of vertices were compiled since.
+        """
         batch = self._batch
-        assert batch is not None and self._programs.adjoint is not None, (
-            "forward with a loss comes first"
-        )
-        assert self._gradients is not None
+        assert batch is not None and self._gradients is not None, "a forward pass comes first"
+        if batch.spaces is not self.spaces:
+            raise TraceError(
+                "the network was prepared for more kinds of vertices between the forward and the "
+                "backward pass of a batch; call backward() first"
+            )
         self._gradients.clear()
         for function, args in self.calls(batch, "backward"):
             function(*args)

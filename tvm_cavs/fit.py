@@ -113,7 +113,8 @@ def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
     run.loader.epoch = progress.epoch
     n_batches, saved = len(run.loader), time.monotonic()
     run.tick()
-    for batch in run.loader.batches(progress.epoch, skip=progress.batch):
+    batches = run.loader.batches(progress.epoch, skip=progress.batch)
+    for batch in run.net.ahead(batches, run.loss):
         train_step(run, batch)
         if pace.n_steps == 0:
             run.mark = time.perf_counter()  # the first step compiles, which is no training time

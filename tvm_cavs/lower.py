@@ -116,7 +116,7 @@ class _Lowering:
             self._column_sums(c.args[0], parts)
             return
         biases = [self.added.totals[t] for t, outer in self.summed_with.items() if outer == i]
-        together = [b for b in biases if len(parts) == len(b) == 1]
+        together = [b for b in biases if len(b) == 1 and b[0].columns == parts[0].columns]
         for k, part in enumerate(parts):
             self._outer(source, part, together[0][0].spot if together and not k else None)
         for bias in biases:

@@ -8,16 +8,25 @@ time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .autodiff import differentiate
 from .errors import GraphError, ShapeError, TraceError
-from .execution import Executor, Programs, Seeds, check_options, check_parameters, factory
+from .execution import (
+    Executor,
+    PlanningExecutor,
+    Programs,
+    Seeds,
+    check_options,
+    check_parameters,
+    factory,
+)
 from .graph import Graph
 from .inputs import check_fit
 from .loss import LossFunction, Recorded
@@ -62,6 +71,16 @@ class Loss:
         self._backward()
 
 
+class Planned(NamedTuple):
+    """A batch as it was given; the one to run, and how it was made; what was planned for it."""
+
+    graph: Graph
+    run: Graph
+    shared: Shared | None
+    executor: Any
+    batch: Any  # None: the executor does it all when the batch is run
+
+
 class Network:
     """A vertex function and its parameters.
 
@@ -82,6 +101,7 @@ class Network:
         self.last_sharing: Sharing | None = None
         self._executors: dict[LossFunction | None, Executor] = {}
         self._programs: dict[LossFunction | None, Programs] = {}
+        self._planned: Planned | None = None
         self._seed, self.step, self._runs = 0, 0, 0
 
     def parameters(self) -> dict[str, Parameter]:
@@ -227,11 +247,50 @@ class Network:
         )
         return Loss(float(outputs["loss"].sum(dtype="float64")), n_labels, outputs, backward)
 
-    def _forward(self, loss: LossFunction | None, graph: Graph) -> Mapping[str, np.ndarray]:
-        """Outputs of every vertex of the batch, whichever were computed."""
+    def ahead(self, batches: Iterable[Graph], loss: LossFunction | None = None) -> Iterator[Graph]:
+        """The batches, each planned while the one before it runs: for a loop that runs them all.
+
+        A thread takes the next batch from `batches`, checks it, finds its equal vertices and plans
+        it. Results are those of a loop over `batches` itself.
+
+        Args:
+            loss: what the batches are run with, None for inference.
+
+        Raises:
+            GraphError: a batch does not fit the vertex function; the batches before it were given.
+        """
+        source = iter(batches)
+
+        def take() -> Planned | None:
+            graph = next(source, None)
+            return None if graph is None else self._plan(graph, loss, ahead=True)
+
+        with ThreadPoolExecutor(1, "tvm_cavs-ahead") as pool:
+            coming = pool.submit(take)
+            while (planned := coming.result()) is not None:
+                coming = pool.submit(take)
+                self._planned = planned
+                yield planned.graph
+
+    def _plan(self, graph: Graph, loss: LossFunction | None, ahead: bool = False) -> Planned:
+        """Everything about a batch that does not need the parameters."""
         check_fit(graph, self.programs(loss))
         run, shared = self.shared(graph, loss)
-        outputs = self.executor(loss).forward(run, Seeds(self._seed, self.step)).outputs
+        executor = self.executor(loss)
+        batch = executor.plan(run, ahead) if isinstance(executor, PlanningExecutor) else None
+        return Planned(graph, run, shared, executor, batch)
+
+    def _forward(self, loss: LossFunction | None, graph: Graph) -> Mapping[str, np.ndarray]:
+        """Outputs of every vertex of the batch, whichever were computed."""
+        executor, planned = self.executor(loss), self._planned
+        self._planned = None
+        if planned is None or planned.graph is not graph or planned.executor is not executor:
+            planned = self._plan(graph, loss)
+        shared, seeds = planned.shared, Seeds(self._seed, self.step)
+        if planned.batch is not None:
+            outputs = planned.executor.run(planned.batch, seeds).outputs
+        else:
+            outputs = executor.forward(planned.run, seeds).outputs
         self.last_sharing = None if shared is None else shared.sharing
         if shared is None:
             return outputs

@@ -37,7 +37,7 @@ FORWARD, OUTPUTS = "forward pass", "outputs"
 BACKWARD, ASSEMBLY = "backward pass", "gradient assembly, sums of word rows"
 EXECUTOR_PARTS = {
     "load_parameters": PACK,
-    "forward": FORWARD,
+    "run": FORWARD,
     "backward": BACKWARD,
 }
 
@@ -181,9 +181,9 @@ def _record(
     tape, kernels = Tape(), Tape()
     planned: list[Batch] = []
 
-    def planning(plan: Callable[[Graph], Batch]) -> Callable[[Graph], Batch]:
-        def run(graph: Graph) -> Batch:
-            planned.append(timed(graph))
+    def planning(plan: Callable[..., Batch]) -> Callable[..., Batch]:
+        def run(*given: Any) -> Batch:
+            planned.append(timed(*given))
             return planned[-1]
 
         timed = tape.timed(PLAN, plan)
