@@ -172,7 +172,7 @@ def test_outer(kernels, name):
         sums = (
             [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums is not None else []
         )
-        results = call(kernels[name], n, *offsets, *arrays, out, *sums)
+        results = call(kernels[name], n, 1, *offsets, *arrays, out, *sums)
         near(results[len(arrays)], want, f"{n} rows")
         if sums:  # of what was not rounded
             near(results[-1], sums[0] + right.sum(0), f"sums of {n} rows")

@@ -194,22 +194,27 @@ def test_product(kernels, name):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
 
 
+@pytest.mark.parametrize("adds", [1, 0])
 @pytest.mark.parametrize("name", OUTERS)
-def test_outer(kernels, name):
+def test_outer(kernels, name, adds):
+    """Added to C; or in place of what is there, of which nothing is read."""
     spec, _ = OUTERS[name]
     rng = np.random.default_rng(1)
-    for n in COUNTS:
+    for n in COUNTS if adds else COUNTS[1:]:
         both = spec.left + spec.right
         offsets, arrays, operand = inputs(rng, both, n)
         out = rng.standard_normal((spec.row + spec.k + 1, spec.ldc), dtype="float32")
         want = out.copy()
         left, right = operand[:, : spec.k], operand[:, spec.k :]
         columns = slice(spec.column, spec.column + spec.n_columns)
-        want[spec.row : spec.row + spec.k, columns] += left.T @ right
+        rows = slice(spec.row, spec.row + spec.k)
+        want[rows, columns] = left.T @ right + (out[rows, columns] if adds else 0)
+        if not adds:
+            out[rows, columns] = np.nan
         sums = []
         if spec.sums is not None:
             sums.append(rng.standard_normal(spec.sums + spec.n_columns + 2, dtype="float32"))
-        results = call(kernels[name], n, *offsets, *arrays, out, *sums)
+        results = call(kernels[name], n, adds, *offsets, *arrays, out, *sums)
         got = results[len(arrays)]
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
         if sums:
@@ -302,7 +307,7 @@ def test_same_gradients_with_any_number_of_threads(kernels, size):
     assert variant.tile.narrow
     offsets, arrays, _ = inputs(rng, spec.left + spec.right, 140)
     out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
-    one, two = (call(kernels[n], 140, *offsets, *arrays, out)[-1] for n in (name, name + SPLIT))
+    one, two = (call(kernels[n], 140, 1, *offsets, *arrays, out)[-1] for n in (name, name + SPLIT))
     np.testing.assert_array_equal(one, two)
 
 

@@ -20,8 +20,8 @@ from .plan import Space
 from .products import Outer, Product
 from .program import Program
 from .regions import Region
-from .steps import Buffer, Gradient, Kernel, Lowered, RowGradient, Weights
-from .sums import SegmentSum
+from .steps import Buffer, Gradient, Kernel, Lowered, RowGradient, Step, Weights
+from .sums import ColumnSum, SegmentSum
 from .vertex import Parameter
 
 
@@ -33,6 +33,7 @@ class CompiledStep:
     limits: tuple[int, ...]
     starts: tuple[int, ...]  # positions in the group's spaces
     buffers: tuple[str, ...]
+    adds: tuple[tuple[str, bool], ...]  # buffers that it adds to; if it can replace all there
     kind: str
     note: str  # for people: the size of a product, the number of a region's lines
     flop_per_row: int
@@ -100,7 +101,7 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     )
 
     def compiled(groups: list[Group]) -> tuple[CompiledGroup, ...]:
-        return tuple(_group(g, forms, compiler) for g in groups)
+        return tuple(_group(g, forms, compiler, parameters) for g in groups)
 
     values = [
         NetValue(f"net.{w.name}", w.program, w.index)
@@ -127,7 +128,10 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
 
 
 def _group(
-    g: Group, forms: Mapping[tuple[str, str], list[Form]], compiler: Compiler
+    g: Group,
+    forms: Mapping[tuple[str, str], list[Form]],
+    compiler: Compiler,
+    parameters: Mapping[str, Parameter],
 ) -> CompiledGroup:
     spaces = g.lowered.spaces
     position = {s: i for i, s in enumerate(spaces)}
@@ -140,12 +144,27 @@ def _group(
                 tuple(f.min_rows for f in mine),
                 tuple(position[space] for space in s.starts),
                 tuple(b.name for b in s.buffers),
+                _adds(s, parameters),
                 s.kernel.kind,
                 *_work(s.kernel),
             )
         )
     packs = tuple(w.name for w in g.lowered.weights)
     return CompiledGroup(g.stage, g.member, spaces, tuple(steps), packs)
+
+
+def _adds(step: Step, parameters: Mapping[str, Parameter]) -> tuple[tuple[str, bool], ...]:
+    """The gradients that a step adds to, and whether it can replace the whole of one instead."""
+    spec = step.kernel.spec
+    if isinstance(spec, ColumnSum):
+        return ((step.buffers[-1].name, False),)
+    if not isinstance(spec, Outer):
+        return ()
+    buffers = step.buffers[-1:] if spec.sums is None else step.buffers[-2:]
+    shapes = {gradient_buffer(name): p.shape for name, p in parameters.items()}
+    name, whole = buffers[0].name, (spec.k, spec.n_columns)
+    covers = shapes.get(name, whole) == whole
+    return ((name, covers), *((b.name, False) for b in buffers[1:]))
 
 
 def _work(kernel: Kernel) -> tuple[str, int]:

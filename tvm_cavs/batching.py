@@ -8,7 +8,8 @@ Python does one step for each call.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -117,16 +118,16 @@ class Spaces:
         ends = ([Slice(groups[g], row) for g in some for row in found[g]] for some in (first, last))
         return [*next(ends), *middle, *next(ends)]
 
-    def calls(self, piece: Slice, memory: HostMemory) -> list[Call]:
-        """The kernel calls of a slice."""
-        row, n_rows = piece.row, piece.row[COUNT]
-        return [
-            (
-                step.functions[0] if len(step.functions) == 1 else _form(step, n_rows),
-                arguments(row) + tensors,
-            )
-            for step, arguments, tensors in self._prepare(piece.group, memory)
-        ]
+    def calls(self, piece: Slice, memory: HostMemory, replaced: Collection[str] = ()) -> list[Call]:
+        """The kernel calls of a slice; weight gradients in `replaced` are not added to."""
+        row, n_rows, out = piece.row, piece.row[COUNT], []
+        for step, arguments, tensors in self._prepare(piece.group, memory):
+            function = step.functions[0] if len(step.functions) == 1 else _form(step, n_rows)
+            given = arguments(row)
+            if step.kind == "outer":
+                given = (n_rows, int(step.adds[0][0] not in replaced), *given[1:])
+            out.append((function, given + tensors))
+        return out
 
     def _prepare(self, group: CompiledGroup, memory: HostMemory) -> Prepared:
         """The group's steps and their buffers as kernels take them; kept until a buffer moves."""
@@ -151,6 +152,13 @@ class Spaces:
         if not step.starts:
             return _count_only
         return itemgetter(COUNT, *(self.column(group.spaces[i]) for i in step.starts))
+
+
+def replaced(slices: Sequence[Slice]) -> frozenset[str]:
+    """The gradients that one call alone makes whole, so that nothing has to be there before."""
+    found = [add for piece in slices for step in piece.group.steps for add in step.adds]
+    times = Counter(name for name, _ in found)
+    return frozenset(name for name, covers in found if covers and times[name] == 1)
 
 
 def order_of(groups: Sequence[CompiledGroup], first: int = 0) -> tuple[list[int], ...]:

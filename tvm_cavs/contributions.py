@@ -12,7 +12,6 @@ from .plan import Space
 from .program import Call, Program
 from .steps import Buffer, Gradient, RowGradient, Spot, identity
 
-
 Range = tuple[int, int]
 
 

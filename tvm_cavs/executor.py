@@ -12,7 +12,7 @@ import numpy as np
 
 from . import dropout, netlevel
 from .assemble import Compiled, assemble
-from .batching import COUNT, Call, Slice, Spaces
+from .batching import COUNT, Call, Slice, Spaces, replaced
 from .buffers import HostMemory
 from .compile import Compiler, use_threads
 from .errors import TraceError
@@ -33,7 +33,8 @@ class Batch:
     """A planned batch.
 
     spaces: of what was compiled when it was planned.
-    slices: what runs in which order, "forward" and "backward". counts: rows of every space.
+    slices: what runs in which order, "forward" and "backward". replaced: gradients that
+    are not added to, but written. counts: rows of every space.
     memory: what kernels read of its graphs. distinct: by input whose rows get gradients, its
     distinct values.
     """
@@ -41,6 +42,7 @@ class Batch:
     spaces: Spaces
     plan: Plan
     slices: Mapping[str, Sequence[Slice]]
+    replaced: frozenset[str]
     counts: list[int]
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]
@@ -149,7 +151,8 @@ class TvmExecutor:
         counts = spaces.counts(plan)
         distinct = filling.fill(plan, counts, memory)
         slices = spaces.slices(plan, self.planner, memory)
-        batch = Batch(spaces, plan, slices, counts, memory, distinct)
+        alone = replaced(slices["backward"])
+        batch = Batch(spaces, plan, slices, alone, counts, memory, distinct)
         self._owners[memory] = weakref.ref(batch)
         return batch
 
@@ -192,8 +195,8 @@ class TvmExecutor:
     def calls(self, batch: Batch, direction: str) -> list[Call]:
         """The kernel calls of one direction of a planned batch, in order."""
         assert self.spaces is not None
-        calls, memory = self.spaces.calls, batch.memory
-        return [call for piece in batch.slices[direction] for call in calls(piece, memory)]
+        calls, given = self.spaces.calls, (batch.memory, batch.replaced)
+        return [call for piece in batch.slices[direction] for call in calls(piece, *given)]
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
@@ -208,7 +211,7 @@ class TvmExecutor:
                 "the network was prepared for more kinds of vertices between the forward and the "
                 "backward pass of a batch; call backward() first"
             )
-        self._gradients.clear()
+        self._gradients.clear(batch.replaced)
         for function, args in self.calls(batch, "backward"):
             function(*args)
         return self._gradients.collect(batch.distinct, batch.memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -34,10 +34,11 @@ class Gradients:
             name: [g for g in compiled.gradients if g.parameter == name] for name in parameters
         }
 
-    def clear(self) -> None:
-        """Zeros where kernels add."""
+    def clear(self, replaced: Collection[str]) -> None:
+        """Zeros where kernels add; buffers in `replaced` they fill by themselves."""
         for name in (*self._compiled.totals, *self._compiled.cleared):
-            self._memory.fill(name, 0.0)
+            if name not in replaced:
+                self._memory.fill(name, 0.0)
 
     def collect(
         self, distinct: Mapping[str, np.ndarray], memory: HostMemory

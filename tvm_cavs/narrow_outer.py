@@ -31,11 +31,15 @@ def column_tiles(
 
 
 def column_tile(height: int, first: Expr, rows: Expr, left: Load, right: Load, to: Target) -> None:
-    """Rows `first` to `first + height` of C += the sum over a block of rows."""
+    """Rows `first` to `first + height` of C += or = the sum over a block of rows."""
     n, lanes = to.n_columns, to.cut.lanes
     acc = accumulate(
         n, height, lanes, rows, lambda i: lambda j, k: right(i, j) * left(i, first + k)
     )
-    with loop(height, "vector") as k, loop(n, "row") as j:
-        at = to.at(first + k, j)
-        T.buffer_store(to.out, to.out[tuple(at)] + acc[j, k], at)
+
+    def write(adds: bool) -> None:
+        with loop(height, "vector") as k, loop(n, "row") as j:
+            at = to.at(first + k, j)
+            T.buffer_store(to.out, to.out[tuple(at)] + acc[j, k] if adds else acc[j, k], at)
+
+    to.either(write)

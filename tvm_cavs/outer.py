@@ -66,7 +66,9 @@ Pack = Callable[[Expr, Expr], Load]
 
 
 def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
-    """f(n, starts..., index starts..., sources..., indices..., C[, c]): `operands(left + right)`.
+    """f(n, adds, starts..., index starts..., sources..., indices..., C[, c]), see `operands`.
+
+    With adds = 0 what is in C is replaced, not added to; c is always added to.
 
     Raises:
         ShapeError: columns outside of C.
@@ -77,7 +79,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
     def emit() -> None:
         last: Shapes = [("C", (None, spec.ldc), "float32")]
         last += [] if spec.sums is None else [("c", (None,), "float32")]
-        (n,), bound, outs = bind(["n"], operands(spec.left + spec.right), last)
+        (n, adds), bound, outs = bind(["n", "adds"], operands(spec.left + spec.right), last)
         with loop(cut.tasks, "task") as task:
             strips = part(task // cut.parts[1], cut.parts[0], n_strips)
             sums = None if spec.sums is None else (outs[1], spec.sums, strips[0] == 0)
@@ -87,7 +89,7 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
                 n_columns=spec.n_columns,
                 column=spec.column,
                 cover=False,
-                adds=True,
+                adds=adds > 0,
                 panel=int64(0),
                 start=int64(spec.row),
                 n_rows=None,
@@ -121,7 +123,8 @@ def panel_tiles(
         with loop(some) as p:
             panel = hold(begin + p)
             pack_panel(spec, cut, panel, load_right, rows, right, sums)
-            outer_tiles(spec.k, strips, rows, load_left, right, replace(to, panel=panel))
+            later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
+            outer_tiles(spec.k, strips, rows, load_left, right, later)
 
 
 def narrow_tiles(
@@ -137,7 +140,8 @@ def narrow_tiles(
         row = hold(b * cut.block)
         rows = hold(tirx.min(int64(cut.block), n - row))
         left, right = pack_left(row, rows), pack_right(row, rows)
-        column_tiles(spec.k, strips, rows, left, right, to)
+        later = replace(to, adds=tirx.any(to.adds, b > 0))
+        column_tiles(spec.k, strips, rows, left, right, later)
         if sums is not None:
             width = to.n_columns
             total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: right(i, j))

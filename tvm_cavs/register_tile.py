@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -65,7 +66,7 @@ class Target:
     n_columns: int  # of the whole result
     column: int
     cover: bool  # the whole last panel may be written
-    adds: bool
+    adds: bool | Expr  # to what is in C; an expression is found out as the kernel runs
     panel: Expr
     start: Expr
     n_rows: Expr | None  # None: every row of every tile is real
@@ -73,6 +74,13 @@ class Target:
     def at(self, r: Expr, j: Expr) -> list[Expr]:
         """Indices in C of row r, column j of the panel."""
         return [self.start + r, self.panel * self.cut.columns + j + self.column]
+
+    def either(self, write: Callable[[bool], None]) -> None:
+        """`write(whether to add)`, both ways where that is not known yet."""
+        if isinstance(self.adds, bool):
+            write(self.adds)
+        else:
+            either(self.adds, lambda: write(True), lambda: write(False))
 
 
 def prefetch_tile(to: Target, height: int, row: Expr) -> None:
@@ -88,15 +96,18 @@ def store_tile(to: Target, height: int, row: Expr, acc: Buffer) -> None:
     if to.cover:
         last = to.cut.columns
 
-    def put(r: Expr, j: Expr) -> None:
-        at = to.at(row + r, j)
-        T.buffer_store(to.out, to.out[tuple(at)] + acc[r, j] if to.adds else acc[r, j], at)
+    guarded = height > 1 and to.n_rows is not None
 
-    def columns(width: int) -> None:
-        guarded = height > 1 and to.n_rows is not None
+    def columns(width: int, adds: bool) -> None:
+        def put(r: Expr, j: Expr) -> None:
+            at = to.at(row + r, j)
+            T.buffer_store(to.out, to.out[tuple(at)] + acc[r, j] if adds else acc[r, j], at)
+
         tile(height, width, to.cut.lanes, put, (lambda r: row + r < to.n_rows) if guarded else None)
 
-    by_panel(to.panel, n_panels, to.cut.columns, last, columns)
+    by_panel(
+        to.panel, n_panels, to.cut.columns, last, lambda width: to.either(partial(columns, width))
+    )
 
 
 def by_panel(

@@ -68,8 +68,10 @@ def stage_function(
     buffers = {b.name: _variable(b, packed.get(b.name)) for b in lowered.buffers.values()}
     with builder.function(name, [n, *starts, *buffers.values()], pure=False):
         for step in lowered.steps:
+            adds = [tirx.IntImm("int64", 1)] if step.kernel.kind == "outer" else []
             args = [
                 n,
+                *adds,
                 *(start_of[s] for s in step.starts),
                 *(buffers[b.name] for b in step.buffers),
             ]
