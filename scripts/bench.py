@@ -27,6 +27,7 @@ from tvm_cavs.bench import (
     ablate,
     ablation_table,
     compare,
+    measurable,
     measure,
     peer_table,
     profile_case,
@@ -58,6 +59,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default="wall",
         help="cpu: time this process has computed; for one thread on a busy machine",
     )
+    parser.add_argument(
+        "--overlap",
+        action="store_true",
+        help="plan a batch in a thread while the one before it runs, as training does",
+    )
     parser.add_argument("--rounds", type=int, default=10, help="over the same batches; median")
     parser.add_argument(
         "--profile", action="store_true", help="print where the time of a batch goes, per kernel"
@@ -74,7 +80,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         nargs="*",
         metavar="NAME",
         help="time instead what is lost without one optimisation, in turn with all of them:\n"
-        f"{', '.join(OFF)} (default: each)",
+        f"{', '.join(OFF)} (default: each; not overlap with --clock cpu)",
     )
     parser.add_argument(
         "--peers",
@@ -103,6 +109,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--trace writes what --profile finds; give both")
     if given.clock == "cpu" and given.threads > 1:
         parser.error("--clock cpu adds up the time of all threads; use it with --threads 1")
+    if given.clock == "cpu" and (given.overlap or "overlap" in (given.ablate or ())):
+        parser.error("overlap saves waiting and no work: --clock cpu cannot tell; use --clock wall")
+    if given.overlap and (given.peers or given.profile or given.ablate is not None):
+        parser.error(
+            "--overlap: --peers and --profile run one batch after the other, and --ablate has it "
+            "in the full time already (--clock wall); leave it out"
+        )
     return given
 
 
@@ -112,7 +125,14 @@ def cases(given: argparse.Namespace, workload: Workload) -> Iterator[Case]:
             embedding = given.embedding or workload.embedding or hidden
             for batch in given.batch or workload.batch:
                 yield Case(
-                    hidden, embedding, batch, mode, given.threads, given.clock, given.precision
+                    hidden,
+                    embedding,
+                    batch,
+                    mode,
+                    given.threads,
+                    given.clock,
+                    given.precision,
+                    given.overlap,
                 )
 
 
@@ -131,7 +151,8 @@ COLUMNS = {
 def table(results: list[Result]) -> Table:
     """One row a case; times in milliseconds a batch."""
     first = results[0]
-    title = f"{first.workload}, {first.precision}, {first.threads} thread(s), {first.clock} time"
+    threads = f"{first.threads} thread(s)" + " + 1 planning ahead" * first.overlap
+    title = f"{first.workload}, {first.precision}, {threads}, {first.clock} time"
     caption = (
         "ms and GFLOP of a batch; floor: the time of its products at "
         f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best"
@@ -152,7 +173,9 @@ def table(results: list[Result]) -> Table:
 
 
 def short(value: object) -> str:
-    """Three digits are what a measurement is worth."""
+    """Three digits are what a measurement is worth; None is not a part of it."""
+    if value is None:
+        return "-"
     if not isinstance(value, float):
         return str(value)
     digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
@@ -161,9 +184,11 @@ def short(value: object) -> str:
 
 def ablations(given: argparse.Namespace, workload: Workload) -> None:
     """What each optimisation is worth in every case."""
-    results = []
+    results, switches = [], given.ablate or measurable(given.clock)
+    if left_out := not given.ablate and set(OFF) - set(switches):
+        print(f"not told by --clock {given.clock}: {', '.join(left_out)}", file=sys.stderr)
     for case in cases(given, workload):
-        results.append(ablate(workload, case, given.rounds, given.ablate or OFF))
+        results.append(ablate(workload, case, given.rounds, switches))
         for row in results[-1].rows() if given.json else ():
             print(json.dumps(row), flush=True)
     if not given.json:

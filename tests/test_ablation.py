@@ -1,5 +1,6 @@
 """Leaving an optimisation out changes the kernels and nothing else: the law holds for each."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -19,11 +20,13 @@ from tvm_cavs.bench import (
     Ablation,
     ablate,
     ablation_table,
+    measurable,
     save_ablations,
 )
 from tvm_cavs.bench import Case as Measured
-from tvm_cavs.bench.ablate import summarise
-from tvm_cavs.errors import TargetError
+from tvm_cavs.bench.ablate import OVERLAP, summarise
+from tvm_cavs.bench.measure import Round, Times
+from tvm_cavs.errors import BenchError, TargetError
 from tvm_cavs.executor import TvmExecutor
 from tvm_cavs.kinds import Kinds
 from tvm_cavs.options import ALL, SWITCHES, Options, leaving_out
@@ -143,14 +146,44 @@ def test_ratios_are_medians_of_pairs() -> None:
     assert rows[1]["ratio"] == 1.0 and rows[1]["batch"] == 2
     wide = Ablation("treelstm", CASE, 1234.5, dict.fromkeys(OFF, 12.345))
     text = ablation_table([found, wide]).splitlines()
+    assert text[0] == "made up, 1 thread(s), cpu time: time without / with each"
     assert len(text) == 4 and text[2].split() == ["train", "4", "2", "500.000", "1.50", "1.00"]
     assert max(map(len, text)) <= 80
+    ahead = ablation_table([replace(wide, case=replace(CASE, clock="wall", overlap=True))])
+    assert ahead.splitlines()[0] == (
+        "treelstm, 1 thread(s) + 1 planning ahead, wall time: time without / with each"
+    )
+
+
+def test_what_overlap_is_worth_takes_wall_time() -> None:
+    assert measurable("wall") == OFF and measurable("cpu") == tuple(n for n in OFF if n != OVERLAP)
+    with pytest.raises(BenchError, match="without overlap, cpu time: .* with --clock wall"):
+        ablate(WORKLOADS["treelstm"](None), CASE, 1, ["lazy", "overlap"])
+
+
+def test_only_the_rounds_without_overlap_plan_in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Measured] = []
+
+    def round_of(net: object, workload: object, case: Measured, parts: object) -> Round:
+        made.append(case)
+        return lambda: [Times(forward=3.0 - case.overlap)]
+
+    module = importlib.import_module("tvm_cavs.bench.ablate")  # the package has a function so named
+    monkeypatch.setattr(module, "round_of", round_of)
+    workload = WORKLOADS["treelstm"](None)
+    found = ablate(workload, replace(CASE, clock="wall"), 2, ["lazy", "overlap"])
+    assert [case.overlap for case in made] == [True, True, False] and found.case.overlap
+    assert found.ratios == {"lazy": 1.0, "overlap": 1.5}
+    assert all(row["overlap"] for row in found.rows())
+    cpu = ablate(workload, CASE, 2)
+    assert tuple(cpu.ratios) == measurable("cpu") and not cpu.case.overlap
+    assert not any(case.overlap for case in made[3:])
 
 
 @pytest.mark.compiles
 def test_every_switch_is_measured_and_drawn(tmp_path: Path) -> None:
     workload = WORKLOADS["treelstm"](None)
-    cases = [replace(CASE, batch=batch, mode="infer") for batch in (128, 256)]
+    cases = [replace(CASE, batch=n, mode="infer", clock="wall") for n in (128, 256)]
     results = [ablate(workload, case, 1) for case in cases]
     for found in results:
         assert tuple(found.ratios) == OFF and found.ms > 0

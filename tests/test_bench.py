@@ -5,17 +5,27 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tvm_cavs.bench import WORKLOADS, Case, Sgemm, measure, product_flop, tree_lstm_flop
+from tvm_cavs.bench import (
+    CLOCKS,
+    WORKLOADS,
+    Case,
+    Sgemm,
+    measure,
+    product_flop,
+    tree_lstm_flop,
+)
 from tvm_cavs.bench.arithmetic import rows_of_kinds
-from tvm_cavs.bench.measure import Times, parts_of, summarise
+from tvm_cavs.bench.measure import Times, parts_of, round_of, summarise
 from tvm_cavs.bench.sgemm import environment
 from tvm_cavs.bench.workloads import N_CLASSES, complete_trees, random_sequences, random_trees
-from tvm_cavs.errors import DataError
+from tvm_cavs.errors import BenchError, DataError
 from tvm_cavs.graph import batch
 from tvm_cavs.kinds import Kinds
 from tvm_cavs.loss import SoftmaxCrossEntropy
@@ -69,6 +79,8 @@ def test_times_are_medians_over_rounds_and_means_over_batches():
     assert result.plan_ms == pytest.approx(2e3)
     assert result.samples_per_s == pytest.approx(2 / 5.5)
     assert result.share_of_floor == pytest.approx(11 / 4 / 5.5)
+    ahead = summarise("made up", replace(case, overlap=True), [steady], flop=11e9, gflop_per_s=4.0)
+    assert ahead.plan_ms is None and ahead.row()["plan_ms"] is None and ahead.overlap
 
 
 def test_batches_are_whole_and_at_most_64():
@@ -109,6 +121,47 @@ def test_a_small_case_is_measured(mode):
     assert result.sgemm_gflop_per_s == sgemm.best > 1
 
 
+@pytest.mark.compiles
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_with_overlap_another_thread_plans_and_the_wait_counts(mode, monkeypatch):
+    workload = WORKLOADS["treelstm"](None)
+    case = Case(hidden=4, embedding=4, batch=64, mode=mode, threads=1, overlap=True)
+    net, parts = workload.network(4, 4), parts_of(workload, 64)
+    net.hybridize("tvm", sharing=False, threads=1)
+    executor = net.executor(SoftmaxCrossEntropy() if mode == "train" else None)
+    seconds = [0.0]
+    monkeypatch.setitem(CLOCKS, "wall", lambda: seconds[0])
+    run = round_of(net, workload, case, parts)
+    run()  # compiles
+    plan, main, where = executor.plan, threading.get_ident(), []
+
+    def slow(graph, *given):
+        seconds[0] += 1
+        where.append((graph.n_vertices, threading.get_ident() != main))
+        return plan(graph, *given)
+
+    monkeypatch.setattr(executor, "plan", slow)
+    found = run()
+    sizes = [batch(part).n_vertices for part in [parts[0], *parts, parts[0]]]
+    assert where == [(size, True) for size in sizes]  # each once, and one that is not run
+    assert len(found) == len(parts) and all(times.plan == 0 for times in found)
+    passed = sum(times.total for times in found)
+    assert len(parts) - 1 <= passed <= len(parts) + 1  # when the first and the last are planned
+
+
+@pytest.mark.compiles
+def test_a_case_is_measured_with_overlap():
+    workload = WORKLOADS["treelstm"](None)
+    case = Case(hidden=4, embedding=4, batch=128, mode="infer", threads=1, overlap=True)
+    with Sgemm(1) as sgemm:
+        result = measure(workload, case, 1, sgemm)
+        with pytest.raises(BenchError, match='CPU time adds up what all threads do; give clock="w'):
+            measure(workload, replace(case, clock="cpu"), 1, sgemm)
+    assert result.plan_ms is None and result.batch_ms > 0
+    parts = result.batch_ms + result.forward_ms
+    assert 0.5 * result.ms_per_batch < parts < 1.5 * result.ms_per_batch
+
+
 def script(*arguments):
     return subprocess.run(
         [sys.executable, "scripts/bench.py", *arguments],
@@ -142,6 +195,42 @@ def test_cpu_time_is_for_one_thread(capsys):
     with pytest.raises(SystemExit):
         parse(["--clock", "cpu", "--threads", "2"])
     assert "use it with --threads 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--overlap", "--clock", "cpu"], "--clock cpu cannot tell; use --clock wall"),
+        (["--ablate", "overlap", "--clock", "cpu"], "--clock cpu cannot tell; use --clock wall"),
+        (["--overlap", "--profile"], "--peers and --profile run one batch after the other"),
+        (["--overlap", "--peers", "torch"], "--peers and --profile run one batch after the other"),
+        (["--overlap", "--ablate"], "--ablate has it in the full time already"),
+    ],
+)
+def test_overlap_is_told_by_wall_time_and_no_other_system(arguments, message, capsys):
+    parse = runpy.run_path(str(ROOT / "scripts" / "bench.py"))["parse"]
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    told = " ".join(capsys.readouterr().err.split())
+    assert message in told
+    assert parse(["--overlap"]).overlap and not parse([]).overlap
+
+
+def test_the_table_says_that_batches_were_planned_ahead():
+    table = runpy.run_path(str(ROOT / "scripts" / "bench.py"))["table"]
+    case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
+    clocks = [[Times(plan=1.0, forward=2.0)]]
+    for given, title, plan in (
+        (case, "treelstm, float32, 1 thread(s), wall time", "1000"),
+        (
+            replace(case, overlap=True),
+            "treelstm, float32, 1 thread(s) + 1 planning ahead, wall time",
+            "-",
+        ),
+    ):
+        made = table([summarise("treelstm", given, clocks, flop=1e9, gflop_per_s=1.0)])
+        assert made.title == title
+        assert [*made.columns[4].cells] == [plan]
 
 
 def test_complete_trees_are_complete():

@@ -8,6 +8,7 @@ from .ablate import OFF as OFF
 from .ablate import Ablation as Ablation
 from .ablate import ablate as ablate
 from .ablate import ablation_table as ablation_table
+from .ablate import measurable as measurable
 from .ablation_plot import save_ablations as save_ablations
 from .arithmetic import product_flop as product_flop
 from .arithmetic import tree_lstm_flop as tree_lstm_flop

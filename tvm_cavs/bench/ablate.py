@@ -2,29 +2,36 @@
 
 Networks that differ in one switch take turns within every round over the same batches, and each is
 compared to the full one of its round, so that what else the machine does falls out of the ratio.
+In wall time all of them plan a batch while the one before it runs, but for the one without overlap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from ..loss import SoftmaxCrossEntropy
+from ..errors import BenchError
+from ..graph import Graph
 from ..options import SWITCHES
-from .measure import Case, Step, infer_step, parts_of, train_step
-from .sgemm import CLOCKS
+from .measure import Case, Round, parts_of, round_of
 from .workloads import Workload
 
-FULL = "full"
+FULL, OVERLAP = "full", "overlap"
 SETTINGS: dict[str, dict[str, Any]] = {
     FULL: {},
     **{name: {"without": (name,)} for name in SWITCHES},
     "sharing": {"sharing": False},
+    OVERLAP: {},
 }
-"""What a network is hybridized with to leave an optimisation out."""
+"""What a network is hybridized with to leave an optimisation out; OVERLAP is how it is run."""
 OFF = tuple(name for name in SETTINGS if name != FULL)
+
+
+def measurable(clock: str) -> tuple[str, ...]:
+    """Those of OFF that a clock can tell; in CPU time not OVERLAP, which saves waiting, no work."""
+    return tuple(name for name in OFF if name != OVERLAP or clock == "wall")
 
 
 @dataclass(frozen=True)
@@ -49,22 +56,34 @@ class Ablation:
             }
 
 
-def ablate(workload: Workload, case: Case, rounds: int, switches: Sequence[str] = OFF) -> Ablation:
+def ablate(
+    workload: Workload, case: Case, rounds: int, switches: Sequence[str] | None = None
+) -> Ablation:
     """Time a case with all optimisations and without each of `switches`.
 
+    Args:
+        switches: of OFF; None for all that are `measurable` by the case's clock, which also says
+            whether the case is run with overlap.
+
     Raises:
+        BenchError: a switch that the clock cannot tell.
         CavsError: as `measure`.
     """
-    parts = parts_of(workload, case.batch)
-    steps = {name: _step(workload, case, SETTINGS[name]) for name in (FULL, *switches)}
-    for step in steps.values():
-        for graphs in parts:
-            step(graphs)  # compiles, and buffers grow
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    known = measurable(case.clock)
+    chosen = known if switches is None else tuple(switches)
+    if OVERLAP in set(chosen) - set(known):
+        raise BenchError(
+            f"without {OVERLAP}, {case.clock} time: planning ahead saves waiting and no work, "
+            "which CPU time does not tell; measure it with --clock wall"
+        )
+    case, parts = replace(case, overlap=OVERLAP in known), parts_of(workload, case.batch)
+    runs = {name: _round(workload, case, name, parts) for name in (FULL, *chosen)}
+    for run in runs.values():
+        run()  # compiles, and buffers grow
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
-        for name in _in_turn(list(steps), number):
-            steps[name](parts[0])  # brings the caches back
-            seconds[name].append(sum(steps[name](graphs).total for graphs in parts))
+        for name in _in_turn(list(runs), number):
+            seconds[name].append(sum(times.total for times in runs[name]()))
     return summarise(workload.name, case, seconds, len(parts))
 
 
@@ -74,13 +93,12 @@ def _in_turn(names: list[str], number: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def _step(workload: Workload, case: Case, settings: Mapping[str, Any]) -> Step:
-    """A step on a network of its own."""
-    net, now = workload.network(case.hidden, case.embedding), CLOCKS[case.clock]
-    net.hybridize("tvm", threads=case.threads, precision=case.precision, **settings)
-    if case.mode == "infer":
-        return infer_step(net, now, [])
-    return train_step(net, SoftmaxCrossEntropy(), workload.trainer(net), now, [])
+def _round(workload: Workload, case: Case, name: str, parts: Sequence[Sequence[Graph]]) -> Round:
+    """All batches, on a network of its own."""
+    net = workload.network(case.hidden, case.embedding)
+    net.hybridize("tvm", threads=case.threads, precision=case.precision, **SETTINGS[name])
+    overlap = case.overlap and name != OVERLAP
+    return round_of(net, workload, replace(case, overlap=overlap), parts)
 
 
 def summarise(
@@ -99,13 +117,14 @@ def summarise(
 def ablation_table(results: Sequence[Ablation]) -> str:
     """One line a case, of at most 80 columns, under what all cases share."""
     first = results[0]
-    threads, clock = first.case.threads, first.case.clock
+    threads = f"{first.case.threads} thread(s)" + " + 1 planning ahead" * first.case.overlap
+    widths = {name: max(6, len(name)) for name in first.ratios}
     lines = [
-        f"{first.workload}, {threads} thread(s), {clock} time: time without / time with each",
+        f"{first.workload}, {threads}, {first.case.clock} time: time without / with each",
         f"{'mode':>5} {'hidden':>6} {'batch':>5} {'ms':>9}"
-        + "".join(f" {name:>7}" for name in first.ratios),
+        + "".join(f" {name:>{width}}" for name, width in widths.items()),
     ]
     for r in results:
         head = f"{r.case.mode:>5} {r.case.hidden:>6} {r.case.batch:>5} {r.ms:9.3f}"
-        lines.append(head + "".join(f" {ratio:7.2f}" for ratio in r.ratios.values()))
+        lines.append(head + "".join(f" {r.ratios[n]:{width}.2f}" for n, width in widths.items()))
     return "\n".join(lines)

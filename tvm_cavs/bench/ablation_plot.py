@@ -14,6 +14,7 @@ NAMES = {
     "fusion": "fused elementwise",
     "gather": "gather in packing",
     "sharing": "equal vertices once",
+    "overlap": "planning ahead",
 }
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +23,20 @@ from ..loss import SoftmaxCrossEntropy
 from ..network import Network, record
 from ..vertex import RowSparse
 from .arithmetic import product_flop, rows_of_kinds
-from .measure import Case, Result, Times, infer_step, parts_of, summarise, timed_plans, train_step
+from .measure import (
+    Case,
+    Result,
+    Round,
+    Times,
+    loss_of,
+    parts_of,
+    round_of,
+    summarise,
+)
 from .peers import PEERS
 from .peers.mkl import unlock
 from .peers.process import Peer, check_torch
-from .sgemm import CLOCKS, Sgemm
+from .sgemm import Sgemm
 from .workloads import Workload
 
 TOLERANCE = 1e-4  # of the largest value of an output or a gradient
@@ -43,6 +52,7 @@ class PeerResult:
     """A measured peer. `ratio`: its time by that of tvm_cavs, the median over rounds.
 
     `note` says why there is no time. `gflop_per_s`: of torch's product of 1024 x 1024 matrices.
+    `overlap` is that of tvm_cavs; peers run one batch after the other.
     """
 
     system: str
@@ -54,6 +64,7 @@ class PeerResult:
     threads: int
     clock: str
     precision: str
+    overlap: bool
     ms_per_batch: float | None = None
     ratio: float | None = None
     gflop_per_s: float = 0.0
@@ -177,11 +188,11 @@ def compare(workload: Workload, case: Case, rounds: int, sgemm: Sgemm, peers: Pe
     net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
     parts = parts_of(workload, case.batch)
     failed = peers.ready(case, outputs(net, case, parts[0]))
-    with our_rounds(net, workload, case, parts) as our_round:
-        our_round()
-        ours, theirs = in_turn(
-            our_round, [p for p in peers.peers if p.system not in failed], rounds, sgemm
-        )
+    our_round = round_of(net, workload, case, parts)
+    our_round()
+    ours, theirs = in_turn(
+        our_round, [p for p in peers.peers if p.system not in failed], rounds, sgemm
+    )
     flop = flop_of(net, case, parts)
     by_batch = [list(clocks) for clocks in zip(*ours, strict=True)]
     totals = np.array([[times.total for times in clocks] for clocks in ours])
@@ -196,27 +207,8 @@ def compare(workload: Workload, case: Case, rounds: int, sgemm: Sgemm, peers: Pe
     )
 
 
-@contextmanager
-def our_rounds(
-    net: Network, workload: Workload, case: Case, parts: Sequence[Sequence[Graph]]
-) -> Iterator[Callable[[], list[Times]]]:
-    """A function that runs every batch once, timed, after one that brings the caches back."""
-    now, loss_fn = CLOCKS[case.clock], loss_of(case)
-    with timed_plans(net.executor(loss_fn), now) as plans:
-        if loss_fn is None:
-            step = infer_step(net, now, plans)
-        else:
-            step = train_step(net, loss_fn, workload.trainer(net), now, plans)
-
-        def our_round() -> list[Times]:
-            step(parts[0])
-            return [step(graphs) for graphs in parts]
-
-        yield our_round
-
-
 def in_turn(
-    our_round: Callable[[], list[Times]], peers: Sequence[Peer], rounds: int, sgemm: Sgemm
+    our_round: Round, peers: Sequence[Peer], rounds: int, sgemm: Sgemm
 ) -> tuple[list[list[Times]], dict[str, list[list[float]]]]:
     """For every round, for every batch: our times, and every peer's seconds."""
     ours: list[list[Times]] = []
@@ -231,11 +223,6 @@ def in_turn(
                 theirs[peer.system].append(peer.round())
         order.rotate(-1)
     return ours, theirs
-
-
-def loss_of(case: Case) -> SoftmaxCrossEntropy | None:
-    """What a step of the case ends in."""
-    return SoftmaxCrossEntropy() if case.mode == "train" else None
 
 
 def flop_of(net: Network, case: Case, parts: Sequence[Sequence[Graph]]) -> float:

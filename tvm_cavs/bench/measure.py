@@ -1,20 +1,22 @@
 """Time the steps of a workload: rounds over the same batches, medians over rounds, then means.
 
 Everything a step does is counted: putting the batch together, planning, forward, loss, backward,
-update. The clock is the wall's, or the process's CPU time: on a busy machine the fair one for one
-thread.
+update. With `overlap` a thread does the first two for the next batch meanwhile, and what counts is
+the wait for it. The clock is the wall's, or the process's CPU time: on a busy machine the fair one
+for one thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import BenchError, DataError
 from ..graph import Graph, batch
 from ..loss import SoftmaxCrossEntropy
 from ..network import Network, record
@@ -32,7 +34,7 @@ BATCHES = 64  # and at most so many batches of them
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a table."""
+    """One row of a table. `overlap`: a batch is planned while the one before it runs."""
 
     hidden: int
     embedding: int
@@ -41,6 +43,7 @@ class Case:
     threads: int
     clock: str = "wall"
     precision: str = "float32"
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Result:
     """A measured case, times of one batch.
 
     `share_of_floor`: the time its products would take at `sgemm_gflop_per_s`, by `ms_per_batch`.
+    With `overlap`, `batch_ms` is the wait for a batch that is planned, and `plan_ms` None: not a
+    part of the time.
     """
 
     workload: str
@@ -58,10 +63,11 @@ class Result:
     threads: int
     clock: str
     precision: str
+    overlap: bool
     ms_per_batch: float
     samples_per_s: float
     batch_ms: float
-    plan_ms: float
+    plan_ms: float | None
     forward_ms: float
     backward_ms: float
     update_ms: float
@@ -80,7 +86,7 @@ class Result:
 class Times:
     """Seconds of the parts of one step."""
 
-    batch: float = 0.0
+    batch: float = 0.0  # until there is one
     plan: float = 0.0
     forward: float = 0.0  # without planning
     backward: float = 0.0
@@ -92,13 +98,14 @@ class Times:
 
 
 Now = Callable[[], float]
-Step = Callable[[Sequence[Graph]], Times]
+Step = Callable[[Graph], Times]
+Round = Callable[[], list[Times]]
 
 
 @contextmanager
-def timed_plans(executor: Any, now: Now) -> Iterator[list[float]]:
-    """Inside, every plan that the executor makes adds its seconds to the list that is given."""
-    plan, seconds = executor.plan, []
+def timed_plans(executor: Any, now: Now, seconds: list[float]) -> Iterator[None]:
+    """Inside, every plan that the executor makes adds its time to `seconds`."""
+    plan = executor.plan
 
     def timed(*given: Any) -> Any:
         start = now()
@@ -108,7 +115,7 @@ def timed_plans(executor: Any, now: Now) -> Iterator[list[float]]:
 
     executor.plan = timed
     try:
-        yield seconds
+        yield
     finally:
         del executor.plan
 
@@ -116,13 +123,11 @@ def timed_plans(executor: Any, now: Now) -> Iterator[list[float]]:
 def train_step(
     net: Network, loss_fn: SoftmaxCrossEntropy, trainer: Trainer, now: Now, plans: list[float]
 ) -> Step:
-    """One step of training, timed."""
+    """One step of training on a batch, timed; `plans` gets the seconds of its planning."""
 
-    def step(graphs: Sequence[Graph]) -> Times:
+    def step(made: Graph) -> Times:
         plans.clear()
         times = [now()]
-        made = batch(graphs)
-        times.append(now())
         with record():
             loss = loss_fn(net(made))
         times.append(now())
@@ -130,26 +135,72 @@ def train_step(
         times.append(now())
         trainer.step(made.n_graphs)
         times.append(now())
-        together, forward, backward, update = np.diff(times).tolist()
-        return Times(together, sum(plans), forward - sum(plans), backward, update)
+        forward, backward, update = np.diff(times).tolist()
+        return Times(0.0, sum(plans), forward - sum(plans), backward, update)
 
     return step
 
 
 def infer_step(net: Network, now: Now, plans: list[float]) -> Step:
-    """One forward pass to the logits of every vertex, timed."""
+    """One forward pass to the logits of every vertex, timed; `plans` as above."""
 
-    def step(graphs: Sequence[Graph]) -> Times:
+    def step(made: Graph) -> Times:
         plans.clear()
-        times = [now()]
-        made = batch(graphs)
-        times.append(now())
+        start = now()
         net(made)
-        times.append(now())
-        together, forward = np.diff(times).tolist()
-        return Times(together, sum(plans), forward - sum(plans))
+        forward = now() - start
+        return Times(0.0, sum(plans), forward - sum(plans))
 
     return step
+
+
+def round_of(
+    net: Network, workload: Workload, case: Case, parts: Sequence[Sequence[Graph]]
+) -> Round:
+    """A function that runs every batch once, timed, after one that brings the caches back.
+
+    A batch's time goes from the end of the one before it to its own. With overlap one more is
+    planned at the end and not run, so that each of them runs beside the planning of another.
+
+    Raises:
+        BenchError: overlap in CPU time.
+    """
+    if case.overlap and case.clock == "cpu":
+        raise BenchError(
+            f"{case}: overlap hides planning behind a batch, but CPU time adds up what all threads "
+            'do; give clock="wall"'
+        )
+    now, loss_fn, plans = CLOCKS[case.clock], loss_of(case), list[float]()
+    executor = net.executor(loss_fn)
+    if loss_fn is None:
+        step = infer_step(net, now, plans)
+    else:
+        step = train_step(net, loss_fn, workload.trainer(net), now, plans)
+    order = [parts[0], *parts, parts[0]]
+
+    def run() -> list[Times]:
+        batches: Iterator[Graph] = map(batch, order)
+        timed: AbstractContextManager[None] = nullcontext()
+        if case.overlap:
+            batches = net.ahead(batches, loss_fn)
+        else:
+            timed = timed_plans(executor, now, plans)
+        found = []
+        with timed:
+            end = now()
+            for made in islice(batches, len(order) - 1):
+                waited = now() - end
+                found.append(step(made))
+                found[-1].batch = waited
+                end = now()
+        return found[1:]
+
+    return run
+
+
+def loss_of(case: Case) -> SoftmaxCrossEntropy | None:
+    """What a step of the case ends in."""
+    return SoftmaxCrossEntropy() if case.mode == "train" else None
 
 
 def parts_of(workload: Workload, size: int) -> list[list[Graph]]:
@@ -173,26 +224,19 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
     """
     net = workload.network(case.hidden, case.embedding)
     net.hybridize("tvm", sharing=False, threads=case.threads, precision=case.precision)
-    loss_fn = SoftmaxCrossEntropy() if case.mode == "train" else None
-    executor: Any = net.executor(loss_fn)
-    now = CLOCKS[case.clock]
     parts = parts_of(workload, case.batch)
-    with timed_plans(executor, now) as plans:
-        if loss_fn is not None:
-            trainer = workload.trainer(net)
-            step = train_step(net, loss_fn, trainer, now, plans)
-        else:
-            step = infer_step(net, now, plans)
-        clocks = [[step(graphs)] for graphs in parts]
-        for _ in range(rounds):
-            sgemm.measure()
-            step(parts[0])  # brings the caches back
-            for graphs, found in zip(parts, clocks, strict=True):
-                found.append(step(graphs))
+    run = round_of(net, workload, case, parts)
+    run()
+    clocks = []
+    for _ in range(rounds):
+        sgemm.measure()
+        clocks.append(run())
+    executor: Any = net.executor(loss_of(case))
     kinds = executor.kinds
     forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
     flop = float(np.mean(forward)) * (3 if case.mode == "train" else 1)
-    return summarise(workload.name, case, [found[1:] for found in clocks], flop, sgemm.best)
+    by_batch = list(zip(*clocks, strict=True))
+    return summarise(workload.name, case, by_batch, flop, sgemm.best)
 
 
 def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
@@ -232,7 +276,7 @@ def summarise(
         ms_per_batch=1e3 * seconds,
         samples_per_s=case.batch / seconds,
         batch_ms=1e3 * typical("batch"),
-        plan_ms=1e3 * typical("plan"),
+        plan_ms=None if case.overlap else 1e3 * typical("plan"),
         forward_ms=1e3 * typical("forward"),
         backward_ms=1e3 * typical("backward"),
         update_ms=1e3 * typical("update"),
