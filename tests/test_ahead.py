@@ -1,6 +1,7 @@
 """Batches that are planned while others run: the same results, and what wrong use says."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,20 @@ import pytest
 from random_graphs import N_CLASSES, N_WORDS, random_tree
 
 import tvm_cavs as cavs
+from tvm_cavs import network
 from tvm_cavs.errors import GraphError, TraceError
 from tvm_cavs.graph import Graph
 from tvm_cavs.vertex import RowSparse
 
 pytest.importorskip("tvm")
 LOSS = cavs.loss.SoftmaxCrossEntropy()
+
+
+@pytest.fixture(autouse=True)
+def _always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the passes of these small networks are, and however few the cores."""
+    monkeypatch.setattr(network, "LONG_FORWARD", -1.0)
+    monkeypatch.setattr(network.os, "cpu_count", lambda: 64)
 
 
 def compiled(cache: Path) -> cavs.Network:
@@ -92,3 +101,27 @@ def test_preparing_between_the_passes_is_refused(cache: Path) -> None:
     net.prepare([Graph.from_children([[], [0]], inputs)], LOSS)
     with pytest.raises(TraceError, match="call backward.. first"):
         loss.backward()
+
+
+def test_where_it_would_lose_the_loop_plans_by_itself(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short passes, or no core to spare."""
+    graphs = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(4)]
+    for name, value in (("LONG_FORWARD", 60.0), ("os", SimpleNamespace(cpu_count=lambda: 1))):
+        with monkeypatch.context() as patch:
+            patch.setattr(network, name, value)
+            patch.setattr(network, "ThreadPoolExecutor", NoThread)
+            net = compiled(cache)
+            assert len([net(graph) for graph in net.ahead(graphs)]) == 4
+
+
+class NoThread:
+    """A pool that must not be used."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> "NoThread":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...

@@ -94,7 +94,12 @@ class Executor(Protocol):
 
 @runtime_checkable
 class PlanningExecutor(Executor, Protocol):
-    """An executor that splits `forward`, so that one batch is planned while another runs."""
+    """An executor that splits `forward`, so that one batch is planned while another runs.
+
+    n_threads: the cores that a pass keeps busy.
+    """
+
+    n_threads: int
 
     def plan(self, graph: Graph, ahead: bool = False) -> Any:
         """What can be done for a batch without the parameters.

@@ -89,7 +89,8 @@ class TvmExecutor:
     ) -> None:
         self._programs, self._parameters = programs, parameters
         self.compiler = Compiler(target, threads, cache, precision)
-        use_threads(self.compiler.n_threads)
+        self.n_threads = self.compiler.n_threads
+        use_threads(self.n_threads)
         self.memory = HostMemory()
         pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
         self.kinds = Kinds(programs, tuple(pulls), leaving_out(without))
