@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -49,6 +50,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--embedding", type=int, help="width of a word (default: of the state)")
     parser.add_argument("--batch", type=int, nargs="+")
     parser.add_argument("--mode", choices=["train", "infer"], nargs="+", default=["train"])
+    parser.add_argument(
+        "--dropout",
+        type=float,
+        help="in training (default: the recipe's); 0 lets vertices be shared",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--precision", choices=["float32", "bf16"], default="float32", help="of products' operands"
@@ -107,6 +113,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--peers compares float32 with everything on; not with --ablate, --precision")
     if given.trace and not given.profile:
         parser.error("--trace writes what --profile finds; give both")
+    if given.dropout is not None and not 0 <= given.dropout < 1:
+        parser.error("--dropout is 0 or more, and below 1")
     if given.clock == "cpu" and given.threads > 1:
         parser.error("--clock cpu adds up the time of all threads; use it with --threads 1")
     if given.clock == "cpu" and (given.overlap or "overlap" in (given.ablate or ())):
@@ -217,6 +225,8 @@ def comparisons(given: argparse.Namespace, workload: Workload) -> None:
 def main(arguments: list[str]) -> int:
     given = parse(arguments)
     workload = WORKLOADS[given.workload](given.data)
+    if given.dropout is not None:
+        workload = replace(workload, dropout=given.dropout)
     if given.peers:
         comparisons(given, workload)
         return 0

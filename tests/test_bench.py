@@ -30,6 +30,7 @@ from tvm_cavs.graph import batch
 from tvm_cavs.kinds import Kinds
 from tvm_cavs.loss import SoftmaxCrossEntropy
 from tvm_cavs.plan import masks
+from tvm_cavs.sharing import share
 
 ROOT = Path(__file__).parent.parent
 
@@ -273,3 +274,20 @@ def forward_flop(name, n_graphs, embedding, hidden):
     kinds = Kinds(programs, ("word", "label"))
     kinds.learn(np.unique(masks(graph, programs.arity, kinds.pulls)[0]))
     return product_flop(kinds.forward, rows_of_kinds(kinds, graph))
+
+
+def test_list_operations_repeat_themselves_and_have_ten_classes() -> None:
+    workload = WORKLOADS["listops"](None)
+    graph = batch(workload.data.graphs[:64])
+    made = share(graph, ("word", "label"))
+    assert made is not None and made.graph.n_vertices < 0.6 * graph.n_vertices
+    assert workload.network(4, 3).parameters()["V"].shape == (4, 10)
+
+
+def test_a_chain_has_a_level_for_every_vertex() -> None:
+    (graph, *_) = WORKLOADS["chain"](None).data.graphs
+    assert graph.n_vertices == int(graph.level.max()) + 1 == 1000
+
+
+def test_dropout_is_a_share() -> None:
+    assert "--dropout is 0 or more, and below 1" in script("--dropout", "1").stderr

@@ -17,15 +17,17 @@ from .vertex import aligned
 GROWTH = 1.25
 
 
-def tensor_of(array: np.ndarray) -> Any:
-    """A contiguous array of at least one element as kernels take it, without a copy if it is one.
+def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
+    """An array as kernels take one that they only read: of `dtype`, contiguous, not empty.
 
-    Kernels do not write to it.
+    Without a copy if it is that already.
     """
     if not array.size:
         array = np.zeros(1, array.dtype)
     if not (array.flags.c_contiguous and array.flags.writeable):
-        array = np.array(array)
+        array = np.array(array)  # DLPack gives away no memory that must not be written
+    if dtype is not None and array.dtype != dtype:
+        array = array.astype(dtype)
     return tvm_ffi.from_dlpack(array)
 
 

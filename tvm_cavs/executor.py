@@ -32,9 +32,8 @@ from .vertex import Parameter, RowSparse
 class Batch:
     """A planned batch.
 
-    spaces: of what was compiled when it was planned.
-    slices: what runs in which order, "forward" and "backward". replaced: gradients that
-    are not added to, but written. counts: rows of every space.
+    spaces: of what was compiled when it was planned. slices: what runs in which order, "forward"
+    and "backward". replaced: gradients that are written, not added to. counts: rows of every space.
     memory: what kernels read of its graphs. distinct: by input whose rows get gradients, its
     distinct values.
     """
@@ -175,7 +174,7 @@ class TvmExecutor:
         return self.run(self.plan(graph), seeds)
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
-        """The forward pass of a planned batch; planned again if too much was done since."""
+        """The forward pass of a planned batch; planned again if kinds were compiled since."""
         if batch.spaces is not self.spaces:
             batch = self.plan(batch.plan.graph)
         assert self._filling is not None

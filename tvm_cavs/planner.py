@@ -54,10 +54,10 @@ class Planner:
         n = graph.n_vertices
         mask = memory.rows("plan.mask", n, 0, "int64")
         children = memory.rows("plan.children", n * self.arity, 0, "int32")
-        child_ptr, child = tensor_of(graph.child_ptr), tensor_of(graph.child)
+        child_ptr, child = (tensor_of(a, "int32") for a in (graph.child_ptr, graph.child))
         self.kernels["slots"](n, self.arity, child_ptr, child, children, mask)
         for bit, name in enumerate(self.pulls, self.arity):
-            self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present), mask)
+            self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present, "bool"), mask)
         return memory.read("plan.mask")[:n]
 
     def know(
@@ -81,7 +81,7 @@ class Planner:
             learn: given distinct masks of which some are new, it lets the planner `know` them.
         """
         n, n_levels = graph.n_vertices, int(graph.level.max()) + 1
-        mask, level = self.masks(graph, memory), tensor_of(graph.level)
+        mask, level = self.masks(graph, memory), tensor_of(graph.level, "int32")
         if self._small:
             lookup = self._lookup
             self._sort(n, n_levels, level, self._lookup_tensor, memory)

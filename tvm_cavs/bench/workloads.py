@@ -8,8 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import Dataset, build_graphs, ptb_dataset
+from ..data import (
+    LISTOPS_VOCAB,
+    Dataset,
+    build_graphs,
+    generate,
+    listops_dataset,
+    ptb_dataset,
+)
 from ..errors import DataError
+from ..graph import Graph
 from ..network import Network
 from ..nn import CELLS
 from ..trainer import Trainer
@@ -19,6 +27,7 @@ N_WORDS = 21701  # of the Stanford Sentiment Treebank
 LEAVES = (2, 52)  # fewest and most leaves of a random tree
 COMPLETE_LEAVES = 256  # of a tree of workload treefc
 LENGTHS = (1, 82)  # fewest and most words of a sequence, as in the Penn Treebank
+CHAIN = 1000  # vertices of workload chain
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,12 @@ class Workload:
     lr: float = 0.01
     weight_decay: float = 0.0
     dropout: float = 0.0
+    n_classes: int = N_CLASSES
 
     def network(self, hidden: int, embedding: int) -> Network:
-        """The cell, initialised, with a 5-way classifier at every vertex."""
-        cell = CELLS[self.cell](self.n_words, embedding, hidden, N_CLASSES, dropout=self.dropout)
-        net = Network(cell)
+        """The cell, initialised, with a classifier at every vertex."""
+        sizes = self.n_words, embedding, hidden, self.n_classes
+        net = Network(CELLS[self.cell](*sizes, dropout=self.dropout))
         net.initialize(seed=1)
         return net
 
@@ -161,9 +171,39 @@ def sst(path: Path | None) -> Workload:
     )
 
 
+def chain(path: Path | None) -> Workload:
+    """An LSTM on 1,000 words, one vertex a level: what a level costs besides its arithmetic."""
+    make_own("chain", path)
+    rng, inputs = np.random.default_rng(4), {}
+    inputs["word"] = rng.integers(0, N_WORDS, CHAIN).tolist()
+    inputs["label"] = rng.integers(0, N_CLASSES, CHAIN).tolist()
+    data = Dataset.from_graphs([Graph.from_sequence(CHAIN, inputs)] * 4, "chain")
+    return Workload("chain", "lstm", data, N_WORDS, hidden=(8,), batch=(1,))
+
+
+def listops(path: Path | None) -> Workload:
+    """Generated list operations, trained as configs/demo.yaml does: many equal subtrees."""
+    make_own("listops", path)
+    data = listops_dataset(generate(2000, seed=1, max_tokens=100, pool=10000))
+    return Workload(
+        "listops",
+        "tree_lstm",
+        data,
+        len(LISTOPS_VOCAB),
+        hidden=(128,),
+        batch=(16, 64),
+        embedding=64,
+        optimizer="adam",
+        lr=3e-3,
+        n_classes=10,
+    )
+
+
 WORKLOADS: dict[str, Callable[[Path | None], Workload]] = {
     "treelstm": treelstm,
     "treefc": treefc,
     "varlstm": varlstm,
     "sst": sst,
+    "listops": listops,
+    "chain": chain,
 }
