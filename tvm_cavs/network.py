@@ -245,7 +245,7 @@ class Network:
                 self._parameters[name].grad = grad
 
         n_labels = (
-            int(graph.inputs[loss.label].present.sum())
+            int(np.count_nonzero(graph.inputs[loss.label].present))
             if loss.label in graph.inputs
             else graph.n_vertices
         )

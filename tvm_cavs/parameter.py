@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,21 @@ class RowSparse:
 
     rows: np.ndarray
     values: np.ndarray
+
+
+class Writing:
+    """Inside `with`, a parameter's data may be changed; afterwards it has another version."""
+
+    __slots__ = ("_data", "_parameter")
+
+    def __init__(self, parameter: Parameter, data: np.ndarray) -> None:
+        self._parameter, self._data = parameter, data
+
+    def __enter__(self) -> np.ndarray:
+        return self._data
+
+    def __exit__(self, *_: object) -> None:
+        self._parameter.version += 1
 
 
 class Parameter:
@@ -64,19 +78,15 @@ class Parameter:
             )
         return self._view
 
-    @contextmanager
-    def writing(self) -> Iterator[np.ndarray]:
-        """The memory of the data, float32[shape], to be changed in place inside `with`.
+    def writing(self) -> Writing:
+        """`with p.writing() as data`: the memory, float32[shape], to be changed in place inside.
 
         Raises:
             TraceError: before `Network.initialize`.
         """
         _ = self.data
         assert self._data is not None
-        try:
-            yield self._data
-        finally:
-            self.version += 1
+        return Writing(self, self._data)
 
     def set_data(self, values: np.ndarray) -> None:
         """Copy `values` in, keeping the memory that an executor may already know.

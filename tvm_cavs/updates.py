@@ -34,6 +34,7 @@ class Updates:
         self._numbers = tuple(self._optimizer.numbers(some))
         self._compiler = Compiler("host", 1, cache)
         self._functions: dict[tuple[int | None, int], Any] = {}
+        self._kept: dict[tuple[int, bool], tuple[tuple[np.ndarray, ...], tuple[Any, ...]]] = {}
 
     def apply(
         self,
@@ -60,12 +61,22 @@ class Updates:
         tasks = threads_in_use() if values.size >= GRAIN else 1
         if isinstance(gradient, RowSparse):
             rows = tensor_of(np.ascontiguousarray(gradient.rows, "int32"))
-            tensors = (tensor_of(a) for a in (weight, values, *states))
+            target, *kept = self._tensors((weight, *states), flat=False)
             function = self._function(weight.shape[1], tasks)
-            function(len(values), scale, *numbers, rows, *tensors)
+            function(len(values), scale, *numbers, rows, target, tensor_of(values), *kept)
             return
-        flat = (tensor_of(a.reshape(-1)) for a in (weight, values, *states))
-        self._function(None, tasks)(values.size, scale, *numbers, *flat)
+        target, *kept = self._tensors((weight, *states), flat=True)
+        given = tensor_of(values.reshape(-1))
+        self._function(None, tasks)(values.size, scale, *numbers, target, given, *kept)
+
+    def _tensors(self, arrays: tuple[np.ndarray, ...], flat: bool) -> tuple[Any, ...]:
+        """Weight and states as kernels take them; kept, since they stay the same arrays."""
+        key = id(arrays[0]), flat
+        known = self._kept.get(key)
+        if known is None or any(a is not b for a, b in zip(known[0], arrays, strict=True)):
+            made = tuple(tensor_of(a.reshape(-1) if flat else a) for a in arrays)
+            known = self._kept[key] = arrays, made
+        return known[1]
 
     def _function(self, width: int | None, tasks: int) -> Any:
         if (width, tasks) not in self._functions:
