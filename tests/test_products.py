@@ -127,7 +127,6 @@ def kernels():
     functions = {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
     functions |= {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
     functions |= {name: packing.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
-    functions["place"] = packing.place(PACK, LANES, "place")
     functions["column_sum"] = packing.column_sum(SUM, LANES, "column_sum")
     functions["segment_sum"] = packing.segment_sum(SEGMENTS, LANES, "segment_sum")
     mod, unclaimed = schedules.schedule(tvm.IRModule(functions), TARGET)
@@ -243,20 +242,6 @@ def test_pack(kernels, name):
     want = packed(assembled(spec, parameters), tile)
     *_, got = call(kernels[name], *parameters, np.full_like(want, np.nan))
     np.testing.assert_array_equal(got, want)
-
-
-def test_place(kernels):
-    rng = np.random.default_rng(3)
-    result = rng.standard_normal((PACK.k, PACK.n_columns), dtype="float32")
-    gradients = [rng.standard_normal(shape, dtype="float32") for shape in PACK.shapes]
-    want = [g.copy() for g in gradients]
-    for p in PACK.placements:
-        height, width = p.shape
-        block = result[p.row : p.row + height, p.column : p.column + width]
-        want[p.parameter][slice(*p.rows), slice(*p.columns)] += block.T if p.transposed else block
-    _, *got = call(kernels["place"], result, *gradients)
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("n", COUNTS)

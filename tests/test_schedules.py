@@ -45,7 +45,6 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
     cut = layout.product_variants(target, 12, 21)[0].tile
     pack = packing.Pack(((12, 21),), (packing.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
     functions["pack"] = packing.pack(pack, cut, "pack")
-    functions["place"] = packing.place(pack, cut.lanes, "place")
     functions["column_sum"] = sums.column_sum(sums.ColumnSum(pieces), cut.lanes, "column_sum")
     functions["segment_sum"] = sums.segment_sum(sums.SegmentSum(7, 9), cut.lanes, "segment_sum")
     return functions

@@ -245,39 +245,3 @@ def pack_words(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights
         else:
             with loop(end // 2 - words(begin)) as i:
                 strips(width, partial(put, p, i + words(begin)))
-
-
-def place(spec: Pack, lanes: int, name: str, ldc: int | None = None) -> tirx.PrimFunc:
-    """f(C, gradients...): rectangles of C float32[k, ldc] are added to the gradients they are of.
-
-    Raises:
-        ShapeError: a rectangle that does not fit.
-    """
-    check_pack(spec)
-
-    def emit() -> None:
-        shapes = [(f"G{i}", shape, "float32") for i, shape in enumerate(spec.shapes)]
-        source, *gradients = arrays([("C", (spec.k, ldc or spec.n_columns), "float32"), *shapes])
-        for item in spec.placements:
-            add_rectangle(item, lanes, source, gradients[item.parameter])
-
-    return kernel(name, "place", emit)
-
-
-def add_rectangle(item: Placement, lanes: int, source: Buffer, gradient: Buffer) -> None:
-    """gradient[rectangle] += C[rectangle]."""
-    height, width = item.rows[1] - item.rows[0], item.columns[1] - item.columns[0]
-
-    def add(a: Expr, b: Expr) -> None:
-        at = [a + item.rows[0], b + item.columns[0]]
-        row, column = (b, a) if item.transposed else (a, b)
-        T.buffer_store(
-            gradient, gradient[tuple(at)] + source[row + item.row, column + item.column], at
-        )
-
-    with loop(height) as a:
-        if item.transposed:
-            with loop(width) as b:
-                add(a, b)
-        else:
-            vectors(width, lanes, lambda b: add(a, b))

@@ -5,7 +5,7 @@ from tvm.tirx import ForKind, PrimFunc
 
 from ..loops import kernel_of, with_kinds
 
-KERNELS = ("pack", "place", "column_sum", "segment_sum", "plan", "update")
+KERNELS = ("pack", "column_sum", "segment_sum", "plan", "update")
 KINDS = {
     "task": ForKind.PARALLEL,
     "row": ForKind.UNROLLED,

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ...graph import Graph
 from .plan import TreePlan, plan_trees
-from .store import Buffers, classify, index, logits_of, tensors
+from .store import Buffers, Manual, index, tensors
 
 relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-class ManualTreeFC:
+class ManualTreeFC(Manual):
     """Parameters as `nn.TreeFC` has them."""
 
     def __init__(self, parameters: Mapping[str, np.ndarray]) -> None:
@@ -31,22 +31,8 @@ class ManualTreeFC:
         """As they were given, in the order they were given."""
         return {name: values.numpy() for name, values in self.p.items()}
 
-    def infer(self, graphs: Sequence[Graph]) -> np.ndarray:
-        """Logits of all vertices: float32[n, n_classes]."""
-        plan = plan_trees(graphs)
-        self._forward(plan)
-        return logits_of(self.h, self.p, plan.row)
-
-    def train(self, graphs: Sequence[Graph], lr: float) -> float:
-        """One step; the loss before it."""
-        plan = plan_trees(graphs)
-        rate = lr / len(graphs)
-        self._forward(plan)
-        dh = self.buffer("dh", len(plan.row), self.hidden)
-        loss = classify(self.h, plan.labels, self.p, rate, dh)
-        self._backward(plan, dh)
-        self._update(plan, dh, rate)
-        return loss
+    def _plan(self, graphs: Sequence[Graph]) -> TreePlan:
+        return plan_trees(graphs)
 
     def _forward(self, plan: TreePlan) -> None:
         p, n, b = self.p, self.hidden, self.buffer

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ...graph import Graph
 from .plan import TreePlan, plan_trees
-from .store import Buffers, classify, index, logits_of, tensors
+from .store import Buffers, Manual, index, tensors
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-class ManualTreeLSTM:
+class ManualTreeLSTM(Manual):
     """Parameters as `nn.TreeLSTM` has them, gates regrouped while they are here."""
 
     def __init__(self, parameters: Mapping[str, np.ndarray]) -> None:
@@ -45,22 +45,8 @@ class ManualTreeLSTM:
         given["W"] = torch.cat([given.pop("leaf"), given["W"][:, 3 * self.hidden :]], 1)
         return {name: values.numpy() for name, values in given.items()}
 
-    def infer(self, graphs: Sequence[Graph]) -> np.ndarray:
-        """Logits of all vertices: float32[n, n_classes]."""
-        plan = plan_trees(graphs)
-        self._forward(plan)
-        return logits_of(self.h, self.p, plan.row)
-
-    def train(self, graphs: Sequence[Graph], lr: float) -> float:
-        """One step; the loss before it."""
-        plan = plan_trees(graphs)
-        rate = lr / len(graphs)
-        self._forward(plan)
-        dh = self.buffer("dh", len(plan.row), self.hidden)
-        loss = classify(self.h, plan.labels, self.p, rate, dh)
-        self._backward(plan, dh)
-        self._update(plan, rate)
-        return loss
+    def _plan(self, graphs: Sequence[Graph]) -> TreePlan:
+        return plan_trees(graphs)
 
     def _forward(self, plan: TreePlan) -> None:
         n, p, h_width = len(plan.row), self.p, self.hidden
@@ -178,7 +164,7 @@ class ManualTreeLSTM:
         torch.mul(dc, i, out=du)
         return u, du
 
-    def _update(self, plan: TreePlan, rate: float) -> None:
+    def _update(self, plan: TreePlan, _dh: Tensor, rate: float) -> None:
         p, n = self.p, self.hidden
         dx = torch.mm(self.d_leaf, p["leaf"].t(), out=self.buffer("dx", *self.x.shape))
         p["E"].index_add_(0, index(plan.words), dx, alpha=-rate)

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ...graph import Graph
 from .plan import ChainPlan, plan_chains
-from .store import Buffers, classify, index, logits_of, tensors
+from .store import Buffers, Manual, index, tensors
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-class ManualVarLSTM:
+class ManualVarLSTM(Manual):
     """Parameters as `nn.LSTM` of tvm_cavs has them; gates are i, o, f, u while they are here."""
 
     def __init__(self, parameters: Mapping[str, np.ndarray]) -> None:
@@ -38,22 +38,8 @@ class ManualVarLSTM:
             for name, values in self.p.items()
         }
 
-    def infer(self, graphs: Sequence[Graph]) -> np.ndarray:
-        """Logits of all vertices: float32[n, n_classes]."""
-        plan = plan_chains(graphs)
-        self._forward(plan)
-        return logits_of(self.h, self.p, plan.row)
-
-    def train(self, graphs: Sequence[Graph], lr: float) -> float:
-        """One step; the loss before it."""
-        plan = plan_chains(graphs)
-        rate = lr / len(graphs)
-        self._forward(plan)
-        dh = self.buffer("dh", len(plan.row), self.hidden)
-        loss = classify(self.h, plan.labels, self.p, rate, dh)
-        self._backward(plan, dh)
-        self._update(plan, rate)
-        return loss
+    def _plan(self, graphs: Sequence[Graph]) -> ChainPlan:
+        return plan_chains(graphs)
 
     def _forward(self, plan: ChainPlan) -> None:
         p, n, b, rows, sizes = self.p, self.hidden, self.buffer, len(plan.row), plan.sizes
@@ -114,7 +100,7 @@ class ManualVarLSTM:
             if g_before is not None:
                 g_before[: len(g)].addmm_(d_gates, u_t)
 
-    def _update(self, plan: ChainPlan, rate: float) -> None:
+    def _update(self, plan: ChainPlan, _dh: Tensor, rate: float) -> None:
         p, b = self.p, self.buffer
         dx = torch.mm(self.d_gates, p["W"].t(), out=b("dx", *self.x.shape))
         p["E"].index_add_(0, index(plan.words), dx, alpha=-rate)

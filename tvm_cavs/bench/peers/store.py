@@ -6,11 +6,14 @@ Nothing here is traced by autograd. A product that ends in a parameter adds to i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ...graph import Graph
 
 Parameters = dict[str, Tensor]
 
@@ -56,3 +59,41 @@ def classify(h: Tensor, labels: np.ndarray, p: Parameters, rate: float, dh: Tens
     p["V"].addmm_(h.t(), g, alpha=-rate)
     p["d"].sub_(g.sum(0), alpha=rate)
     return loss
+
+
+class Manual:
+    """A loop by hand: plans a batch, runs the levels, updates; a cell gives the three passes."""
+
+    p: Parameters
+    h: Tensor
+    hidden: int
+    buffer: Buffers
+
+    def infer(self, graphs: Sequence[Graph]) -> np.ndarray:
+        """Logits of all vertices: float32[n, n_classes]."""
+        plan = self._plan(graphs)
+        self._forward(plan)
+        return logits_of(self.h, self.p, plan.row)
+
+    def train(self, graphs: Sequence[Graph], lr: float) -> float:
+        """One step; the loss before it."""
+        plan = self._plan(graphs)
+        rate = lr / len(graphs)
+        self._forward(plan)
+        dh = self.buffer("dh", len(plan.row), self.hidden)
+        loss = classify(self.h, plan.labels, self.p, rate, dh)
+        self._backward(plan, dh)
+        self._update(plan, dh, rate)
+        return loss
+
+    def _plan(self, graphs: Sequence[Graph]) -> Any:
+        raise NotImplementedError
+
+    def _forward(self, plan: Any) -> None:
+        raise NotImplementedError
+
+    def _backward(self, plan: Any, dh: Tensor) -> None:
+        raise NotImplementedError
+
+    def _update(self, plan: Any, dh: Tensor, rate: float) -> None:
+        raise NotImplementedError
