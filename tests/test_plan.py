@@ -18,6 +18,8 @@ from tvm_cavs.graph import Graph, batch
 from tvm_cavs.plan import Plan, Space, kind_of, masks
 from tvm_cavs.planner import FEW, Planner
 from tvm_cavs.rewrite import Kind
+from tvm_cavs.slice_kernels import COUNT, GROUP, LEVEL
+from tvm_cavs.stages import STAGES
 
 ARITY, PULLS = 3, ("word", "label", "x")
 SEEDS = range(12)
@@ -149,15 +151,36 @@ def slices_of(
     mine = group("recurrent" if by_level else "eager", member)
     compiled = SimpleNamespace(
         forward=(group("lazy", everyone), mine),
-        backward=(group("eager", everyone),),
+        backward=(group("lazy", everyone), group("recurrent", member), group("eager", everyone)),
         buffers={"x": SimpleNamespace(space=unused)},
         row_sums=(),
     )
     spaces = Spaces(compiled, SimpleNamespace(members=lambda s: of_space.get(s, everyone)))  # type: ignore[arg-type]
-    found = [s for s in spaces.slices(p, planner, memory)["forward"] if s.group is mine]
+    cut = spaces.cut(p, planner, memory)
+    first, n = cut.place("forward")
+    slices = spaces.slices(cut, memory)[first : first + n]
+    found = [s for s in slices if s.group is mine]
+    check_order(spaces, cut, memory, [*compiled.forward, *compiled.backward])
     columns = [spaces.column(s) for s in used]
     assert spaces.column(Space("scratch")) == 0 and all(s.row[0] == 0 for s in found)
     return [(s.level, s.n_rows, [s.row[c] for c in columns]) for s in found]
+
+
+def check_order(spaces: Spaces, cut: Any, memory: HostMemory, groups: list[Any]) -> None:
+    """Sorting says the same: by stage, by level (backward from the highest), as they were found."""
+    rows = memory.read("plan.slices")[: cut.n * spaces.width].reshape(cut.n, spaces.width)
+    assert [int((rows[:, GROUP] == g).sum()) for g in range(len(groups))] == list(cut.sizes)
+    assert cut.most_rows == max(rows[:, COUNT], default=0)
+    assert cut.n_forward == sum(cut.sizes[:2])
+
+    def key(row: Any) -> tuple[bool, int, int]:
+        stage, backward = STAGES.index(groups[row[GROUP]].stage), row[GROUP] >= 2
+        level = int(row[LEVEL]) if stage == 1 else 0
+        return backward, stage, -level if backward else level
+
+    expected = sorted(rows, key=key)
+    found = [s.row for s in spaces.slices(cut, memory)]
+    assert found == [row.tolist() for row in expected]
 
 
 @pytest.mark.parametrize("by_level", [False, True])

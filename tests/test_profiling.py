@@ -107,7 +107,6 @@ def test_the_summary_adds_up_to_the_step(trained) -> None:  # type: ignore[no-un
     assert sum(rows.values()) == pytest.approx(step, abs=0.001 * len(rows))
     parts = {
         "planning",
-        "listing kernel calls",
         "packing weights",
         "outputs",
         "gradient assembly, sums of word rows",

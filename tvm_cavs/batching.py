@@ -1,17 +1,15 @@
-"""Batching: a plan and compiled stages -> a flat list of kernel calls with integer offsets.
+"""Batching: a plan and compiled stages -> slices, and which kernel calls run on them.
 
 Eager stages run once over all their rows; recurrent ones level by level, the adjoint's from the
-roots down; lazy ones once at the end. Where slices begin and end is found by a compiled kernel;
-Python does one step for each call.
+roots down; lazy ones once at the end. Where slices begin and end, and their order, is found by
+compiled kernels; nothing here is done for each of them.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from itertools import accumulate
-from operator import itemgetter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,18 +18,16 @@ from .assemble import Compiled, CompiledGroup, CompiledStep
 from .buffers import HostMemory, tensor_of
 from .kinds import Kinds
 from .plan import Plan, Space
-from .plan_kernels import SLICE_COLUMNS
 from .planner import Planner
+from .routine import Column, Entry, Rows, Unless
+from .slice_kernels import COUNT, GROUP, LEVEL, SLICE_COLUMNS, ZERO
 from .stages import STAGES
-
-Call = tuple[Any, tuple[Any, ...]]  # a function and its arguments
-ZERO, LEVEL, COUNT = range(SLICE_COLUMNS)  # the first columns of a slice
 
 
 class Slice(NamedTuple):
     """Rows on which a group's steps run, all of them in one go.
 
-    row: zero, the level, the count of rows, then the first row in every space.
+    row: zero, the level, the count of rows, the group's number, then the first row in every space.
     """
 
     group: CompiledGroup
@@ -46,7 +42,38 @@ class Slice(NamedTuple):
         return self.row[COUNT]
 
 
-Prepared = list[tuple[CompiledStep, Callable[[list[int]], tuple[int, ...]], tuple[Any, ...]]]
+@dataclass(frozen=True)
+class Cut:
+    """How a batch was cut into slices, which lie in its memory in the order in which they run.
+
+    sizes: slices of every group. n_forward, n: slices of the first direction, of both. most_rows:
+    of one slice.
+    """
+
+    sizes: tuple[int, ...]
+    n_forward: int
+    n: int
+    most_rows: int
+
+    def place(self, direction: str) -> tuple[int, int]:
+        """The first slice of a direction in that order, and how many there are."""
+        return (
+            (0, self.n_forward)
+            if direction == "forward"
+            else (self.n_forward, self.n - self.n_forward)
+        )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What batches with the same groups have in common.
+
+    packs: the weight operands that they read. replaced: gradients that one call alone makes whole,
+    so that nothing has to be there before.
+    """
+
+    packs: tuple[str, ...]
+    replaced: frozenset[str]
 
 
 class Spaces:
@@ -63,17 +90,12 @@ class Spaces:
         self._base = np.array([s.base for s in self.names])
         uses = [[s in g.spaces for s in self.names] for g in self.groups]
         self.members = {s: _flags(m) for s, m in zip(self.names, self._member, strict=True)}
-        self._rules = (
-            tensor_of(self._base.astype("int64")),
-            tensor_of(np.array([g.stage == "recurrent" for g in self.groups], "int64")),
-        )
+        stages = np.array([STAGES.index(g.stage) for g in self.groups], "int64")
+        self._stages, self._bases = tensor_of(stages), tensor_of(self._base.astype("int64"))
+        self._n_forward = len(compiled.forward)
         members = np.array([g.member for g in self.groups])
         self._flags = tuple(_flags(np.array(f)) for f in (members, uses, self._member))
-        self._order = {
-            "forward": order_of(compiled.forward),
-            "backward": order_of(compiled.backward, len(compiled.forward)),
-        }
-        self._prepared: dict[tuple[int, int], tuple[int, Prepared]] = {}
+        self._needs: dict[tuple[int, ...], Needs] = {}
 
     def column(self, space: Space) -> int:
         """Where a slice's row has its first row in a space; that of scratch is always zero."""
@@ -86,98 +108,65 @@ class Spaces:
         counts: list[int] = (self._member @ of_kind.astype("int64") + self._base).tolist()
         return counts
 
-    def slices(self, plan: Plan, planner: Planner, memory: HostMemory) -> dict[str, list[Slice]]:
-        """The slices of each direction, in the order in which they run."""
-        found = self._found(plan, planner, memory)
-        return {direction: self._in_order(found, direction) for direction in self._order}
+    @property
+    def width(self) -> int:
+        """Integers of a slice."""
+        return SLICE_COLUMNS + len(self.names)
 
-    def _found(self, plan: Plan, planner: Planner, memory: HostMemory) -> list[list[list[int]]]:
-        """The rows of every group's slices, by the group's number."""
-        n_groups, n_cells = len(self.groups), len(plan.cells.count)
+    def entries(self) -> list[list[Entry]]:
+        """The steps of every group, as a routine takes them."""
+        return [[self._entry(g, step) for step in g.steps] for g in self.groups]
+
+    def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
+        starts = [Column(self.column(group.spaces[i])) for i in step.starts]
+        adds = [Unless(step.adds[0][0])] if step.kind == "outer" else []
+        buffers = map(Rows, step.buffers)
+        return Entry(step.functions, step.limits, (Column(COUNT), *adds, *starts, *buffers))
+
+    def cut(self, plan: Plan, planner: Planner, memory: HostMemory) -> Cut:
+        """Find the slices of all groups and the order in which they run; they are memory's."""
+        n_groups, n_cells, n_levels = len(self.groups), len(plan.cells.count), plan.n_levels
         n_kinds, n_spaces = self._member.shape[1], len(self.names)
-        width = SLICE_COLUMNS + n_spaces
-        out = memory.rows("plan.slices", (n_groups * n_cells + 1) * width, 0, "int64")
-        result = memory.rows("plan.n_slices", n_groups, 0, "int64")
+        most = n_groups * n_cells + 1
+        slices = memory.rows("plan.slices", most * self.width, 0, "int64")
+        sizes = memory.rows("plan.sizes", n_groups, 0, "int64")
+        order = memory.rows("plan.slice_order", most, 0, "int32")
+        keys = memory.rows("plan.slice_keys", 2 * (n_levels + 2), 0, "int64")
         cells = (memory.tensor(f"plan.cell_{what}") for what in ("level", "kind", "count"))
-        planner.kernels["segments"](
-            n_groups, n_cells, n_kinds, n_spaces, *cells, *self._rules, out, result, *self._flags
-        )
-        counts = memory.read("plan.n_slices")[:n_groups].tolist()
-        ends = list(accumulate(counts))
-        n = ends[-1] if ends else 0
-        rows = memory.read("plan.slices")[: n * width].reshape(n, width).tolist()
-        return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        kernels, stages = planner.kernels, self._stages
+        given = *cells, self._bases, stages, slices, sizes, *self._flags
+        kernels["segments"](n_groups, n_cells, n_kinds, n_spaces, *given)
+        given = slices, sizes, stages, keys, planner.result, order
+        kernels["arrange"](n_groups, self._n_forward, n_levels, self.width, *given)
+        found = memory.read("plan.sizes")[:n_groups].tolist()
+        return Cut(tuple(found), *(planner.value(i) for i in range(3)))
 
-    def _in_order(self, found: list[list[list[int]]], direction: str) -> list[Slice]:
-        """Eager stages, then recurrent ones level by level, then lazy ones."""
-        first, levelled, last = self._order[direction]
-        groups = self.groups
-        middle = [Slice(groups[g], row) for g in levelled for row in found[g]]
-        if len(levelled) > 1 or direction == "backward":
-            middle.sort(key=_level, reverse=direction == "backward")
-        ends = ([Slice(groups[g], row) for g in some for row in found[g]] for some in (first, last))
-        return [*next(ends), *middle, *next(ends)]
+    def slices(self, cut: Cut, memory: HostMemory) -> list[Slice]:
+        """The slices of both directions in the order in which they run, for people and tests."""
+        order = memory.read("plan.slice_order")[: cut.n]
+        rows = memory.read("plan.slices")[: cut.n * self.width].reshape(cut.n, self.width)[order]
+        return [Slice(self.groups[row[GROUP]], row) for row in rows.tolist()]
 
-    def calls(self, piece: Slice, memory: HostMemory, replaced: Collection[str] = ()) -> list[Call]:
-        """The kernel calls of a slice; weight gradients in `replaced` are not added to."""
-        row, n_rows, out = piece.row, piece.row[COUNT], []
-        for step, arguments, tensors in self._prepare(piece.group, memory):
-            function = step.functions[0] if len(step.functions) == 1 else _form(step, n_rows)
-            given = arguments(row)
-            if step.kind == "outer":
-                given = (n_rows, int(step.adds[0][0] not in replaced), *given[1:])
-            out.append((function, given + tensors))
-        return out
-
-    def _prepare(self, group: CompiledGroup, memory: HostMemory) -> Prepared:
-        """The group's steps and their buffers as kernels take them; kept until a buffer moves."""
-        key, version = (id(group), id(memory)), memory.version
-        kept = self._prepared.get(key)
-        if kept is None or kept[0] != version:
-            made = [
-                (
-                    step,
-                    self._arguments(group, step),
-                    tuple(memory.tensor(name) for name in step.buffers),
-                )
-                for step in group.steps
-            ]
-            self._prepared[key] = kept = version, made
-        return kept[1]
-
-    def _arguments(
-        self, group: CompiledGroup, step: CompiledStep
-    ) -> Callable[[list[int]], tuple[int, ...]]:
-        """Picks a step's count and starts out of a slice's row."""
-        if not step.starts:
-            return _count_only
-        return itemgetter(COUNT, *(self.column(group.spaces[i]) for i in step.starts))
+    def needs(self, cut: Cut) -> Needs:
+        """What the batch's groups need; found once for each set of them."""
+        key = tuple(min(size, 2) for size in cut.sizes)
+        if key not in self._needs:
+            present = [(g, times) for g, times in zip(self.groups, key, strict=True) if times]
+            packs = dict.fromkeys(name for g, _ in present for name in g.packs)
+            self._needs[key] = Needs(tuple(packs), replaced(present))
+        return self._needs[key]
 
 
-def replaced(slices: Sequence[Slice]) -> frozenset[str]:
-    """The gradients that one call alone makes whole, so that nothing has to be there before."""
-    found = [add for piece in slices for step in piece.group.steps for add in step.adds]
-    times = Counter(name for name, _ in found)
-    return frozenset(name for name, covers in found if covers and times[name] == 1)
-
-
-def order_of(groups: Sequence[CompiledGroup], first: int = 0) -> tuple[list[int], ...]:
-    """Numbers of the eager, recurrent and lazy groups; the first group's is `first`."""
-    return tuple([i for i, g in enumerate(groups, first) if g.stage == stage] for stage in STAGES)
+def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[str]:
+    """The gradients that one call alone makes whole; `groups` with how often each runs."""
+    times: Counter[str] = Counter()
+    covered = set()
+    for group, often in groups:
+        for name, covers in (add for step in group.steps for add in step.adds):
+            times[name] += often
+            covered |= {name} if covers else set()
+    return frozenset(name for name in covered if times[name] == 1)
 
 
 def _flags(member: np.ndarray) -> Any:
     return tensor_of(member.astype("uint8").reshape(-1))
-
-
-def _level(piece: Slice) -> int:
-    return piece[1][LEVEL]
-
-
-def _count_only(row: list[int]) -> tuple[int, ...]:
-    return (row[COUNT],)
-
-
-def _form(step: CompiledStep, n_rows: int) -> Any:
-    """The form of a kernel that suits so many rows."""
-    return step.functions[bisect_right(step.limits, n_rows) - 1]

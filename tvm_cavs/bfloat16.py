@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from .loopnest import Expr, int64, loop
+from .loopnest import Expr, int64, loop, with_llvm
 
 LANES = 16  # float32 of an AVX-512 register: words of one instruction
 WORD, HALF = "uint32", "uint16"
@@ -46,8 +46,7 @@ define weak_odr hidden i16 @tvm_cavs_bf16_round_1(float %x) alwaysinline {
 
 def linked(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """The kernel with the functions that this module's expressions call."""
-    body = tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", LLVM, func.body)
-    return tirx.PrimFunc(func.params, body, func.ret_type, func.attrs)
+    return with_llvm(func, LLVM)
 
 
 def words(n: Expr) -> Expr:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import dropout, netlevel
 from .assemble import Compiled, assemble
-from .batching import COUNT, Call, Slice, Spaces, replaced
+from .batching import Cut, Needs, Slice, Spaces
 from .buffers import HostMemory
 from .compile import Compiler, use_threads
 from .errors import TraceError
@@ -25,6 +25,8 @@ from .options import leaving_out
 from .plan import Plan, masks
 from .planner import Planner
 from .program import Program
+from .routine import Call, Frames, Routine
+from .slice_kernels import GROUP
 from .vertex import Parameter, RowSparse
 
 
@@ -32,25 +34,23 @@ from .vertex import Parameter, RowSparse
 class Batch:
     """A planned batch.
 
-    spaces: of what was compiled when it was planned. slices: what runs in which order, "forward"
-    and "backward". replaced: gradients that are written, not added to. counts: rows of every space.
-    memory: what kernels read of its graphs. distinct: by input whose rows get gradients, its
-    distinct values.
+    spaces: of what was compiled when it was planned. cut: its slices; needs: what their groups
+    need. counts: rows of every space. memory: what kernels read of its graphs, and the slices.
+    distinct: by input whose rows get gradients, its distinct values.
     """
 
     spaces: Spaces
     plan: Plan
-    slices: Mapping[str, Sequence[Slice]]
-    replaced: frozenset[str]
+    cut: Cut
+    needs: Needs
     counts: list[int]
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]
 
-    @property
-    def scratch_rows(self) -> int:
-        """The most rows that any call has."""
-        found = (piece.row[COUNT] for some in self.slices.values() for piece in some)
-        return max(found, default=1)
+    def slices(self, direction: str) -> list[Slice]:
+        """What "forward" or "backward" runs on, in order."""
+        first, n = self.cut.place(direction)
+        return self.spaces.slices(self.cut, self.memory)[first : first + n]
 
 
 class NewKindError(Exception):
@@ -103,6 +103,8 @@ class TvmExecutor:
         self._filling: Filling | None = None
         self._gradients: Gradients | None = None
         self._owners: dict[HostMemory, weakref.ref[Batch]] = {}  # memory of batches
+        self._routine: Routine | None = None
+        self._frames: dict[HostMemory, Frames] = {}
         self._planning = Lock()
         self._batch: Batch | None = None
         self._evaluated = -1  # version of all parameters together
@@ -150,9 +152,8 @@ class TvmExecutor:
         assert spaces is not None and filling is not None
         counts = spaces.counts(plan)
         distinct = filling.fill(plan, counts, memory)
-        slices = spaces.slices(plan, self.planner, memory)
-        alone = replaced(slices["backward"])
-        batch = Batch(spaces, plan, slices, alone, counts, memory, distinct)
+        cut = spaces.cut(plan, self.planner, memory)
+        batch = Batch(spaces, plan, cut, spaces.needs(cut), counts, memory, distinct)
         self._owners[memory] = weakref.ref(batch)
         return batch
 
@@ -179,24 +180,33 @@ class TvmExecutor:
             batch = self.plan(batch.plan.graph)
         assert self._filling is not None
         self._batch = batch
-        self._filling.make_room(batch.counts, batch.scratch_rows, self.memory)
+        self._filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
         self.load_parameters(batch)
         if self._n_sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
             self.memory.write("dropout.keys", np.array(keys, "uint32"))
-        for function, args in self.calls(batch, "forward"):
-            function(*args)
+        self.execute(batch, "forward")
         outputs = {}
         for name, shape in self._pushes:
             rows = self.memory.read(f"push.{name}")[batch.plan.row]
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
+    def execute(self, batch: Batch, direction: str) -> None:
+        """Make all kernel calls of one direction of a planned batch."""
+        assert self._routine is not None
+        frames = self._frames.get(batch.memory)
+        if frames is None:
+            frames = self._frames[batch.memory] = Frames(self._routine, batch.memory)
+        frames.choose(batch.needs.replaced)
+        tensors = (batch.memory.tensor(f"plan.{name}") for name in ("slice_order", "slices"))
+        frames.run(*batch.cut.place(direction), batch.spaces.width, *tensors)
+
     def calls(self, batch: Batch, direction: str) -> list[Call]:
-        """The kernel calls of one direction of a planned batch, in order."""
-        assert self.spaces is not None
-        calls, given = self.spaces.calls, (batch.memory, batch.replaced)
-        return [call for piece in batch.slices[direction] for call in calls(piece, *given)]
+        """The same calls, in order, to be made one by one from Python."""
+        entries, given = batch.spaces.entries(), (batch.memory, batch.needs.replaced)
+        pieces = [piece.row for piece in batch.slices(direction)]
+        return [entry.call(row, *given) for row in pieces for entry in entries[row[GROUP]]]
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
@@ -211,9 +221,8 @@ class TvmExecutor:
                 "the network was prepared for more kinds of vertices between the forward and the "
                 "backward pass of a batch; call backward() first"
             )
-        self._gradients.clear(batch.replaced)
-        for function, args in self.calls(batch, "backward"):
-            function(*args)
+        self._gradients.clear(batch.needs.replaced)
+        self.execute(batch, "backward")
         return self._gradients.collect(batch.distinct, batch.memory)
 
     def _learn(self, masks: Sequence[int]) -> None:
@@ -222,8 +231,10 @@ class TvmExecutor:
             self._compiled = None  # stays so if compiling is interrupted
             self._evaluated, self._packed = -1, {}
             compiled = assemble(self.kinds, self.compiler, self._parameters)
-            self.spaces = Spaces(compiled, self.kinds)
-            self._filling = Filling(compiled, self.spaces, self.planner, self._parameters)
+            self.spaces = spaces = Spaces(compiled, self.kinds)
+            self._routine = Routine(self.planner.kernels["routine"], spaces.entries())
+            self._frames = {}
+            self._filling = Filling(compiled, spaces, self.planner, self._parameters)
             for name, (shape, dtype) in compiled.fixed.items():
                 self.memory.fixed(name, shape, dtype)
             self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
@@ -241,12 +252,11 @@ class TvmExecutor:
                 shape = v.program.calls[v.index].type.shape
                 target[...] = np.broadcast_to(value, shape).reshape(target.shape)
             self._evaluated = version
-        for group in {id(p.group): p.group for ps in batch.slices.values() for p in ps}.values():
-            for name in group.packs:
-                if self._packed.get(name) != version:
-                    p = compiled.packs[name]
-                    p.function(*map(tensor, p.sources), tensor(name))
-                    self._packed[name] = version
+        for name in batch.needs.packs:
+            if self._packed.get(name) != version:
+                p = compiled.packs[name]
+                p.function(*map(tensor, p.sources), tensor(name))
+                self._packed[name] = version
 
     def _parameter_of(self, program: Program) -> Callable[[int], np.ndarray]:
         return lambda i: self._parameters[program.calls[i]["name"]].data

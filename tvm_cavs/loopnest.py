@@ -39,6 +39,12 @@ def kernel(name: str, kind: str, emit: Callable[[], None]) -> tirx.PrimFunc:
     return builder.get()
 
 
+def with_llvm(func: tirx.PrimFunc, text: str) -> tirx.PrimFunc:
+    """The kernel together with functions in LLVM's language, which it calls by name."""
+    body = tirx.AttrStmt(tirx.IntImm("int32", 0), "pragma_import_llvm", text, func.body)
+    return tirx.PrimFunc(func.params, body, func.ret_type, func.attrs)
+
+
 def scalars(names: Sequence[str]) -> list[Expr]:
     """int64 arguments."""
     return [T.arg(name, T.int64()) for name in names]

@@ -1,72 +1,18 @@
 """Kernels that plan a batch: sort its vertices into rows, and bring what graphs say into row order.
 
-Each is a plain loop over vertices or cells, compiled once for a machine and independent of any
-network; `planner` calls them. A `member` is uint8[n_kinds], 1 for the kinds that have rows in a
-space; all other arrays are int32 unless a comment says otherwise.
+Each is a plain loop over vertices, compiled once for a machine and independent of any network;
+`planner` calls them. A `member` is uint8[n_kinds], 1 for the kinds that have rows in a space; all
+other arrays are int32 unless a comment says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from .loopnest import Buffer, Expr, arrays, hold, int64, kernel, loop, scalars, scratch
-
-SLICE_COLUMNS = 3  # of a slice, before its first rows: zero, level, count
-Shapes = list[tuple[str, tuple[int | None, ...], str]]
-
-
-def ints(*names: str) -> Shapes:
-    """Arguments int32[...]."""
-    return [(name, (None,), "int32") for name in names]
-
-
-def longs(*names: str) -> Shapes:
-    """Arguments int64[...]."""
-    return [(name, (None,), "int64") for name in names]
-
-
-def flags(*names: str, dtype: str = "uint8") -> Shapes:
-    """Arguments uint8[...] or bool[...]."""
-    return [(name, (None,), dtype) for name in names]
-
-
-class Counter:
-    """An int64 that a loop counts up."""
-
-    def __init__(self, start: Expr = 0) -> None:
-        self._cell = scratch([1], "local", "int64")
-        self.set(start)
-
-    def set(self, value: Expr) -> None:
-        T.buffer_store(self._cell, int64(value), [int64(0)])
-
-    def add(self, value: Expr = 1) -> None:
-        self.set(self.value + value)
-
-    @property
-    def value(self) -> Expr:
-        return self._cell[int64(0)]
-
-
-def at(buffer: Buffer, *index: Expr) -> Expr:
-    """An element as int64."""
-    return buffer[index].astype("int64")
-
-
-def put(buffer: Buffer, index: Expr, value: Expr) -> None:
-    """buffer[index] = value, as the buffer's dtype."""
-    value = int64(value)
-    dtype = str(buffer.dtype)
-    T.buffer_store(buffer, value if dtype == "int64" else value.astype(dtype), [int64(index)])
-
-
-def when(condition: Expr, then: Callable[[], None]) -> None:
-    """`if condition: then()`."""
-    with T.If(condition), T.Then():
-        then()
+from .integers import Counter, at, flags, ints, longs, put, when
+from .loopnest import Buffer, Expr, arrays, hold, int64, loop, scalars
 
 
 def slots() -> None:
@@ -274,66 +220,6 @@ def group() -> None:
     put(result, 0, m)
 
 
-def segments() -> None:
-    """The slices of every group of kinds: contiguous in each of its spaces, as long as can be.
-
-    Cells of a group (member uint8[n_groups, n_kinds]) join if in each space that it uses (uses
-    uint8[n_groups, n_spaces], spaces uint8[n_spaces, n_kinds]) nothing lies between them, and with
-    by_level int64[n_groups] they are of one level. out int64[n, 3 + n_spaces]: zero, where scratch
-    begins; the level; the count of rows; the first row in every space, counted from `base`
-    int64[n_spaces] on. result int64[n_groups]: slices of each group.
-    """
-    n_groups, n_cells, n_kinds, n_spaces = scalars(["n_groups", "n_cells", "n_kinds", "n_spaces"])
-    level, kind, count, base, by_level, out, result, member, uses, spaces = arrays(
-        [
-            *longs("cell_level", "cell_kind", "cell_count", "base", "by_level", "out", "result"),
-            *flags("member", "uses", "spaces"),
-        ]
-    )
-    width = hold(n_spaces + SLICE_COLUMNS)
-    slices, apart = Counter(), Counter()  # apart: the next cell begins a slice
-
-    def each_space(row: Expr, emit: Callable[[Expr, Expr], None]) -> None:
-        start = hold(row * width + SLICE_COLUMNS)
-        with loop(n_spaces) as s:
-            emit(s, hold(start + s))
-
-    def open_slice(level: Expr) -> None:
-        for column, value in enumerate((0, level, 0)):
-            put(out, slices.value * width + column, value)
-        slices.add()
-        each_space(slices.value, lambda _, to: put(out, to, at(out, to - width)))
-        apart.set(0)
-
-    def take_cell(g: Expr, c: Expr, size: Expr) -> None:
-        here, last = hold(at(level, c)), hold((slices.value - 1) * width)
-        with T.If(apart.value < 1), T.Then():
-            crossing = tirx.all(at(by_level, g) > 0, here != at(out, last + 1))
-            when(crossing, lambda: apart.set(1))
-        when(apart.value > 0, lambda: open_slice(here))
-        mine = hold((slices.value - 1) * width + 2)
-        put(out, mine, at(out, mine) + size)
-
-    with loop(n_groups) as g:
-        before = hold(slices.value)
-        apart.set(1)
-        each_space(before, lambda s, to: put(out, to, at(base, s)))
-        with loop(n_cells) as c:
-            k, size = hold(at(kind, c)), hold(at(count, c))
-            held = hold(at(member, g * n_kinds + k))
-            when(held > 0, lambda: take_cell(g, c, size))
-
-            def move(s: Expr, to: Expr) -> None:
-                """A space's running end, kept in the row after the last slice."""
-                there = hold(at(spaces, s * n_kinds + k))
-                put(out, to, at(out, to) + there * size)
-                used = at(uses, g * n_spaces + s) > 0
-                when(tirx.all(used, there != held), lambda: apart.set(1))
-
-            each_space(slices.value, move)
-        put(result, g, slices.value - before)
-
-
 KERNELS: dict[str, Callable[[], None]] = {
     "slots": slots,
     "pull": pull,
@@ -344,10 +230,4 @@ KERNELS: dict[str, Callable[[], None]] = {
     "take_rows": take_rows,
     "edges": edges,
     "group": group,
-    "segments": segments,
 }
-
-
-def make(name: str) -> tirx.PrimFunc:
-    """The kernel `plan_<name>`: its scalars, then its arrays, as its docstring has them."""
-    return kernel(f"plan_{name}", "plan", KERNELS[name])

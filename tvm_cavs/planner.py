@@ -7,19 +7,32 @@ buffers that belong to the batch that is planned.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from . import plan_kernels
+from . import plan_kernels, routine_kernel, slice_kernels
 from .buffers import HostMemory, tensor_of
 from .compile import Compiler, Form
 from .graph import Graph
+from .loopnest import kernel
 from .plan import MAX_LOOKUP_BITS, Cells, Plan, check_bits
 
 FEW = 8  # vertices of a kind in a batch, below which its own kernels cost more than they save
 ROW_BUFFERS = "rank row order kind".split()
 CELL_BUFFERS = "cell_level cell_kind cell_count".split()
+
+
+def _plain(emit: Callable[[], None], name: str) -> Any:
+    return kernel(name, "plan", emit)
+
+
+MAKERS: dict[str, Callable[[str], Any]] = {
+    **{name: partial(_plain, emit) for name, emit in plan_kernels.KERNELS.items()},
+    **{name: partial(_plain, emit) for name, emit in slice_kernels.KERNELS.items()},
+    "routine": routine_kernel.make,
+}
 
 
 class Planner:
@@ -34,7 +47,8 @@ class Planner:
         check_bits(arity, len(pulls))
         self.arity, self.pulls = arity, tuple(pulls)
         forms = {
-            name: Form(f"plan_{name}", 1, _maker(name)) for name in sorted(plan_kernels.KERNELS)
+            name: Form(f"plan_{name}", 1, partial(MAKERS[name], f"plan_{name}"))
+            for name in sorted(MAKERS)
         }
         compiler.compile(list(forms.values()))
         self.kernels = {name: compiler.function(f.symbol) for name, f in forms.items()}
@@ -42,7 +56,7 @@ class Planner:
         self._lookup = np.full(1 << (arity + len(pulls)) if self._small else 1, -1, "int32")
         self._lookup_tensor = tensor_of(self._lookup)
         self.know({}, np.zeros(0, "int64"))
-        self._result = np.zeros(2, "int64")
+        self._result = np.zeros(3, "int64")
         self.result = tensor_of(self._result)
 
     def value(self, i: int = 0) -> int:
@@ -164,7 +178,3 @@ class Planner:
         index = memory.tensor(f"index.{name}")
         self.kernels["group"](n, index, distinct, pointers, positions, count, self.result)
         return memory.read(f"distinct.{name}")[: self.value()]
-
-
-def _maker(name: str) -> Callable[[], Any]:
-    return lambda: plan_kernels.make(name)

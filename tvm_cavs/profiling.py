@@ -139,8 +139,8 @@ def kernel_calls(planned: Batch) -> list[KernelCall]:
     """The kernel calls of a batch in the order in which they are executed, forward first."""
     return [
         KernelCall(direction, piece.group.stage, step, piece.level, piece.n_rows)
-        for direction, pieces in planned.slices.items()
-        for piece in pieces
+        for direction in ("forward", "backward")
+        for piece in planned.slices(direction)
         for step in piece.group.steps
     ]
 
@@ -189,11 +189,14 @@ def _record(
         timed = tape.timed(PLAN, plan)
         return run
 
-    def listing(calls: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        timed = tape.timed(LIST, calls)
-        return lambda *args, **named: [
-            (kernels.timed("kernel", function), given) for function, given in timed(*args, **named)
-        ]
+    def one_by_one(_execute: Callable[..., None]) -> Callable[..., None]:
+        listed = tape.timed(LIST, executor.calls)
+
+        def run(batch: Batch, direction: str) -> None:
+            for function, given in listed(batch, direction):
+                kernels.timed("kernel", function)(*given)
+
+        return run
 
     def named(name: str) -> Callable[[Any], Any]:
         return lambda function: tape.timed(name, function)
@@ -203,7 +206,7 @@ def _record(
             stack.enter_context(replaced(executor, what, named(name)))
         stack.enter_context(replaced(net, "shared", named(SHARE)))
         stack.enter_context(replaced(executor, "plan", planning))
-        stack.enter_context(replaced(executor, "calls", listing))
+        stack.enter_context(replaced(executor, "execute", one_by_one))
         if trainer is not None:
             stack.enter_context(replaced(trainer, "step", named(UPDATE)))
         tape.timed(STEP, run)(tape.timed(COLLATE, batch))
@@ -214,7 +217,7 @@ def _phases(recordings: Sequence[Recording]) -> dict[str, float]:
     """Median seconds of every part of a step that is no kernel."""
     found: dict[str, list[float]] = {}
     for r in recordings:
-        for name in (COLLATE, SHARE, PLAN, LIST, PACK, UPDATE):
+        for name in (COLLATE, SHARE, PLAN, PACK, UPDATE):
             found.setdefault(name, []).append(r.around.seconds(name))
         listed = r.around.named(LIST)
         for side, (whole, after) in enumerate(((FORWARD, OUTPUTS), (BACKWARD, ASSEMBLY))):

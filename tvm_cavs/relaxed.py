@@ -113,7 +113,7 @@ def run_stages(
         id(group): (vm[stage_name(direction, group.stage, number)], low.lowered.buffers)
         for number, (low, group) in enumerate(zip(lowered, groups, strict=True))
     }
-    for piece in batch.slices[direction]:
+    for piece in batch.slices(direction):
         function, buffers = found[id(piece.group)]
         starts = (piece.row[spaces.column(s)] for s in piece.group.spaces)
         function(piece.n_rows, *starts, *map(batch.memory.tensor, buffers))

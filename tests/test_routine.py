@@ -1,0 +1,119 @@
+"""Routines: tables of calls make the calls that Python would make, and say why one fails."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+tvm_ffi = pytest.importorskip("tvm_ffi")
+pytest.importorskip("tvm")
+
+from tvm_cavs.buffers import HostMemory, tensor_of  # noqa: E402
+from tvm_cavs.compile import Compiler  # noqa: E402
+from tvm_cavs.planner import Planner  # noqa: E402
+from tvm_cavs.routine import Column, Entry, Frames, Routine, Rows, Unless  # noqa: E402
+from tvm_cavs.slice_kernels import COUNT, GROUP, SLICE_COLUMNS  # noqa: E402
+
+pytestmark = pytest.mark.compiles
+WIDTH = SLICE_COLUMNS + 2
+
+
+@pytest.fixture(scope="module")
+def kernel(cache: Path) -> Any:
+    return Planner(Compiler("host", 1, cache), 2, ("word",)).kernels["routine"]
+
+
+class Recorder:
+    """Kernels that write down what they were called with; those named in `fails` refuse."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.fails: set[str] = set()
+
+    def kernel(self, name: str) -> Any:
+        def run(*args: Any) -> None:
+            plain = tuple(a if isinstance(a, int) else a.data_ptr() for a in args)
+            self.calls.append((name, plain))
+            if name in self.fails:
+                raise ValueError(f"{name} does not like {plain[0]}")
+
+        return tvm_ffi.convert(run)
+
+
+def slices_of(*rows: tuple[int, int, int, int]) -> np.ndarray:
+    """Slices by (group, rows, first row in either space)."""
+    made = np.zeros((len(rows), WIDTH), "int64")
+    for row, (group, count, *starts) in zip(made, rows, strict=True):
+        row[[GROUP, COUNT]], row[SLICE_COLUMNS:] = (group, count), starts
+    return made
+
+
+@pytest.fixture
+def parts() -> tuple[Recorder, list[list[Entry]], HostMemory]:
+    """Two groups, of two steps and of one; the first step has two forms."""
+    calls, memory = Recorder(), HostMemory()
+    memory.rows("a", 4, 0, "float32")
+    memory.rows("b", 2, 3, "float32")
+    first, second = (Column(SLICE_COLUMNS + i) for i in range(2))
+    few, many, other, last = map(calls.kernel, ("few", "many", "other", "last"))
+    groups = [
+        [
+            Entry((few, many), (1, 8), (Column(COUNT), first, Rows("a"))),
+            Entry((other,), (1,), (Column(COUNT), Unless("whole"), second, Rows("b"), Rows("a"))),
+        ],
+        [Entry((last,), (1,), (Column(COUNT), second, first, Rows("b")))],
+    ]
+    return calls, groups, memory
+
+
+def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any) -> None:
+    calls, groups, memory = parts
+    frames = Frames(Routine(kernel, groups), memory)
+    slices = slices_of((0, 7, 10, 20), (1, 1, 11, 21), (0, 8, 12, 22), (1, 5, 13, 23))
+    order = np.array([2, 0, 3, 1], "int32")
+    given = WIDTH, tensor_of(order), tensor_of(slices.reshape(-1))
+    frames.run(1, 3, *given)
+    a, b = (memory.tensor(name).data_ptr() for name in "ab")
+    expected = [
+        ("few", (7, 10, a)),
+        ("other", (7, 1, 20, b, a)),
+        ("last", (5, 23, 13, b)),
+        ("last", (1, 21, 11, b)),
+    ]
+    assert calls.calls == expected
+    listed = []
+    for row in slices[order[1:]].tolist():
+        for entry in groups[row[GROUP]]:
+            function, arguments = entry.call(row, memory, ())
+            function(*arguments)
+            listed.append(calls.calls.pop())
+    assert listed == expected
+    calls.calls.clear()
+    frames.choose(frozenset({"whole"}))
+    memory.rows("b", 9, 3, "float32")  # moves
+    frames.run(0, 1, *given)
+    b = memory.tensor("b").data_ptr()
+    assert calls.calls == [("many", (8, 12, a)), ("other", (8, 0, 22, b, a))]
+    frames.run(2, 0, *given)
+    assert len(calls.calls) == 2
+
+
+def test_a_call_that_fails_ends_the_routine_and_says_why(kernel: Any, parts: Any) -> None:
+    calls, groups, memory = parts
+    frames = Frames(Routine(kernel, groups), memory)
+    slices = slices_of((0, 7, 10, 20), (1, 3, 11, 21), (0, 8, 12, 22))
+    given = WIDTH, tensor_of(np.array([0, 1, 2], "int32")), tensor_of(slices.reshape(-1))
+    calls.fails = {"last"}
+    with pytest.raises(ValueError, match="last does not like 3"):
+        frames.run(0, 3, *given)
+    assert [name for name, _ in calls.calls] == ["few", "other", "last", "last"]
+    calls.fails, calls.calls = set(), []
+    frames.run(0, 3, *given)
+    assert [name for name, _ in calls.calls] == ["few", "other", "last", "many", "other"]
+
+
+def test_a_routine_of_nothing(kernel: Any) -> None:
+    frames = Frames(Routine(kernel, [[], []]), HostMemory())
+    slices = slices_of((0, 1, 0, 0), (1, 1, 0, 0))
+    frames.run(0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), tensor_of(slices.reshape(-1)))

@@ -1,0 +1,84 @@
+"""The kernel that calls kernels: calls written down as integers, made in one compiled loop.
+
+A kernel is called as TVM's foreign function interface has it (tvm/ffi/c_api.h): a function pointer,
+its object, and a frame of arguments, 16 bytes each: what it is, then its value. TIR cannot follow
+a pointer, so that line is in LLVM's own language.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from .integers import Counter, at, ints, longs, put, when
+from .loopnest import Expr, arrays, hold, kernel, loop, scalars, with_llvm
+from .slice_kernels import COUNT, GROUP
+
+# of a step: the first form and the one after the last, the same of its moves, its frame, the
+# arguments in it; of a form: the rows from which it serves, function, object; of a move: the
+# word of the frames that it sets, the column of the slice that it takes
+STEP_COLUMNS, FORM_COLUMNS, MOVE_COLUMNS, WORDS = 6, 3, 2, 2
+
+LLVM = """
+define weak_odr hidden i32 @tvm_cavs_call(i64 %function, i64 %object, ptr %frame, i32 %n) noinline {
+  %result = alloca [2 x i64], align 16
+  store [2 x i64] zeroinitializer, ptr %result
+  %code = inttoptr i64 %function to ptr
+  %self = inttoptr i64 %object to ptr
+  %failed = call i32 %code(ptr %self, ptr %frame, i32 %n, ptr %result)
+  ret i32 %failed
+}
+"""
+
+
+def routine() -> None:
+    """Runs slices order[first], ..., order[first + n - 1]: every step of each one's group.
+
+    slices int64[..., width] as `segments` makes them; steps[groups[g]:groups[g + 1]] are those of
+    group g, in the columns above. result = (the place in `order` and the step of a call that
+    failed, from 1 on; zeros if none did), after which nothing is called any more.
+    """
+    first, n, width = scalars(["first", "n", "width"])
+    order, slices, groups, steps, forms, moves, frames, result = arrays(
+        [
+            *ints("order"),
+            *longs("slices", "groups", "steps", "forms", "moves", "frames", "result"),
+        ]
+    )
+    failed = Counter()
+    put(result, 0, 0)
+    put(result, 1, 0)
+
+    def call(i: Expr, begin: Expr, step: Expr) -> None:
+        form, last, move, end, frame, count = (
+            hold(at(steps, step * STEP_COLUMNS + j)) for j in range(STEP_COLUMNS)
+        )
+        rows, found = hold(at(slices, begin + COUNT)), Counter(form)
+        with loop(last - form - 1) as j:
+            more = form + 1 + j
+            when(rows >= at(forms, more * FORM_COLUMNS), lambda: found.set(more))
+        with loop(end - move) as j:
+            at_move = (move + j) * MOVE_COLUMNS
+            put(frames, at(moves, at_move), at(slices, begin + at(moves, at_move + 1)))
+        function, self = (at(forms, found.value * FORM_COLUMNS + j) for j in (1, 2))
+        place, n_args = tirx.address_of(frames[frame]), count.astype("int32")
+        code = tirx.call_extern("int32", "tvm_cavs_call", function, self, place, n_args)
+        when(T.bind(code) != 0, lambda: failed.set(1))
+
+        def report() -> None:
+            put(result, 0, i + 1)
+            put(result, 1, step + 1)
+
+        when(failed.value > 0, report)
+
+    with loop(n) as i:
+        begin = hold(at(order, first + i) * width)
+        group = hold(at(slices, begin + GROUP))
+        start = hold(at(groups, group))
+        with loop(at(groups, group + 1) - start) as s:
+            when(failed.value < 1, lambda: call(i, begin, hold(start + s)))
+
+
+def make(name: str) -> tirx.PrimFunc:
+    """The kernel, as `routine` has it."""
+    return with_llvm(kernel(name, "plan", routine), LLVM)
