@@ -28,7 +28,8 @@ def run(
     w = w.astype("float32")
     states = tuple(np.zeros_like(w) for _ in optimizer.states)
     for t, g in enumerate(gradients, start=1):
-        updates.apply(w, g, states, Hyper(LR, decay, t, optimizer.extra), scale)
+        numbers = updates.numbers(Hyper(LR, decay, t, optimizer.extra))
+        updates.apply(w, g, states, numbers, scale)
     return w
 
 

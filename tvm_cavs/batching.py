@@ -101,12 +101,11 @@ class Spaces:
         """Where a slice's row has its first row in a space; that of scratch is always zero."""
         return ZERO if space.what == "scratch" else SLICE_COLUMNS + self.number[space]
 
-    def counts(self, plan: Plan) -> list[int]:
-        """Rows of every space in a batch, with those before the first."""
+    def counts(self, plan: Plan) -> np.ndarray:
+        """Rows of every space in a batch, with those before the first: int64[n_spaces]."""
         n_kinds = self._member.shape[1]
         of_kind = np.bincount(plan.cells.kind, plan.cells.count, minlength=n_kinds)
-        counts: list[int] = (self._member @ of_kind.astype("int64") + self._base).tolist()
-        return counts
+        return self._member @ of_kind.astype("int64") + self._base
 
     @property
     def width(self) -> int:

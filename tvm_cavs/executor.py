@@ -43,7 +43,7 @@ class Batch:
     plan: Plan
     cut: Cut
     needs: Needs
-    counts: list[int]
+    counts: np.ndarray
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]
 

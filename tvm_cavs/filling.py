@@ -6,7 +6,7 @@ so that the next batch can be planned while this one runs. Everything else lies 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .planner import Planner
 from .steps import Buffer
 from .vertex import Parameter
 
+Fill = Callable[[Plan, list[int], HostMemory], None]
 OF_BATCH = frozenset({"child", "index", "pull", "edges", "dropout"})
 EDGES = Space("edges")
 
@@ -36,58 +37,81 @@ class Filling:
     ) -> None:
         self._spaces, self._planner = spaces, planner
         mine = {n: b for n, b in compiled.buffers.items() if n.partition(".")[0] in OF_BATCH}
-        self._buffers = list(mine.values())
-        tables = {r.pull: parameters[r.parameter].shape[0] for r in compiled.row_sums}
-        self._counters = {pull: tensor_of(np.zeros(n, "int32")) for pull, n in tables.items()}
+        self._fill = [self._filler(b) for b in mine.values()]
+        self._counters = [
+            (r.pull, self._number(Space("pull", r.pull)), _zeros(parameters[r.parameter].shape[0]))
+            for r in compiled.row_sums
+        ]
         self._others = [b for n, b in compiled.buffers.items() if n not in mine]
-        self._room: dict[str, int] = {}
+        scratch = len(spaces.names)  # where `make_room` has the rows of scratch
+        self._space_of = [
+            scratch if b.space == Space("scratch") else self._number(b.space) for b in self._others
+        ]
+        self._room = np.full(len(self._others), -1)
 
-    def make_room(self, counts: list[int], scratch_rows: int, memory: HostMemory) -> None:
+    def _number(self, space: Space | None) -> int:
+        assert space is not None
+        return self._spaces.number[space]
+
+    def make_room(self, counts: np.ndarray, scratch_rows: int, memory: HostMemory) -> None:
         """Let the network's buffers hold this batch; they only grow."""
-        for b in self._others:
-            assert b.space is not None
-            n = scratch_rows if b.space.what == "scratch" else counts[self._spaces.number[b.space]]
-            if n > self._room.get(b.name, -1):
-                memory.rows(b.name, n, b.ld, b.dtype)
-                self._room[b.name] = len(memory.read(b.name))
+        wanted = np.append(counts, scratch_rows)[self._space_of]
+        for i in (wanted > self._room).nonzero()[0]:
+            b = self._others[i]
+            memory.rows(b.name, int(wanted[i]), b.ld, b.dtype)
+            self._room[i] = len(memory.read(b.name))
 
-    def fill(self, plan: Plan, counts: list[int], memory: HostMemory) -> dict[str, np.ndarray]:
+    def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.
 
         Returns, for every input whose rows get gradients, its distinct values: int32[n_distinct].
         """
-        for b in self._buffers:
-            assert b.space is not None
-            self._fill(b, plan, counts, memory)
+        sizes = counts.tolist()
+        for fill in self._fill:
+            fill(plan, sizes, memory)
         return {
-            pull: self._planner.group(
-                pull, counts[self._spaces.number[Space("pull", pull)]], counter, memory
-            )
-            for pull, counter in self._counters.items()
+            pull: self._planner.group(pull, sizes[number], counter, memory)
+            for pull, number, counter in self._counters
         }
 
-    def _fill(self, b: Buffer, plan: Plan, counts: list[int], memory: HostMemory) -> None:
+    def _filler(self, b: Buffer) -> Fill:
+        """What writes one buffer."""
         what, _, key = b.name.partition(".")
-        n, kernels, tensor = plan.n_rows, self._planner.kernels, memory.tensor
-        assert b.space is not None
-        member: Any = self._spaces.members[b.space]
-        count = counts[self._spaces.number[b.space]]
-        if what == "child":
-            out = memory.rows(b.name, count, 0, "int32")
-            arity, slot = self._planner.arity, int(key)
-            kernels["child"](n, arity, slot, tensor("plan.kind"), tensor("plan.below"), out, member)
-        elif what in ("index", "pull"):
-            out = memory.rows(b.name, count, b.ld, b.dtype)
-            values = plan.graph.inputs[key].values
+        number, planner = self._number(b.space), self._planner
+        kernels, arity = planner.kernels, planner.arity
+        member: Any = self._spaces.members[self._spaces.names[number]]
+
+        def child(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            out, tensor = memory.rows(b.name, sizes[number], 0, "int32"), memory.tensor
+            rows = tensor("plan.kind"), tensor("plan.below")
+            kernels["child"](plan.n_rows, arity, int(key), *rows, out, member)
+
+        def values(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            out, tensor = memory.rows(b.name, sizes[number], b.ld, b.dtype), memory.tensor
+            given, n = plan.graph.inputs[key].values, plan.n_rows
             where = tensor("plan.order"), tensor("plan.kind")
             if b.ld:
-                given = tensor_of(values.reshape(n, -1))
-                kernels["take_rows"](n, b.ld, *where, given, out, member)
+                kernels["take_rows"](n, b.ld, *where, tensor_of(given.reshape(n, -1)), out, member)
             else:
-                kernels["take"](n, *where, tensor_of(values), out, member)
-        elif b.name == "edges.pointers":
-            room = counts[self._spaces.number[EDGES]]
-            self._planner.edges(n, self._spaces.members[EDGES], room, memory)
-        elif what == "dropout":
-            memory.rows(b.name, count, b.ld, b.dtype)
+                kernels["take"](n, *where, tensor_of(given), out, member)
+
+        def edges(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            parents = self._number(EDGES)
+            planner.edges(plan.n_rows, self._spaces.members[EDGES], sizes[parents], memory)
+
+        def keys(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            memory.rows(b.name, sizes[number], b.ld, b.dtype)
             memory.write(b.name, dropout.vertex_keys(plan.graph.vertex_id[plan.order]))
+
+        def nothing(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            """edges.slots is written with edges.pointers."""
+
+        if b.name == "edges.slots":
+            return nothing
+        return {"child": child, "index": values, "pull": values, "edges": edges, "dropout": keys}[
+            what
+        ]
+
+
+def _zeros(n: int) -> Any:
+    return tensor_of(np.zeros(n, "int32"))

@@ -84,6 +84,13 @@ class Planned(NamedTuple):
     batch: Any  # None: the executor does it all when the batch is run
 
 
+class Ready(NamedTuple):
+    """What runs the programs of a loss; `planner` is the same if it plans batches ahead."""
+
+    executor: Executor
+    planner: PlanningExecutor | None
+
+
 class Network:
     """A vertex function and its parameters.
 
@@ -102,7 +109,7 @@ class Network:
         self._sharing: bool | None = None
         self._policies: dict[LossFunction | None, Policy | None] = {}
         self.last_sharing: Sharing | None = None
-        self._executors: dict[LossFunction | None, Executor] = {}
+        self._executors: dict[LossFunction | None, Ready] = {}
         self._programs: dict[LossFunction | None, Programs] = {}
         self._planned: Planned | None = None
         self._forward_seconds = 0.0  # of the last batch
@@ -183,13 +190,18 @@ class Network:
 
     def executor(self, loss: LossFunction | None = None) -> Executor:
         """What runs the programs; made once for each loss. It takes what `shared` gives."""
+        return self._ready(loss).executor
+
+    def _ready(self, loss: LossFunction | None) -> Ready:
         if loss not in self._executors:
             name, options = self._choice
             programs = self.programs(loss)
             check_parameters(programs, self._parameters)
             if loss is not None and self.policy(loss) is not None:
                 programs = _counted(programs)
-            self._executors[loss] = factory(name)(programs, self._parameters, **options)
+            made = factory(name)(programs, self._parameters, **options)
+            planner = made if isinstance(made, PlanningExecutor) else None
+            self._executors[loss] = Ready(made, planner)
         return self._executors[loss]
 
     def prepare(self, batches: Iterable[Graph], loss: LossFunction | None = None) -> None:
@@ -274,21 +286,22 @@ class Network:
         with ThreadPoolExecutor(1, "tvm_cavs-ahead") as pool:
             coming: Future[Planned | None] | None = None
             while (planned := take(False) if coming is None else coming.result()) is not None:
-                coming = pool.submit(take, True) if self._can_overlap(planned.executor) else None
+                coming = pool.submit(take, True) if self._can_overlap(loss) else None
                 self._planned = planned
                 yield planned.graph
 
-    def _can_overlap(self, executor: Executor) -> bool:
-        if not isinstance(executor, PlanningExecutor) or self._forward_seconds < LONG_FORWARD:
+    def _can_overlap(self, loss: LossFunction | None) -> bool:
+        planner = self._ready(loss).planner
+        if planner is None or self._forward_seconds < LONG_FORWARD:
             return False
-        return executor.n_threads < (os.cpu_count() or 1)
+        return planner.n_threads < (os.cpu_count() or 1)
 
     def _plan(self, graph: Graph, loss: LossFunction | None, ahead: bool = False) -> Planned:
         """Everything about a batch that does not need the parameters."""
         check_fit(graph, self.programs(loss))
         run, shared = self.shared(graph, loss)
-        executor = self.executor(loss)
-        batch = executor.plan(run, ahead) if isinstance(executor, PlanningExecutor) else None
+        executor, planner = self._ready(loss)
+        batch = None if planner is None else planner.plan(run, ahead)
         return Planned(graph, run, shared, executor, batch)
 
     def _forward(self, loss: LossFunction | None, graph: Graph) -> Mapping[str, np.ndarray]:

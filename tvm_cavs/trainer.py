@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -115,14 +116,18 @@ class Trainer:
             raise TrainingError(self._describe_non_finite(norm))
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / n
-        lr = self.lr
+        numbers = lru_cache(None)(partial(self._numbers, self.lr))
         for name, (p, gradient) in ready.items():
-            decay = self._weight_decay * p.decay_mult
-            hyper = Hyper(lr * p.lr_mult, decay, self.n_steps + 1, self._extra)
             with p.writing() as weight:
-                self._updates.apply(weight, gradient, self._states[name], hyper, scale)
+                given = numbers(p.lr_mult, p.decay_mult)
+                self._updates.apply(weight, gradient, self._states[name], given, scale)
         self.n_steps += 1
         return norm
+
+    def _numbers(self, lr: float, lr_mult: float, decay_mult: float) -> tuple[float, ...]:
+        """What this step's update of a parameter needs besides its gradient."""
+        decay = self._weight_decay * decay_mult
+        return self._updates.numbers(Hyper(lr * lr_mult, decay, self.n_steps + 1, self._extra))
 
     def _describe_non_finite(self, norm: float) -> str:
         counts = []

@@ -6,6 +6,7 @@ A dense gradient has the weight's shape; of a row-sparse one only the named rows
 from __future__ import annotations
 
 from functools import partial
+from operator import is_not
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,12 +37,16 @@ class Updates:
         self._functions: dict[tuple[int | None, int], Any] = {}
         self._kept: dict[tuple[int, bool], tuple[tuple[np.ndarray, ...], tuple[Any, ...]]] = {}
 
+    def numbers(self, hyper: Hyper) -> tuple[float, ...]:
+        """What the optimizer's rule needs of these hyper-parameters, for `apply`."""
+        return tuple(self._optimizer.numbers(hyper).values())
+
     def apply(
         self,
         weight: np.ndarray,
         gradient: Gradient,
         states: tuple[np.ndarray, ...],
-        hyper: Hyper,
+        numbers: tuple[float, ...],
         scale: float = 1.0,
     ) -> None:
         """One update of `weight` and `states` in place, with the gradient times `scale`.
@@ -52,28 +57,29 @@ class Updates:
         Raises:
             ShapeError: the gradient has another shape.
         """
-        numbers = self._optimizer.numbers(hyper).values()
+        sparse = isinstance(gradient, RowSparse)
         values = gradient.values if isinstance(gradient, RowSparse) else gradient
         _check(weight, gradient)
-        if not values.size:
+        size = values.size
+        if not size:
             return
         values = np.ascontiguousarray(values, "float32")
-        tasks = threads_in_use() if values.size >= GRAIN else 1
+        function = self._function(
+            weight.shape[1] if sparse else None, threads_in_use() if size >= GRAIN else 1
+        )
         if isinstance(gradient, RowSparse):
             rows = tensor_of(np.ascontiguousarray(gradient.rows, "int32"))
             target, *kept = self._tensors((weight, *states), flat=False)
-            function = self._function(weight.shape[1], tasks)
             function(len(values), scale, *numbers, rows, target, tensor_of(values), *kept)
-            return
-        target, *kept = self._tensors((weight, *states), flat=True)
-        given = tensor_of(values.reshape(-1))
-        self._function(None, tasks)(values.size, scale, *numbers, target, given, *kept)
+        else:
+            tensors = self._tensors((weight, values, *states), flat=True)
+            function(size, scale, *numbers, *tensors)
 
     def _tensors(self, arrays: tuple[np.ndarray, ...], flat: bool) -> tuple[Any, ...]:
-        """Weight and states as kernels take them; kept, since they stay the same arrays."""
+        """Arrays as kernels take them; kept with the first, while the others stay the same."""
         key = id(arrays[0]), flat
         known = self._kept.get(key)
-        if known is None or any(a is not b for a, b in zip(known[0], arrays, strict=True)):
+        if known is None or any(map(is_not, known[0], arrays)):
             made = tuple(tensor_of(a.reshape(-1) if flat else a) for a in arrays)
             known = self._kept[key] = arrays, made
         return known[1]
