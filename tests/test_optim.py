@@ -8,7 +8,6 @@ import pytest
 
 from tvm_cavs.errors import ShapeError
 from tvm_cavs.optim import OPTIMIZERS, Hyper
-from tvm_cavs.trainer import BLOCK, global_norm
 from tvm_cavs.updates import GRAIN, Gradient, Updates
 from tvm_cavs.vertex import RowSparse
 
@@ -125,10 +124,20 @@ def test_the_gradient_is_not_changed(updates: dict[str, Updates]) -> None:
     np.testing.assert_array_equal(g, 1.0)
 
 
-def test_global_norm() -> None:
+@pytest.mark.parametrize("size", [1, 15, 16 * 8 * 64 - 1, 16 * 8 * 64, 3 * 16 * 8 * 64 + 17])
+def test_the_norm_is_that_of_float64(updates: dict[str, Updates], size: int) -> None:
+    g = np.random.default_rng(size).standard_normal(size).astype("float32")
+    expected = np.linalg.norm(g.astype("float64"))
+    assert updates["sgd"].norm([g]) == pytest.approx(expected, rel=1e-6)
+    g[size // 2] = np.nan
+    assert np.isnan(updates["sgd"].norm([g]))
+    g[size // 2] = -np.inf
+    assert np.isinf(updates["sgd"].norm([g]))
+
+
+def test_the_norm_of_several_gradients(updates: dict[str, Updates]) -> None:
     sparse = RowSparse(np.array([3]), np.array([[2.0, 4.0]], np.float32))
-    assert global_norm([np.array([[1.0], [2.0]], np.float32), sparse]) == 5.0
-    assert global_norm([]) == 0.0
-    assert np.isnan(global_norm([np.array([1.0, np.nan])]))
-    big = np.full(3 * BLOCK, 0.5, np.float32)
-    assert global_norm([big]) == pytest.approx(0.5 * big.size**0.5)
+    none = RowSparse(np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
+    norm = updates["adam"].norm
+    assert norm([np.array([[1.0], [2.0]], np.float32), sparse, none]) == 5.0
+    assert norm([]) == 0.0

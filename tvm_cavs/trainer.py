@@ -13,8 +13,7 @@ updates each parameter with its own learning rate and weight decay.
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,8 +23,6 @@ from .errors import CheckpointError, ConfigError, TrainingError
 from .optim import OPTIMIZERS, Hyper
 from .schedule import Schedule, constant
 from .vertex import Parameter, RowSparse, aligned
-
-BLOCK = 16384  # elements of one dot product: short enough that no BLAS splits it over threads
 
 
 class Trainer:
@@ -111,7 +108,7 @@ class Trainer:
                 f"step({n}): expected n >= 1 and a gradient in at least one parameter, found "
                 f"{len(ready)}. Call loss.backward() first, on a loss made inside record()."
             )
-        norm = global_norm(gradient for _, gradient in ready.values()) / n
+        norm = self._updates.norm(gradient for _, gradient in ready.values()) / n
         if not np.isfinite(norm):
             raise TrainingError(self._describe_non_finite(norm))
         clipped = self._clip_norm is not None and norm > self._clip_norm
@@ -174,15 +171,3 @@ class Trainer:
             if name != "n_steps":
                 array[...] = state[name]
         self.n_steps = int(state["n_steps"])
-
-
-def global_norm(gradients: Iterable[np.ndarray | RowSparse]) -> float:
-    """The Euclidean norm of all gradients taken as one vector; inf or nan where one of them is."""
-    total = 0.0
-    for gradient in gradients:
-        values = gradient.values if isinstance(gradient, RowSparse) else gradient
-        flat = values.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
-            part = flat[start : start + BLOCK]
-            total += float(np.vdot(part, part))
-    return math.sqrt(total)

@@ -1,15 +1,35 @@
-"""The kernel of an optimizer's update: its rule traced on elements, in one pass over the weight."""
+"""Kernels of a training step's end: the norm of gradients, and an optimizer's update.
+
+Either passes over its arrays once; an update is the optimizer's rule, traced on elements.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from .loopnest import Buffer, Expr, arrays, hold, int64, kernel, loop, scalars, vectors
+from .loopnest import (
+    Buffer,
+    Expr,
+    arrays,
+    hold,
+    int64,
+    kernel,
+    loop,
+    scalars,
+    scratch,
+    tile,
+    vectors,
+    zero,
+)
 from .optim import OPTIMIZERS
+
+CHAINS = 8  # vectors that are added up side by side: one addition does not wait for the one before
+TURNS = 64  # times they are added to before all of them are added to the float64 sum
 
 
 @dataclass(frozen=True)
@@ -73,3 +93,58 @@ def each_row(rows: Buffer, first: Expr, count: Expr, width: int, lanes: int, emi
         source = hold(first + i)
         target = hold(rows[source].astype("int64"))
         vectors(width, lanes, lambda j: emit([source, int64(j)], [target, int64(j)]))
+
+
+def squares(lanes: int, name: str) -> tirx.PrimFunc:
+    """f(n, x, out): out[0] = the sum of squares of n float32, added up in float64.
+
+    Runs of CHAINS * TURNS vectors are summed in float32 first.
+    """
+    width = CHAINS * lanes
+
+    def emit() -> None:
+        (n,) = scalars(["n"])
+        x, out = arrays([("x", (None,), "float32"), ("out", (None,), "float64")])
+        total = scratch([1], "local", "float64")
+        T.buffer_store(total, tirx.FloatImm("float64", 0.0), [int64(0)])
+
+        def add(value: Expr) -> None:
+            T.buffer_store(total, total[int64(0)] + value.astype("float64"), [int64(0)])
+
+        runs = hold(n // (width * TURNS))
+        with loop(runs) as i:
+            sums = sum_run(x, hold(i * width * TURNS), lanes)
+            with loop(lanes) as j:
+                add(sums[int64(0), j])
+        done = hold(runs * width * TURNS)
+        with loop(n - done) as i:
+            add(x[done + i] * x[done + i])
+        T.buffer_store(out, total[int64(0)], [int64(0)])
+
+    return kernel(name, "update", emit)
+
+
+def sum_run(x: Buffer, first: Expr, lanes: int) -> Buffer:
+    """CHAINS * TURNS vectors' squares, added up in row 0 of a register tile."""
+    sums = scratch([CHAINS, lanes], "local")
+
+    def put(at: list[Expr], value: Expr) -> None:
+        T.buffer_store(sums, value, at)
+
+    tile(CHAINS, lanes, lanes, lambda r, j: put([r, j], zero()))
+    with loop(TURNS) as t:
+
+        def add(r: Expr, j: Expr) -> None:
+            element = x[first + (t * CHAINS + r) * lanes + j]
+            put([r, j], sums[r, j] + element * element)
+
+        tile(CHAINS, lanes, lanes, add)
+
+    def fold(half: int, r: Expr, j: Expr) -> None:
+        put([r, j], sums[r, j] + sums[r + half, j])
+
+    half = CHAINS // 2
+    while half:
+        tile(half, lanes, lanes, partial(fold, half))
+        half //= 2
+    return sums

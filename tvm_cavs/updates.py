@@ -5,6 +5,8 @@ A dense gradient has the weight's shape; of a row-sparse one only the named rows
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_not
 from typing import Any, TypeAlias
@@ -15,7 +17,7 @@ from .buffers import tensor_of
 from .compile import Compiler, Form, threads_in_use
 from .errors import ShapeError
 from .optim import OPTIMIZERS, Hyper
-from .update_kernels import Update, update
+from .update_kernels import Update, squares, update
 from .vertex import RowSparse
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
@@ -34,8 +36,25 @@ class Updates:
         some = Hyper(1.0, 0.0, 1, self._optimizer.extra)
         self._numbers = tuple(self._optimizer.numbers(some))
         self._compiler = Compiler("host", 1, cache)
+        self._squares = self._compiled("squares", squares)
+        self._sum = np.zeros(1, "float64")
+        self._sum_tensor = tensor_of(self._sum)
         self._functions: dict[tuple[int | None, int], Any] = {}
         self._kept: dict[tuple[int, bool], tuple[tuple[np.ndarray, ...], tuple[Any, ...]]] = {}
+
+    def norm(self, gradients: Iterable[Gradient]) -> float:
+        """The Euclidean norm of all gradients taken as one vector; inf or nan where one of them is.
+
+        The same for any number of threads.
+        """
+        total = 0.0
+        for gradient in gradients:
+            values = gradient.values if isinstance(gradient, RowSparse) else gradient
+            if values.size:
+                given = tensor_of(np.ascontiguousarray(values, "float32").reshape(-1))
+                self._squares(values.size, given, self._sum_tensor)
+                total += float(self._sum[0])
+        return math.sqrt(total)
 
     def numbers(self, hyper: Hyper) -> tuple[float, ...]:
         """What the optimizer's rule needs of these hyper-parameters, for `apply`."""
@@ -86,12 +105,16 @@ class Updates:
 
     def _function(self, width: int | None, tasks: int) -> Any:
         if (width, tasks) not in self._functions:
-            spec, lanes = Update(self.name, self._numbers, width), self._compiler.lanes
+            spec = Update(self.name, self._numbers, width)
             symbol = f"update_{self.name}_{width or 'dense'}_{tasks}"
-            form = Form(symbol, 1, partial(update, spec, lanes, tasks, symbol))
-            self._compiler.compile([form])
-            self._functions[width, tasks] = self._compiler.function(symbol)
+            made = self._compiled(symbol, lambda lanes, name: update(spec, lanes, tasks, name))
+            self._functions[width, tasks] = made
         return self._functions[width, tasks]
+
+    def _compiled(self, symbol: str, make: Callable[[int, str], Any]) -> Any:
+        form = Form(symbol, 1, partial(make, self._compiler.lanes, symbol))
+        self._compiler.compile([form])
+        return self._compiler.function(symbol)
 
 
 def _check(weight: np.ndarray, gradient: Gradient) -> None:
