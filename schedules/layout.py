@@ -20,6 +20,8 @@ from tvm.target import Target
 from .target import Simd, simd, threads
 
 PACKED_BYTES = 256 * 1024  # packed rows of the left operand: half of a small L2 cache
+PART_BYTES = 512 * 1024  # what a product hands to what comes after it: part of an L2 cache
+PART_MULTIPLE = 48  # rows that pay for streaming the weights once
 GRAIN_SECONDS = 12e-6  # work below this stays on one thread: starting the others costs about 4 us
 FLOPS = {"float32": 150e9, "bf16": 300e9}  # rough speed of one core, only for the grain
 ELEMENT = {"float32": 4, "bf16": 2}  # bytes of an operand's element
@@ -198,6 +200,15 @@ def falling(*heights: int) -> tuple[int, ...]:
 def packed_rows(row_bytes: int, multiple: int) -> int:
     """Rows of an operand packed at once: about PACKED_BYTES, a multiple of `multiple`."""
     return max(1, min(PACKED_BYTES // row_bytes, 512) // multiple) * multiple
+
+
+def part_rows(width: int, n_threads: int) -> int:
+    """Rows of a product of `width` columns after which what reads it has its turn.
+
+    The product streams its weights for every such part, so there are never few of them.
+    """
+    rows = PART_BYTES // (4 * width) // PART_MULTIPLE * PART_MULTIPLE
+    return n_threads * max(PART_MULTIPLE, rows)
 
 
 def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:

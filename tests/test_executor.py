@@ -13,6 +13,7 @@ pytest.importorskip("tvm")
 from test_equivalence import Case, assert_batch, make_case, near, run  # noqa: E402
 
 import tvm_cavs as cavs  # noqa: E402
+from schedules import layout  # noqa: E402
 from tvm_cavs import executor as executing  # noqa: E402
 from tvm_cavs import kinds  # noqa: E402
 from tvm_cavs.executor import TvmExecutor  # noqa: E402
@@ -150,6 +151,24 @@ def test_an_interrupted_compilation_is_done_again(
         with pytest.raises(KeyboardInterrupt):
             assert_batch(case, range(8))
     assert_batch(case, range(8))
+
+
+def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few rows the steps of a level run on at once."""
+    found = []
+    for bytes_ in (layout.PART_BYTES, 1):
+        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+        monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
+        cell = cavs.nn.TreeLSTM(N_WORDS, 3, 4, 5)
+        case = make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=20)
+        found.append(run(case.net, case.loss, cavs.batch(case.graphs)))
+        batch = executor_of(case).plan(cavs.batch(case.graphs))
+        for direction in ("forward", "backward"):
+            more = len(batch.parts(direction)) - len(batch.slices(direction))
+            assert (more > 0) == (bytes_ == 1)
+    for name in found[0][2]:
+        np.testing.assert_array_equal(found[0][2][name], found[1][2][name], err_msg=name)
+    np.testing.assert_array_equal(found[0][0]["loss"], found[1][0]["loss"])
 
 
 @pytest.mark.parametrize("seed", [2, 6, 8])

@@ -69,7 +69,7 @@ def parts() -> tuple[Recorder, list[list[Entry]], HostMemory]:
 
 def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any) -> None:
     calls, groups, memory = parts
-    frames = Frames(Routine(kernel, groups), memory)
+    frames = Frames(Routine(kernel, groups, (9, 9)), memory)
     slices = slices_of((0, 7, 10, 20), (1, 1, 11, 21), (0, 8, 12, 22), (1, 5, 13, 23))
     order = np.array([2, 0, 3, 1], "int32")
     given = WIDTH, tensor_of(order), tensor_of(slices.reshape(-1))
@@ -99,9 +99,28 @@ def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any
     assert len(calls.calls) == 2
 
 
+def test_a_group_runs_on_parts_of_its_rows(kernel: Any, parts: Any) -> None:
+    """Starts move along with the part; the form follows its rows, not those of the slice."""
+    calls, groups, memory = parts
+    frames = Frames(Routine(kernel, groups, (8, 2)), memory)
+    slices = tensor_of(slices_of((0, 17, 10, 20), (1, 4, 11, 21)).reshape(-1))
+    frames.run(0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), slices)
+    a, b = (memory.tensor(name).data_ptr() for name in "ab")
+    assert calls.calls == [
+        ("many", (8, 10, a)),
+        ("other", (8, 1, 20, b, a)),
+        ("many", (8, 18, a)),
+        ("other", (8, 1, 28, b, a)),
+        ("few", (1, 26, a)),
+        ("other", (1, 1, 36, b, a)),
+        ("last", (2, 21, 11, b)),
+        ("last", (2, 23, 13, b)),
+    ]
+
+
 def test_a_call_that_fails_ends_the_routine_and_says_why(kernel: Any, parts: Any) -> None:
     calls, groups, memory = parts
-    frames = Frames(Routine(kernel, groups), memory)
+    frames = Frames(Routine(kernel, groups, (9, 9)), memory)
     slices = slices_of((0, 7, 10, 20), (1, 3, 11, 21), (0, 8, 12, 22))
     given = WIDTH, tensor_of(np.array([0, 1, 2], "int32")), tensor_of(slices.reshape(-1))
     calls.fails = {"last"}
@@ -114,6 +133,6 @@ def test_a_call_that_fails_ends_the_routine_and_says_why(kernel: Any, parts: Any
 
 
 def test_a_routine_of_nothing(kernel: Any) -> None:
-    frames = Frames(Routine(kernel, [[], []]), HostMemory())
+    frames = Frames(Routine(kernel, [[], []], (9, 9)), HostMemory())
     slices = slices_of((0, 1, 0, 0), (1, 1, 0, 0))
     frames.run(0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), tensor_of(slices.reshape(-1)))

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from schedules import layout
+
 from . import netlevel
 from .compile import Compiler, Form
 from .contributions import gradient_buffer
@@ -23,6 +25,8 @@ from .regions import Region
 from .steps import Buffer, Gradient, Kernel, Lowered, RowGradient, Step, Weights
 from .sums import ColumnSum, SegmentSum
 from .vertex import Parameter
+
+ALL_ROWS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,17 @@ class CompiledStep:
 
 @dataclass(frozen=True)
 class CompiledGroup:
-    """A stage function, the kinds it runs for (bool[n_kinds]), the spaces whose starts it takes."""
+    """A stage function, the kinds it runs for (bool[n_kinds]), the spaces whose starts it takes.
+
+    Its steps run on at most `most_rows` rows at once, one after the other.
+    """
 
     stage: str
     member: np.ndarray
     spaces: tuple[Space, ...]
     steps: tuple[CompiledStep, ...]
     packs: tuple[str, ...]  # the weight operands that it reads
+    most_rows: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,19 @@ def _group(
             )
         )
     packs = tuple(w.name for w in g.lowered.weights)
-    return CompiledGroup(g.stage, g.member, spaces, tuple(steps), packs)
+    most = _most_rows(g.lowered, compiler.n_threads)
+    return CompiledGroup(g.stage, g.member, spaces, tuple(steps), packs, most)
+
+
+def _most_rows(low: Lowered, n_threads: int) -> int:
+    """Rows on which steps run at once: what they hand to each other is to stay in a near cache.
+
+    Sums over rows are not taken apart: a sum's bits would depend on where.
+    """
+    if any(isinstance(s.kernel.spec, (Outer, ColumnSum)) for s in low.steps):
+        return ALL_ROWS
+    handed = sum(b.ld for b in low.buffers.values() if b.space == Space("scratch"))
+    return layout.part_rows(handed, n_threads) if handed else ALL_ROWS
 
 
 def _adds(step: Step, parameters: Mapping[str, Parameter]) -> tuple[tuple[str, bool], ...]:

@@ -41,6 +41,15 @@ class Slice(NamedTuple):
     def n_rows(self) -> int:
         return self.row[COUNT]
 
+    def parts(self) -> list[Slice]:
+        """The same rows, as many at a time as the group's steps take."""
+        most, made = self.group.most_rows, []
+        for offset in range(0, self.n_rows, most):
+            row = [*self.row[:SLICE_COLUMNS], *(s + offset for s in self.row[SLICE_COLUMNS:])]
+            row[COUNT] = min(most, self.n_rows - offset)
+            made.append(Slice(self.group, row))
+        return made
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -141,7 +150,7 @@ class Spaces:
         return Cut(tuple(found), *(planner.value(i) for i in range(3)))
 
     def slices(self, cut: Cut, memory: HostMemory) -> list[Slice]:
-        """The slices of both directions in the order in which they run, for people and tests."""
+        """The slices of both directions in the order in which they run, to be looked at."""
         order = memory.read("plan.slice_order")[: cut.n]
         rows = memory.read("plan.slices")[: cut.n * self.width].reshape(cut.n, self.width)[order]
         return [Slice(self.groups[row[GROUP]], row) for row in rows.tolist()]

@@ -52,6 +52,10 @@ class Batch:
         first, n = self.cut.place(direction)
         return self.spaces.slices(self.cut, self.memory)[first : first + n]
 
+    def parts(self, direction: str) -> list[Slice]:
+        """The same, in parts of as many rows as steps take at once."""
+        return [part for piece in self.slices(direction) for part in piece.parts()]
+
 
 class NewKindError(Exception):
     """A batch has kinds of vertices for which nothing is compiled yet."""
@@ -205,8 +209,8 @@ class TvmExecutor:
     def calls(self, batch: Batch, direction: str) -> list[Call]:
         """The same calls, in order, to be made one by one from Python."""
         entries, given = batch.spaces.entries(), (batch.memory, batch.needs.replaced)
-        pieces = [piece.row for piece in batch.slices(direction)]
-        return [entry.call(row, *given) for row in pieces for entry in entries[row[GROUP]]]
+        rows = [part.row for part in batch.parts(direction)]
+        return [entry.call(row, *given) for row in rows for entry in entries[row[GROUP]]]
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
@@ -232,7 +236,8 @@ class TvmExecutor:
             self._evaluated, self._packed = -1, {}
             compiled = assemble(self.kinds, self.compiler, self._parameters)
             self.spaces = spaces = Spaces(compiled, self.kinds)
-            self._routine = Routine(self.planner.kernels["routine"], spaces.entries())
+            most = [g.most_rows for g in spaces.groups]
+            self._routine = Routine(self.planner.kernels["routine"], spaces.entries(), most)
             self._frames = {}
             self._filling = Filling(compiled, spaces, self.planner, self._parameters)
             for name, (shape, dtype) in compiled.fixed.items():

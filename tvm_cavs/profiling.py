@@ -138,10 +138,10 @@ class KernelCall:
 def kernel_calls(planned: Batch) -> list[KernelCall]:
     """The kernel calls of a batch in the order in which they are executed, forward first."""
     return [
-        KernelCall(direction, piece.group.stage, step, piece.level, piece.n_rows)
+        KernelCall(direction, part.group.stage, step, part.level, part.n_rows)
         for direction in ("forward", "backward")
-        for piece in planned.slices(direction)
-        for step in piece.group.steps
+        for part in planned.parts(direction)
+        for step in part.group.steps
     ]
 
 
@@ -161,9 +161,9 @@ class Recording:
 
 
 def _levels(executor: TvmExecutor, last: Recording, graph: Graph) -> tuple[Level, ...]:
-    """The batch's levels, with the slices of each: the calls of a stage's first step."""
-    firsts = {id(group.steps[0]) for group in executor.compiled.forward}
-    slices = Counter(c.level for c in last.calls if c.stage == "recurrent" and id(c.step) in firsts)
+    """The batch's levels, with the slices of each."""
+    recurrent = [s for s in last.planned.slices("forward") if s.group.stage == "recurrent"]
+    slices = Counter(s.level for s in recurrent)
     return occupancy.levels(graph, last.planned.plan, executor.kinds.kinds, slices)
 
 

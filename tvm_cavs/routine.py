@@ -72,12 +72,19 @@ class Routine:
     """The tables of some groups of steps.
 
     Args:
-        kernel: `routine_kernel.routine`, compiled. groups: the steps of each.
+        kernel: `routine_kernel.routine`, compiled. groups: the steps of each. parts: for each group
+            the most rows that its steps run on at once.
     """
 
-    def __init__(self, kernel: Callable[..., Any], groups: Sequence[Sequence[Entry]]) -> None:
+    def __init__(
+        self,
+        kernel: Callable[..., Any],
+        groups: Sequence[Sequence[Entry]],
+        parts: Sequence[int],
+    ) -> None:
         self.kernel, self.entries = kernel, [e for group in groups for e in group]
         self.groups = _table([0, *accumulate(len(group) for group in groups)])
+        self.parts = _table(parts)
         steps: list[int] = []
         forms: list[int] = []
         moves: list[int] = []
@@ -142,7 +149,7 @@ class Frames:
             self._version = memory.version
             self._held = [memory.tensor(name) for _, name in r.buffers]
             self._words[self._at] = [tensor.__chandle__() for tensor in self._held]
-        given = order, slices, r.groups, *r.tables, self._frames, self._result_tensor
+        given = order, slices, r.groups, r.parts, *r.tables, self._frames, self._result_tensor
         r.kernel(first, n, width, *given)
         if self._result[0]:
             self._again(int(self._result[0]) - 1 + first, width, order, slices)

@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as T
 
 from .integers import Counter, at, ints, longs, put, when
 from .loopnest import Expr, arrays, hold, kernel, loop, scalars, with_llvm
-from .slice_kernels import COUNT, GROUP
+from .slice_kernels import COUNT, GROUP, SLICE_COLUMNS
 
 # of a step: the first form and the one after the last, the same of its moves, its frame, the
 # arguments in it; of a form: the rows from which it serves, function, object; of a move: the
@@ -35,31 +35,36 @@ def routine() -> None:
     """Runs slices order[first], ..., order[first + n - 1]: every step of each one's group.
 
     slices int64[..., width] as `segments` makes them; steps[groups[g]:groups[g + 1]] are those of
-    group g, in the columns above. result = (the place in `order` and the step of a call that
-    failed, from 1 on; zeros if none did), after which nothing is called any more.
+    group g, in the columns above, and run on at most parts[g] rows at once. result = (the place in
+    `order` and the step of a call that failed, from 1 on; zeros if none did), after which nothing
+    is called any more.
     """
     first, n, width = scalars(["first", "n", "width"])
-    order, slices, groups, steps, forms, moves, frames, result = arrays(
+    order, slices, groups, parts, steps, forms, moves, frames, result = arrays(
         [
             *ints("order"),
-            *longs("slices", "groups", "steps", "forms", "moves", "frames", "result"),
+            *longs("slices", "groups", "parts", "steps", "forms", "moves", "frames", "result"),
         ]
     )
     failed = Counter()
     put(result, 0, 0)
     put(result, 1, 0)
 
-    def call(i: Expr, begin: Expr, step: Expr) -> None:
+    def call(i: Expr, begin: Expr, step: Expr, offset: Expr, rows: Expr) -> None:
         form, last, move, end, frame, count = (
             hold(at(steps, step * STEP_COLUMNS + j)) for j in range(STEP_COLUMNS)
         )
-        rows, found = hold(at(slices, begin + COUNT)), Counter(form)
+        found = Counter(form)
         with loop(last - form - 1) as j:
             more = form + 1 + j
             when(rows >= at(forms, more * FORM_COLUMNS), lambda: found.set(more))
         with loop(end - move) as j:
             at_move = (move + j) * MOVE_COLUMNS
-            put(frames, at(moves, at_move), at(slices, begin + at(moves, at_move + 1)))
+            column = hold(at(moves, at_move + 1))
+            value = Counter(at(slices, begin + column))
+            when(column >= SLICE_COLUMNS, lambda: value.add(offset))
+            when(column.equal(COUNT), lambda: value.set(rows))
+            put(frames, at(moves, at_move), value.value)
         function, self = (at(forms, found.value * FORM_COLUMNS + j) for j in (1, 2))
         place, n_args = tirx.address_of(frames[frame]), count.astype("int32")
         code = tirx.call_extern("int32", "tvm_cavs_call", function, self, place, n_args)
@@ -75,8 +80,12 @@ def routine() -> None:
         begin = hold(at(order, first + i) * width)
         group = hold(at(slices, begin + GROUP))
         start = hold(at(groups, group))
-        with loop(at(groups, group + 1) - start) as s:
-            when(failed.value < 1, lambda: call(i, begin, hold(start + s)))
+        total, most = hold(at(slices, begin + COUNT)), hold(at(parts, group))
+        with loop((total + most - 1) // most) as p:
+            offset = hold(p * most)
+            rows = hold(tirx.min(most, total - offset))
+            with loop(at(groups, group + 1) - start) as s:
+                when(failed.value < 1, lambda: call(i, begin, hold(start + s), offset, rows))
 
 
 def make(name: str) -> tirx.PrimFunc:
