@@ -17,6 +17,7 @@ from . import netlevel
 from .compile import Compiler, Form
 from .contributions import gradient_buffer
 from .kinds import Group, Kinds
+from .operands import operands
 from .packing import Pack, Placement
 from .plan import Space
 from .products import Outer, Product
@@ -169,8 +170,18 @@ def _most_rows(low: Lowered, n_threads: int) -> int:
     """
     if any(isinstance(s.kernel.spec, (Outer, ColumnSum)) for s in low.steps):
         return ALL_ROWS
-    handed = sum(b.ld for b in low.buffers.values() if b.space == Space("scratch"))
-    return layout.part_rows(handed, n_threads) if handed else ALL_ROWS
+    handed = {b.name: b.ld for b in low.buffers.values() if b.space == Space("scratch")}
+    handed |= {b.name: b.ld for s in low.steps for b in _read_in_order(s)}
+    return layout.part_rows(sum(handed.values()), n_threads) if handed else ALL_ROWS
+
+
+def _read_in_order(step: Step) -> list[Buffer]:
+    """The rows that a product multiplies without an index."""
+    if not isinstance(step.kernel.spec, Product):
+        return []
+    slots = {p.source for p in step.kernel.spec.pieces if p.index is None}
+    sources = operands(step.kernel.spec.pieces).sources
+    return [b for (slot, _), b in zip(sources, step.buffers, strict=False) if slot in slots]
 
 
 def _adds(step: Step, parameters: Mapping[str, Parameter]) -> tuple[tuple[str, bool], ...]:
