@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("packing", "region_row", "narrow_outer", "narrow_product"),
     ("outer", "region_loops"),
     ("products", "region_kernel", "plan_kernels", "update_kernels"),
+    ("direct_product",),
     ("listing",),
     ("steps",),
     ("contributions", "places", "compile"),
