@@ -30,7 +30,7 @@ MAX_HEIGHT = 12  # rows of a register tile
 MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
 DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
 DIRECT_ROWS = 32  # rows of weights that a direct product reads before it turns to the next ones
-DIRECT_AHEAD = 16  # vectors from the weights that are read to those asked for, in a row
+DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 NARROW_LANES = 0.5  # columns of a narrow right operand, by the lanes of a vector, at most
 NARROW_K = 4  # and its rows, in vectors, at least
 
@@ -138,6 +138,8 @@ def direct_variants(
     unit = simd(target)
     vectors = DOT_COLUMNS if transposed else panel_vectors(unit, n_columns)
     heights = tile_heights(unit, vectors)
+    if transposed:
+        heights = falling(*heights, heights[0] // 2)
     rows = packed_rows(4 * k, heights[0])
     serial = Tile(unit.lanes, vectors, heights, rows, narrow=transposed)
     parts = 1, min(threads(target), direct_panels(n_columns, serial))

@@ -116,30 +116,55 @@ def check_rectangle(spec: Product, weights: Rectangle) -> None:
         raise ShapeError(f"{spec.precision} operands need packed weights: use products.product")
 
 
-def each_panel(work: Work, whole: int, emit: Callable[[Expr, int], None]) -> None:
-    """`emit(first column, columns)` for a task's panels; the last of all may be short."""
+Panel = Callable[[Expr, int], None]  # of the first column, columns
+
+
+def each_panel(work: Work, whole: int, emit: Panel, at_once: int = 1) -> None:
+    """`emit` for a task's panels, `at_once` together while there are; the last may be short."""
     begin, some = work.panels
     n_panels = direct_panels(work.spec.n_columns, work.cut)
     last = work.spec.n_columns - (n_panels - 1) * whole
+    if at_once > 1:
+        n_whole = tirx.min(some, work.spec.n_columns // whole - begin)
+        n_groups = hold(n_whole // at_once)
+        with loop(n_groups) as g:
+            emit(hold((begin + g * at_once) * whole), whole * at_once)
+        begin, some = hold(begin + n_groups * at_once), hold(some - n_groups * at_once)
     with loop(some) as p:
         panel = hold(begin + p)
         by_panel(panel, n_panels, whole, last, lambda width: emit(panel * whole, width))
 
 
+def is_short(height: int, cut: Tile) -> bool:
+    """Whether a tile of this height has registers for two panels."""
+    return 2 * height <= cut.heights[0]
+
+
+def never_unrolled(steps: int, work: Work) -> Expr:
+    """`steps`, as an extent that the compiler does not know: the rows are never less than none.
+
+    It would unroll the loop of a known few, move the loads of all steps ahead and run out of
+    registers: K = 150 took two and a half times as long.
+    """
+    return hold(steps + tirx.min(work.n_rows, int64(0)))
+
+
 def stream_panels(work: Work) -> None:
     """All rows times a task's panels of plain weights, a block of DIRECT_ROWS rows at a time."""
-    cut, depth = work.cut, work.spec.k
+    cut = work.cut
     if not work.spec.accumulate:
         each_panel(work, cut.columns, partial(clear, work))
-    with loop(-(-depth // DIRECT_ROWS)) as b:
+    depth = never_unrolled(work.spec.k, work)
+    with loop(tirx.ceildiv(depth, DIRECT_ROWS)) as b:
         first = hold(b * DIRECT_ROWS)
         block = first, hold(tirx.min(int64(DIRECT_ROWS), depth - first))
 
-        def panel(column: Expr, width: int) -> None:
-            add = partial(stream_tile, work, block, column, width)
-            by_height(cut.heights, work.n_rows, add)
+        def tiles(height: int, row: Expr) -> None:
+            short = is_short(height, cut)
+            tile = partial(stream_tile, work, block, height, row, not short)
+            each_panel(work, cut.columns, tile, at_once=2 if short else 1)
 
-        each_panel(work, cut.columns, panel)
+        by_height(cut.heights, work.n_rows, tiles)
 
 
 def clear(work: Work, column: Expr, width: int) -> None:
@@ -153,12 +178,19 @@ def clear(work: Work, column: Expr, width: int) -> None:
 
 
 def stream_tile(
-    work: Work, block: tuple[Expr, Expr], column: Expr, width: int, height: int, row: Expr
+    work: Work,
+    block: tuple[Expr, Expr],
+    height: int,
+    row: Expr,
+    asks: bool,
+    column: Expr,
+    width: int,
 ) -> None:
     """Adds to a tile of C what a block of rows (first, count) of the weights contributes.
 
     Rows of the tile that are none of A's read the last one's sums, and are not stored. The same
-    columns of the next block are asked for: elsewhere in memory, they would be waited for.
+    columns of the next block are asked for if the tile `asks`, which only tall ones gain from:
+    short ones wait for memory in any case.
     """
     out, lanes, (first, count) = work.out, work.cut.lanes, block
     acc = scratch([height, width], "local")
@@ -173,9 +205,10 @@ def stream_tile(
     tile(height, width, lanes, fetch)
     with loop(count) as step:
         k = first + step
-        later = T.bind(tirx.min(k + DIRECT_ROWS, int64(work.spec.k - 1)))
-        with loop(-(-width // LINE), "vector") as v:
-            prefetch_read(work.weights[work.weight(later, column + v * LINE)], far=True)
+        if asks:
+            later = T.bind(tirx.min(k + DIRECT_ROWS, int64(work.spec.k - 1)))
+            with loop(-(-width // LINE), "vector") as v:
+                prefetch_read(work.weights[work.weight(later, column + v * LINE)], far=True)
 
         def add(r: Expr, j: Expr) -> None:
             term = work.load(row + r, k) * work.weights[work.weight(k, column + j)]
@@ -186,12 +219,18 @@ def stream_tile(
 
 
 def dot_panels(work: Work) -> None:
-    """All rows times a task's panels of transposed weights: a few of their rows at a time."""
+    """All rows times a task's panels of transposed weights, two panels at a time."""
+    cut = work.cut
 
-    def panel(column: Expr, width: int) -> None:
-        by_height(work.cut.heights, work.n_rows, partial(dot_tile, work, column, width))
+    def panels(column: Expr, width: int) -> None:
+        def tiles(height: int, row: Expr) -> None:
+            whole = width if is_short(height, cut) else min(width, cut.vectors)
+            with loop(width // whole) as p:
+                dot_tile(work, column + p * whole, whole, height, row)
 
-    each_panel(work, work.cut.vectors, panel)
+        by_height(cut.heights, work.n_rows, tiles)
+
+    each_panel(work, cut.vectors, panels, at_once=2)
 
 
 def dot_tile(work: Work, column: Expr, width: int, height: int, row: Expr) -> None:
@@ -214,7 +253,7 @@ def dot_tile(work: Work, column: Expr, width: int, height: int, row: Expr) -> No
     if rest:
         step(int64(full * lanes), rest)
     if full:
-        with loop(full) as v:
+        with loop(never_unrolled(full, work)) as v:
             ask_ahead(work, column, width, v, full)
             step(v * lanes, lanes)
     with loop(height, "row") as r:
@@ -229,7 +268,7 @@ def ask_ahead(work: Work, column: Expr, width: int, v: Expr, full: int) -> None:
 
     Where each row begins anew, the processor has nothing to foretell the next reads from.
     """
-    ahead = v + min(DIRECT_AHEAD, full)
+    ahead = v + min(DIRECT_AHEAD, -(-full // 2))
     wraps = ahead >= full
     j = T.bind(column + tirx.Select(wraps, int64(width), int64(0)))
     k = T.bind(tirx.Select(wraps, ahead - full, ahead) * work.cut.lanes)

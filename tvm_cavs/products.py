@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tvm import tirx
-from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels, weights_shape
 

@@ -132,10 +132,10 @@ def by_panel(
 
 
 def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], None]) -> None:
-    """`emit(height, first row)` for tiles of all rows: as many of each height as fit, tallest first.
+    """`emit(height, first row)`: as many tiles of each height as fit, the tallest first.
 
     Rows left over that the next height could not take at once make this height's last tile, which
-    then computes rows that nobody stores.
+    then computes rows that nobody stores. So no height but the tallest has more than one tile.
     """
     done, rest = int64(0), rows
     for height, lower in zip(heights, (*heights[1:], 0), strict=True):
