@@ -149,6 +149,21 @@ def test_tiles_fit_the_registers_and_waste_few_lanes(name):
         assert layout.panels(n_columns, tile) * tile.columns <= 1.11 * least + unit.lanes
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", TARGETS)
+def test_tiles_of_direct_products_fit_the_registers_and_split_columns_only(name, transposed):
+    target = schedules.make_target(TARGETS[name])
+    unit = simd(target)
+    for n_columns in WIDTHS:
+        for v in layout.direct_variants(target, 100, n_columns, transposed):
+            assert v.tile.narrow == transposed
+            assert v.tile.heights[0] * v.tile.vectors + v.tile.vectors + 1 <= unit.registers
+            assert v.tile.heights == tuple(sorted(set(v.tile.heights), reverse=True))
+            assert v.tile.heights[-1] == 1
+            assert v.tile.parts[0] == 1
+            assert v.tile.tasks <= layout.direct_panels(n_columns, v.tile)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_has_few_columns_and_enough_rows_is_narrow(name):
     """Its tiles fit the registers, and its panels cover the rows of a weight gradient evenly."""

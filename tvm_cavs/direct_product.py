@@ -161,7 +161,7 @@ def stream_panels(work: Work) -> None:
 
         def tiles(height: int, row: Expr) -> None:
             short = is_short(height, cut)
-            tile = partial(stream_tile, work, block, height, row, not short)
+            tile = partial(stream_tile, work, block, height, row)
             each_panel(work, cut.columns, tile, at_once=2 if short else 1)
 
         by_height(cut.heights, work.n_rows, tiles)
@@ -182,15 +182,14 @@ def stream_tile(
     block: tuple[Expr, Expr],
     height: int,
     row: Expr,
-    asks: bool,
     column: Expr,
     width: int,
 ) -> None:
     """Adds to a tile of C what a block of rows (first, count) of the weights contributes.
 
     Rows of the tile that are none of A's read the last one's sums, and are not stored. The same
-    columns of the next block are asked for if the tile `asks`, which only tall ones gain from:
-    short ones wait for memory in any case.
+    columns of the next block are asked for meanwhile; with a single row of A there is nothing to
+    do meanwhile, and asking would only take the place of reading.
     """
     out, lanes, (first, count) = work.out, work.cut.lanes, block
     acc = scratch([height, width], "local")
@@ -205,7 +204,7 @@ def stream_tile(
     tile(height, width, lanes, fetch)
     with loop(count) as step:
         k = first + step
-        if asks:
+        if height > 1:
             later = T.bind(tirx.min(k + DIRECT_ROWS, int64(work.spec.k - 1)))
             with loop(-(-width // LINE), "vector") as v:
                 prefetch_read(work.weights[work.weight(later, column + v * LINE)], far=True)
