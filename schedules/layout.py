@@ -30,6 +30,9 @@ MIN_BF16_K = 32  # rows of the weights from which bfloat16 operands pay
 MAX_VECTORS = 5  # of a panel
 MAX_HEIGHT = 12  # rows of a register tile
 MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
+DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
+DIRECT_ROWS = 32  # rows of weights that a direct product reads before it turns to the next ones
+DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 NARROW_LANES = 0.5  # columns of a narrow right operand, by the lanes of a vector, at most
 NARROW_K = 4  # and its rows, in vectors, at least
 
@@ -125,6 +128,32 @@ def outer_variants(
         parts = outer_parts(threads(target), panels(n_columns, serial), -(-k // heights[0]))
     work = k * n_columns
     return with_parallel(serial, parts, 2 * work / FLOPS[precision], 8 * work / BYTES)
+
+
+def direct_variants(
+    target: Target, k: int, n_columns: int, transposed: bool
+) -> tuple[Variant, ...]:
+    """Forms of the product [n, k] x [k, n_columns] that reads its weights row-major, unpacked.
+
+    Where they lie transposed, a tile's lanes run along K, and its `vectors` are columns. Measured
+    on Zen 4, weights in L3: with 1 and 2 rows 0.85 to 1 of the speed that packed weights allow,
+    with more 0.8 to 0.97; weights that come from memory are read at half the speed of packed ones.
+    """
+    unit = simd(target)
+    vectors = DOT_COLUMNS if transposed else panel_vectors(unit, n_columns)
+    heights = tile_heights(unit, vectors)
+    if transposed:
+        heights = falling(*heights, heights[0] // 2)
+    rows = packed_rows(4 * k, heights[0])
+    serial = Tile(unit.lanes, vectors, heights, rows, narrow=transposed)
+    parts = 1, min(threads(target), direct_panels(n_columns, serial))
+    work = k * n_columns
+    return with_parallel(serial, parts, 2 * work / FLOPS["float32"], 4 * work / BYTES)
+
+
+def direct_panels(n_columns: int, tile: Tile) -> int:
+    """Panels of `n_columns` columns in a product that reads its weights row-major."""
+    return -(-n_columns // (tile.vectors if tile.narrow else tile.columns))
 
 
 def is_narrow(unit: Simd, k: int, n_columns: int, precision: str) -> bool:

@@ -211,7 +211,7 @@ def test_every_module_that_makes_kernels_is_in_the_key() -> None:
     folder = Path(tvm_cavs.__file__).parent
     found, waiting = (
         set(),
-        "packing plan_kernels products region_kernel routine_kernel slice_kernels sums "
+        "direct_product packing plan_kernels region_kernel routine_kernel slice_kernels sums "
         "update_kernels".split(),
     )
     while waiting:

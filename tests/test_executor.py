@@ -166,9 +166,9 @@ def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.Mon
         for direction in ("forward", "backward"):
             more = len(batch.parts(direction)) - len(batch.slices(direction))
             assert (more > 0) == (bytes_ == 1)
-    for name in found[0][2]:
-        np.testing.assert_array_equal(found[0][2][name], found[1][2][name], err_msg=name)
-    np.testing.assert_array_equal(found[0][0]["loss"], found[1][0]["loss"])
+    for one, other in zip(*found, strict=True):  # outputs, losses, gradients
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
 @pytest.mark.parametrize("seed", [2, 6, 8])

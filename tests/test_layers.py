@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("packing", "region_row", "narrow_outer", "narrow_product"),
     ("outer", "region_loops"),
     ("products", "region_kernel", "plan_kernels", "slice_kernels", "update_kernels"),
-    ("routine_kernel",),
+    ("direct_product", "routine_kernel"),
     ("listing",),
     ("steps",),
     ("contributions", "places", "compile"),

@@ -5,6 +5,8 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
+from products_for_tests import ROWS, call, inputs, one_source, two_pieces  # noqa: E402
+
 import schedules  # noqa: E402
 from schedules import layout  # noqa: E402
 from schedules.target import simd  # noqa: E402
@@ -13,29 +15,13 @@ from tvm_cavs.errors import ShapeError  # noqa: E402
 from tvm_cavs.operands import Piece, operands  # noqa: E402
 
 SPLIT = "_parallel"
-GUARD, FIRST, INDEX_FIRST, ROWS = 4, 7, 3, 300
+GUARD = 4
 SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (33, 450))  # K, N
 NARROW = ((67, 1), (131, 2), (600, 2))  # for every CPU; these too with 16 lanes:
 SOMETIMES_NARROW = ((150, 5), (64, 8))
 COUNTS = (0, 1, 2, 3, 4, 5, 7, 11, 13, 29, 140)
 TARGET = schedules.host_target(2)
 LANES = simd(TARGET).lanes
-
-
-def two_pieces(k: int) -> tuple[Piece, ...]:
-    """Row-indexed and gathered columns side by side, from inside wider buffers."""
-    if k == 1:
-        return (Piece(1, 0, 3, 2, 0),)
-    half = k // 2
-    return (Piece(half, 0, half + 3, 2, 0), Piece(k - half, 1, k + 1, 1))
-
-
-def one_source(k: int) -> tuple[Piece, ...]:
-    """Both columns' pieces from one source: gathered through two indices, and in row order."""
-    if k < 3:
-        return (Piece(k, 0, k),)
-    third = k // 3
-    return (Piece(third, 0, k, 0, 0), Piece(third, 0, k, 1, 1), Piece(k - 2 * third, 0, k, third))
 
 
 PRODUCTS = {}
@@ -134,13 +120,6 @@ def kernels():
     return tvm.compile(mod, target=TARGET, tir_pipeline=schedules.pipeline())
 
 
-def call(kernel, *args):
-    """Calls with NumPy arrays and ints; returns the arrays as they are afterwards."""
-    tensors = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
-    kernel(*tensors)
-    return [t.numpy() for t in tensors if not isinstance(t, int)]
-
-
 def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
     """[k, n] as [panels][k][NR], zeros in the last panel's rest; narrow ones as [1][n][k]."""
     k, n = weights.shape
@@ -151,25 +130,6 @@ def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
     whole = np.zeros((layout.panels(n, tile) * tile.columns, k), "float32")
     whole[:n] = weights.T
     return np.ascontiguousarray(whole.reshape(-1, tile.columns, k).transpose(0, 2, 1))
-
-
-def inputs(rng, pieces: tuple[Piece, ...], n: int):
-    """Arguments of `operands(pieces)` for n rows, and the operand they stand for.
-
-    What the operand does not contain of the sources is NaN.
-    """
-    needs = operands(pieces)
-    values = {slot: rng.standard_normal((ROWS, ld), dtype="float32") for slot, ld in needs.sources}
-    sources = {slot: np.full((ROWS, ld), np.nan, "float32") for slot, ld in needs.sources}
-    indices = {s: rng.integers(0, ROWS, n + INDEX_FIRST, dtype="int32") for s in needs.indices}
-    offsets = [FIRST] * len(needs.starts) + [INDEX_FIRST] * len(needs.indices)
-    columns = []
-    for p in pieces:
-        rows = slice(FIRST, FIRST + n) if p.index is None else indices[p.index][INDEX_FIRST:]
-        at = rows, slice(p.column, p.column + p.width)
-        sources[p.source][at] = values[p.source][at]
-        columns.append(values[p.source][at])
-    return offsets, [*sources.values(), *indices.values()], np.concatenate(columns, 1)
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

@@ -10,7 +10,7 @@ from tvm.target import codegen  # noqa: E402
 import schedules  # noqa: E402
 from schedules import layout, loops  # noqa: E402
 from schedules.target import Simd, simd, threads  # noqa: E402
-from tvm_cavs import outer, packing, products, sums  # noqa: E402
+from tvm_cavs import direct_product, outer, packing, products, sums  # noqa: E402
 from tvm_cavs.operands import Piece  # noqa: E402
 
 TARGETS = {
@@ -42,6 +42,12 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
         name = f"narrow_outer{variant.suffix}"
         spec = outer.Outer(long, (Piece(2, 2, 2),), 2, sums=0)
         functions[name] = outer.outer(spec, variant.tile, name)
+    for transposed in (False, True):
+        for variant in layout.direct_variants(target, 12, 21, transposed):
+            name = f"direct{'_transposed' * transposed}{variant.suffix}"
+            where = direct_product.Rectangle(30, 2, 3, transposed)
+            spec = products.Product(pieces, 21, 21)
+            functions[name] = direct_product.direct_product(spec, where, variant.tile, name)
     cut = layout.product_variants(target, 12, 21)[0].tile
     pack = packing.Pack(((12, 21),), (packing.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
     functions["pack"] = packing.pack(pack, cut, "pack")
@@ -141,6 +147,21 @@ def test_tiles_fit_the_registers_and_waste_few_lanes(name):
         assert all(v.tile.columns == tile.columns for v in variants)
         least = -(-n_columns // unit.lanes) * unit.lanes
         assert layout.panels(n_columns, tile) * tile.columns <= 1.11 * least + unit.lanes
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", TARGETS)
+def test_tiles_of_direct_products_fit_the_registers_and_split_columns_only(name, transposed):
+    target = schedules.make_target(TARGETS[name])
+    unit = simd(target)
+    for n_columns in WIDTHS:
+        for v in layout.direct_variants(target, 100, n_columns, transposed):
+            assert v.tile.narrow == transposed
+            assert v.tile.heights[0] * v.tile.vectors + v.tile.vectors + 1 <= unit.registers
+            assert v.tile.heights == tuple(sorted(set(v.tile.heights), reverse=True))
+            assert v.tile.heights[-1] == 1
+            assert v.tile.parts[0] == 1
+            assert v.tile.tasks <= layout.direct_panels(n_columns, v.tile)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -41,9 +41,9 @@ SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 # The modules that make kernels: what is kept on disk is of no use when one of them changes.
 SOURCES = (
-    "bfloat16 dropout elementwise integers loopnest narrow_outer narrow_product operands optim "
-    "outer packing pairs plan_kernels polynomials products region_kernel region_loops region_row "
-    "regions register_tile routine_kernel slice_kernels sums update_kernels"
+    "bfloat16 direct_product dropout elementwise integers loopnest narrow_outer narrow_product "
+    "operands optim outer packing pairs plan_kernels polynomials products region_kernel "
+    "region_loops region_row regions register_tile routine_kernel slice_kernels sums update_kernels"
 ).split()
 
 

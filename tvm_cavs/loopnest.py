@@ -119,8 +119,17 @@ def tile(
 
 def prefetch(element: Expr) -> None:
     """Asks for the cache line of an element, to be written soon; a wrong address does no harm."""
+    ask(element, write=1, keep=3)
+
+
+def prefetch_read(element: Expr, far: bool = False) -> None:
+    """`prefetch` of an element to be read soon or, if that is `far` off, only into the L2 cache."""
+    ask(element, write=0, keep=2 if far else 3)
+
+
+def ask(element: Expr, write: int, keep: int) -> None:
     place = tirx.address_of(element)
-    arguments = [place, *(tirx.IntImm("int32", flag) for flag in (1, 3, 1))]  # write, keep, data
+    arguments = [place, *(tirx.IntImm("int32", flag) for flag in (write, keep, 1))]  # of data
     T.evaluate(tirx.call_intrin("void", "tirx.prefetch", *arguments))
 
 

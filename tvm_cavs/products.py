@@ -10,9 +10,9 @@ ones, so that one row does not pay for six. Products with few columns have tiles
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tvm import tirx
-from tvm.tirx.script import builder as T
 
 from schedules.layout import Tile, panels, weights_shape
 
@@ -28,6 +28,7 @@ from .register_tile import (
     Term,
     accumulate,
     accumulate_words,
+    by_height,
     check_columns,
     prefetch_tile,
     store_tile,
@@ -113,7 +114,8 @@ def block_tiles(
         with loop(some) as p:
             panel = hold(begin + p)
             at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
-            product_tiles(int(weights.shape[1]), n_rows, load, weights, at)
+            depth = int(weights.shape[1])
+            by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
 
 
 def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
@@ -126,24 +128,8 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
     return first, hold(tirx.max(tirx.min(n - first, each), int64(0)))
 
 
-def product_tiles(depth: int, rows: Expr, load: Load, weights: Buffer, to: Target) -> None:
-    """All rows of a block times one panel: as many of each height as fit, tallest first.
-
-    Rows left over that the next height could not take at once make this height's last tile, which
-    then computes rows that nobody stores.
-    """
-    done, rest = int64(0), rows
-    for height, lower in zip(to.cut.heights, (*to.cut.heights[1:], 0), strict=True):
-        n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
-        with loop(n_tiles) as t:
-            product_tile(depth, height, T.bind(done + t * height), load, weights, to)
-        if height > 1:
-            done = hold(done + n_tiles * height)
-            rest = hold(tirx.max(rest - n_tiles * height, int64(0)))
-
-
 def product_tile(
-    depth: int, height: int, row: Expr, load: Load, weights: Buffer, to: Target
+    depth: int, load: Load, weights: Buffer, to: Target, height: int, row: Expr
 ) -> None:
     """`height` rows from `row` of a block on, times one panel."""
 

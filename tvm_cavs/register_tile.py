@@ -17,7 +17,18 @@ from schedules.layout import Tile, panels
 
 from .bfloat16 import LANES, dot, span
 from .errors import ShapeError
-from .loopnest import Buffer, Expr, either, loop, prefetch, scratch, tile, zero
+from .loopnest import (
+    Buffer,
+    Expr,
+    either,
+    hold,
+    int64,
+    loop,
+    prefetch,
+    scratch,
+    tile,
+    zero,
+)
 from .operands import LINE
 
 Term = Callable[[Expr, Expr], Expr]
@@ -118,6 +129,22 @@ def by_panel(
         emit(last)
     else:
         either(panel < n_panels - 1, lambda: emit(whole), lambda: emit(last))
+
+
+def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], None]) -> None:
+    """`emit(height, first row)`: as many tiles of each height as fit, the tallest first.
+
+    Rows left over that the next height could not take at once make this height's last tile, which
+    then computes rows that nobody stores. So no height but the tallest has more than one tile.
+    """
+    done, rest = int64(0), rows
+    for height, lower in zip(heights, (*heights[1:], 0), strict=True):
+        n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
+        with loop(n_tiles) as t:
+            emit(height, T.bind(done + t * height))
+        if height > 1:
+            done = hold(done + n_tiles * height)
+            rest = hold(tirx.max(rest - n_tiles * height, int64(0)))
 
 
 def check_columns(column: int, width: int, ldc: int) -> None:

@@ -1,0 +1,50 @@
+"""Operands of products for tests: pieces, NumPy arrays for them, and how kernels are called."""
+
+import numpy as np
+import tvm
+
+from tvm_cavs.operands import Piece, operands
+
+FIRST, INDEX_FIRST, ROWS = 7, 3, 300
+
+
+def two_pieces(k: int) -> tuple[Piece, ...]:
+    """Row-indexed and gathered columns side by side, from inside wider buffers."""
+    if k == 1:
+        return (Piece(1, 0, 3, 2, 0),)
+    half = k // 2
+    return (Piece(half, 0, half + 3, 2, 0), Piece(k - half, 1, k + 1, 1))
+
+
+def one_source(k: int) -> tuple[Piece, ...]:
+    """Both columns' pieces from one source: gathered through two indices, and in row order."""
+    if k < 3:
+        return (Piece(k, 0, k),)
+    third = k // 3
+    return (Piece(third, 0, k, 0, 0), Piece(third, 0, k, 1, 1), Piece(k - 2 * third, 0, k, third))
+
+
+def call(kernel, *args):
+    """Calls with NumPy arrays and ints; returns the arrays as they are afterwards."""
+    tensors = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+    kernel(*tensors)
+    return [t.numpy() for t in tensors if not isinstance(t, int)]
+
+
+def inputs(rng, pieces: tuple[Piece, ...], n: int):
+    """Arguments of `operands(pieces)` for n rows, and the operand they stand for.
+
+    What the operand does not contain of the sources is NaN.
+    """
+    needs = operands(pieces)
+    values = {slot: rng.standard_normal((ROWS, ld), dtype="float32") for slot, ld in needs.sources}
+    sources = {slot: np.full((ROWS, ld), np.nan, "float32") for slot, ld in needs.sources}
+    indices = {s: rng.integers(0, ROWS, n + INDEX_FIRST, dtype="int32") for s in needs.indices}
+    offsets = [FIRST] * len(needs.starts) + [INDEX_FIRST] * len(needs.indices)
+    columns = []
+    for p in pieces:
+        rows = slice(FIRST, FIRST + n) if p.index is None else indices[p.index][INDEX_FIRST:]
+        at = rows, slice(p.column, p.column + p.width)
+        sources[p.source][at] = values[p.source][at]
+        columns.append(values[p.source][at])
+    return offsets, [*sources.values(), *indices.values()], np.concatenate(columns, 1)
