@@ -43,3 +43,10 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
         )
 
     return compare
+
+
+@pytest.fixture
+def both_kinds_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only very small batches read weights where they lie, so that batches of tests do both."""
+    executor = pytest.importorskip("tvm_cavs.executor")
+    monkeypatch.setattr(executor, "DIRECT_VERTICES", 24)

@@ -17,7 +17,7 @@ import tvm_cavs as cavs
 from tvm_cavs.graph import Graph
 from tvm_cavs.loss import LossFunction
 
-pytestmark = pytest.mark.compiles
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
 
 TOLERANCE = 1e-4  # float32, relative to the largest element
 N_GRAPHS = 64

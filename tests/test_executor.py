@@ -19,7 +19,7 @@ from tvm_cavs import kinds  # noqa: E402
 from tvm_cavs.executor import TvmExecutor  # noqa: E402
 from tvm_cavs.vertex import Vertex  # noqa: E402
 
-pytestmark = pytest.mark.compiles
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
 
 
 class Small(cavs.VertexFunction):

@@ -43,8 +43,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lower",),
     ("kinds",),
     ("assemble",),
-    ("batching", "gradients"),
-    ("filling",),
+    ("batching", "direct", "gradients"),
+    ("filling", "passes"),
     ("executor",),
     ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees

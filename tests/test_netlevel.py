@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tvm_cavs.netlevel import Rectangle, evaluate, flatten
+from tvm_cavs.netlevel import Rectangle, evaluate, flatten, merged
 from tvm_cavs.ops import Value, full
 from tvm_cavs.program import Builder, Program
 from tvm_cavs.value import Type
@@ -78,6 +78,44 @@ def test_rectangles_are_what_numpy_computes(op: str, seed: int) -> None:
         got = assembled(program, rectangles, x.index, values)
         want = evaluate(program, x.index, values.__getitem__)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=str(program))
+        fewer = merged(rectangles)
+        assert len(fewer) <= len(rectangles)
+        np.testing.assert_allclose(assembled(program, fewer, x.index, values), got, rtol=1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_what_was_cut_is_one_rectangle_again(transposed: bool) -> None:
+    """Cut along both axes, joined in any order, and not across another parameter."""
+    b = Builder("net")
+    p, other = (b.call("param", name=n, type=Type((4, 6), "float32", "net")) for n in "pq")
+    if transposed:
+        p, other = (b.call("transpose", x) for x in (p, other))
+
+    def cut(x: Value, axis: int, *at: int) -> list[Value]:
+        ends = [0, *at, x.shape[axis]]
+        pairs = zip(ends, ends[1:], strict=False)
+        return [b.call("slice", x, axis=axis, start=m, stop=n) for m, n in pairs]
+
+    rows = [b.call("concat", *cut(part, 1, 1, 3), axis=1) for part in cut(p, 0, 1, 2)]
+    whole, mixed = b.call("concat", *rows, axis=0), b.call("concat", p, other, p, axis=0)
+    program = b.finish()
+    (found,) = merged(reversed(flatten(program, whole.index, "param") or ()))
+    assert (found.row, found.column, found.rows, found.columns) == (0, 0, (0, 4), (0, 6))
+    assert found.transposed == transposed
+    assert len(merged(flatten(program, mixed.index, "param") or ())) == 3
+
+
+def test_merged_keeps_what_does_not_go_on() -> None:
+    a = Rectangle(0, 0, 0, (0, 2), (0, 3))
+    for r in (
+        Rectangle(0, 2, 0, (3, 4), (0, 3)),  # a row is left out
+        Rectangle(0, 2, 0, (2, 4), (1, 4)),  # other columns
+        Rectangle(0, 3, 0, (2, 4), (0, 3)),  # a hole in the result
+        Rectangle(1, 2, 0, (2, 4), (0, 3)),  # another leaf
+        Rectangle(0, 2, 0, (0, 3), (3, 5), True),
+    ):
+        assert merged([a, r]) == [a, r]
+    assert merged([a, Rectangle(0, 2, 0, (2, 4), (0, 3))]) == [Rectangle(0, 0, 0, (0, 4), (0, 3))]
 
 
 def test_what_moves_more_than_rectangles_is_computed() -> None:

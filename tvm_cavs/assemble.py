@@ -221,6 +221,7 @@ def _pack(
             w.n_columns,
         )
         return compiler.pack_form(spec), (f"net.{w.name}",), w.name
+    rectangles = netlevel.merged(rectangles)
     names = [w.program.calls[r.leaf]["name"] for r in rectangles]
     used = list(dict.fromkeys(names))
     places = tuple(

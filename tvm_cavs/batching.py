@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .assemble import Compiled, CompiledGroup, CompiledStep
+from .assemble import Compiled, CompiledGroup
 from .buffers import HostMemory, tensor_of
 from .kinds import Kinds
 from .plan import Plan, Space
 from .planner import Planner
-from .routine import Column, Entry, Rows, Unless
 from .slice_kernels import COUNT, GROUP, LEVEL, SLICE_COLUMNS, ZERO
 from .stages import STAGES
 
@@ -73,18 +72,6 @@ class Cut:
         )
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What batches with the same groups have in common.
-
-    packs: the weight operands that they read. replaced: gradients that one call alone makes whole,
-    so that nothing has to be there before.
-    """
-
-    packs: tuple[str, ...]
-    replaced: frozenset[str]
-
-
 class Spaces:
     """The spaces of the compiled stages, and everything about them that batches have in common."""
 
@@ -104,7 +91,7 @@ class Spaces:
         self._n_forward = len(compiled.forward)
         members = np.array([g.member for g in self.groups])
         self._flags = tuple(_flags(np.array(f)) for f in (members, uses, self._member))
-        self._needs: dict[tuple[int, ...], Needs] = {}
+        self._replaced: dict[tuple[int, ...], frozenset[str]] = {}
 
     def column(self, space: Space) -> int:
         """Where a slice's row has its first row in a space; that of scratch is always zero."""
@@ -120,16 +107,6 @@ class Spaces:
     def width(self) -> int:
         """Integers of a slice."""
         return SLICE_COLUMNS + len(self.names)
-
-    def entries(self) -> list[list[Entry]]:
-        """The steps of every group, as a routine takes them."""
-        return [[self._entry(g, step) for step in g.steps] for g in self.groups]
-
-    def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
-        starts = [Column(self.column(group.spaces[i])) for i in step.starts]
-        adds = [Unless(step.adds[0][0])] if step.kind == "outer" else []
-        buffers = map(Rows, step.buffers)
-        return Entry(step.functions, step.limits, (Column(COUNT), *adds, *starts, *buffers))
 
     def cut(self, plan: Plan, planner: Planner, memory: HostMemory) -> Cut:
         """Find the slices of all groups and the order in which they run; they are memory's."""
@@ -155,14 +132,12 @@ class Spaces:
         rows = memory.read("plan.slices")[: cut.n * self.width].reshape(cut.n, self.width)[order]
         return [Slice(self.groups[row[GROUP]], row) for row in rows.tolist()]
 
-    def needs(self, cut: Cut) -> Needs:
-        """What the batch's groups need; found once for each set of them."""
+    def replaced(self, cut: Cut) -> frozenset[str]:
+        """The gradients that one call alone makes whole, so that nothing has to be there before."""
         key = tuple(min(size, 2) for size in cut.sizes)
-        if key not in self._needs:
-            present = [(g, times) for g, times in zip(self.groups, key, strict=True) if times]
-            packs = dict.fromkeys(name for g, _ in present for name in g.packs)
-            self._needs[key] = Needs(tuple(packs), replaced(present))
-        return self._needs[key]
+        if key not in self._replaced:
+            self._replaced[key] = replaced(list(zip(self.groups, key, strict=True)))
+        return self._replaced[key]
 
 
 def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[str]:
@@ -170,6 +145,8 @@ def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[str]:
     times: Counter[str] = Counter()
     covered = set()
     for group, often in groups:
+        if not often:
+            continue
         for name, covers in (add for step in group.steps for add in step.adds):
             times[name] += often
             covered |= {name} if covers else set()

@@ -29,6 +29,7 @@ from schedules.target import require_precision, simd, threads
 
 from . import packing, products, region_kernel, sums
 from .bfloat16 import WORD, words
+from .direct_product import Rectangle, direct_product
 from .errors import TargetError
 from .packing import Pack
 from .products import Outer, Product
@@ -107,6 +108,26 @@ class Compiler:
         the parallel form only.
         """
         found = self._forms(kernel)
+        return found if by_level else found[-1:]
+
+    def reads_directly(self, k: int, n_columns: int) -> bool:
+        """Whether there is a product of these sizes that reads weights where they lie."""
+        exact = layout.operand_precision(k, self.precision) == "float32"
+        return exact and not self._tile(k, n_columns).narrow
+
+    def direct_forms(self, kernel: Kernel, weights: Rectangle, by_level: bool) -> list[Form]:
+        """`forms` of a product that reads its weights in a parameter."""
+        spec = kernel.spec
+        assert isinstance(spec, Product)
+        spec = replace(spec, cover=False)
+        name = _named("direct", (spec, weights))
+        sizes = spec.k, spec.n_columns, weights.transposed
+
+        def form(v: layout.Variant) -> Form:
+            symbol = name + v.suffix
+            return Form(symbol, v.min_rows, lambda: direct_product(spec, weights, v.tile, symbol))
+
+        found = [form(v) for v in layout.direct_variants(self.target, *sizes)]
         return found if by_level else found[-1:]
 
     def _forms(self, kernel: Kernel) -> list[Form]:

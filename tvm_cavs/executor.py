@@ -12,9 +12,10 @@ import numpy as np
 
 from . import dropout, netlevel
 from .assemble import Compiled, assemble
-from .batching import Cut, Needs, Slice, Spaces
+from .batching import Cut, Slice, Spaces
 from .buffers import HostMemory
 from .compile import Compiler, use_threads
+from .direct import directly
 from .errors import TraceError
 from .execution import Programs, Result, Seeds
 from .filling import Filling
@@ -22,27 +23,32 @@ from .gradients import Gradients
 from .graph import Graph
 from .kinds import Kinds
 from .options import leaving_out
+from .passes import Passes
 from .plan import Plan, masks
 from .planner import Planner
 from .program import Program
-from .routine import Call, Frames, Routine
-from .slice_kernels import GROUP
+from .routine import Call
 from .vertex import Parameter, RowSparse
+
+DIRECT_VERTICES = (
+    384  # of a batch of training, up to which packing weights costs more than it saves
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """A planned batch.
 
-    spaces: of what was compiled when it was planned. cut: its slices; needs: what their groups
-    need. counts: rows of every space. memory: what kernels read of its graphs, and the slices.
-    distinct: by input whose rows get gradients, its distinct values.
+    spaces, passes: of what was compiled when it was planned. cut: its slices. replaced: gradients
+    that are written, not added to. counts: rows of every space. memory: what kernels read of its
+    graphs, and the slices. distinct: by input whose rows get gradients, its distinct values.
     """
 
     spaces: Spaces
     plan: Plan
+    passes: Passes
     cut: Cut
-    needs: Needs
+    replaced: frozenset[str]
     counts: np.ndarray
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]
@@ -58,7 +64,7 @@ class Batch:
 
 
 class NewKindError(Exception):
-    """A batch has kinds of vertices for which nothing is compiled yet."""
+    """A batch needs something for which nothing is compiled yet."""
 
 
 def _refuse(_masks: Sequence[int]) -> None:
@@ -96,7 +102,9 @@ class TvmExecutor:
         use_threads(self.n_threads)
         self.memory = HostMemory()
         pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
-        self.kinds = Kinds(programs, tuple(pulls), leaving_out(without))
+        options = leaving_out(without)
+        self.kinds = Kinds(programs, tuple(pulls), options)
+        self._direct_pays = programs.adjoint is not None and options.direct
         self._n_sites = 1 + max(
             (c["site"] for _, c in programs.forward.select("dropout")), default=-1
         )
@@ -107,8 +115,7 @@ class TvmExecutor:
         self._filling: Filling | None = None
         self._gradients: Gradients | None = None
         self._owners: dict[HostMemory, weakref.ref[Batch]] = {}  # memory of batches
-        self._routine: Routine | None = None
-        self._frames: dict[HostMemory, Frames] = {}
+        self._passes: dict[bool, Passes] = {}  # by whether weights are read where they lie
         self._planning = Lock()
         self._batch: Batch | None = None
         self._evaluated = -1  # version of all parameters together
@@ -152,12 +159,13 @@ class TvmExecutor:
     def _plan(self, graph: Graph, learn: Callable[[Sequence[int]], None]) -> Batch:
         memory = self._unused()
         plan = self.planner.plan(graph, memory, learn)
-        spaces, filling = self.spaces, self._filling
+        spaces, filling, passes = self.spaces, self._filling, self._passes_for(plan, learn)
         assert spaces is not None and filling is not None
         counts = spaces.counts(plan)
         distinct = filling.fill(plan, counts, memory)
         cut = spaces.cut(plan, self.planner, memory)
-        batch = Batch(spaces, plan, cut, spaces.needs(cut), counts, memory, distinct)
+        replaced = spaces.replaced(cut)
+        batch = Batch(spaces, plan, passes, cut, replaced, counts, memory, distinct)
         self._owners[memory] = weakref.ref(batch)
         return batch
 
@@ -196,21 +204,24 @@ class TvmExecutor:
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
+    def _passes_for(self, plan: Plan, learn: Callable[[Sequence[int]], None]) -> Passes:
+        """With packed weights or without, by the size of the batch alone."""
+        few = self._direct_pays and plan.n_rows <= DIRECT_VERTICES
+        if few not in self._passes:
+            learn(())  # something will be compiled
+            assert self.spaces is not None
+            groups = (*self.kinds.forward, *self.kinds.backward)
+            made = directly(groups, self.spaces.groups, self.compiler, self._parameters)
+            self._passes[few] = Passes(made, self.spaces, self.planner.kernels["routine"])
+        return self._passes[few]
+
     def execute(self, batch: Batch, direction: str) -> None:
         """Make all kernel calls of one direction of a planned batch."""
-        assert self._routine is not None
-        frames = self._frames.get(batch.memory)
-        if frames is None:
-            frames = self._frames[batch.memory] = Frames(self._routine, batch.memory)
-        frames.choose(batch.needs.replaced)
-        tensors = (batch.memory.tensor(f"plan.{name}") for name in ("slice_order", "slices"))
-        frames.run(*batch.cut.place(direction), batch.spaces.width, *tensors)
+        batch.passes.run(direction, batch.cut, batch.memory, batch.replaced)
 
     def calls(self, batch: Batch, direction: str) -> list[Call]:
         """The same calls, in order, to be made one by one from Python."""
-        entries, given = batch.spaces.entries(), (batch.memory, batch.needs.replaced)
-        rows = [part.row for part in batch.parts(direction)]
-        return [entry.call(row, *given) for row in rows for entry in entries[row[GROUP]]]
+        return batch.passes.calls(batch.parts(direction), batch.memory, batch.replaced)
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
@@ -225,7 +236,7 @@ class TvmExecutor:
                 "the network was prepared for more kinds of vertices between the forward and the "
                 "backward pass of a batch; call backward() first"
             )
-        self._gradients.clear(batch.needs.replaced)
+        self._gradients.clear(batch.replaced)
         self.execute(batch, "backward")
         return self._gradients.collect(batch.distinct, batch.memory)
 
@@ -236,9 +247,7 @@ class TvmExecutor:
             self._evaluated, self._packed = -1, {}
             compiled = assemble(self.kinds, self.compiler, self._parameters)
             self.spaces = spaces = Spaces(compiled, self.kinds)
-            most = [g.most_rows for g in spaces.groups]
-            self._routine = Routine(self.planner.kernels["routine"], spaces.entries(), most)
-            self._frames = {}
+            self._passes = {False: Passes(spaces.groups, spaces, self.planner.kernels["routine"])}
             self._filling = Filling(compiled, spaces, self.planner, self._parameters)
             for name, (shape, dtype) in compiled.fixed.items():
                 self.memory.fixed(name, shape, dtype)
@@ -257,7 +266,7 @@ class TvmExecutor:
                 shape = v.program.calls[v.index].type.shape
                 target[...] = np.broadcast_to(value, shape).reshape(target.shape)
             self._evaluated = version
-        for name in batch.needs.packs:
+        for name in batch.passes.packs(batch.cut):
             if self._packed.get(name) != version:
                 p = compiled.packs[name]
                 p.function(*map(tensor, p.sources), tensor(name))

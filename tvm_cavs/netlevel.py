@@ -8,7 +8,7 @@ is evaluated by NumPy, once per step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,6 +91,33 @@ def _clip(r: Rectangle, axis: int, start: int, stop: int) -> Rectangle | None:
     cut = (begin + low - first, begin + high - first)
     r = replace(r, rows=cut) if along_rows else replace(r, columns=cut)
     return replace(r, row=low - start) if axis == 0 else replace(r, column=low - start)
+
+
+def merged(rectangles: Iterable[Rectangle]) -> list[Rectangle]:
+    """The same with as few rectangles as joining neighbours makes them."""
+    out: list[Rectangle] = []
+    for r in rectangles:
+        pairs = ((k, _join(other, r) or _join(r, other)) for k, other in enumerate(out))
+        found = next(((k, both) for k, both in pairs if both is not None), None)
+        if found is None:
+            out.append(r)
+        else:
+            k, both = found
+            out = merged([*out[:k], *out[k + 1 :], both])
+    return out
+
+
+def _join(a: Rectangle, b: Rectangle) -> Rectangle | None:
+    """Both as one rectangle, if b goes on where a ends, in the result and in the leaf."""
+    below = (a.row + a.shape[0], a.column) == (b.row, b.column)
+    beside = (a.row, a.column + a.shape[1]) == (b.row, b.column)
+    if (a.leaf, a.transposed) != (b.leaf, b.transposed) or not (below or beside):
+        return None
+    if below != a.transposed and a.rows[1] == b.rows[0] and a.columns == b.columns:
+        return replace(a, rows=(a.rows[0], b.rows[1]))
+    if below == a.transposed and a.columns[1] == b.columns[0] and a.rows == b.rows:
+        return replace(a, columns=(a.columns[0], b.columns[1]))
+    return None
 
 
 def evaluate(

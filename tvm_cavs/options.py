@@ -22,6 +22,7 @@ SWITCHES: dict[str, str] = {
     "memory",
     "gather": "operands that are gathered, or put together from several pieces, are copied to one "
     "buffer before the product reads them",
+    "direct": "weights are packed for every batch of training, also for one of few vertices",
 }
 
 
@@ -34,6 +35,7 @@ class Options:
     lazy: bool = True
     fusion: bool = True
     gather: bool = True
+    direct: bool = True
 
 
 ALL = Options()

@@ -13,6 +13,7 @@ NAMES = {
     "lazy": "lazy batching",
     "fusion": "fused elementwise",
     "gather": "gather in packing",
+    "direct": "unpacked weights",
     "sharing": "equal vertices once",
     "overlap": "planning ahead",
 }

@@ -1,0 +1,87 @@
+"""Direct passes: which products read weights where they lie, and when they do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_graphs import N_CLASSES, N_WORDS, random_graph
+
+pytest.importorskip("tvm")
+
+import tvm_cavs as cavs  # noqa: E402
+from tvm_cavs import executor as executing  # noqa: E402
+from tvm_cavs.execution import Seeds  # noqa: E402
+from tvm_cavs.executor import Batch, TvmExecutor  # noqa: E402
+from tvm_cavs.vertex import Vertex  # noqa: E402
+
+pytestmark = pytest.mark.compiles
+LOSS = cavs.loss.SoftmaxCrossEntropy()
+
+
+def planned(
+    function: cavs.VertexFunction,
+    cache: Path,
+    loss: cavs.loss.LossFunction | None = LOSS,
+    **more: object,
+) -> tuple[TvmExecutor, Batch]:
+    """An executor, and a batch that has leaves and inner vertices."""
+    net = cavs.Network(function)
+    net.initialize(seed=2)
+    net.hybridize("tvm", sharing=False, threads=1, cache=cache, **more)
+    rng = np.random.default_rng(4)
+    executor = net.executor(loss)
+    assert isinstance(executor, TvmExecutor)
+    batch = executor.plan(cavs.batch([random_graph(rng, 2) for _ in range(4)]))
+    executor.run(batch, Seeds())
+    return executor, batch
+
+
+def products(executor: TvmExecutor, batch: Batch) -> list[str]:
+    """The weight operand of every product's call."""
+    of = {id(executor.memory.tensor(name)): name for name in executor.memory.sizes()}
+    calls = [*executor.calls(batch, "forward"), *executor.calls(batch, "backward")]
+    tensors = [of.get(id(arguments[-2]), "") for _, arguments in calls if len(arguments) > 3]
+    return [name for name in tensors if name.startswith(("param.", "pack."))]
+
+
+def test_a_tree_lstm_packs_only_its_classifier(cache: Path) -> None:
+    executor, batch = planned(cavs.nn.TreeLSTM(N_WORDS, 64, 64, N_CLASSES), cache)
+    (name,) = batch.passes.packs(batch.cut)
+    assert executor.compiled.packs[name].sources == ("param.V",)
+    assert {"param.W", "param.U", name} <= set(products(executor, batch))
+
+
+def test_larger_batches_inference_and_a_switch_pack(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = cavs.nn.TreeLSTM(N_WORDS, 64, 64, N_CLASSES)
+    for loss, more in ((None, {}), (LOSS, {"without": ("direct",)})):
+        executor, batch = planned(cell, cache, loss, **more)
+        assert len(batch.passes.packs(batch.cut)) > 1
+        assert not any(name.startswith("param.") for name in products(executor, batch))
+    monkeypatch.setattr(executing, "DIRECT_VERTICES", batch.plan.n_rows - 1)
+    _, batch = planned(cell, cache)
+    assert len(batch.passes.packs(batch.cut)) > 1
+
+
+class Tied(cavs.VertexFunction):
+    """A product whose weights are one parameter twice over, and one with a computed one."""
+
+    arity = 2
+    state = {"h": 24}
+
+    def __init__(self) -> None:
+        self.E, self.U = cavs.Parameter((N_WORDS, 24)), cavs.Parameter((24, 24))
+        self.V = cavs.Parameter((24, 24))
+
+    def forward(self, v: Vertex) -> None:
+        left, right = v.gather(0).h, v.gather(1).h
+        h = cavs.tanh(left @ self.U + right @ self.U + cavs.embedding(v.pull("word"), self.E))
+        v.scatter(h=h)
+        v.push("logits", h @ (self.V * 2.0))
+
+
+def test_weights_of_several_pieces_are_packed(cache: Path) -> None:
+    executor, batch = planned(Tied(), cache)
+    packed = [executor.compiled.packs[name].sources for name in batch.passes.packs(batch.cut)]
+    assert ("param.U",) in packed and any(s.startswith("net.") for (s,) in packed)
