@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # what is profiled brings TVM along
     from .assemble import CompiledStep
     from .executor import Batch, TvmExecutor
 
+WARM_UP = 3  # steps that are not timed: after a recorded one it takes so many to have caches back
 STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
 SHARE = "finding equal vertices"
 PLAN, LIST, PACK = "planning", "listing kernel calls", "packing weights"
@@ -66,7 +67,8 @@ def profile(
         run()
         plain, recordings = [], []
         for _ in range(repeats):
-            run()  # brings the caches back
+            for _ in range(WARM_UP):
+                run()
             plain.append(_seconds(run, now))
             recordings.append(_record(net, executor, trainer, run))
         calls = recordings[-1].calls
