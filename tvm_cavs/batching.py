@@ -65,11 +65,9 @@ class Cut:
 
     def place(self, direction: str) -> tuple[int, int]:
         """The first slice of a direction in that order, and how many there are."""
-        return (
-            (0, self.n_forward)
-            if direction == "forward"
-            else (self.n_forward, self.n - self.n_forward)
-        )
+        if direction == "forward":
+            return 0, self.n_forward
+        return self.n_forward, self.n - self.n_forward
 
 
 class Spaces:

@@ -30,9 +30,7 @@ from .program import Program
 from .routine import Call
 from .vertex import Parameter, RowSparse
 
-DIRECT_VERTICES = (
-    384  # of a batch of training, up to which packing weights costs more than it saves
-)
+DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)

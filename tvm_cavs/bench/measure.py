@@ -8,10 +8,11 @@ for one thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from .workloads import Workload
 
 MODES = ("train", "infer")
 GRAPHS = 256  # how many a measurement goes through
+WARM_SECONDS = 0.05  # before every round
 BATCHES = 64  # and at most so many batches of them
 
 
@@ -157,7 +159,7 @@ def infer_step(net: Network, now: Now, plans: list[float]) -> Step:
 def round_of(
     net: Network, workload: Workload, case: Case, parts: Sequence[Sequence[Graph]]
 ) -> Round:
-    """A function that runs every batch once, timed, after one that brings the caches back.
+    """A function that runs every batch once, timed, after `warm_up`.
 
     A batch's time goes from the end of the one before it to its own. With overlap one more is
     planned at the end and not run, so that each of them runs beside the planning of another.
@@ -179,6 +181,7 @@ def round_of(
     order = [parts[0], *parts, parts[0]]
 
     def run() -> list[Times]:
+        warm_up(lambda part: step(batch(part)), parts)
         batches: Iterator[Graph] = map(batch, order)
         timed: AbstractContextManager[None] = nullcontext()
         if case.overlap:
@@ -196,6 +199,18 @@ def round_of(
         return found[1:]
 
     return run
+
+
+def warm_up(step: Callable[[Sequence[Graph]], object], parts: Sequence[Sequence[Graph]]) -> None:
+    """Run batches for WARM_SECONDS: what ran in between has taken the caches, and the clock sleeps.
+
+    For every system alike. The first steps after a pause take up to a half longer than the others.
+    """
+    end = time.perf_counter() + WARM_SECONDS
+    for part in cycle(parts):
+        step(part)
+        if time.perf_counter() >= end:
+            return
 
 
 def loss_of(case: Case) -> SoftmaxCrossEntropy | None:

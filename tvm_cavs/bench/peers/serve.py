@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..measure import Case, parts_of
+from ..measure import Case, parts_of, warm_up
 from ..sgemm import CLOCKS, SIZE, fastest_product
 from ..workloads import WORKLOADS, Workload
 from .systems import gradients, make
@@ -57,9 +57,9 @@ class Server:
         return {"deviation": {name: deviation(found[name], wanted[name]) for name in wanted}}
 
     def round(self) -> dict[str, Any]:
-        """Time every batch once, after one that brings the caches back."""
+        """Time every batch once, after `warm_up`."""
         now, times = CLOCKS[self.case.clock], []
-        self._step(self.parts[0])
+        warm_up(self._step, self.parts)
         for graphs in self.parts:
             start = now()
             self._step(graphs)
