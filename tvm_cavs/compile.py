@@ -119,7 +119,7 @@ class Compiler:
         """`forms` of a product that reads its weights in a parameter."""
         spec = kernel.spec
         assert isinstance(spec, Product)
-        spec = replace(spec, cover=False)
+        spec = replace(spec, cover=False)  # which it never does: with and without is one kernel
         name = _named("direct", (spec, weights))
         sizes = spec.k, spec.n_columns, weights.transposed
 
