@@ -1,5 +1,6 @@
 """The benchmark measures what it says: arithmetic, medians, a fair product to compare with."""
 
+import itertools
 import json
 import os
 import runpy
@@ -8,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +35,7 @@ from tvm_cavs.plan import masks
 from tvm_cavs.sharing import share
 
 ROOT = Path(__file__).parent.parent
+measuring = sys.modules["tvm_cavs.bench.measure"]  # the package has a function of this name
 
 
 def test_random_trees_are_binary_and_as_long_as_sentences():
@@ -122,6 +125,16 @@ def test_a_small_case_is_measured(mode):
     assert result.sgemm_gflop_per_s == sgemm.best > 1
 
 
+def test_warming_up_goes_through_the_batches_until_its_time_is_over(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    for seconds, n_steps in ((0.0, 1), (3.5, 4)):
+        monkeypatch.setattr(measuring, "WARM_SECONDS", seconds)
+        seen = []
+        measuring.warm_up(seen.append, ["a", "b", "c"])
+        assert seen == list("abca")[:n_steps]
+
+
 @pytest.mark.compiles
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_with_overlap_another_thread_plans_and_the_wait_counts(mode, monkeypatch):
@@ -134,6 +147,7 @@ def test_with_overlap_another_thread_plans_and_the_wait_counts(mode, monkeypatch
     monkeypatch.setattr("tvm_cavs.network.LONG_FORWARD", -1.0)  # however short a pass is
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setitem(CLOCKS, "wall", lambda: seconds[0])
+    monkeypatch.setattr(measuring, "WARM_SECONDS", 0.0)
     run = round_of(net, workload, case, parts)
     run()  # compiles
     plan, main, where = executor.plan, threading.get_ident(), []
@@ -146,8 +160,8 @@ def test_with_overlap_another_thread_plans_and_the_wait_counts(mode, monkeypatch
     monkeypatch.setattr(executor, "plan", slow)
     found = run()
     sizes = [batch(part).n_vertices for part in [parts[0], *parts, parts[0]]]
-    # Each once, the first in line, and one that is not run.
-    assert where == [(size, number > 0) for number, size in enumerate(sizes)]
+    # One to warm up; then each once, the first in line, and one that is not run.
+    assert where == [(sizes[0], False), *((size, k > 0) for k, size in enumerate(sizes))]
     assert len(found) == len(parts) and all(times.plan == 0 for times in found)
     passed = sum(times.total for times in found)
     assert len(parts) - 1 <= passed <= len(parts) + 1  # when the first and the last are planned
