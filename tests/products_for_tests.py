@@ -6,6 +6,7 @@ import tvm
 from tvm_cavs.operands import Piece, operands
 
 FIRST, INDEX_FIRST, ROWS = 7, 3, 300
+GUARD = 4  # rows before and after a result
 
 
 def two_pieces(k: int) -> tuple[Piece, ...]:
@@ -48,3 +49,15 @@ def inputs(rng, pieces: tuple[Piece, ...], n: int):
         sources[p.source][at] = values[p.source][at]
         columns.append(values[p.source][at])
     return offsets, [*sources.values(), *indices.values()], np.concatenate(columns, 1)
+
+
+def result(rng, spec, n: int):
+    """A result's array with rows around it, and where in it the product goes.
+
+    What is to be replaced and not added to is NaN.
+    """
+    out = rng.standard_normal((n + 2 * GUARD, spec.ldc), dtype="float32")
+    place = slice(GUARD, GUARD + n), slice(spec.column, spec.column + spec.n_columns)
+    if not spec.accumulate:
+        out[place] = np.nan
+    return out, place

@@ -13,18 +13,10 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
+from products_for_tests import GUARD, call, inputs, one_source, result, two_pieces  # noqa: E402
 from random_graphs import random_graph  # noqa: E402
 from test_equivalence import dense  # noqa: E402
-from test_products import (  # noqa: E402
-    GUARD,
-    PACK,
-    WHOLE,
-    assembled,
-    call,
-    inputs,
-    one_source,
-    two_pieces,
-)
+from test_products import PACK, WHOLE, assembled  # noqa: E402
 
 import schedules  # noqa: E402
 import tvm_cavs as cavs  # noqa: E402
@@ -143,17 +135,15 @@ def test_product(kernels, name):
     weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
     for n in COUNTS:
         offsets, arrays, left = inputs(rng, spec.pieces, n)
-        out = rng.standard_normal((n + 2 * GUARD, spec.ldc), dtype="float32")
-        rows, columns = slice(GUARD, GUARD + n), slice(spec.column, spec.column + spec.n_columns)
-        if not spec.accumulate:
-            out[rows, columns] = np.nan
+        out, place = result(rng, spec, n)
         want = out.copy()
-        added = out[rows, columns] if spec.accumulate else 0
-        want[rows, columns] = rounded(left) @ rounded(weights) + added
+        added = out[place] if spec.accumulate else 0
+        want[place] = rounded(left) @ rounded(weights) + added
         words = packed(weights, variant.tile)
         *_, got = call(kernels[name], n, GUARD, *offsets, *arrays, words, out)
         if spec.cover:
-            got[rows, spec.n_columns :] = want[rows, spec.n_columns :]
+            after = place[0], slice(spec.n_columns, None)
+            got[after] = want[after]
         near(got, want, f"{n} rows")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
-from products_for_tests import call, inputs, one_source, two_pieces  # noqa: E402
+from products_for_tests import GUARD, call, inputs, one_source, result, two_pieces  # noqa: E402
 
 import schedules  # noqa: E402
 from schedules import layout  # noqa: E402
@@ -15,7 +15,6 @@ from tvm_cavs.direct_product import Rectangle, direct_product  # noqa: E402
 from tvm_cavs.errors import ShapeError  # noqa: E402
 from tvm_cavs.products import Product  # noqa: E402
 
-GUARD = 4
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 29)
 TARGET = schedules.host_target(2)
 SIZES = ((1, 1), (5, 7), (16, 150), (75, 300))  # K, N
@@ -85,12 +84,9 @@ def test_direct_product(kernels, name):
     weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
     for n in (*COUNTS, 70) if name == "transposed_blocks" else COUNTS:
         offsets, arrays, left = inputs(rng, spec.pieces, n)
-        out = rng.standard_normal((n + 2 * GUARD, spec.ldc), dtype="float32")
-        rows, columns = slice(GUARD, GUARD + n), slice(spec.column, spec.column + spec.n_columns)
-        if not spec.accumulate:
-            out[rows, columns] = np.nan
+        out, place = result(rng, spec, n)
         want = out.copy()
-        want[rows, columns] = left @ weights + (out[rows, columns] if spec.accumulate else 0)
+        want[place] = left @ weights + (out[place] if spec.accumulate else 0)
         *_, got = call(kernels[name], n, GUARD, *offsets, *arrays, placed(weights, where), out)
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-4, err_msg=f"{n} rows")
 

@@ -124,6 +124,18 @@ def test_the_gradient_is_not_changed(updates: dict[str, Updates]) -> None:
     np.testing.assert_array_equal(g, 1.0)
 
 
+def test_a_gradient_that_may_only_be_read_is_read_anew(updates: dict[str, Updates]) -> None:
+    """Its owner may change it between two steps."""
+    w, owned = np.zeros(3, "float32"), np.ones(3, "float32")
+    view = owned.view()
+    view.flags.writeable = False
+    numbers = updates["sgd"].numbers(Hyper(1.0, 0.0, 1, {}))
+    for factor in (1.0, 2.0):
+        owned[:] = factor
+        updates["sgd"].apply(w, view, (), numbers)
+    np.testing.assert_array_equal(w, -3.0)
+
+
 @pytest.mark.parametrize("size", [1, 15, 16 * 8 * 64 - 1, 16 * 8 * 64, 3 * 16 * 8 * 64 + 17])
 def test_the_norm_is_that_of_float64(updates: dict[str, Updates], size: int) -> None:
     g = np.random.default_rng(size).standard_normal(size).astype("float32")

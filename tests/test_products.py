@@ -5,7 +5,7 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
-from products_for_tests import ROWS, call, inputs, one_source, two_pieces  # noqa: E402
+from products_for_tests import GUARD, ROWS, call, inputs, one_source, result, two_pieces  # noqa: E402
 
 import schedules  # noqa: E402
 from schedules import layout  # noqa: E402
@@ -15,7 +15,6 @@ from tvm_cavs.errors import ShapeError  # noqa: E402
 from tvm_cavs.operands import Piece, operands  # noqa: E402
 
 SPLIT = "_parallel"
-GUARD = 4
 SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (33, 450))  # K, N
 NARROW = ((67, 1), (131, 2), (600, 2))  # for every CPU; these too with 16 lanes:
 SOMETIMES_NARROW = ((150, 5), (64, 8))
@@ -139,17 +138,15 @@ def test_product(kernels, name):
     weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
     for n in COUNTS:
         offsets, arrays, left = inputs(rng, spec.pieces, n)
-        out = rng.standard_normal((n + 2 * GUARD, spec.ldc), dtype="float32")
-        rows, columns = slice(GUARD, GUARD + n), slice(spec.column, spec.column + spec.n_columns)
-        if not spec.accumulate:
-            out[rows, columns] = np.nan
+        out, place = result(rng, spec, n)
         want = out.copy()
-        want[rows, columns] = left @ weights + (out[rows, columns] if spec.accumulate else 0)
+        want[place] = left @ weights + (out[place] if spec.accumulate else 0)
         *_, got = call(
             kernels[name], n, GUARD, *offsets, *arrays, packed(weights, variant.tile), out
         )
         if spec.cover:
-            got[rows, spec.n_columns :] = want[rows, spec.n_columns :]
+            after = place[0], slice(spec.n_columns, None)
+            got[after] = want[after]
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
 
 

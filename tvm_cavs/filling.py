@@ -37,7 +37,8 @@ class Filling:
     ) -> None:
         self._spaces, self._planner = spaces, planner
         mine = {n: b for n, b in compiled.buffers.items() if n.partition(".")[0] in OF_BATCH}
-        self._fill = [self._filler(b) for b in mine.values()]
+        # edges.slots is written with edges.pointers
+        self._fill = [self._filler(b) for n, b in mine.items() if n != "edges.slots"]
         self._counters = [
             (r.pull, self._number(Space("pull", r.pull)), _zeros(parameters[r.parameter].shape[0]))
             for r in compiled.row_sums
@@ -103,14 +104,8 @@ class Filling:
             memory.rows(b.name, sizes[number], b.ld, b.dtype)
             memory.write(b.name, dropout.vertex_keys(plan.graph.vertex_id[plan.order]))
 
-        def nothing(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            """edges.slots is written with edges.pointers."""
-
-        if b.name == "edges.slots":
-            return nothing
-        return {"child": child, "index": values, "pull": values, "edges": edges, "dropout": keys}[
-            what
-        ]
+        makers = {"child": child, "index": values, "pull": values, "edges": edges, "dropout": keys}
+        return makers[what]
 
 
 def _zeros(n: int) -> Any:
