@@ -62,7 +62,7 @@ BAD_LINES = {
     ),
     "range": (
         {"children": [[]], "inputs": {"label": [3]}},
-        "line 2: label 3 of vertex 0 is out of range; expected an integer in 0..2, or null",
+        "line 2, vertex 0: input 'label': label 3 is out of range; expected an integer in 0..2, or null",
     ),
     "cycle": ({"children": [[], [2], [1]]}, "line 2: the graph has a cycle: 1 -> 2 -> 1"),
     "self-loop": ({"parents": [0]}, "line 2: vertex 0 is its own child (self-loop in slot 0)"),
@@ -70,7 +70,7 @@ BAD_LINES = {
     "empty": ({"children": []}, "line 2: the graph is empty; expected at least one vertex"),
     "ragged": (
         {"children": [[], []], "inputs": {"x": [[1.0], [1.0, 2.0]]}},
-        "line 2: input 'x': its rows differ in shape",
+        "line 2, vertex 1: input 'x': a list of 2, where the entries before differ in shape",
     ),
 }
 
@@ -88,7 +88,9 @@ def test_lines_that_disagree_with_each_other(tmp_path: Path) -> None:
     line: dict[str, Any] = {"children": [[]], "inputs": {"x": [[1.0]]}}
     wider = {"children": [[]], "inputs": {"x": [[1.0, 2.0]]}}
     path = write(tmp_path, line, wider)
-    with pytest.raises(DataError, match="graphs.jsonl: input 'x': its rows differ in shape"):
+    with pytest.raises(
+        DataError, match="line 2, vertex 0: input 'x': a list of 2, where.*differ in shape"
+    ):
         jsonl_dataset(path)
     with pytest.raises(DataError, match="graphs.jsonl is empty"):
         jsonl_dataset(write(tmp_path, ""))
