@@ -53,7 +53,7 @@ def test_values_and_overrides(write):
 
 
 def test_the_dump_reads_back(write):
-    config = load_config(write("train: {epochs: 3, metrics: [accuracy, root_mse]}"))
+    config = load_config(write("train: {epochs: 3, metrics: [root_accuracy, accuracy]}"))
     assert load_config(write(dump_config(config))) == config
 
 

@@ -62,7 +62,7 @@ BAD_LINES = {
     ),
     "range": (
         {"children": [[]], "inputs": {"label": [3]}},
-        "line 2, vertex 0: input 'label': label 3 is out of range; expected an integer in 0..2, or null",
+        "line 2, vertex 0: input 'label': label 3 is out of range; expected an integer in 0..2",
     ),
     "cycle": ({"children": [[], [2], [1]]}, "line 2: the graph has a cycle: 1 -> 2 -> 1"),
     "self-loop": ({"parents": [0]}, "line 2: vertex 0 is its own child (self-loop in slot 0)"),

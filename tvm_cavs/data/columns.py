@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +27,7 @@ KINDS = {
     INTEGERS: "integers such as 3",
     NUMBERS: "numbers such as 0.5",
 }
+NO_KINDS: Mapping[str, str] = {}
 MOST_AXES = 8
 INT32 = np.iinfo(np.int32)
 

@@ -56,7 +56,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}, after line {number}: not UTF-8 text ({error.reason}).") from error
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise DataError(
-            f"{path}, after line {number}: damaged or truncated xz or gzip data ({error}). Fetch it again."
+            f"{path}, after line {number}: damaged or truncated xz or gzip data ({error}). "
+            "Fetch it again."
         ) from error
     except OSError as error:
         raise DataError(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tvm_cavs.data.columns import (
+    NO_KINDS,
     TOKENS,
     Column,
     Places,
@@ -30,7 +31,6 @@ from tvm_cavs.field import Field
 from tvm_cavs.graph import Graph
 
 KEYS = ("children", "parents", "inputs")
-NO_KINDS: Mapping[str, str] = {}
 
 
 class Line(NamedTuple):
@@ -73,6 +73,8 @@ def jsonl_dataset(
             range or not among the classes; file, line and vertex are named.
     """
     lines = [_parse(path, number, text) for number, text in read_lines(path)]
+    if classes is not None:
+        kinds = {**kinds, label: TOKENS}
     columns = _columns(path, lines, kinds)
     words = [column for column in columns if column.name != label]
     if vocab is None:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tvm_cavs.data.columns import TOKENS, Places, class_indices, read_column
+from tvm_cavs.data.columns import NO_KINDS, TOKENS, Places, class_indices, read_column
 from tvm_cavs.data.dataset import Dataset, build_graphs
 from tvm_cavs.data.files import read_lines
 from tvm_cavs.data.glove import TREEBANK_ESCAPES
@@ -50,6 +50,7 @@ def ptb_dataset(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     unescape: bool = False,
+    kinds: Mapping[str, str] = NO_KINDS,
 ) -> Dataset:
     """A Dataset with inputs `word` (int32, at the leaves) and `label` (at every vertex).
 
@@ -62,6 +63,7 @@ def ptb_dataset(
         lower: fold tokens to lower case.
         classes: of the training set, for labels that are words; those of this file, in alphabetical
             order, where None.
+        kinds: of the training set, `train.kinds`: labels that are numbers there are numbers here.
         unescape: read `-LRB-` as "(" and `\\/` as "/", and so on.
 
     Raises:
@@ -80,7 +82,8 @@ def ptb_dataset(
     lines = tuple(line for line, _ in numbered)
     first = np.concatenate([[0], np.cumsum([len(tree.labels) for tree in trees])]).tolist()
     labels = [label for tree in trees for label in tree.labels]
-    column = read_column("label", labels, Places(path, lines, first[:-1]))
+    expected = kinds.get("label") if classes is None else TOKENS
+    column = read_column("label", labels, Places(path, lines, first[:-1]), expected)
     if column.kind == TOKENS:
         classes = sorted(set(column.flat)) if classes is None else classes
     inputs = {
@@ -90,9 +93,9 @@ def ptb_dataset(
         ),
     }
     graphs = build_graphs([tree.children for tree in trees], inputs)
-    kinds: Mapping[str, str] = {"word": TOKENS, "label": column.kind or TOKENS}
+    found = {"word": TOKENS, "label": column.kind or TOKENS}
     made = None if classes is None else tuple(classes)
-    return Dataset(graphs, name or Path(path).name, vocab, made, kinds, lines)
+    return Dataset(graphs, name or Path(path).name, vocab, made, found, lines)
 
 
 def read_ptb_trees(path: str | Path, n_classes: int | None = None) -> Iterator[PtbTree]:
