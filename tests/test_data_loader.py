@@ -64,7 +64,7 @@ def test_without_shuffling_the_order_of_the_file_stays() -> None:
 def test_bad_loaders() -> None:
     bad: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "a Loader needs batch_size, vertex_budget or both"),
-        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of 1 or more, got 0"),
         ({"vertex_budget": 4}, "graph 4 has 5 vertices, more than vertex_budget=4"),
     )
     for arguments, message in bad:

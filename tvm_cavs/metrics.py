@@ -127,20 +127,22 @@ class Tally:
                 f"the graphs have no input {label!r} to compare with; they have "
                 f"{', '.join(graph.inputs) or 'none'}."
             )
-        outputs = np.asarray(outputs)
+        outputs, labels = np.asarray(outputs), graph.inputs[label].values
+        if outputs.shape[:1] != (graph.n_vertices,):
+            raise DataError(
+                f"outputs have the shape {list(outputs.shape)}; expected a row for each of "
+                f"{graph.n_vertices} vertices."
+            )
         for name in self.names:
             metric = METRICS[name]
+            flat, given = _matched(name, metric, outputs, labels)
             counted = metric.counted(graph, label)
-            given, labels = outputs[counted], graph.inputs[label].values[counted]
-            count = 0
-            if len(labels):
-                given, labels = _matched(name, metric, given, labels)
-                self._check_labels(name, graph, np.flatnonzero(counted), given, labels, label)
-                count = len(labels) if metric.learns == "classes" else labels.size
-                is_sound = bool((given < np.inf).all())  # neither nan nor infinite
-                total = metric.total(given, labels) if is_sound else math.nan
-                self.totals[name] = self.totals.get(name, 0.0) + total
-            self.counts[name] = self.counts.get(name, 0) + count
+            self._check_labels(name, graph, np.flatnonzero(counted), flat, given, label)
+            flat, given = flat[counted], given[counted]
+            is_sound = bool((flat < np.inf).all())  # neither nan nor infinite
+            total = metric.total(flat, given) if is_sound else math.nan
+            self.totals[name] = self.totals.get(name, 0.0) + total
+            self.counts[name] = self.counts.get(name, 0) + given.size
         self.n_graphs += graph.n_graphs
 
     def values(self) -> dict[str, float]:
@@ -160,16 +162,16 @@ class Tally:
         label: str,
     ) -> None:
         """As a loss does: every label is a class that there is an output for, or finite."""
-        is_class = METRICS[name].learns == "classes"
-        n = outputs.shape[1]
-        right = (labels >= 0) & (labels < n) if is_class else np.isfinite(labels).all(axis=1)
+        is_class, n = METRICS[name].learns == "classes", outputs.shape[1]
+        given = labels[vertices]
+        right = (given >= 0) & (given < n) if is_class else np.isfinite(given).all(axis=1)
         if not right.all():
             first = int(np.argmin(right))
             g = int(np.searchsorted(graph.graph_ptr, vertices[first], "right")) - 1
             expected = f"a class in 0..{n - 1}" if is_class else "finite numbers"
             raise DataError(
                 f"{name}: graph {self.n_graphs + g}, vertex "
-                f"{vertices[first] - graph.graph_ptr[g]}: {label!r} is {labels[first]}; "
+                f"{vertices[first] - graph.graph_ptr[g]}: {label!r} is {given[first]}; "
                 f"expected {expected}."
             )
 

@@ -82,10 +82,12 @@ class Column:
         if self.kind is None:
             return empty_field(self.n_vertices)
         values = self._numbers() if self.kind == NUMBERS else self._integers(tokens or self.flat)
-        made = empty_field(self.n_vertices, values.dtype, self.shape)
-        made.values[self.vertices] = values.reshape(-1, *self.shape)
-        made.present[self.vertices] = True
-        return made
+        filler = -1 if values.dtype == np.int32 else 0
+        whole = np.full((self.n_vertices, *self.shape), filler, values.dtype)
+        whole[self.vertices] = values.reshape(-1, *self.shape)
+        present = np.zeros(self.n_vertices, bool)
+        present[self.vertices] = True
+        return Field(whole, present)
 
     def _integers(self, given: Sequence[int]) -> np.ndarray:
         if min(given) < INT32.min or max(given) > INT32.max:
@@ -113,6 +115,39 @@ class Column:
                 f"{largest:.4g}). Use null where a value is absent, or scale the input.",
             )
         return values
+
+
+def is_integer(given: object) -> bool:
+    """An integer of Python's or NumPy's; True and False are none."""
+    return isinstance(given, int | np.integer) and not isinstance(given, bool)
+
+
+def check_reading(
+    vocab: Vocab | None,
+    n_classes: int | None,
+    min_count: int,
+    classes: Sequence[str] | None,
+    kinds: Mapping[str, str],
+) -> None:
+    """The arguments that readers share.
+
+    Raises:
+        DataError: one is not what its reader takes.
+    """
+    if vocab is not None and not isinstance(vocab, Vocab):
+        raise DataError(f"vocab must be a Vocab, such as train.vocab; got {vocab!r:.60}.")
+    for name, number in (("n_classes", n_classes), ("min_count", min_count)):
+        if number is not None and (not is_integer(number) or number < 1):
+            raise DataError(f"{name} must be an integer of 1 or more, got {number!r:.60}.")
+    if classes is not None:
+        names = [] if isinstance(classes, str) else list(classes)
+        if not names or not all(isinstance(c, str) for c in names) or len(set(names)) < len(names):
+            raise DataError(
+                f"classes must be distinct names, such as train.classes; got {classes!r:.60}."
+            )
+    wrong = [kind for kind in dict(kinds).values() if kind not in list(KINDS)]
+    if wrong:
+        raise DataError(f"kinds are {', '.join(KINDS)}, as in train.kinds; got {wrong[0]!r:.60}.")
 
 
 def read_column(

@@ -18,6 +18,7 @@ from tvm_cavs.data.columns import (
     TOKENS,
     Column,
     Places,
+    check_reading,
     class_indices,
     is_text,
     read_column,
@@ -72,6 +73,7 @@ def jsonl_dataset(
             an input of two kinds or shapes, a number that is not finite in float32, a label out of
             range or not among the classes; file, line and vertex are named.
     """
+    check_reading(vocab, n_classes, min_count, classes, kinds)
     lines = [_parse(path, number, text) for number, text in read_lines(path)]
     if classes is not None:
         kinds = {**kinds, label: TOKENS}

@@ -15,7 +15,14 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tvm_cavs.data.columns import NO_KINDS, TOKENS, Places, class_indices, read_column
+from tvm_cavs.data.columns import (
+    NO_KINDS,
+    TOKENS,
+    Places,
+    check_reading,
+    class_indices,
+    read_column,
+)
 from tvm_cavs.data.dataset import Dataset, build_graphs
 from tvm_cavs.data.files import read_lines
 from tvm_cavs.data.glove import TREEBANK_ESCAPES
@@ -69,6 +76,7 @@ def ptb_dataset(
     Raises:
         DataError: as `read_ptb_trees`; labels of two kinds, or not among the classes.
     """
+    check_reading(vocab, n_classes, min_count, classes, kinds)
     numbered = list(_numbered_trees(path, n_classes))
     trees = [tree for _, tree in numbered]
     tokens = [token for tree in trees for token in tree.tokens]
