@@ -136,7 +136,7 @@ def test_jsonl_classes_come_from_the_data(tmp_path):
         build_data(config({"name": "jsonl", "train": path, "label": "y"}))
 
 
-# One door: what is refused, wherever it stands. Each: lines of train and dev, the config, a message.
+# One door: what is refused. Each: lines of train and dev, of the config, a message.
 
 
 def tree(*labels, arity=1, **inputs):
@@ -162,28 +162,33 @@ REFUSED = {
         [tree(0, 1, arity=2)],
         GOOD,
         {},
-        "train, line 1, vertex 1 has 2 children",
+        "line 1, vertex 1 has 2 children",
     ),
     "dev without words": (GOOD, [tree(0, 1, word=None)], {}, "dev: the input 'word' is missing"),
-    "words as integers": ([tree(0, 1, word=[0, 1])], GOOD, {}, "train: the input 'word' holds"),
+    "words as integers": (
+        [tree(0, 1, word=[0, 1])],
+        GOOD,
+        {},
+        "train, line 1, vertex 0: input 'word'",
+    ),
     "dev with other words": (GOOD, [tree(0, 1, word=[0, 1])], {}, "line 1, vertex 0: input 'word'"),
     "a class too many": (
         GOOD,
         [tree(0, 3)],
         {},
-        "dev, line 1, vertex 1: .*label 3 is out of range",
+        "line 1, vertex 1: .*label 3 is out of",
     ),
     "below the classes": (
         [tree(0, -1)],
         GOOD,
         {},
-        "train, line 1, vertex 1: label -1 does not fit",
+        "line 1, vertex 1: label -1 does not",
     ),
     "real labels": (
         [tree(0, 1), tree(0.5, 1)],
         GOOD,
         {},
-        "train, line 2, vertex 0: label 0.5 does",
+        "line 2, vertex 0: label 0.5 does not",
     ),
     "real in dev": (GOOD, [tree(0, 2.0)], {}, "dev, line 1, vertex 1: input 'label': "),
     "words in dev": (GOOD, [tree(0, None), tree("a", None)], {}, "line 2, vertex 0: input 'label'"),
@@ -192,14 +197,14 @@ REFUSED = {
         REAL,
         [tree([1, 2], None)],
         MSE,
-        "line 1, vertex 0: label .1.0, 2.0. does not",
+        "line 1, vertex 0: label .1.0, 2.0. does",
     ),
     "a matrix": ([tree([[1.0]], None)], REAL, MSE, "line 1, vertex 0: label .* a list of numbers"),
     "no answer": (
         REAL,
         REAL,
         {"loss": "logistic"},
-        "line 1, vertex 1: label .1.5.*expected 0 to 1",
+        "vertex 1: label .1.5.*expected 0 to 1",
     ),
     "no root": (
         GOOD,
@@ -254,8 +259,10 @@ def test_a_split_is_refused_before_the_first_epoch(name, tmp_path):
             build_data(good.config, splits, good.vocab)
 
 
+ACCURACY = ("accuracy", "root_accuracy")
+ANSWERS = ("answer_accuracy", "root_answer_accuracy")
 ACCEPTED = {  # what the saved config says of them: n_classes, classes, metrics
-    "classes": (GOOD, {}, 3, None, ("accuracy", "root_accuracy")),
+    "classes": (GOOD, {}, 3, None, ACCURACY),
     "words": (
         [tree("S", "NP"), tree(None, "S")],
         {},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from .data import Dataset
-from .data.columns import TOKENS
 from .errors import DataError
 from .evaluation import nothing_to_count
 from .graph import Graph, batch
@@ -84,12 +83,10 @@ def counts_something(metric: str, dataset: Dataset, label: str) -> bool:
 
 
 def _check_words(dataset: Dataset, whole: Graph) -> None:
-    kind = dataset.kinds.get("word", TOKENS)
-    if "word" not in whole.inputs or kind != TOKENS:
-        what = f"holds {kind}" if "word" in whole.inputs else "is missing"
+    if "word" not in whole.inputs:
         raise DataError(
-            f"{dataset.name}: the input 'word' {what}; the cells of model.cell look up tokens in "
-            f"it. It has {', '.join(whole.inputs) or 'no inputs'}. Write a word of every vertex "
+            f"{dataset.name}: the input 'word' is missing; the cells of model.cell look up its "
+            f"tokens. It has {', '.join(whole.inputs) or 'no inputs'}. Write a word of every vertex "
             'that has one in quotes, such as "join", and null elsewhere.'
         )
 

@@ -136,7 +136,7 @@ def _read(config: RunConfig, split: str, vocab: Vocab | None, kinds: Mapping[str
     assert not isinstance(data, ListOpsData)
     path = find_file(data.folder, getattr(data, split))
     n_classes = data.n_classes if LEARNS[config.train.loss] == "classes" else None
-    kinds = {**kinds, **_kind_of_label(config)}
+    kinds = {"word": TOKENS, **kinds, **_kind_of_label(config)}
     if data.name == "ptb":
         return ptb_dataset(
             path,

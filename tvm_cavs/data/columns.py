@@ -216,7 +216,7 @@ def _kind(column: Column, expected: str | None) -> str:
     column.refuse(
         wrong,
         f"{_short(column.flat[wrong])} stands where {KINDS[expected]} are expected, as in the "
-        "training set or for the loss.",
+        "training set or for what reads them.",
     )
 
 
