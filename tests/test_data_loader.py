@@ -160,7 +160,7 @@ def test_word_vectors(tmp_path: Path) -> None:
             load_glove(path, vocab, 2)
     with pytest.raises(DataError, match=r"fill has shape \(2,\); expected \(6, 2\)"):
         load_glove(path, vocab, 2, np.zeros(2, np.float32))
-    with pytest.raises(DataError, match="width must be an integer of 1 or more, got 0"):
+    with pytest.raises(DataError, match="width must be an integer in 1..1048576, got 0"):
         load_glove(path, vocab, 0)
     path.write_text("a 1 2\nthe 1 2 3\n")
     with pytest.raises(DataError, match="line 2: 3 values after the word; expected 2"):

@@ -86,8 +86,8 @@ def _check_words(dataset: Dataset, whole: Graph) -> None:
     if "word" not in whole.inputs:
         raise DataError(
             f"{dataset.name}: the input 'word' is missing; the cells of model.cell look up its "
-            f"tokens. It has {', '.join(whole.inputs) or 'no inputs'}. Write a word of every vertex "
-            'that has one in quotes, such as "join", and null elsewhere.'
+            f"tokens. It has {', '.join(whole.inputs) or 'no inputs'}. Write the word of every "
+            'vertex that has one in quotes, such as "join", and null elsewhere.'
         )
 
 

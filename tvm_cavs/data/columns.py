@@ -140,7 +140,8 @@ def check_reading(
         if number is not None and (not is_integer(number) or number < 1):
             raise DataError(f"{name} must be an integer of 1 or more, got {number!r:.60}.")
     if classes is not None:
-        names = [] if isinstance(classes, str) else list(classes)
+        is_list = isinstance(classes, Iterable) and not isinstance(classes, str)
+        names = list(classes) if is_list else []
         if not names or not all(isinstance(c, str) for c in names) or len(set(names)) < len(names):
             raise DataError(
                 f"classes must be distinct names, such as train.classes; got {classes!r:.60}."

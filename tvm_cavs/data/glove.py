@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tvm_cavs.data.columns import is_integer
 from tvm_cavs.data.files import read_lines
 from tvm_cavs.data.vocab import UNKNOWN, Vocab
 from tvm_cavs.errors import DataError
 
+WIDEST = 2**20
 TREEBANK_ESCAPES = {
     "-LRB-": "(",
     "-RRB-": ")",
@@ -39,8 +41,8 @@ def load_glove(
         DataError: a line of another width than `width`, a value that is no finite number in
             float32; file and line are named. A width below 1, or a `fill` of another shape.
     """
-    if type(width) is not int or width < 1:
-        raise DataError(f"load_glove: width must be an integer of 1 or more, got {width!r}.")
+    if not is_integer(width) or not 1 <= width <= WIDEST:
+        raise DataError(f"load_glove: width must be an integer in 1..{WIDEST}, got {width!r:.60}.")
     rows = np.zeros((len(vocab), width), np.float32)
     if fill is not None:
         if np.shape(fill) != rows.shape:

@@ -85,7 +85,7 @@ def generate(
             raise DataError(
                 f"listops: {name} must be an integer of {least} or more, got {given!r:.60}."
             )
-    if isinstance(exclude, str) or not isinstance(exclude, Collection):
+    if isinstance(exclude, str | bytes) or not isinstance(exclude, Collection):
         raise DataError(f"listops: exclude takes a set of expressions, got {exclude!r:.60}.")
     if pool < n or max_depth > 100:
         raise DataError(
