@@ -9,32 +9,31 @@ from __future__ import annotations
 import numpy as np
 
 from .data import Dataset
+from .data.listops_trees import N_CLASSES
 from .errors import DataError
 from .evaluation import nothing_to_count
-from .graph import Graph, batch
+from .graph import Graph
 from .metrics import LEARNS, METRICS
 from .nn import CELLS
 from .schema import ListOpsData, ModelConfig, RunConfig
-
-N_LISTOPS_CLASSES = 10
 
 
 def n_outputs(config: RunConfig) -> int | None:
     """How wide the output is: the number of classes, or of a real-valued target; None if open."""
     if isinstance(config.data, ListOpsData):
-        return N_LISTOPS_CLASSES if LEARNS[config.train.loss] == "classes" else 1
+        return N_CLASSES if LEARNS[config.train.loss] == "classes" else 1
     return config.data.n_classes
 
 
-def check_split(config: RunConfig, dataset: Dataset) -> None:
+def check_split(config: RunConfig, dataset: Dataset, whole: Graph) -> None:
     """The graphs have what the network reads and a label that the loss can learn.
+
+    Args:
+        whole: all graphs of the data set as one batch.
 
     Raises:
         DataError: otherwise; the file, the line and the vertex are named.
     """
-    if not len(dataset):
-        raise DataError(f"{dataset.name} has no graphs; expected at least one.")
-    whole = batch(dataset.graphs)
     label = config.data.label
     _check_words(dataset, whole)
     if label == "word":
@@ -56,7 +55,7 @@ def check_split(config: RunConfig, dataset: Dataset) -> None:
     _check_arity(config.model, dataset, whole)
 
 
-def check_measured(config: RunConfig, dataset: Dataset) -> None:
+def check_measured(config: RunConfig, dataset: Dataset, whole: Graph) -> None:
     """Every metric of the run has something to count in a split that is measured.
 
     Raises:
@@ -70,16 +69,16 @@ def check_measured(config: RunConfig, dataset: Dataset) -> None:
                 f"train.metrics: {name} needs {needs} classes (SST), but there are {n}. Use "
                 f"{name.replace('binary_', '')}."
             )
-        if not counts_something(name, dataset, config.data.label):
+        if not counts_something(name, whole, config.data.label):
             raise DataError(
                 f"{dataset.name}: {nothing_to_count(name, config.data.label)} "
                 "The metrics of a run are train.metrics."
             )
 
 
-def counts_something(metric: str, dataset: Dataset, label: str) -> bool:
+def counts_something(metric: str, whole: Graph, label: str) -> bool:
     """Whether any label of a split counts for a metric."""
-    return bool(METRICS[metric].counted(batch(dataset.graphs), label).any())
+    return bool(METRICS[metric].counted(whole, label).any())
 
 
 def _check_words(dataset: Dataset, whole: Graph) -> None:

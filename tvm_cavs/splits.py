@@ -28,7 +28,7 @@ from .data.listops_trees import LISTOPS_VOCAB
 from .data.vocab import UNKNOWN
 from .errors import ConfigError
 from .field import Field
-from .graph import batch, unbatch
+from .graph import Graph, batch, unbatch
 from .metrics import LEARNS, fitting
 from .schema import ListOpsData, RunConfig
 from .split_checks import check_measured, check_split, counts_something
@@ -95,6 +95,7 @@ def _build_data(config: RunConfig, wanted: set[str], vocab: Vocab | None) -> Dat
     found: dict[str, Dataset] = {}
     if isinstance(config.data, ListOpsData):
         found, vocab = _listops(config.data, wanted), LISTOPS_VOCAB
+    wholes: dict[str, Graph] = {}
     kinds: Mapping[str, str] = {}
     for split in SPLITS:
         is_file = not isinstance(config.data, ListOpsData)
@@ -102,17 +103,17 @@ def _build_data(config: RunConfig, wanted: set[str], vocab: Vocab | None) -> Dat
             found[split] = _read(config, split, vocab, kinds)
         if split not in found:
             continue
-        found[split] = _with_targets(config, found[split])
+        found[split], wholes[split] = _with_targets(config, found[split])
         if split == "train":
             vocab = vocab or found[split].vocab or Vocab((UNKNOWN,))
             kinds = found[split].kinds
-            check_split(config, found[split])
-            config = _resolved(config, found[split])
-        check_split(config, found[split])
-    measured = [split for name, split in found.items() if name != "train"]
-    config = _with_metrics(config, measured)
-    for dataset in measured:
-        check_measured(config, dataset)
+            check_split(config, found[split], wholes[split])
+            config = _resolved(config, found[split], wholes[split])
+        check_split(config, found[split], wholes[split])
+    measured = [split for split in found if split != "train"]
+    config = _with_metrics(config, [wholes[split] for split in measured])
+    for split in measured:
+        check_measured(config, found[split], wholes[split])
     return Data(found, vocab or Vocab((UNKNOWN,)), config)
 
 
@@ -164,20 +165,17 @@ def _kind_of_label(config: RunConfig) -> dict[str, str]:
     return {} if data.n_classes is None else {data.label: INTEGERS}
 
 
-def _with_targets(config: RunConfig, dataset: Dataset) -> Dataset:
-    """The data set with targets as a loss on numbers reads them: float32[n, width], the shape of
-    an output.
+def _with_targets(config: RunConfig, dataset: Dataset) -> tuple[Dataset, Graph]:
+    """The data set, and all its graphs as one batch. Targets are as a loss on numbers reads them:
+    float32[n, width], the shape of an output.
     """
-    label = config.data.label
-    if LEARNS[config.train.loss] == "classes" or not len(dataset):
-        return dataset
-    whole = batch(dataset.graphs)
+    label, whole = config.data.label, batch(dataset.graphs)
     given = whole.inputs.get(label)
-    if given is None or given.values.ndim > 1:
-        return dataset
+    if LEARNS[config.train.loss] == "classes" or given is None or given.values.ndim > 1:
+        return dataset, whole
     values = np.where(given.present, given.values, 0).astype(np.float32)[:, None]
-    inputs = {**whole.inputs, label: Field(values, given.present)}
-    return replace(dataset, graphs=tuple(unbatch(replace(whole, inputs=inputs))))
+    whole = replace(whole, inputs={**whole.inputs, label: Field(values, given.present)})
+    return replace(dataset, graphs=tuple(unbatch(whole))), whole
 
 
 def find_file(folder: str, name: str) -> Path:
@@ -187,9 +185,8 @@ def find_file(folder: str, name: str) -> Path:
     return packed if packed.exists() and not path.exists() else path
 
 
-def _resolved(config: RunConfig, train: Dataset) -> RunConfig:
+def _resolved(config: RunConfig, train: Dataset, whole: Graph) -> RunConfig:
     """The config with what the training set alone decides."""
-    whole = batch(train.graphs)
     update: dict[str, object] = {}
     if config.model.arity is None:
         arity = max(1, whole.arity)
@@ -217,7 +214,7 @@ def _width(config: RunConfig, train: Dataset, labels: np.ndarray) -> int:
     return len(train.classes) if train.classes is not None else 1 + int(labels.max())
 
 
-def _with_metrics(config: RunConfig, measured: Iterable[Dataset]) -> RunConfig:
+def _with_metrics(config: RunConfig, measured: Iterable[Graph]) -> RunConfig:
     """Metrics that were not asked for are left out where they have nothing to count."""
     train, label = config.train, config.data.label
     if "metrics" in train.model_fields_set:
@@ -226,6 +223,6 @@ def _with_metrics(config: RunConfig, measured: Iterable[Dataset]) -> RunConfig:
         name
         for name in fitting(train.loss)[:2]
         if name == train.early_stop.metric
-        or all(counts_something(name, dataset, label) for dataset in measured)
+        or all(counts_something(name, whole, label) for whole in measured)
     )
     return config.model_copy(update={"train": train.model_copy(update={"metrics": kept})})

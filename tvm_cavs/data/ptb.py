@@ -120,11 +120,13 @@ def read_ptb_trees(path: str | Path, n_classes: int | None = None) -> Iterator[P
 def _numbered_trees(path: str | Path, n_classes: int | None) -> Iterator[tuple[int, PtbTree]]:
     """Every tree and the line on which it begins."""
     for numbers, lines in _chunks(path):
-        starts = np.cumsum([0, *(len(line) + 1 for line in lines)])
 
-        def where(offset: int, numbers: list[int] = numbers, starts: np.ndarray = starts) -> str:
-            at = int(np.searchsorted(starts, offset, "right")) - 1
-            return f"{path}, line {numbers[at]}, column {offset - starts[at] + 1}"
+        def where(offset: int, numbers: list[int] = numbers, lines: list[str] = lines) -> str:
+            at = 0
+            while offset > len(lines[at]):
+                offset -= len(lines[at]) + 1
+                at += 1
+            return f"{path}, line {numbers[at]}, column {offset + 1}"
 
         yield numbers[0], _parse("\n".join(lines), n_classes, where)
 
@@ -171,7 +173,7 @@ def _parse(text: str, n_classes: int | None, where: Callable[[int], str]) -> Ptb
         if piece == "(":
             if tree.labels and not open_:
                 raise DataError(f"{where(offset)}: a second tree begins; expected one.")
-            label = _label(next(pieces, None), n_classes, where(offset))
+            label = _label(next(pieces, None), n_classes, where, offset)
             open_.append((label, [], [], offset))
         elif piece != ")":
             if not open_:
@@ -212,21 +214,24 @@ def plain_token(token: str) -> str:
     return TREEBANK_ESCAPES.get(token, token.replace("\\/", "/").replace("\\*", "*"))
 
 
-def _label(match: re.Match[str] | None, n_classes: int | None, where: str) -> Label:
+def _label(
+    match: re.Match[str] | None, n_classes: int | None, where: Callable[[int], str], offset: int
+) -> Label:
     text = match.group() if match else "the end of the line"
+    if n_classes is not None and text.isdigit() and text.isascii() and len(text) < LONGEST_LABEL:
+        label = int(text)
+        if label < n_classes:
+            return label
+        raise DataError(
+            f"{where(offset)}: label {label} is out of range; expected 0..{n_classes - 1}. "
+            "Is n_classes right?"
+        )
     is_word = match is not None and text not in "()" and len(text) <= LONGEST_LABEL
     if n_classes is None and is_word:
         return int(text) if INTEGER.fullmatch(text) else _number_or_word(text)
-    if not is_word or not text.isascii() or not text.isdigit():
-        kind = "an integer label" if n_classes is not None else "a label"
-        hint = "" if n_classes is None or not is_word else " Leave n_classes out for other labels."
-        raise DataError(f"{where}: expected {kind} after '(', got {text!r:.60}.{hint}")
-    if int(text) >= (n_classes or 0):
-        raise DataError(
-            f"{where}: label {text} is out of range; expected 0..{(n_classes or 0) - 1}. "
-            "Is n_classes right?"
-        )
-    return int(text)
+    kind = "an integer label" if n_classes is not None else "a label"
+    hint = "" if n_classes is None or not is_word else " Leave n_classes out for other labels."
+    raise DataError(f"{where(offset)}: expected {kind} after '(', got {text!r:.60}.{hint}")
 
 
 def _number_or_word(text: str) -> float | str:
