@@ -110,7 +110,7 @@ def test_all_problems_at_once(write):
         ("train: {early_stop: {metric: mse}}", "expected a metric in train.metrics: accuracy"),
         (
             "train: {metrics: [mse]}",
-            "mse does not fit the loss softmax_cross_entropy; expected some",
+            "mse does not fit the loss softmax_cross_entropy",
         ),
         (
             "train: {loss: squared_error, early_stop: {metric: accuracy}}",
