@@ -265,7 +265,7 @@ def test_vocabularies_and_loaders(tokens, indices, graphs, sizes):
 
 
 LABELS = [[1, None], [0, 7], [-3, 1], [0.5, None], [[0.5, 1.0], [0.0, 2.0]], [None, None]]
-SHAPES = [(2,), (2, 1), (2, 2), (2, 5), (2, 2, 2), (3, 2), ()]
+SHAPES = [(2,), (2, 0), (2, 1), (2, 2), (2, 5), (2, 2, 2), (3, 2), ()]
 
 
 @few

@@ -93,12 +93,19 @@ def test_every_loss_has_metrics_of_its_own():
 def test_outputs_that_are_no_number():
     """Neither a right answer nor a wrong one; and JSON has no word for it."""
     for name, label in (("accuracy", [0, 1]), ("mse", [0.0, 1.0])):
-        for bad in (np.nan, np.inf):
+        for bad in (np.nan, np.inf, -np.inf):
             tally = Tally((name,))
             outputs = np.full((2, 2 if name == "accuracy" else 1), bad, np.float32)
             tally.add(outputs, Graph.from_children([[], [0]], {"label": label}))
             assert math.isnan(tally.values()[name])
             assert as_json(tally.values()) == {name: None}
+
+
+def test_a_class_that_cannot_be():
+    """A logit of -inf rules one class out, which is no fault."""
+    tally = Tally(("accuracy",))
+    tally.add(np.array([[-np.inf, 0.0]], np.float32), Graph.from_children([[]], {"label": [1]}))
+    assert tally.values() == {"accuracy": 1.0}
 
 
 BAD_PAIRS = {
@@ -112,6 +119,7 @@ BAD_PAIRS = {
     "real": ([0.5, 1.0], (2, 3), "accuracy", "takes labels that are classes, int32"),
     "flat": ([0, 1], (2,), "accuracy", "and outputs float32"),
     "width": ([[0.5, 1.0]] * 2, (2, 1), "mse", "takes outputs of the shape of the labels"),
+    "no width": ([0, 1], (2, 0), "accuracy", "takes outputs of a width of 1 or more"),
     "rows": ([0.5, 1.0], (3, 1), "mse", "expected a row for each of 2 vertices"),
     "nan": ([0.5, math.nan], (2, 1), "mse", "vertex 1: 'label' is .nan.; expected finite numbers"),
 }

@@ -139,8 +139,7 @@ class Tally:
             counted = metric.counted(graph, label)
             self._check_labels(name, graph, np.flatnonzero(counted), flat, given, label)
             flat, given = flat[counted], given[counted]
-            is_sound = bool((flat < np.inf).all())  # neither nan nor infinite
-            total = metric.total(flat, given) if is_sound else math.nan
+            total = metric.total(flat, given) if _is_sound(metric, flat) else math.nan
             self.totals[name] = self.totals.get(name, 0.0) + total
             self.counts[name] = self.counts.get(name, 0) + given.size
         self.n_graphs += graph.n_graphs
@@ -176,6 +175,12 @@ class Tally:
             )
 
 
+def _is_sound(metric: Metric, outputs: np.ndarray) -> bool:
+    """Whether outputs are numbers; a class may have a logit of -inf, but not all classes."""
+    decisive = outputs.max(axis=1) if metric.learns == "classes" else outputs
+    return bool(np.isfinite(decisive).all())
+
+
 def _matched(
     name: str, metric: Metric, outputs: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -191,6 +196,8 @@ def _matched(
             f"{name} takes labels that are classes, int32[n], and outputs float32[n, n_classes]; "
             f"{shapes}. For numbers use mse."
         )
+    if not outputs.size:
+        raise DataError(f"{name} takes outputs of a width of 1 or more; {shapes}.")
     if metric.n_classes not in (None, outputs.shape[-1]):
         raise DataError(
             f"{name} needs {metric.n_classes} classes (SST), got outputs of width "
