@@ -44,11 +44,11 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "neg": lambda a: a * f32(-1.0),
     "sigmoid": polynomials.sigmoid,
     "tanh": polynomials.tanh,
-    "relu": lambda a: tirx.Select(a < f32(0.0), f32(0.0), a),
+    "relu": lambda a: tirx.Select(a <= f32(0.0), f32(0.0), a),
     "exp": polynomials.exp,
     "log": tirx.log,
     "sqrt": tirx.sqrt,
-    "abs": lambda a: tirx.Select(a < f32(0.0), a * f32(-1.0), a),
+    "abs": tirx.abs,
     "maximum": maximum,
     "minimum": minimum,
     "greater": lambda a, b: chosen(a > b),
@@ -76,12 +76,23 @@ def dropped(x: Expr, key: Expr, unit: Expr, rate: float) -> Expr:
 def times_stride(unit: Expr) -> Expr:
     """unit * UNIT_STRIDE modulo 2^32.
 
-    TVM's simplifier knows no modulo: it folds constants and multiplies sums out. So constants are
-    folded here, and the hash combines by exclusive or.
+    TVM's simplifier knows no modulo: it folds constants and multiplies sums out, which the wider
+    type allows: a unit is below 2^31.
     """
     if isinstance(unit, tirx.IntImm):
         return u32(unit.value * dropout.UNIT_STRIDE & 0xFFFFFFFF)
-    return unit.astype("uint32") * u32(dropout.UNIT_STRIDE)
+    return wrapping_product(unit, dropout.UNIT_STRIDE)
+
+
+def wrapping_product(x: Expr, factor: int) -> Expr:
+    """x * factor modulo 2^32, as uint32.
+
+    TVM's LLVM back end marks integer arithmetic of 32 bits and more as never wrapping (`nuw`,
+    `nsw`), and LLVM believes it. In 64 bits this product never wraps; LLVM sees that only the lower
+    half is used and multiplies in 32 bits again. TVM refuses a conversion that might not fit.
+    """
+    wide = x.astype("uint64") * tirx.IntImm("uint64", factor)
+    return T.bind((wide & tirx.IntImm("uint64", 0xFFFFFFFF)).astype("uint32"))
 
 
 def mix(x: Expr) -> Expr:
@@ -89,5 +100,5 @@ def mix(x: Expr) -> Expr:
     for shift, factor in zip(dropout.SHIFTS, (*dropout.MULTIPLIERS, None), strict=True):
         x = T.bind(x ^ (x >> u32(shift)))
         if factor is not None:
-            x = T.bind(x * u32(factor))
+            x = wrapping_product(x, factor)
     return x
