@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -12,6 +13,25 @@ from . import dropout, polynomials
 from .polynomials import f32
 
 Expr = Any
+
+
+def constant(value: float) -> Expr:
+    """A float32 constant that TVM computes with at run time only, as its bits.
+
+    TVM folds floats as if they were real numbers: of a FloatImm 0 it makes 0 * x = 0 for every x,
+    -0 + 0 = -0, and of x / 0 an error. LLVM folds what is exact.
+    """
+    bits = int(np.float32(value).view("int32"))
+    if bits == 0:  # which TVM takes for a null pointer
+        return tirx.abs(constant(-0.0))
+    return tirx.reinterpret("float32", tirx.IntImm("int32", bits))
+
+
+def itself(x: Expr) -> Expr:
+    """x, which TVM does not know to be x: it takes x - x for 0 and x == x for true, NaN or not."""
+    if str(x.ty) != "float32":
+        return x
+    return tirx.reinterpret("float32", tirx.reinterpret("int32", x))
 
 
 def chosen(condition: Expr) -> Expr:
@@ -38,7 +58,7 @@ def minimum(a: Expr, b: Expr) -> Expr:
 ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "copy": lambda x: x,
     "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
+    "sub": lambda a, b: a - itself(b),
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
     "neg": lambda a: a * f32(-1.0),
@@ -52,8 +72,8 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "maximum": maximum,
     "minimum": minimum,
     "greater": lambda a, b: chosen(a > b),
-    "equal": lambda a, b: chosen(a == b),
-    "where": lambda c, a, b: tirx.Select(c != f32(0.0), a, b),
+    "equal": lambda a, b: chosen(a == itself(b)),
+    "where": lambda c, a, b: tirx.Select(c == f32(0.0), b, a),  # `c != 0` is false of NaN in TVM
 }
 
 
