@@ -15,7 +15,7 @@ NARROWER = {"x86-64-v3": ["avx2", "fma"], "x86-64-v2": ["sse4.2"]}  # with what 
 
 
 def runnable() -> list[object]:
-    """"host" and the dictionaries of narrower targets."""
+    """ "host" and the dictionaries of narrower targets."""
     x86 = platform.machine() == "x86_64"
     return [
         "host",

@@ -12,8 +12,8 @@ pytest.importorskip("tvm")
 
 from targets_for_tests import label, runnable  # noqa: E402
 
-from tvm_cavs.bench import accuracy  # noqa: E402
-from tvm_cavs.bench.accuracy import FUNCTIONS, WIDTH, Error  # noqa: E402
+from tvm_cavs import accuracy  # noqa: E402
+from tvm_cavs.accuracy import FUNCTIONS, WIDTH, Error  # noqa: E402
 
 pytestmark = pytest.mark.compiles
 

@@ -5,9 +5,9 @@ relative to the result wherever float32 has numbers, subnormal ones included; do
 what all 2^32 arguments gave. Coefficients are minimax fits of the relative error.
 
 exp: x = n ln 2 + r with |r| <= ln(2)/2 (Cody & Waite 1980, chapter 6). Adding 1.5 * 2^23 to
-x / ln 2 rounds it to n and leaves n, with whatever else was added, in the lowest bits; shifted by 23
-they are the exponent of a float32, the `scale`. No integer is added and no float converted, so there
-is nothing that may wrap or that NaN makes undefined.
+x / ln 2 rounds it to n and leaves n, with whatever else was added, in the lowest bits; shifted by
+23 they are the exponent of a float32, the `scale`. No integer is added and no float converted, so
+there is nothing that may wrap or that NaN makes undefined.
 """
 
 from __future__ import annotations

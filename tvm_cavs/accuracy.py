@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import tvm
 
-import schedules
-
-from .. import functions
-from ..compile import Compiler
-from ..lower import lower
-from ..ops import OPS
-from ..program import Builder
-from ..value import Type
+from . import functions
+from .compile import Compiler
+from .lower import lower
+from .ops import OPS
+from .program import Builder
+from .value import Type
 
 WIDTH = 64  # arguments in a row of the region: whole vectors on every CPU
 LARGEST = 2.0**128  # what infinity counts as: the first number that rounds to it
