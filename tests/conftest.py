@@ -12,6 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden/*.txt instead of comparing"
     )
+    parser.addoption(
+        "--sweep", action="store_true", help="dropout at every k/256 and 200 random rates"
+    )
 
 
 @pytest.fixture(scope="session")

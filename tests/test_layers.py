@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("contributions", "places", "compile"),
     ("region_builder", "planner", "routine", "updates"),
     ("lower",),
-    ("kinds",),
+    ("kinds", "accuracy"),
     ("assemble",),
     ("batching", "direct", "gradients"),
     ("filling", "passes"),

@@ -34,8 +34,11 @@ def silu(x: Value) -> Value:
 
 
 def gelu(x: Value) -> Value:
-    """Gaussian error linear unit in its tanh form (Hendrycks & Gimpel 2016, section 2)."""
-    return 0.5 * x * (1.0 + tanh(_root(2 / pi) * (x + 0.044715 * x * x * x)))
+    """Gaussian error linear unit in its tanh form (Hendrycks & Gimpel 2016, section 2).
+
+    0.5 (1 + tanh(u)) is sigmoid(2 u), which does not lose its lower tail.
+    """
+    return x * sigmoid(2 * _root(2 / pi) * (x + 0.044715 * x * x * x))
 
 
 def exp(x: Value) -> Value:

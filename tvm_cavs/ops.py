@@ -82,7 +82,8 @@ def _log_softmax_numpy(x: Any) -> Any:
 
 
 def _sigmoid_numpy(x: Any) -> Any:
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+    e = np.exp(-np.abs(x))  # the small one of exp(x) and exp(-x): neither tail is lost
+    return np.where(x >= 0, 1, e) / (1 + e)
 
 
 def _last_sum(x: Value, keep: bool = True) -> Value:
