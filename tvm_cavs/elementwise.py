@@ -34,6 +34,13 @@ def minimum(a: Expr, b: Expr) -> Expr:
     return tirx.Select(is_number(a), tirx.Select(a < b, a, b), a)
 
 
+def opaque(x: Expr) -> Expr:
+    """x, of which TVM's simplifier knows nothing. It takes 0 * x, 0 / x and x - x for 0, x + 0 for
+    x and x == x for true, which infinities, NaN and -0.0 belie; LLVM knows better.
+    """
+    return tirx.reinterpret("float32", tirx.reinterpret("int32", x))
+
+
 # op -> its meaning, with NumPy's treatment of NaN and infinities
 ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "copy": lambda x: x,
@@ -41,19 +48,21 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
+    "over": lambda a, b: a / b,
     "neg": lambda a: a * f32(-1.0),
     "sigmoid": polynomials.sigmoid,
     "tanh": polynomials.tanh,
-    "relu": lambda a: tirx.Select(a < f32(0.0), f32(0.0), a),
+    "relu": lambda a: tirx.Select(a <= f32(0.0), f32(0.0), a),
     "exp": polynomials.exp,
     "log": tirx.log,
     "sqrt": tirx.sqrt,
-    "abs": lambda a: tirx.Select(a < f32(0.0), a * f32(-1.0), a),
+    "abs": tirx.abs,
     "maximum": maximum,
     "minimum": minimum,
     "greater": lambda a, b: chosen(a > b),
     "equal": lambda a, b: chosen(a == b),
-    "where": lambda c, a, b: tirx.Select(c != f32(0.0), a, b),
+    "where": lambda c, a, b: tirx.Select(c == f32(0.0), b, a),  # (TVM's != is false for NaN)
+    "child_present": lambda row: chosen(row > tirx.IntImm("int32", 0)),  # row 0 is of no child
 }
 
 
@@ -70,7 +79,8 @@ def u32(value: int) -> Expr:
 def dropped(x: Expr, key: Expr, unit: Expr, rate: float) -> Expr:
     """x / (1 - rate), or 0 where the hash of the row's key and the unit says so; see `dropout`."""
     bits = mix(T.bind(key ^ times_stride(unit))) >> u32(32 - dropout.BITS)
-    return x * tirx.Select(bits >= u32(dropout.threshold(rate)), f32(1.0 / (1.0 - rate)), f32(0.0))
+    kept = bits >= u32(dropout.threshold(rate))
+    return tirx.Select(kept, x * f32(1.0 / (1.0 - rate)), f32(0.0))
 
 
 def times_stride(unit: Expr) -> Expr:

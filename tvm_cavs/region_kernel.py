@@ -6,16 +6,17 @@ and kept in a register. Only a value that another loop needs goes through a row-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from .elementwise import ELEMENTWISE, dropped, mix, one_hot
+from .elementwise import ELEMENTWISE, dropped, mix, one_hot, opaque
 from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, scalars, scratch
 from .region_loops import OWN
 from .region_row import Index, Row, broadcast, flat
-from .regions import OWN_LOOP, Line, Load, Region, Shape, line_of, phases
+from .regions import OWN_LOOP, Constant, Line, Load, Region, Shape, base_of, line_of, phases
 
 
 def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
@@ -104,7 +105,24 @@ def _element(row: Row, line: Line, key: Expr, index: Index) -> Expr:
         return dropped(args[0], key, flat(index, line.shape), line["rate"])
     if line.op == "one_hot":
         return one_hot(args[0], int64(0) + index[-1])
+    if line.op in _FOLDED:
+        args = [opaque(x) if hidden else x for x, hidden in zip(args, _hidden(line), strict=True)]
     return ELEMENTWISE[line.op](*args)
+
+
+_FOLDED = frozenset("add sub mul div over equal".split())
+
+
+def _hidden(line: Line) -> list[bool]:
+    """Which operands TVM must not see: zeros, and what may be the other operand once more.
+
+    -0.0 may be seen in a sum, which it does not change.
+    """
+    zeros = [isinstance(a, Constant) and a.value == 0.0 for a in line.args]
+    if line.op == "add":
+        zeros = [z and math.copysign(1.0, a.value) > 0 for z, a in zip(zeros, line.args, strict=True)]
+    first, second = (base_of(a) for a in line.args)
+    return [zeros[0], zeros[1] or first == second]
 
 
 def _row_key(row: Row, line: Line) -> Expr:

@@ -113,11 +113,17 @@ class Region:
         return sum(max(prod(s) for s in (line.shape, *line.shapes)) for line in self.lines)
 
 
-def line_of(operand: Operand) -> int | None:
-    """The number of the line that an operand reads, directly or through views."""
+def base_of(operand: Operand) -> Load | Ref | Constant:
+    """What an operand reads, directly or through views."""
     while isinstance(operand, View):
         operand = operand.base
-    return operand.line if isinstance(operand, Ref) else None
+    return operand
+
+
+def line_of(operand: Operand) -> int | None:
+    """The number of the line that an operand reads, directly or through views."""
+    base = base_of(operand)
+    return base.line if isinstance(base, Ref) else None
 
 
 def phases(region: Region) -> list[int]:
