@@ -62,13 +62,17 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "greater": lambda a, b: chosen(a > b),
     "equal": lambda a, b: chosen(a == b),
     "where": lambda c, a, b: tirx.Select(c == f32(0.0), b, a),  # (TVM's != is false for NaN)
-    "child_present": lambda row: chosen(row > tirx.IntImm("int32", 0)),  # row 0 is of no child
 }
 
 
 def one_hot(index: Expr, position: Expr) -> Expr:
     """1 at the position that the index names; an absent index (-1) names none."""
     return chosen(index.astype("int64") == position)
+
+
+def is_child(row: Expr) -> Expr:
+    """1 where the row of states is a child's: row 0 holds zeros, for absent ones."""
+    return chosen(row > tirx.IntImm("int32", 0))
 
 
 def u32(value: int) -> Expr:
