@@ -1,7 +1,8 @@
 """Masks: a Program whose children may be absent, where empty slots read zeros -> one that looks.
 
-A product with what may be absent is given up where it is (`absence`), whatever its other factor. A
-matrix product needs no mask: a row of zeros times finite parameters is zero.
+A product with what may be absent is given up where it is (`absence`), whatever its other factor; a
+sum is the other summand, -0.0 too. A matrix product needs no mask: a row of zeros times finite
+parameters is 0.0, and no sum of products is -0.0, so that it still can be stacked with others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .absence import ALWAYS, NEVER, Need, Presence, Runs, find
 from .ops import Type, Value, nothing
 from .program import Builder, Program
 
-_MASKED = frozenset({"mul", "over", "neg"})  # the others make 0.0 of zeros
+_MASKED = frozenset({"mul", "over", "neg"})  # of the others, sums too, zeros make 0.0
 
 
 def guarded(
@@ -45,26 +46,43 @@ class _Guard:
                 continue
             args = [self.new[a] for a in c.args]
             value = self.b.call(c.op, *args, where=c.where, **dict(c.attrs))
-            self.new.append(self._masked(value, self.runs[i]) if c.op in _MASKED else value)
+            if c.op in _MASKED:
+                value = self._either(self.runs[i], value, nothing(self.b, value.shape))
+            elif c.op in ("add", "sub"):
+                value = self._sum(c, value, *args)
+            self.new.append(value)
         return self.b.finish()
 
-    def _masked(self, x: Value, runs: Runs) -> Value:
-        if len(runs) == 1:
-            return self._where(runs[0][1], x)
-        return pieces.join(self.b, [self._where(p, piece) for piece, p in self._cut(x, runs)], 0)
+    def _sum(self, c: Call, value: Value, x: Value, y: Value) -> Value:
+        """A sum or difference: one of its operands where the other is not there."""
+        if any(self._has_product(a) for a in c.args) or {x.shape, y.shape} != {value.shape}:
+            return value
+        left, right = (self.runs[a] for a in c.args)
+        value = self._either(right, value, x)
+        return self._either(left, value, y if c.op == "add" else -y)
+
+    def _has_product(self, i: int) -> bool:
+        """Whether %i is a matrix product or a sum with one."""
+        c = self.program.calls[i]
+        return c.op == "matmul" or c.op == "add" and any(self._has_product(a) for a in c.args)
+
+    def _either(self, runs: Runs, x: Value, y: Value) -> Value:
+        """x where `runs` hold, else y; of what never holds x, which vanishes by itself."""
+        if all(p in (ALWAYS, NEVER) for _, p in runs):
+            return x
+        pairs = zip(self._cut(x, runs), self._cut(y, runs), strict=True)
+        pieces_of = [self._where(p, a, b) for (a, p), (b, _) in pairs]
+        return pieces.join(self.b, pieces_of, 0)
 
     def _cut(self, x: Value, runs: Runs) -> list[tuple[Value, Presence]]:
         out, at = [], 0
         for n, p in runs:
-            out.append((pieces.part(self.b, x, at, at + n) if x.shape else x, p))
+            out.append((pieces.part(self.b, x, at, at + n) if len(runs) > 1 else x, p))
             at += n
         return out
 
-    def _where(self, p: Presence, x: Value) -> Value:
-        """x where p holds, else nothing."""
-        if p in (ALWAYS, NEVER):  # what is never there vanishes by itself
-            return x
-        return self.b.call("where", self._number(p), x, nothing(self.b, x.shape))
+    def _where(self, p: Presence, x: Value, y: Value) -> Value:
+        return x if p in (ALWAYS, NEVER) else self.b.call("where", self._number(p), x, y)
 
     def _number(self, p: Presence) -> Value:
         """1.0 where p holds, else 0.0."""
@@ -87,6 +105,6 @@ class _Guard:
         return pieces.join(self.b, [pieces.join(self.b, parts, 1) for parts in made], 0)
 
     def _part(self, x: Value, p: Presence, g: Value, q: Presence) -> Value:
-        x = x if p == q else self._where(q, x)
-        g = g if p == q else self._where(p, g)
+        if p != q:
+            x, g = (self._where(r, v, nothing(self.b, v.shape)) for r, v in ((q, x), (p, g)))
         return self.b.call("total", self.b.call("outer", x, g))
