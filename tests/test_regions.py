@@ -177,7 +177,6 @@ def elementwise(case: Case) -> None:
         want = np.where(factor > 0, a[1][:ROWS] * factor, 0.0)
     case.line("dropout", [a[0], *extra], [(case.width,), (), ()], want, rate=RATE, site=SITE)
 
-
     rows = np.arange(ROWS + START, dtype="int32") % 3
     child = Load(case.add("int32", 0, True, rows, START))
     case.line("child_present", [child], [()], (rows[START:] > 0) * 1.0)

@@ -1,9 +1,9 @@
 """Nothing: what an absent child or input gives, and how far it reaches.
 
 It is a zero that makes every product with it nothing, whatever the other factor: infinity and NaN
-too. A sum with it is the other summand. Whoever asks for its number reads 0.0, so that 0/0 is NaN as
-everywhere else. So a vertex without a child need not compute the gates of a state that is not there,
-not even to learn that one of them is NaN; and it has one meaning, whichever kernels it runs in.
+too. A sum with it is the other summand. Whoever asks for its number reads 0.0, so that 0/0 is NaN
+as everywhere else. So a vertex without a child need not compute the gates of a state that is not
+there, only to learn that one is NaN; and it has one meaning, whichever kernels it runs in.
 
 `find` says for every value of a Program under which condition it is there. The reference, the
 programs of exact kinds and the masks of kinds whose children may be absent all follow it.

@@ -76,7 +76,7 @@ class Kinds:
         return bool(new)
 
     def _promoted(self, kind: Kind) -> Kind:
-        """Past MAX_SLOT_SETS sets of slots, a new one runs as any: it looks which children are there.
+        """Past MAX_SLOT_SETS sets of slots, a new one looks which children are there.
 
         Absent ones are zeros that are read and masked. Without specialisation all vertices do that.
         """

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from . import pieces
 from .absence import ALWAYS, NEVER, Need, Presence, Runs, find
 from .ops import Type, Value, nothing
-from .program import Builder, Program
+from .program import Builder, Call, Program
 
 _MASKED = frozenset({"mul", "over", "neg"})  # of the others, sums too, zeros make 0.0
 

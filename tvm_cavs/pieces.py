@@ -29,7 +29,9 @@ def read(b: Builder, x: Value) -> Value:
     if is_absent(x):
         return full(b, 0.0, x.shape)
     if is_op(x, "concat"):
-        return b.call("concat", *(read(b, p) for p in b.define(x.index)[1]), axis=b.calls[x.index]["axis"])
+        return b.call(
+            "concat", *(read(b, p) for p in b.define(x.index)[1]), axis=b.calls[x.index]["axis"]
+        )
     return x
 
 

@@ -43,9 +43,7 @@ class ReferenceExecutor:
         self._last: tuple[Graph, Seeds, list[dict[str, Any]], State] | None = None
         self._runs = [absence.find(programs.forward)]
         if programs.adjoint is not None:
-            self._runs.append(
-                absence.find(programs.adjoint, absence.saved_runs(programs.forward))
-            )
+            self._runs.append(absence.find(programs.adjoint, absence.saved_runs(programs.forward)))
         self._nothing: dict[tuple[int, frozenset[absence.Need]], list[Any]] = {}
 
     def prepare(self, batches: Iterable[Graph]) -> None:
@@ -199,7 +197,9 @@ class VertexRun:
                 kept = ~np.broadcast_to(masks[0], args[0].shape)
                 return args[0][kept] @ args[1][kept]
             case "outer":
-                left, right = (np.broadcast_to(m, a.shape) for m, a in zip(masks, args, strict=True))
+                left, right = (
+                    np.broadcast_to(m, a.shape) for m, a in zip(masks, args, strict=True)
+                )
                 return np.where(np.logical_or.outer(left, right), 0, self._evaluate(c, args))
             case "equal" if args[0].dtype.kind == "i" and masks[0] != masks[1]:
                 return np.zeros((), self._executor.dtype)
@@ -229,7 +229,9 @@ class VertexRun:
                 return np.asarray(self._child(c["slot"]) >= 0, floats)
             case "absent":
                 integer = c.type.dtype == "int32"
-                return np.full(c.type.shape, ABSENT if integer else 0, "int32" if integer else floats)
+                return np.full(
+                    c.type.shape, ABSENT if integer else 0, "int32" if integer else floats
+                )
             case "saved":
                 return self._saved[c["name"]]
             case "dropout":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .plan import Space
 from .places import VIEWS, Places
+from .plan import Space
 from .program import Program
 from .regions import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
 from .steps import ALL, EDGES, Buffer, Kernel, Place, Step, identity, space_of

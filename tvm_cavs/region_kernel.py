@@ -122,7 +122,9 @@ def _hidden(line: Line) -> list[bool]:
     """
     zeros = [isinstance(a, Constant) and a.value == 0.0 for a in line.args]
     if line.op == "add":
-        zeros = [z and math.copysign(1.0, a.value) > 0 for z, a in zip(zeros, line.args, strict=True)]
+        zeros = [
+            z and math.copysign(1.0, a.value) > 0 for z, a in zip(zeros, line.args, strict=True)
+        ]
     first, second = (base_of(a) for a in line.args)
     return [zeros[0], zeros[1] or first == second]
 
