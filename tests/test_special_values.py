@@ -143,7 +143,7 @@ def special_graphs(arity: int, n: int, seed: int, lacking: float = 0.25) -> list
         ]
         held = rng.random(size) > lacking
         inputs = {
-            "x": [row.astype("float32") if there else None for row, there in zip(rows, held, strict=True)],
+            "x": [r.astype("float32") if h else None for r, h in zip(rows, held, strict=True)],
             "word": [int(rng.integers(4)) if there else None for there in held],
             "bias": [0.5] * size,
         }

@@ -120,13 +120,14 @@ def _hidden(line: Line) -> list[bool]:
 
     -0.0 may be seen in a sum, which it does not change.
     """
-    zeros = [isinstance(a, Constant) and a.value == 0.0 for a in line.args]
-    if line.op == "add":
-        zeros = [
-            z and math.copysign(1.0, a.value) > 0 for z, a in zip(zeros, line.args, strict=True)
-        ]
-    first, second = (base_of(a) for a in line.args)
-    return [zeros[0], zeros[1] or first == second]
+    bases = [base_of(a) for a in line.args]
+    zeros = [isinstance(a, Constant) and _is_zero(a, line.op) for a in bases]
+    return [zeros[0], zeros[1] or bases[0] == bases[1]]
+
+
+def _is_zero(constant: Constant, op: str) -> bool:
+    positive = math.copysign(1.0, constant.value) > 0
+    return constant.value == 0.0 and (positive or op != "add")
 
 
 def _row_key(row: Row, line: Line) -> Expr:
