@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from .errors import TraceError
-from .ops import OPS, Type, Value, full
+from .ops import OPS, Type, Value, full, nothing
 from .program import Builder, Call, Program, without_dead
 
 # Values that the backward pass reads again instead of having the forward pass save them.
@@ -63,7 +63,7 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
             g = total(i)
             b.call(
                 "scatter",
-                full(b, 0.0, c.type.shape) if g is None else g,
+                nothing(b, c.type.shape) if g is None else g,
                 field=c["field"],
                 slot=c["slot"],
             )
@@ -168,4 +168,4 @@ def _complete_scatters(program: Program, b: Builder) -> None:
     for slot in sorted(slots):
         for name, kind in fields.items():
             if (name, slot) not in written:
-                b.call("scatter", full(b, 0.0, kind.shape), field=name, slot=slot)
+                b.call("scatter", nothing(b, kind.shape), field=name, slot=slot)

@@ -61,6 +61,7 @@ ELEMENTWISE: dict[str, Callable[..., Expr]] = {
     "sub": lambda a, b: a - itself(b),
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
+    "over": lambda a, b: a / b,
     "neg": lambda a: a * f32(-1.0),
     "sigmoid": polynomials.sigmoid,
     "tanh": polynomials.tanh,
@@ -82,6 +83,11 @@ def one_hot(index: Expr, position: Expr) -> Expr:
     return chosen(index.astype("int64") == position)
 
 
+def is_child(row: Expr) -> Expr:
+    """1 where the row of states is a child's: row 0 holds zeros, for absent ones."""
+    return chosen(row > tirx.IntImm("int32", 0))
+
+
 def u32(value: int) -> Expr:
     """An unsigned constant."""
     return tirx.IntImm("uint32", value)
@@ -90,7 +96,8 @@ def u32(value: int) -> Expr:
 def dropped(x: Expr, key: Expr, unit: Expr, rate: float) -> Expr:
     """x / (1 - rate), or 0 where the hash of the row's key and the unit says so; see `dropout`."""
     bits = mix(T.bind(key ^ times_stride(unit))) >> u32(32 - dropout.BITS)
-    return x * tirx.Select(bits >= u32(dropout.threshold(rate)), f32(1.0 / (1.0 - rate)), f32(0.0))
+    kept = bits >= u32(dropout.threshold(rate))
+    return tirx.Select(kept, x * f32(1.0 / (1.0 - rate)), f32(0.0))
 
 
 def times_stride(unit: Expr) -> Expr:

@@ -251,7 +251,7 @@ class TvmExecutor:
                 self.memory.fixed(name, shape, dtype)
             self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
             self._compiled = compiled
-        self.planner.know(self.kinds.number, self.kinds.rank, self.kinds.wider)
+        self.planner.know(self.kinds.number, self.kinds.rank)
 
     def load_parameters(self, batch: Batch) -> None:
         """Pack the weights that the batch reads, as far as they changed since they were packed."""

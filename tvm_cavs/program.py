@@ -132,7 +132,7 @@ class Builder:
         self.calls: list[Call] = []
         self._shared = shared
         self._rule = rule
-        self._known: dict[Call, int] = {}
+        self._known: dict[tuple[Call, str], int] = {}
 
     def call(self, op: str, *args: Value, where: str | None = None, **attrs: Any) -> Value:
         """Append one call.
@@ -179,10 +179,11 @@ class Builder:
     def append(self, call: Call) -> Value:
         """Append a finished call, or find its equal if the builder shares."""
         once = self._shared or call.op in READS or call.op == "embedding"
-        if once and call.op not in EFFECTS and call in self._known:
-            return self.value(self._known[call])
+        key = (call, str(call["value"]) if call.op == "full" else "")  # 0.0 is not -0.0
+        if once and call.op not in EFFECTS and key in self._known:
+            return self.value(self._known[key])
         self.calls.append(call)
-        self._known[call] = len(self.calls) - 1
+        self._known[key] = len(self.calls) - 1
         return self.value(len(self.calls) - 1)
 
     def value(self, index: int) -> Value:
