@@ -5,6 +5,8 @@ Everything that a user's graphs can get wrong is found here, before any kernel r
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .errors import GraphError
@@ -45,7 +47,7 @@ def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int 
     if values.dtype != "int32":
         return
     high = np.iinfo("int32").max if limit is None else limit - 1
-    fits: np.ndarray = values.view("uint32") <= high
+    fits: Any = values.view("uint32") <= high
     if fits.ndim > 1:
         fits = fits.all(tuple(range(1, fits.ndim)))
     wrong = present > fits  # present, and not in 0..high
