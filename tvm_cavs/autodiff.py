@@ -40,6 +40,7 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
     b = Builder(f"adjoint of {program.name}")
     primal, wanted = _Primal(program, b), _has_gradient(program)
     grads: dict[int, list[Value]] = {}
+    gathers = any(c.op == "gather" for c in program.calls)
 
     def total(i: int) -> Value | None:
         found = grads.get(i)
@@ -56,7 +57,7 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
             if c["name"] == output:
                 seed = b.call("pull", name=weight, type=Type(())) if weight else full(b, 1.0)
                 grads.setdefault(c.args[0], []).append(seed)
-        elif c.op == "scatter":
+        elif c.op == "scatter" and gathers:  # else no parent reads it
             state = b.call("gather_sum", field=c["field"], type=c.type)
             grads.setdefault(c.args[0], []).append(state)
         elif c.op == "gather":

@@ -85,8 +85,13 @@ def gradient_buffer(parameter: str) -> str:
 
 
 def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ...] | None:
-    """Where the parts of sum %t lie in the gradients made of it, if each lies in one place."""
+    """Where the parts of sum %t lie in the gradients made of it, if each lies in one place.
+
+    A sum of anything but outer products is a sum of rows, and fills a vector.
+    """
     shape, parts = program.calls[t].type.shape, []
+    if not sums_outer(program, t) and len(shape) != 1:
+        return None
     for c in users:
         whole = program.calls[c.args[0]].type.shape
         found = flatten(program, c.args[0], "total", sums=True)
@@ -111,8 +116,14 @@ def _total_buffer(program: Program, t: int, uses: list[tuple[str, str]]) -> Part
     text = f"{identity(program, t)} {uses}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     name = f"total.{'x'.join(map(str, shape)) or '1'}.{digest}"
-    n_rows, n_columns = shape if len(shape) == 2 else (1, max(1, prod(shape)))
-    return Part((0, n_rows), (0, n_columns), Spot(name, n_columns if len(shape) == 2 else 0))
+    n_rows, n_columns = shape if sums_outer(program, t) else (1, max(1, prod(shape)))
+    spot = Spot(name, n_columns if sums_outer(program, t) else 0)
+    return Part((0, n_rows), (0, n_columns), spot)
+
+
+def sums_outer(program: Program, t: int) -> bool:
+    """Whether sum %t is one of outer products: it is then a matrix in memory, else a vector."""
+    return program.calls[program.calls[t].args[0]].op == "outer"
 
 
 def _leaves(program: Program, i: int) -> frozenset[int]:

@@ -154,21 +154,55 @@ def embedding(index: Value, table: Any) -> Value:
     """Row `index` of a parameter matrix; zeros where the vertex has no index.
 
     Raises:
-        TraceError: the table is computed, not a parameter.
+        TraceError: the table is computed, not a parameter; the index is computed, not pulled.
     """
     if isinstance(table, Value) and table.builder.define(table.index)[0] != "param":
         table.builder.refuse(
             "embedding",
             f"expected a parameter, given a computed {table.type}; compute on the row instead",
         )
+    if isinstance(index, Value) and index.builder.define(index.index)[0] != "pull":
+        index.builder.refuse(
+            "embedding",
+            f"expected an integer that the vertex pulls, given a computed {index.type}; for a "
+            "computed choice, pick(...) or one_hot(index, n) @ table",
+        )
     return call("embedding", index, table)
 
 
 def pick(x: Value, index: Value) -> Value:
-    """Element `index` of a vector; zero where the vertex has no index."""
-    return call("pick", x, index)
+    """Element `index` of a vector; zero where the vertex has no index.
+
+    Raises:
+        ShapeError: `index` is computed, and may be beyond the vector.
+    """
+    return call("pick", x, _in_range("pick", index, x))
 
 
 def one_hot(index: Value, depth: int) -> Value:
-    """float32[depth], 1 at `index`; zeros where the vertex has no index."""
-    return call("one_hot", index, depth=depth)
+    """float32[depth], 1 at `index`; zeros where the vertex has no index.
+
+    Raises:
+        ShapeError: `index` is computed, and may be `depth` or more.
+    """
+    return call("one_hot", _in_range("one_hot", index, depth), depth=depth)
+
+
+def _in_range(op: str, index: Any, chosen: Any) -> Any:
+    """The index, if what is computed of it is one of what it chooses among.
+
+    Inputs are checked when a batch comes (see `program.bounds`); an argmax is below its extent.
+    """
+    shape = (chosen,) if isinstance(chosen, int) else getattr(chosen, "shape", ())
+    if isinstance(index, Value) and shape:
+        made, args, _ = index.builder.define(index.index)
+        if made == "argmax" and args[0].shape[0] > shape[0]:
+            n = args[0].shape[0]
+            raise ShapeError(
+                f"{op} ({user_line()}): the argmax of {n} values is 0..{n - 1}, and it is to "
+                f"choose among {shape[0]}; take the argmax of as many"
+            )
+        if made in ("slice", "reshape", "concat", "transpose"):
+            for a in args:
+                _in_range(op, a, chosen)
+    return index

@@ -237,12 +237,21 @@ def bounds(program: Program) -> Mapping[str, int]:
     limit: dict[str, int] = {}
     for _, c in program.select("embedding", "pick", "one_hot"):
         index = c.args[1] if c.op == "pick" else c.args[0]
-        source = program.calls[index]
-        if source.op == "pull":
-            n = (
-                c["depth"]
-                if c.op == "one_hot"
-                else program.calls[c.args[1 - (c.op == "pick")]].type.shape[0]
-            )
-            limit[source["name"]] = min(n, limit.get(source["name"], n))
+        n = (
+            c["depth"]
+            if c.op == "one_hot"
+            else program.calls[c.args[1 - (c.op == "pick")]].type.shape[0]
+        )
+        for name in _pulled(program, index):
+            limit[name] = min(n, limit.get(name, n))
     return limit
+
+
+def _pulled(program: Program, i: int) -> set[str]:
+    """The inputs that an integer is one element of: no op computes others from them."""
+    c = program.calls[i]
+    if c.op == "pull":
+        return {c["name"]}
+    if c.op in ("slice", "reshape", "transpose", "concat"):
+        return set().union(*(_pulled(program, a) for a in c.args))
+    return set()
