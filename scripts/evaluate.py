@@ -5,6 +5,7 @@ Keys change the saved config, for instance data.test=PATH or executor.threads=1.
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tvm_cavs.checkpoint import load_checkpoint, restore
 from tvm_cavs.config import load_config
 from tvm_cavs.data import Vocab
 from tvm_cavs.errors import CavsError
-from tvm_cavs.evaluation import evaluate
+from tvm_cavs.evaluation import as_json, evaluate
 from tvm_cavs.report import metrics_table
 
 
@@ -39,11 +40,16 @@ def measure(given: argparse.Namespace) -> tuple[dict[str, dict[str, float]], str
     checkpoint = load_checkpoint(path)
     config = load_config(given.run / "config.yaml", given.overrides)
     vocab = Vocab(tuple(checkpoint.vocabulary or ["<unk>"]))
-    data = build_data(config, given.split or ["dev", "test"], vocab)
-    net = build_network(config, vocab)
+    wanted = given.split or ["dev", "test"]
+    data = build_data(config, wanted, vocab)
+    absent = [split for split in wanted if split not in data.splits]
+    if absent and (given.split or len(absent) == len(wanted)):
+        keys = ", ".join(f"data.{split}=PATH" for split in absent)
+        raise CavsError(f"{given.run} has no {' or '.join(absent)} set; add {keys}.")
+    net = build_network(data.config, vocab)
     restore(net.parameters(), checkpoint)
     metrics = {
-        split: evaluate(net, dataset, config.train.metrics, config.data.label) or {}
+        split: evaluate(net, dataset, data.config.train.metrics, config.data.label) or {}
         for split, dataset in data.splits.items()
     }
     return metrics, f"{path}, step {checkpoint.progress.step}"
@@ -52,9 +58,17 @@ def measure(given: argparse.Namespace) -> tuple[dict[str, dict[str, float]], str
 def main(arguments: list[str]) -> int:
     given = parse(arguments)
     metrics, what = measure(given)
+    for split, values in metrics.items():
+        for name, value in values.items():
+            if not math.isfinite(value):
+                print(
+                    f"{split}: {name} is {value}: the outputs of these parameters are not finite",
+                    file=sys.stderr,
+                )
     if given.json:
-        print(json.dumps(metrics))
-    elif metrics:
+        finite = {split: as_json(values) for split, values in metrics.items()}
+        print(json.dumps(finite, allow_nan=False))
+    else:
         Console().print(metrics_table(metrics, what))
     return 0
 

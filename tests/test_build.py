@@ -14,7 +14,7 @@ from tvm_cavs.build import (
     load_pretrained,
     resolve,
 )
-from tvm_cavs.errors import DataError
+from tvm_cavs.errors import ConfigError, DataError
 from tvm_cavs.evaluation import evaluate
 from tvm_cavs.schema import RunConfig
 
@@ -134,6 +134,197 @@ def test_jsonl_classes_come_from_the_data(tmp_path):
         DataError, match="no input 'y' to learn; it has word, label. Set data.label"
     ):
         build_data(config({"name": "jsonl", "train": path, "label": "y"}))
+
+
+# One door: what is refused. Each: lines of train and dev, of the config, a message.
+
+
+def tree(*labels, arity=1, **inputs):
+    children = [[], [0] * arity] if len(labels) == 2 else [[]]
+    inputs = {"word": ["a", "b"][: len(labels)], "label": list(labels), **inputs}
+    return {"children": children, "inputs": {k: v for k, v in inputs.items() if v is not None}}
+
+
+GOOD = [tree(0, 1), tree(2, 0)]
+REAL = [tree(0.5, 1.5), tree(None, 2)]
+MSE = {"loss": "squared_error"}
+REFUSED = {
+    "dev without labels": (GOOD, [tree(None, None)], {}, "dev has no labels: 'label' is null"),
+    "dev without the input": (GOOD, [tree(0, 1, label=None)], {}, "dev has no input 'label' to"),
+    "train without labels": ([tree(None, None)], GOOD, {}, "train has no labels"),
+    "dev with more children": (
+        GOOD,
+        [*GOOD, tree(0, 1, arity=3)],
+        {},
+        "dev, line 3, vertex 1 has 3 children, but tree_lstm takes 1. Set model.arity=3",
+    ),
+    "a tree for a chain": (
+        [tree(0, 1, arity=2)],
+        GOOD,
+        {},
+        "line 1, vertex 1 has 2 children",
+    ),
+    "dev without words": (GOOD, [tree(0, 1, word=None)], {}, "dev: the input 'word' is missing"),
+    "words as integers": (
+        [tree(0, 1, word=[0, 1])],
+        GOOD,
+        {},
+        "train, line 1, vertex 0: input 'word'",
+    ),
+    "dev with other words": (GOOD, [tree(0, 1, word=[0, 1])], {}, "line 1, vertex 0: input 'word'"),
+    "a class too many": (
+        GOOD,
+        [tree(0, 3)],
+        {},
+        "line 1, vertex 1: .*label 3 is out of",
+    ),
+    "below the classes": (
+        [tree(0, -1)],
+        GOOD,
+        {},
+        "line 1, vertex 1: label -1 does not",
+    ),
+    "real labels": (
+        [tree(0, 1), tree(0.5, 1)],
+        GOOD,
+        {},
+        "line 2, vertex 0: label 0.5 does not",
+    ),
+    "real in dev": (GOOD, [tree(0, 2.0)], {}, "dev, line 1, vertex 1: input 'label': "),
+    "words in dev": (GOOD, [tree(0, None), tree("a", None)], {}, "line 2, vertex 0: input 'label'"),
+    "words for a number": ([tree("a", "b")], GOOD, MSE, "'a' stands where numbers such as 0.5"),
+    "wider in dev": (
+        REAL,
+        [tree([1, 2], None)],
+        MSE,
+        "line 1, vertex 0: label .1.0, 2.0. does",
+    ),
+    "a matrix": ([tree([[1.0]], None)], REAL, MSE, "line 1, vertex 0: label .* a list of numbers"),
+    "no answer": (
+        REAL,
+        REAL,
+        {"loss": "logistic"},
+        "vertex 1: label .1.5.*expected 0 to 1",
+    ),
+    "no root": (
+        GOOD,
+        [tree(0, None)],
+        {"metrics": ["root_accuracy"]},
+        "dev: no root has a 'label', so root_accuracy has nothing to count. Measure accuracy",
+    ),
+    "only neutral": (
+        [tree(0, 4)],
+        [tree(2, 2)],
+        {"metrics": ["binary_accuracy"]},
+        "dev: no vertex has a 'label' other than 2, so binary_accuracy",
+    ),
+    "three classes": (
+        GOOD,
+        GOOD,
+        {"metrics": ["binary_accuracy"]},
+        "binary_accuracy needs 5 classes .SST., but there are 3. Use accuracy",
+    ),
+    "an unseen class": (
+        [tree("NP", "S")],
+        [tree("NP", "VP")],
+        {},
+        "dev, line 1, vertex 1: .* 'VP' is none of the 2 classes of the training set: NP, S",
+    ),
+}
+
+
+def split_config(folder, train, dev, **given):
+    write_jsonl(folder / "train", train)
+    write_jsonl(folder / "dev", dev)
+    data = {"name": "jsonl", "folder": str(folder), "train": "train", "dev": "dev"}
+    model = {"embedding": 2, "hidden": 2}
+    if train and train[0]["children"][-1] == [0, 0]:
+        model["cell"] = "lstm"
+    return config(data, model=model, train=given)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_split_is_refused_before_the_first_epoch(name, tmp_path):
+    """By a first start, and by an evaluation or a resume of a run that good data started."""
+    train, dev, given, message = REFUSED[name]
+    with pytest.raises(DataError, match=message):
+        build_data(split_config(tmp_path, train, dev, **given))
+    try:
+        good = build_data(split_config(tmp_path, train, train, **given))
+    except DataError:
+        return  # it is the training set that is refused
+    write_jsonl(tmp_path / "dev", dev)
+    for splits in (["dev"], ["train", "dev"]):
+        with pytest.raises(DataError, match=message):
+            build_data(good.config, splits, good.vocab)
+
+
+ACCURACY = ("accuracy", "root_accuracy")
+ANSWERS = ("answer_accuracy", "root_answer_accuracy")
+ACCEPTED = {  # what the saved config says of them: n_classes, classes, metrics
+    "classes": (GOOD, {}, 3, None, ACCURACY),
+    "words": (
+        [tree("S", "NP"), tree(None, "S")],
+        {},
+        2,
+        ("NP", "S"),
+        ("accuracy", "root_accuracy"),
+    ),
+    "no root": ([tree(0, None)], {}, 1, None, ("accuracy",)),
+    "numbers": (REAL, MSE, 1, None, ("mse", "root_mse")),
+    "whole numbers": ([tree(None, 7)], MSE, 1, None, ("mse", "root_mse")),
+    "lists": ([tree([1, 2.5], None)], MSE, 2, None, ("mse",)),
+    "answers": (
+        [tree(0, 1)],
+        {"loss": "logistic"},
+        1,
+        None,
+        ("answer_accuracy", "root_answer_accuracy"),
+    ),
+    "kept": (GOOD, {"metrics": ["root_accuracy"]}, 3, None, ("root_accuracy",)),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_the_data_decide_is_saved(name, tmp_path):
+    lines, given, n_classes, classes, metrics = ACCEPTED[name]
+    made = split_config(tmp_path, lines, lines, **given)
+    resolved, net, data = train_one_batch(made)
+    assert (resolved.data.n_classes, resolved.data.classes) == (n_classes, classes)
+    assert resolved.train.metrics == metrics
+    saved = RunConfig.model_validate(resolved.model_dump(mode="json"))
+    again = build_data(saved, ["dev"], data.vocab)
+    found = evaluate(net, again.splits["dev"], saved.train.metrics)
+    assert found.keys() == set(metrics) and all(np.isfinite(v) for v in found.values())
+    assert resolved.train.early_stop.metric == metrics[0]
+
+
+def test_an_evaluation_needs_the_saved_config(tmp_path):
+    made = split_config(tmp_path, GOOD, GOOD)
+    data = build_data(made)
+    with pytest.raises(ConfigError, match="model.arity is missing; the config saved with a run"):
+        build_network(made, data.vocab)
+    classes = made.data.model_copy(update={"n_classes": 5, "classes": ("a", "b")})
+    words = [tree("a", "b")]
+    write_jsonl(tmp_path / "train", words)
+    with pytest.raises(ConfigError, match="data.n_classes = 5, but there are 2 classes .a, b"):
+        build_data(made.model_copy(update={"data": classes}))
+
+
+def test_listops_as_a_regression():
+    """The value of an expression is a number as well as a class."""
+    given = config({"name": "listops", "n_train": 5, "n_dev": 2, "n_test": 2}, train=MSE)
+    _, net, data = train_one_batch(given)
+    assert data.splits["dev"][0].inputs["label"].values.shape[1:] == (1,)
+    assert evaluate(net, data.splits["dev"], ["mse"])["mse"] > 0
+
+
+def test_an_evaluation_says_when_there_is_nothing_to_count(tmp_path):
+    _, net, data = train_one_batch(split_config(tmp_path, [tree(0, None)], [tree(0, None)]))
+    with pytest.raises(DataError, match="dev: no root has a 'label', so root_accuracy has nothing"):
+        evaluate(net, data.splits["dev"], ["accuracy", "root_accuracy"])
+    with pytest.raises(DataError, match="no output 'logit' to measure; it pushes logits"):
+        evaluate(net, data.splits["dev"], ["accuracy"], output="logit")
 
 
 def test_a_packed_file_is_found(tmp_path):

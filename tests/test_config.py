@@ -52,8 +52,23 @@ def test_values_and_overrides(write):
     assert load_config(path).train.lr == 1e-4  # which YAML alone reads as text
 
 
+@pytest.mark.parametrize(
+    ("loss", "metrics"),
+    [
+        ("softmax_cross_entropy", ("accuracy", "root_accuracy")),
+        ("squared_error", ("mse", "root_mse")),
+        ("logistic", ("answer_accuracy", "root_answer_accuracy")),
+    ],
+)
+def test_metrics_follow_the_loss(write, loss, metrics):
+    given = load_config(write(f"train: {{loss: {loss}, early_stop: {{patience: 2}}}}")).train
+    assert (given.metrics, given.early_stop.metric) == (metrics, metrics[0])
+    given = load_config(write(f"train: {{loss: {loss}, metrics: [{metrics[1]}]}}")).train
+    assert given.early_stop.metric == metrics[1]
+
+
 def test_the_dump_reads_back(write):
-    config = load_config(write("train: {epochs: 3, metrics: [accuracy, root_mse]}"))
+    config = load_config(write("train: {epochs: 3, metrics: [root_accuracy, accuracy]}"))
     assert load_config(write(dump_config(config))) == config
 
 
@@ -93,6 +108,14 @@ def test_all_problems_at_once(write):
         ("train: {hyper: {eps: 1, momentum: 2}}", "adagrad does not take momentum; it takes eps"),
         ("train: {schedule: {name: cosine}}", "schedule 'cosine' takes n_steps, floor; missing"),
         ("train: {early_stop: {metric: mse}}", "expected a metric in train.metrics: accuracy"),
+        (
+            "train: {metrics: [mse]}",
+            "mse does not fit the loss softmax_cross_entropy",
+        ),
+        (
+            "train: {loss: squared_error, early_stop: {metric: accuracy}}",
+            "expected a metric in train.metrics: mse, root_mse",
+        ),
         ("train: {metrics: [acuracy]}", "train.metrics.0 = 'acuracy': expected one of accuracy"),
         (
             "{data: {name: ptb, train: x}, train: {early_stop: {patience: 2}}}",

@@ -62,17 +62,96 @@ BAD_LINES = {
     ),
     "range": (
         {"children": [[]], "inputs": {"label": [3]}},
-        "line 2: label 3 of vertex 0 is out of range; expected an integer in 0..2, or null",
+        "line 2, vertex 0: input 'label': label 3 is out of range; expected an integer in 0..2",
     ),
     "cycle": ({"children": [[], [2], [1]]}, "line 2: the graph has a cycle: 1 -> 2 -> 1"),
     "self-loop": ({"parents": [0]}, "line 2: vertex 0 is its own child (self-loop in slot 0)"),
     "child": ({"children": [[], [2]]}, "line 2: vertex 1: child 2 in slot 0 is out of range"),
     "empty": ({"children": []}, "line 2: the graph is empty; expected at least one vertex"),
+    "very deep": ("[" * 100_000, "line 2: bad JSON: maximum recursion depth"),
+    "digits": ('{"children": [[' + "9" * 5000 + "]]}", "line 2: bad JSON: Exceeds the limit"),
+    "child of 64 bits": ({"children": [[10**30]]}, "line 2: "),
     "ragged": (
         {"children": [[], []], "inputs": {"x": [[1.0], [1.0, 2.0]]}},
-        "line 2: input 'x': its rows differ in shape",
+        "line 2, vertex 1: input 'x': a list of 2, where the entries before differ in shape",
     ),
 }
+VALUES = {  # entries of the input "x" of one graph, and what is wrong with them
+    "number among tokens": (["a", 1], "1: input 'x': 1 is a number in a list of tokens"),
+    "token among numbers": ([0.5, "a"], "1: input 'x': 'a' is a token in a list of numbers"),
+    "null in a list": ([None, [1.0, None]], "1: input 'x': null is neither a number nor a token"),
+    "true": ([1, True], "1: input 'x': true is neither a number nor a token. Write 1 or 0"),
+    "true in a list": ([[0.5, True], None], "0: input 'x': true is neither"),
+    "object": ([1, {}], "1: input 'x': {} is neither a number nor a token"),
+    "23 digits": ([1, 10**22], f"1: input 'x': {10**22} does not fit int32"),
+    "23 digits in a list": ([[1, 10**22]] * 2, f"0: input 'x': {10**22} does not fit int32"),
+    "huge": ([0.5, 10**400], "1: input 'x': 100000000000000000000000... (401 characters) is not"),
+    "1e39": ([None, 1e39], "1: input 'x': 1e+39 is not finite in float32"),
+    "1e400": ("[0.5, 1e400]", "1: input 'x': inf is not finite in float32"),
+    "a list among numbers": ([1, [1]], "1: input 'x': [1] stands among entries of another shape"),
+    "empty list": ([[], None], "0: input 'x': the list [] is empty"),
+    "list of tokens": ([["a"], ["b"]], "0: input 'x': a list of tokens, 'a' first"),
+    "surrogate": (["a", "\ud800"], "1: input 'x': '\\ud800' is half of a surrogate pair"),
+    "deep": (f"[{'[' * 9}1{']' * 9}, null]", "0: input 'x': the list [1] is too deep"),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_of_two_meanings(name: str, tmp_path: Path) -> None:
+    entries, message = VALUES[name]
+    text = entries if isinstance(entries, str) else json.dumps(entries)
+    line = f'{{"children": [[], [0]], "inputs": {{"x": {text}}}}}'
+    with pytest.raises(DataError) as error:
+        jsonl_dataset(write(tmp_path, {"children": [[]]}, line))
+    assert f"graphs.jsonl, line 2, vertex {message}" in str(error.value)
+
+
+def test_one_meaning_over_all_lines_and_files(tmp_path: Path) -> None:
+    """JSON writers print 1.0 as 1: among numbers, or where train has numbers, it is a number."""
+
+    def read(*columns: list[Any], **arguments: Any) -> Any:
+        lines = [{"children": [[]] * len(c), "inputs": {"x": c}} for c in columns]
+        return jsonl_dataset(write(tmp_path, *lines), **arguments)
+
+    train = read([1, 2], [None, 0.5])
+    assert train.kinds == {"x": "numbers"}
+    assert train[0].inputs["x"].values.tolist() == [1.0, 2.0]
+    assert read([1, 2]).kinds == {"x": "integers"}
+    dev = read([1, 2], kinds=train.kinds)
+    assert dev[0].inputs["x"].values.dtype == np.float32
+    with pytest.raises(DataError, match="line 2, vertex 0: input 'x': 2.5 stands where integers"):
+        read([1, 2], [2.5], kinds={"x": "integers"})
+    with pytest.raises(DataError, match="line 1, vertex 1: input 'x': 'a' stands where numbers"):
+        read([None, "a"], kinds=train.kinds)
+
+
+def test_labels_that_are_words(tmp_path: Path) -> None:
+    """They have a vocabulary of their own; an unseen one is refused, not class 0."""
+    line = {"children": [[], [0]], "inputs": {"word": ["a", "b"], "label": ["NP", "S"]}}
+    train = jsonl_dataset(write(tmp_path, line))
+    assert train.classes == ("NP", "S") and train.vocab == Vocab(("<unk>", "a", "b"))
+    assert train[0].inputs["label"].values.tolist() == [0, 1]
+    other = {"children": [[]], "inputs": {"label": ["S"]}}
+    path = write(tmp_path, other)
+    dev = jsonl_dataset(path, train.vocab, classes=train.classes)
+    assert dev[0].inputs["label"].values.tolist() == [1]
+    other["inputs"]["label"] = ["VP"]
+    with pytest.raises(DataError, match="line 1, vertex 0: input 'label': the label 'VP' is none"):
+        jsonl_dataset(write(tmp_path, other), train.vocab, classes=train.classes)
+    other["inputs"]["label"] = [1]
+    with pytest.raises(DataError, match='1 stands where tokens such as "a" are expected'):
+        jsonl_dataset(write(tmp_path, other), train.vocab, classes=train.classes)
+    with pytest.raises(DataError, match="takes classes=train.classes"):
+        jsonl_dataset(write(tmp_path, line), train.vocab, n_classes=2)
+
+
+def test_a_key_given_twice(tmp_path: Path) -> None:
+    for line in (
+        '{"children": [[]], "children": [[], []]}',
+        '{"children": [[]], "inputs": {"x": [1], "x": [2]}}',
+    ):
+        with pytest.raises(DataError, match="line 1: bad JSON: the key '.*' stands twice"):
+            jsonl_dataset(write(tmp_path, line))
 
 
 @pytest.mark.parametrize("name", BAD_LINES)
@@ -88,7 +167,9 @@ def test_lines_that_disagree_with_each_other(tmp_path: Path) -> None:
     line: dict[str, Any] = {"children": [[]], "inputs": {"x": [[1.0]]}}
     wider = {"children": [[]], "inputs": {"x": [[1.0, 2.0]]}}
     path = write(tmp_path, line, wider)
-    with pytest.raises(DataError, match="graphs.jsonl: input 'x': its rows differ in shape"):
+    with pytest.raises(
+        DataError, match="line 2, vertex 0: input 'x': a list of 2, where.*differ in shape"
+    ):
         jsonl_dataset(path)
     with pytest.raises(DataError, match="graphs.jsonl is empty"):
         jsonl_dataset(write(tmp_path, ""))

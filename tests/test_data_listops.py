@@ -157,3 +157,31 @@ def test_the_official_file_has_our_values_and_our_brackets() -> None:
     with lzma.open(path, "rt") as lines:
         for graph, line in zip(dataset[:500], lines, strict=False):
             assert to_text(graph) == line.rstrip("\n").split("\t")[1]
+
+
+IMPOSSIBLE = {
+    "digits only": ({"n": 11, "max_tokens": 3}, "gave 10 distinct expressions of the 11"),
+    "many digits": ({"n": 10**9, "max_tokens": 1}, "gave 10 distinct expressions"),
+    "seed": ({"n": 3, "seed": -1}, "seed must be an integer of 0 or more, got -1"),
+    "no seed": ({"n": 3, "seed": None}, "seed must be an integer of 0 or more, got None"),
+    "tokens": ({"n": 3, "max_tokens": 0}, "max_tokens must be an integer of 1 or more, got 0"),
+    "half": ({"n": 2.5}, "n must be an integer of 0 or more, got 2.5"),
+    "depth": ({"n": 2, "max_depth": 0}, "max_depth must be an integer of 1 or more, got 0"),
+    "text": ({"n": 2, "exclude": "12"}, "exclude takes a set of expressions, got '12'"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_cannot_be_generated(name: str) -> None:
+    arguments, message = IMPOSSIBLE[name]
+    with pytest.raises(DataError, match=message):
+        generate(**{"seed": 0, **arguments})
+
+
+def test_all_that_there_are() -> None:
+    assert sorted(generate(10, 0, max_tokens=1)) == [str(digit) for digit in range(10)]
+    assert generate(0, 0) == []
+    with pytest.raises(DataError, match="no expressions; expected at least one"):
+        listops_dataset([])
+    with pytest.raises(DataError, match="expected a list of expressions, got '3'"):
+        listops_dataset("3")

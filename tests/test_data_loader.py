@@ -64,12 +64,21 @@ def test_without_shuffling_the_order_of_the_file_stays() -> None:
 def test_bad_loaders() -> None:
     bad: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "a Loader needs batch_size, vertex_budget or both"),
-        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch_size": 1.5}, "batch_size must be an integer of 1 or more, got 1.5"),
+        ({"batch_size": True}, "batch_size must be an integer of 1 or more, got True"),
+        ({"batch_size": 2, "seed": -1}, "seed must be an integer of 0 or more, got -1"),
+        ({"batch_size": 2, "seed": None}, "seed must be an integer of 0 or more, got None"),
+        ({"batch_size": 0}, "batch_size must be an integer of 1 or more, got 0"),
         ({"vertex_budget": 4}, "graph 4 has 5 vertices, more than vertex_budget=4"),
     )
     for arguments, message in bad:
         with pytest.raises(DataError, match=message):
             Loader(chains(), **arguments)
+    with pytest.raises(DataError, match="a Loader takes a Dataset, got list"):
+        Loader([Graph.from_children([[]])], batch_size=1)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="an epoch is an integer of 0 or more, got -1"):
+        Loader(chains(), batch_size=1).parts(-1)
+    assert [len(p) for p in Loader(chains(3), batch_size=99).parts(0)] == [3]
     with pytest.raises(DataError, match="dataset has no graphs"):
         Loader(Dataset(()), batch_size=1)
 
@@ -112,6 +121,23 @@ def test_vocab() -> None:
         Vocab(("<unk>", "a", "a"))
 
 
+def test_guesses_about_vocabularies() -> None:
+    """What Python would take in silence: one text as letters, -1 as the last token."""
+    vocab = Vocab(("<unk>", "a", "b"))
+    with pytest.raises(DataError, match="expected a list of tokens, got 'ab'"):
+        vocab.index("ab")
+    with pytest.raises(DataError, match="a token is text, got 1"):
+        Vocab.build(["a", 1])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="min_count must be an integer of 1 or more, got 0"):
+        Vocab.build(["a"], 0)
+    with pytest.raises(DataError, match="index -1 is not in the vocabulary; expected 0..2"):
+        vocab.words([1, -1])
+    with pytest.raises(DataError, match="index 3 is not in the vocabulary"):
+        vocab.words(np.array([3]))
+    with pytest.raises(DataError, match="entry 1 is 5. Make graphs"):
+        Dataset.from_graphs([Graph.from_children([[]]), 5])  # type: ignore[list-item]
+
+
 def test_word_vectors(tmp_path: Path) -> None:
     path = tmp_path / "glove.txt"
     path.write_text("the 1 2\nthe 9 9\n( 3 4\nfilm -0.5 1e-1\nThe 7 8\nother 0 0\n")
@@ -125,6 +151,20 @@ def test_word_vectors(tmp_path: Path) -> None:
     assert filled[5].tolist() == [5, 5] and filled[2].tolist() == [1, 2] and (fill == 5).all()
     with pytest.raises(DataError, match="line 1: 2 values after the word; expected 3"):
         load_glove(path, vocab, 3)
+    path.write_text("\ufeffthe 1 2\n. . . 3 4\n. 5 6 \nfilm 7 8", encoding="utf-8")
+    rows, n_found = load_glove(path, Vocab(("<unk>", "the", ".", "film")), 2)
+    assert rows.tolist() == [[0, 0], [1, 2], [5, 6], [7, 8]] and n_found == 3
+    for bad in ("nan", "inf", "1e39"):
+        path.write_text(f"a 1 2\nthe 1 {bad}\n")
+        with pytest.raises(DataError, match=f"line 2: the value '{bad}' is not a finite number"):
+            load_glove(path, vocab, 2)
+    with pytest.raises(DataError, match=r"fill has shape \(2,\); expected \(6, 2\)"):
+        load_glove(path, vocab, 2, np.zeros(2, np.float32))
+    with pytest.raises(DataError, match="width must be an integer in 1..1048576, got 0"):
+        load_glove(path, vocab, 0)
+    path.write_text("a 1 2\nthe 1 2 3\n")
+    with pytest.raises(DataError, match="line 2: 3 values after the word; expected 2"):
+        load_glove(path, vocab, 2)
     path.write_text("a 1 2\nthe 1 x\n")
     with pytest.raises(DataError, match="line 2: a value is not a number"):
         load_glove(path, vocab, 2)

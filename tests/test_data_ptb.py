@@ -1,6 +1,9 @@
 """Bracketed trees: structure, the counts of the Stanford Sentiment Treebank, every bad line."""
 
+import gzip
 import lzma
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +64,10 @@ BAD_LINES = {
     "open": ("(1 (2 a)", "line 2, column 1: unbalanced '(' is never closed (1 open at the end)"),
     "close": ("(1 a))", "line 2, column 6: unbalanced ')' without its '('"),
     "label": ("(x a)", "line 2, column 1: expected an integer label after '(', got 'x'"),
-    "no label": ("((1 a))", "line 2, column 1: expected an integer label after '(', got '('"),
+    "no label": (
+        "(2 (1 b) ((1 a)))",
+        "line 2, column 10: expected an integer label after '(', got '('",
+    ),
     "cut": (
         "(",
         "line 2, column 1: expected an integer label after '(', got 'the end of the line'",
@@ -85,6 +91,47 @@ def test_bad_lines(name: str, tmp_path: Path) -> None:
     assert f"{path}, {message}" in str(error.value)
 
 
+FORMS = {  # how treebanks are written: tokens, labels in post-order
+    "pretty": (
+        "(3\n  (2 The)\n\n  (4 tea))\n(1 (1 no) (2 way))",
+        "The tea no way",
+        [2, 4, 3, 1, 2, 1],
+    ),
+    "outer": ("( (3 (2 The) (4 tea)) )", "The tea", [2, 4, 3]),
+    "windows": ("\ufeff(3 (2 The) (4 tea))\r\n(1 no)\r\n", "The tea no", [2, 4, 3, 1]),
+    "comment": ("# id (1\n(1 no)", "no", [1]),
+    "words": ("(S (NP (DT the) (NN tea)) (VP x))", "the tea x", [0, 1, 2, 4, 3]),
+    "fraction": ("(0.5 (1 The) (-2e-1 tea))", "The tea", [1.0, -0.2, 0.5]),
+    "escapes": ("(1 (1 -LRB-) (1 1\\/2))", "( 1/2", [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_treebanks(name: str, tmp_path: Path) -> None:
+    text, tokens, labels = FORMS[name]
+    dataset = ptb_dataset(write(tmp_path, text), unescape=name == "escapes")
+    whole = batch(dataset.graphs)
+    words, given = whole.inputs["word"], whole.inputs["label"].values
+    assert dataset.vocab is not None
+    assert dataset.vocab.words(words.values[words.present]) == tokens.split()
+    np.testing.assert_allclose(given, labels, rtol=1e-6)
+    assert dataset.classes == (("DT", "NN", "NP", "S", "VP") if name == "words" else None)
+
+
+def test_one_kind_of_label(tmp_path: Path) -> None:
+    """Numbers and words are not mixed, and an unseen word is no class."""
+    with pytest.raises(DataError, match="line 2, vertex 1: .*'NP' is a token in a list of numbers"):
+        ptb_dataset(write(tmp_path, "(1 a)\n(NP (1 b))"))
+    with pytest.raises(DataError, match="line 1, vertex 1: .*label 'S' is none of the 1 classes"):
+        ptb_dataset(write(tmp_path, "(S (NP b))"), classes=("NP",))
+    with pytest.raises(DataError, match=f"line 2, vertex 0: .*{'9' * 23} does not fit int32"):
+        ptb_dataset(write(tmp_path, f"(1 a)\n({'9' * 23} b)"))
+    with pytest.raises(DataError, match="line 1, column 1: expected a label"):
+        ptb_dataset(write(tmp_path, f"({'9' * 5000} b)"))
+    with pytest.raises(DataError, match="line 2, column 1: unbalanced .* never closed"):
+        ptb_dataset(write(tmp_path, "(1 a)\n(1 (2 b)\n(1 c))"))
+
+
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="trees.txt is empty; expected at least one line"):
         ptb_dataset(write(tmp_path, "\n  \n"))
@@ -98,9 +145,29 @@ def test_bad_files(tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes()[:-40])
     with pytest.raises(DataError, match="gone.txt.xz, after line .*: damaged or truncated xz"):
         ptb_dataset(packed)
+    packed.write_bytes(gzip.compress(b"(1 a)\n(2 b)"))  # no line feed at the end
+    assert len(ptb_dataset(packed)) == 2
+    for content, what in ((b"PK\x03\x04", "a zip archive"), (b"\xff\xfe(", "UTF-16 text")):
+        packed.write_bytes(content)
+        with pytest.raises(DataError, match=f"is {what}; expected lines of UTF-8.*Unpack"):
+            ptb_dataset(packed)
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        ptb_dataset(tmp_path)
+    with pytest.raises(DataError, match="cannot be read: .*null"):
+        ptb_dataset("a\0b")
     packed.write_bytes(b"(1 \xff)")
     with pytest.raises(DataError, match="not UTF-8 text"):
         ptb_dataset(packed)
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """As from `<(zcat trees.gz)`: it can be opened once and cannot be read again."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("(1 a)\n(2 b)\n",))
+    writer.start()
+    assert len(ptb_dataset(pipe)) == 2
+    writer.join()
 
 
 SST = {  # trees, vertices, leaves, deepest, most leaves, root labels

@@ -51,6 +51,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "metrics"),
     ("checkpoint", "trainer", "schema", "evaluation"),
+    ("split_checks",),
+    ("splits",),
     ("config", "build", "profiling"),
     ("runlog",),
     ("run", "report"),

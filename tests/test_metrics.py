@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import ConfigError, DataError
+from tvm_cavs.evaluation import as_json
+from tvm_cavs.field import Field
 from tvm_cavs.graph import Graph, batch
-from tvm_cavs.metrics import METRICS, Tally
+from tvm_cavs.loss import LOSSES
+from tvm_cavs.metrics import LEARNS, METRICS, Tally, fitting
 
 # Two trees of three vertices (the last is the root) and labels on some of them.
 GRAPH = batch(
@@ -58,6 +61,78 @@ def test_mse():
     tally.add(np.array([[2.0], [1.0]], np.float32), graph)
     assert tally.values() == {"mse": 2.5, "root_mse": 4.0}
     assert not METRICS["mse"].larger_is_better
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 1), (7, 3)])
+def test_mse_is_that_of_numpy(shape):
+    rng = np.random.default_rng(0)
+    labels, outputs = rng.normal(size=(2, *shape)).astype(np.float32)
+    halves = [Graph.from_children([[]] * 4, {"y": labels[:4]})]
+    halves.append(Graph.from_children([[]] * 3, {"y": labels[4:]}))
+    tally = Tally(("mse",))
+    for graph, part in zip(halves, (outputs[:4], outputs[4:]), strict=True):
+        tally.add(part, graph, "y")
+    expected = np.mean((outputs.astype(np.float64) - labels) ** 2)
+    assert tally.values()["mse"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_answers():
+    graph = Graph.from_children([[], [0], [1]], {"label": [[1.0], [0.0], [1.0]]})
+    tally = Tally(("answer_accuracy", "root_answer_accuracy"))
+    tally.add(np.array([[2.0], [-1.0], [-3.0]], np.float32), graph)
+    assert tally.values() == {"answer_accuracy": 2 / 3, "root_answer_accuracy": 0.0}
+
+
+def test_every_loss_has_metrics_of_its_own():
+    assert LEARNS.keys() == LOSSES.keys()
+    for loss in LOSSES:
+        plain, root = fitting(loss)[:2]
+        assert root == f"root_{plain}" and METRICS[root].roots_only
+
+
+def test_outputs_that_are_no_number():
+    """Neither a right answer nor a wrong one; and JSON has no word for it."""
+    for name, label in (("accuracy", [0, 1]), ("mse", [0.0, 1.0])):
+        for bad in (np.nan, np.inf, -np.inf):
+            tally = Tally((name,))
+            outputs = np.full((2, 2 if name == "accuracy" else 1), bad, np.float32)
+            tally.add(outputs, Graph.from_children([[], [0]], {"label": label}))
+            assert math.isnan(tally.values()[name])
+            assert as_json(tally.values()) == {name: None}
+
+
+def test_a_class_that_cannot_be():
+    """A logit of -inf rules one class out, which is no fault."""
+    tally = Tally(("accuracy",))
+    tally.add(np.array([[-np.inf, 0.0]], np.float32), Graph.from_children([[]], {"label": [1]}))
+    assert tally.values() == {"accuracy": 1.0}
+
+
+BAD_PAIRS = {
+    "below": ([0, -2], (2, 3), "accuracy", "graph 1, vertex 1: 'label' is -2; expected a class in"),
+    "above": (
+        [0, 3],
+        (2, 3),
+        "accuracy",
+        "graph 1, vertex 1: 'label' is 3; expected a class in 0..2",
+    ),
+    "real": ([0.5, 1.0], (2, 3), "accuracy", "takes labels that are classes, int32"),
+    "flat": ([0, 1], (2,), "accuracy", "and outputs float32"),
+    "width": ([[0.5, 1.0]] * 2, (2, 1), "mse", "takes outputs of the shape of the labels"),
+    "no width": ([0, 1], (2, 0), "accuracy", "takes outputs of a width of 1 or more"),
+    "rows": ([0.5, 1.0], (3, 1), "mse", "expected a row for each of 2 vertices"),
+    "nan": ([0.5, math.nan], (2, 1), "mse", "vertex 1: 'label' is .nan.; expected finite numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PAIRS)
+def test_labels_that_training_refuses(name):
+    labels, shape, metric, message = BAD_PAIRS[name]
+    values = np.array(labels, np.int32 if type(labels[0]) is int else np.float32)
+    graph = Graph.from_children([[], [0]], {"label": Field(values, np.ones(2, bool))})
+    tally = Tally((metric,), n_graphs=1)
+    with pytest.raises(DataError, match=message):
+        tally.add(np.zeros(shape, np.float32), graph)
 
 
 def test_nothing_counted_is_nan():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .data import Dataset, Loader
+from .errors import DataError
 from .graph import Graph
-from .metrics import Tally
+from .metrics import METRICS, Tally
 from .network import Network
 
 PREPARED_AT_ONCE = 1000  # graphs
@@ -28,8 +30,11 @@ def evaluate(
 ) -> dict[str, float] | None:
     """Each metric over the whole data set; None if `stop()` was true before the end.
 
+    A metric is nan where the network's outputs are.
+
     Raises:
-        DataError: the graphs have no input named `label`.
+        DataError: the graphs have no input named `label`, a label that training refuses, or no
+            label that a metric counts.
         GraphError: the graphs do not fit the network.
     """
     tally = Tally(tuple(metrics))
@@ -37,5 +42,29 @@ def evaluate(
     for batch in net.ahead(Loader(dataset, batch_size, shuffle=False)):
         if stop():
             return None
-        tally.add(net(batch)[output], batch, label)
+        outputs = net(batch)
+        if output not in outputs:
+            raise DataError(
+                f"the network has no output {output!r} to measure; it pushes "
+                f"{', '.join(outputs) or 'none'}. Give evaluate(..., output=NAME)."
+            )
+        tally.add(outputs[output], batch, label)
+    for name, count in tally.counts.items():
+        if not count:
+            raise DataError(f"{dataset.name}: {nothing_to_count(name, label)}")
     return tally.values()
+
+
+def nothing_to_count(name: str, label: str) -> str:
+    """Why a metric has no value, in words that follow the name of the data."""
+    metric = METRICS[name]
+    which = "root" if metric.roots_only else "vertex"
+    but = "" if metric.leaves_out is None else f" other than {metric.leaves_out}"
+    plain = name.removeprefix("root_")
+    remedy = f"Measure {plain}, or label roots." if metric.roots_only else "Label some vertices."
+    return f"no {which} has a {label!r}{but}, so {name} has nothing to count. {remedy}"
+
+
+def as_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The same for a JSON file, which knows no nan and no infinity: null in their place."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

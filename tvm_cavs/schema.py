@@ -25,7 +25,7 @@ from pydantic import (
 
 from .execution import names as executor_names
 from .loss import LOSSES
-from .metrics import METRICS
+from .metrics import METRICS, fitting
 from .nn import CELLS
 from .optim import OPTIMIZERS
 from .schedule import SCHEDULES, check_settings
@@ -76,7 +76,8 @@ class ListOpsData(Section):
 class PtbData(Section):
     """Trees in PTB brackets with a label at every vertex, such as SST.
 
-    File names are relative to `folder`; NAME.xz is taken where only that exists.
+    `n_classes` and `classes` are as for JSON lines. `unescape` reads -LRB- as "(" and so on. File
+    names are relative to `folder`; NAME.xz is taken where only that exists.
     """
 
     name: Literal["ptb"]
@@ -84,14 +85,17 @@ class PtbData(Section):
     train: str
     dev: str | None = None
     test: str | None = None
-    n_classes: PositiveInt = 5
+    n_classes: PositiveInt | None = None
+    classes: tuple[str, ...] | None = None
     min_count: PositiveInt = 1
     lower: bool = False
+    unescape: bool = False
     label: Literal["label"] = "label"
 
 
 class JsonlData(Section):
-    """One graph a line. `n_classes` is the largest label + 1 where it is not given.
+    """One graph a line. `n_classes` is the largest label + 1 where it is not given, or how many
+    numbers a target has; `classes` names the classes, where labels are words.
 
     File names are relative to `folder`; NAME.xz is taken where only that exists.
     """
@@ -102,6 +106,7 @@ class JsonlData(Section):
     dev: str | None = None
     test: str | None = None
     n_classes: PositiveInt | None = None
+    classes: tuple[str, ...] | None = None
     min_count: PositiveInt = 1
     label: str = "label"
 
@@ -135,16 +140,20 @@ class ScheduleConfig(Section):
 
 
 class EarlyStopConfig(Section):
-    """Stop after `patience` epochs without a better dev metric; None never stops."""
+    """Stop after `patience` epochs without a better dev metric; None never stops.
 
-    metric: MetricName = "accuracy"
+    `metric` is the first of train.metrics where it is not given.
+    """
+
+    metric: MetricName = ""
     patience: PositiveInt | None = None
 
 
 class TrainConfig(Section):
     """`lr_mult` and `decay_mult` map a parameter's name to its own factor on lr and weight_decay.
 
-    `hyper` holds further numbers of the optimizer. `warmup` is a number of steps of linear warm-up.
+    `hyper` holds further numbers of the optimizer. `metrics` are those that fit the loss where none
+    are named, such as mse for squared_error. `warmup` is a number of steps of linear warm-up.
     """
 
     loss: Annotated[str, _one_of(LOSSES)] = "softmax_cross_entropy"
@@ -162,7 +171,7 @@ class TrainConfig(Section):
     epochs: PositiveInt = 10
     max_seconds: PositiveFloat | None = None
     seed: NonNegativeInt = 0
-    metrics: tuple[MetricName, ...] = ("accuracy", "root_accuracy")
+    metrics: tuple[MetricName, ...] = Field(default=(), validate_default=True)
     early_stop: EarlyStopConfig = Field(default=EarlyStopConfig(), validate_default=True)
     checkpoint_seconds: PositiveFloat = 60.0
 
@@ -186,10 +195,26 @@ class TrainConfig(Section):
             raise ValueError("expected train.batch_size, train.vertex_budget or both")
         return given
 
+    @field_validator("metrics")
+    @classmethod
+    def _fit_the_loss(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "loss" not in info.data:
+            return given
+        fit = fitting(info.data["loss"])
+        wrong = [name for name in given if name not in fit]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)} does not fit the loss {info.data['loss']}; expected some of "
+                f"{', '.join(fit)}"
+            )
+        return given or tuple(fit[:2])
+
     @field_validator("early_stop")
     @classmethod
     def _is_measured(cls, given: EarlyStopConfig, info: ValidationInfo) -> EarlyStopConfig:
         measured = info.data.get("metrics")
+        if measured and not given.metric:
+            return given.model_copy(update={"metric": measured[0]})
         if measured is not None and given.metric not in measured:
             raise ValueError(f"expected a metric in train.metrics: {', '.join(measured)}")
         return given

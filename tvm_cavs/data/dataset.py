@@ -8,22 +8,41 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
 
 from tvm_cavs.data.vocab import Vocab
+from tvm_cavs.errors import DataError, GraphError
 from tvm_cavs.graph import Graph, batch, unbatch
+
+MOST_VERTICES = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples in file order. `dataset[i]` is a Graph, `dataset[a:b]` a Dataset."""
+    """Examples in file order. `dataset[i]` is a Graph, `dataset[a:b]` a Dataset.
+
+    Attributes:
+        vocab: of the inputs that were tokens.
+        classes: the names of the labels, where the labels were words; label k is classes[k].
+        kinds: what each input was in the file: "tokens", "integers" or "numbers".
+        lines: where the graphs stand in their file, where they come from one.
+
+    Raises:
+        DataError: something else than graphs.
+    """
 
     graphs: tuple[Graph, ...]
     name: str = "dataset"
     vocab: Vocab | None = None
+    classes: tuple[str, ...] | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    lines: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "graphs", _graphs(self.graphs))
 
     @staticmethod
     def from_graphs(
@@ -34,7 +53,7 @@ class Dataset:
         Raises:
             GraphError: an input whose dtype or shape differs between graphs.
         """
-        given = list(graphs)
+        given = _graphs(graphs)
         if not given:
             return Dataset((), name, vocab)
         forest = batch(given)
@@ -54,8 +73,13 @@ class Dataset:
     def __getitem__(self, key: slice) -> Dataset: ...
     def __getitem__(self, key: int | slice) -> Graph | Dataset:
         if isinstance(key, slice):
-            return replace(self, graphs=self.graphs[key])
+            return replace(self, graphs=self.graphs[key], lines=self.lines[key])
         return self.graphs[key]
+
+    def place(self, graph: int, vertex: int | None = None) -> str:
+        """Where a graph, or a vertex of it, stands: "dev.jsonl, line 3, vertex 1"."""
+        what = f"line {self.lines[graph]}" if self.lines else f"graph {graph}"
+        return f"{self.name}, {what}" + ("" if vertex is None else f", vertex {vertex}")
 
     def __iter__(self) -> Iterator[Graph]:
         return iter(self.graphs)
@@ -67,6 +91,19 @@ class Dataset:
             f"Dataset({self.name}: {len(self)} graphs, {self.n_vertices} vertices, "
             f"inputs {inputs}{vocab})"
         )
+
+
+def _graphs(given: Iterable[Graph]) -> tuple[Graph, ...]:
+    if not isinstance(given, Iterable):
+        raise DataError(f"a Dataset takes a list of graphs, got {given!r:.60}.")
+    graphs = tuple(given)
+    if not set(map(type, graphs)) <= {Graph}:
+        number, wrong = next((i, g) for i, g in enumerate(graphs) if type(g) is not Graph)
+        raise DataError(
+            f"a Dataset takes a list of graphs; entry {number} is {wrong!r:.60}. "
+            "Make graphs with Graph.from_children and its like."
+        )
+    return graphs
 
 
 def build_graphs(
@@ -105,8 +142,20 @@ def build_graphs_flat(
     """
     graph_ptr = np.concatenate([[0], np.cumsum(n_vertices)]).astype("int64")
     child_ptr = np.concatenate([[0], np.cumsum(n_slots)]).astype("int64")
-    local = np.array(child, np.int64)
+    local = _local(child)
     slots_of_graph = np.diff(child_ptr[graph_ptr])
     first = np.repeat(graph_ptr[:-1], slots_of_graph)
     forest = Graph.from_csr(child_ptr, np.where(local == -1, -1, local + first), inputs, graph_ptr)
     return tuple(unbatch(forest))
+
+
+def _local(child: Sequence[int]) -> np.ndarray:
+    """Children as int64[n_slots].
+
+    Raises:
+        GraphError: one is no index of 32 bits, so that adding to it could wrap around.
+    """
+    if len(child) and not -MOST_VERTICES <= min(child) <= max(child) <= MOST_VERTICES:
+        wrong = next(c for c in child if not -MOST_VERTICES <= c <= MOST_VERTICES)
+        raise GraphError(f"child {wrong!r:.60} is out of range; no graph has so many vertices.")
+    return np.array(child, np.int64)

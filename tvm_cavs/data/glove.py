@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tvm_cavs.data.columns import is_integer
 from tvm_cavs.data.files import read_lines
 from tvm_cavs.data.vocab import UNKNOWN, Vocab
 from tvm_cavs.errors import DataError
 
+WIDEST = 2**20
 TREEBANK_ESCAPES = {
     "-LRB-": "(",
     "-RRB-": ")",
@@ -29,26 +31,37 @@ def load_glove(
     """float32[len(vocab), width], and how many tokens of the vocabulary the file holds.
 
     A token takes the vector of itself, else of its unescaped form (`-LRB-` is "(", `\\/` is "/"),
-    else of that in lower case. Rows that are not found keep `fill`, or are 0.
+    else of that in lower case. Rows that are not found keep `fill`, or are 0. Words that hold
+    spaces, as large files have them, serve no token.
 
     Args:
         fill: float32[len(vocab), width], such as the initial embedding. It is not changed.
 
     Raises:
-        DataError: a line without `width` numbers; file and line are named.
+        DataError: a line of another width than `width`, a value that is no finite number in
+            float32; file and line are named. A width below 1, or a `fill` of another shape.
     """
+    if not is_integer(width) or not 1 <= width <= WIDEST:
+        raise DataError(f"load_glove: width must be an integer in 1..{WIDEST}, got {width!r:.60}.")
     rows = np.zeros((len(vocab), width), np.float32)
     if fill is not None:
+        if np.shape(fill) != rows.shape:
+            raise DataError(
+                f"load_glove: fill has shape {np.shape(fill)}; expected {rows.shape}, a row a "
+                "token of the vocabulary."
+            )
         rows[:] = fill
     wanted = _wanted(vocab)
     best = np.full(len(vocab), 3)  # 0 itself, 1 unescaped, 2 lower case, 3 not found
     is_first = True
     for number, line in read_lines(path):
-        word, _, numbers = line.partition(" ")
+        word, _, numbers = line.rstrip(" ").partition(" ")
         places = [(row, rank) for row, rank in wanted.get(word, ()) if rank < best[row]]
         if places or is_first:
-            vector = _vector(f"{path}, line {number}", numbers, width)
+            vector = _vector(f"{path}, line {number}", numbers.split(" "), width, is_first)
             is_first = False
+            if vector is None:
+                continue
         for row, rank in places:
             rows[row], best[row] = vector, rank
     return rows, int(np.count_nonzero(best < 3))
@@ -66,14 +79,32 @@ def _wanted(vocab: Vocab) -> dict[str, list[tuple[int, int]]]:
     return wanted
 
 
-def _vector(where: str, numbers: str, width: int) -> np.ndarray:
-    pieces = numbers.split(" ")
+def _vector(where: str, pieces: list[str], width: int, is_first: bool) -> np.ndarray | None:
+    """The numbers of a line; None where its word holds spaces, so that what follows is text."""
+    if len(pieces) > width and not is_first and not all(map(_is_number, pieces[:-width])):
+        return None
     if len(pieces) != width:
         raise DataError(
             f"{where}: {len(pieces)} values after the word; expected {width}. Is it the file "
             "of the embedding's width? A word2vec header line must be removed."
         )
     try:
-        return np.array(pieces, np.float32)
+        values = np.array([float(piece) for piece in pieces])
     except ValueError as error:
         raise DataError(f"{where}: a value is not a number ({error}).") from error
+    with np.errstate(over="ignore"):
+        vector = values.astype(np.float32)
+    if not np.isfinite(vector).all():
+        wrong = pieces[int(np.argmin(np.isfinite(vector)))]
+        raise DataError(
+            f"{where}: the value {wrong!r:.60} is not a finite number in float32. Remove the line."
+        )
+    return vector
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

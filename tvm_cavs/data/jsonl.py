@@ -7,14 +7,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from tvm_cavs.data.columns import (
+    NO_KINDS,
+    TOKENS,
+    Column,
+    Places,
+    check_reading,
+    class_indices,
+    is_text,
+    read_column,
+    vocabulary,
+)
 from tvm_cavs.data.dataset import Dataset, build_graphs
 from tvm_cavs.data.files import nearest, read_lines
-from tvm_cavs.data.vocab import Vocab
+from tvm_cavs.data.vocab import UNKNOWN, Vocab
 from tvm_cavs.errors import DataError, GraphError
+from tvm_cavs.field import Field
 from tvm_cavs.graph import Graph
 
 KEYS = ("children", "parents", "inputs")
@@ -35,45 +49,96 @@ def jsonl_dataset(
     label: str = "label",
     min_count: int = 1,
     name: str | None = None,
+    classes: Sequence[str] | None = None,
+    kinds: Mapping[str, str] = NO_KINDS,
 ) -> Dataset:
     """A Dataset of the graphs of a file, one a line.
 
     `children` lists the children of every vertex in slot order (null or -1: an empty slot), or
     `parents` the parent of every vertex (null or -1: a root). `inputs` has one list a name, an
-    entry a vertex: a number, a list of numbers, a token, or null where absent.
+    entry a vertex: a number, a list of numbers, a token, or null where absent. One input is of one
+    kind in the whole file; integers among numbers with a fraction are numbers.
+
+    Tokens of the input `label` are names of classes: their indices count `classes`.
 
     Args:
         vocab: for inputs that hold tokens; built from all tokens of this file where None.
         n_classes: values of the input `label` must be in 0..n_classes - 1, where given.
+        classes: of the training set, for a dev or test set; those of this file, in alphabetical
+            order, where None.
+        kinds: of the training set, `train.kinds`: what is integers there is integers here.
 
     Raises:
         DataError: bad JSON, a wrong key (the nearest one is offered), a graph that is not a DAG,
-            a label out of range; file and line are named.
+            an input of two kinds or shapes, a number that is not finite in float32, a label out of
+            range or not among the classes; file, line and vertex are named.
     """
+    check_reading(vocab, n_classes, min_count, classes, kinds)
     lines = [_parse(path, number, text) for number, text in read_lines(path)]
-    names = list(dict.fromkeys(key for line in lines for key in line.inputs))
-    tokens = [e for line in lines for entries in line.inputs.values() for e in _tokens(entries)]
-    if tokens and vocab is None:
-        vocab = Vocab.build(tokens, min_count)
-    if n_classes is not None:
-        _check_labels(path, lines, label, n_classes)
-    if tokens and vocab is not None:
-        lines = [_with_indices(line, vocab) for line in lines]
-    inputs = {
-        key: [e for line in lines for e in line.inputs.get(key, [None] * len(line.children))]
-        for key in names
-    }
+    if classes is not None:
+        kinds = {**kinds, label: TOKENS}
+    columns = _columns(path, lines, kinds)
+    words = [column for column in columns if column.name != label]
+    if vocab is None:
+        vocab = vocabulary(words, min_count)
+    for column in columns:
+        if column.name == label and n_classes is not None and column.kind != TOKENS:
+            _check_labels(column, n_classes)
+        if column.name == label and column.kind == TOKENS:
+            classes = _classes(column, classes, n_classes)
+    inputs = {column.name: _field(column, vocab, classes, label) for column in columns}
     try:
         graphs = build_graphs([line.children for line in lines], inputs)
     except GraphError as error:
         raise _with_line(path, lines, error) from error
-    return Dataset(graphs, name or Path(path).name, vocab)
+    return Dataset(
+        graphs,
+        name or Path(path).name,
+        vocab,
+        None if classes is None else tuple(classes),
+        {column.name: column.kind for column in columns if column.kind is not None},
+        tuple(line.number for line in lines),
+    )
+
+
+def _columns(path: str | Path, lines: list[Line], kinds: Mapping[str, str]) -> list[Column]:
+    """Every input over all lines; a line that lacks one has it at no vertex."""
+    first = np.concatenate([[0], np.cumsum([len(line.children) for line in lines])]).tolist()
+    places = Places(path, [line.number for line in lines], first[:-1])
+    columns = []
+    for name in dict.fromkeys(key for line in lines for key in line.inputs):
+        entries: list[Any] = []
+        for line in lines:
+            entries += line.inputs.get(name) or [None] * len(line.children)
+        columns.append(read_column(name, entries, places, kinds.get(name)))
+    return columns
+
+
+def _field(column: Column, vocab: Vocab | None, classes: Sequence[str] | None, label: str) -> Field:
+    if column.kind != TOKENS:
+        return column.field()
+    if column.name == label:
+        return column.field(class_indices(column, classes or ()))
+    place = (vocab or Vocab((UNKNOWN,))).place
+    return column.field([place.get(token, 0) for token in column.flat])
+
+
+def _classes(column: Column, classes: Sequence[str] | None, n_classes: int | None) -> Sequence[str]:
+    """The classes that labels which are words count in."""
+    if classes is None and n_classes is not None:
+        column.refuse(
+            0,
+            f"the label is the word {column.flat[0]!r}; expected an integer in 0..{n_classes - 1}, "
+            "or null. For labels that are words leave n_classes out; a dev or test set takes "
+            "classes=train.classes.",
+        )
+    return sorted(set(column.flat)) if classes is None else classes
 
 
 def _parse(path: str | Path, number: int, text: str) -> Line:
     where = f"{path}, line {number}"
     try:
-        given = json.loads(text, parse_constant=_refuse)
+        given = json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}, column {error.colno}: bad JSON: {error.msg}.") from None
     except (ValueError, RecursionError) as error:
@@ -90,6 +155,8 @@ def _parse(path: str | Path, number: int, text: str) -> Line:
     if not isinstance(inputs, dict):
         raise DataError(f"{where}: 'inputs' must be an object of lists, got {inputs!r:.60}.")
     for name, entries in inputs.items():
+        if not is_text(name):
+            raise DataError(f"{where}: the input {name!a} is named by half of a surrogate pair.")
         if not isinstance(entries, list) or len(entries) != len(children):
             got = f"{len(entries)} entries" if isinstance(entries, list) else f"{entries!r:.60}"
             raise DataError(
@@ -101,6 +168,16 @@ def _parse(path: str | Path, number: int, text: str) -> Line:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a finite number; use null where a value is absent")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; Python's own reader drops all but the last of equal keys."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return made
 
 
 def _children(where: str, given: dict[str, Any]) -> list[list[int | None]]:
@@ -131,35 +208,21 @@ def _is_indices(given: Any) -> bool:
     return isinstance(given, list) and all(c is None or type(c) is int for c in given)
 
 
-def _tokens(entries: Iterable[Any]) -> Iterable[str]:
-    return (entry for entry in entries if isinstance(entry, str))
-
-
-def _check_labels(path: str | Path, lines: list[Line], label: str, n_classes: int) -> None:
-    for line in lines:
-        for vertex, value in enumerate(line.inputs.get(label, ())):
-            if value is None or type(value) is int and 0 <= value < n_classes:
-                continue
-            raise DataError(
-                f"{path}, line {line.number}: {label} {value!r} of vertex {vertex} is out of "
-                f"range; expected an integer in 0..{n_classes - 1}, or null."
+def _check_labels(column: Column, n_classes: int) -> None:
+    for element, value in enumerate(column.flat):
+        if column.shape or type(value) is not int or not 0 <= value < n_classes:
+            column.refuse(
+                element,
+                f"label {value!r:.60} is out of range; expected an integer in 0..{n_classes - 1}, "
+                "or null.",
             )
-
-
-def _with_indices(line: Line, vocab: Vocab) -> Line:
-    place = vocab.place
-    inputs = {
-        name: [place.get(e, 0) if isinstance(e, str) else e for e in entries]
-        for name, entries in line.inputs.items()
-    }
-    return line._replace(inputs=inputs)
 
 
 def _with_line(path: str | Path, lines: list[Line], error: GraphError) -> DataError:
     """The same error for the first line that shows it alone; else for the file."""
     for line in lines:
         try:
-            Graph.from_children(line.children, line.inputs)
+            Graph.from_children(line.children)
         except GraphError as own:
             return DataError(f"{path}, line {line.number}: {own}")
     return DataError(f"{path}: {error}")

@@ -69,23 +69,40 @@ def generate(
         pool: the number of distinct trees that the n are taken from, n where None.
 
     Raises:
-        DataError: the arguments allow fewer distinct expressions than asked for.
+        DataError: the arguments allow fewer distinct expressions than asked for, or are no integers
+            in their range.
     """
     pool = n if pool is None else pool
-    if n < 0 or pool < n or not 1 <= max_depth <= 100:
+    limit = 1 if max_tokens is None else max_tokens
+    for name, given, least in (
+        ("n", n, 0),
+        ("seed", seed, 0),
+        ("max_tokens", limit, 1),
+        ("max_depth", max_depth, 1),
+        ("pool", pool, 0),
+    ):
+        if not isinstance(given, int) or isinstance(given, bool) or given < least:
+            raise DataError(
+                f"listops: {name} must be an integer of {least} or more, got {given!r:.60}."
+            )
+    if isinstance(exclude, str | bytes) or not isinstance(exclude, Collection):
+        raise DataError(f"listops: exclude takes a set of expressions, got {exclude!r:.60}.")
+    if pool < n or max_depth > 100:
         raise DataError(
             f"listops: cannot take n={n} from pool={pool} at max_depth={max_depth}; expected "
             "0 <= n <= pool and max_depth in 1..100."
         )
     draw = random.Random(seed).random  # the only stream that Python keeps the same for ever
     found: dict[str, None] = {}
-    tries = 0
+    tries = last_new = 0
     while len(found) < pool:
         text = _draw(draw, max_depth)
         tries += 1
-        if (max_tokens is None or text.count(" ") < max_tokens) and text not in exclude:
-            found[text] = None
-        if tries > 200 * pool + 10_000:
+        fits = (max_tokens is None or text.count(" ") < max_tokens) and text not in exclude
+        if fits and text not in found:
+            found[text], last_new = None, tries
+        in_vain = tries - last_new > 200 * len(found) + 10_000
+        if in_vain or tries > 200 * pool + 10_000:
             raise DataError(
                 f"listops: {tries} draws gave {len(found)} distinct expressions of the {pool} "
                 f"asked for with max_tokens={max_tokens}, max_depth={max_depth}. "
@@ -116,6 +133,8 @@ def parse(text: str) -> Expression:
     Raises:
         DataError: an unknown token, an unbalanced bracket, an operator without arguments.
     """
+    if not isinstance(text, str):
+        raise DataError(f"expected the text of an expression, got {text!r:.60}.")
     words: list[str] = []
     arguments: list[list[int]] = []
     values: list[int] = []

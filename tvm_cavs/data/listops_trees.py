@@ -51,10 +51,12 @@ def listops_dataset(
             generated, `word` at every vertex: operators and digits; no closing brackets).
 
     Raises:
-        DataError: an unknown form, or an expression that does not parse; its number is named.
+        DataError: an unknown form, no expressions, or one that does not parse; its number is named.
     """
-    if form not in FORMS:
-        raise DataError(f"listops: unknown form {form!r}; {nearest(form, FORMS)}")
+    if form not in list(FORMS):
+        raise DataError(f"listops: unknown form {form!r}; {nearest(str(form), FORMS)}")
+    if isinstance(expressions, str) or not isinstance(expressions, Iterable):
+        raise DataError(f"listops: expected a list of expressions, got {expressions!r:.60}.")
     append = FORMS[form]
     columns = Columns([], [], [], [], [])
     n_vertices = []
@@ -62,8 +64,10 @@ def listops_dataset(
         try:
             expression = parse(text)
         except DataError as error:
-            raise DataError(f"listops: expression {number}, {text[:60]!r}: {error}") from None
+            raise DataError(f"listops: expression {number}, {text!r:.60}: {error}") from None
         n_vertices.append(append(columns, expression))
+    if not n_vertices:
+        raise DataError("listops: no expressions; expected at least one.")
     inputs = {
         "word": _field(columns.word),
         "label": _field(columns.label),

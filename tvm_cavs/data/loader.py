@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tvm_cavs.data.columns import is_integer
 from tvm_cavs.data.dataset import Dataset
 from tvm_cavs.errors import DataError
 from tvm_cavs.graph import Graph, batch
@@ -23,7 +24,8 @@ class Loader:
         shuffle: False keeps the order of the dataset.
 
     Raises:
-        DataError: an empty dataset, no limit, a limit below 1, a graph above the vertex budget.
+        DataError: an empty dataset, no limit, a limit below 1, a graph above the vertex budget, a
+            seed that is no integer of 0 or more.
     """
 
     def __init__(
@@ -40,12 +42,15 @@ class Loader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
-        self._n_vertices = np.array([graph.n_vertices for graph in dataset], np.int64)
         self._check()
+        self._n_vertices = np.array([graph.n_vertices for graph in dataset], np.int64)
+        self._check_budget()
 
     def order(self, epoch: int) -> np.ndarray:
         """int64[n_graphs]: the graphs of an epoch, in the order in which they are batched."""
         n = len(self.dataset)
+        if not is_integer(epoch) or epoch < 0:
+            raise DataError(f"an epoch is an integer of 0 or more, got {epoch!r}.")
         if not self.shuffle:
             return np.arange(n)
         seeds = np.random.SeedSequence([self.seed, epoch])
@@ -83,14 +88,23 @@ class Loader:
         return len(self.parts(self.epoch))
 
     def _check(self) -> None:
+        if not isinstance(self.dataset, Dataset):
+            raise DataError(
+                f"a Loader takes a Dataset, got {type(self.dataset).__name__}; graphs of your own "
+                "become one with Dataset.from_graphs(graphs)."
+            )
         limits = {"batch_size": self.batch_size, "vertex_budget": self.vertex_budget}
         if not len(self.dataset):
             raise DataError(f"{self.dataset.name} has no graphs; expected at least one.")
         if all(limit is None for limit in limits.values()):
             raise DataError("a Loader needs batch_size, vertex_budget or both; got neither.")
         for name, limit in limits.items():
-            if limit is not None and limit < 1:
-                raise DataError(f"{name} must be 1 or more, got {limit}.")
+            if limit is not None and (not is_integer(limit) or limit < 1):
+                raise DataError(f"{name} must be an integer of 1 or more, got {limit!r}.")
+        if not is_integer(self.seed) or self.seed < 0:
+            raise DataError(f"seed must be an integer of 0 or more, got {self.seed!r}.")
+
+    def _check_budget(self) -> None:
         largest = int(self._n_vertices.argmax())
         if self.vertex_budget is not None and self._n_vertices[largest] > self.vertex_budget:
             raise DataError(
