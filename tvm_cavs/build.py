@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +130,7 @@ def _column(graph: Graph, label: str) -> Graph:
     if field.values.dtype == np.int32 or field.values.ndim > 1:
         return graph
     column = Field(field.values[:, None], field.present)
-    return replace(graph, inputs={**graph.inputs, label: column})
+    return graph.with_inputs({**graph.inputs, label: column})
 
 
 def _find(folder: str, name: str) -> Path:
