@@ -152,6 +152,7 @@ def concatenate(graphs: Sequence[Graph]) -> dict[str, Any]:
 
 def by_place(ids: np.ndarray) -> np.ndarray:
     """The identities int64[n_vertices] of a batch, with -1 - place where they are below 0."""
-    if len(ids) and ids.min() < 0:
-        np.putmask(ids, ids < 0, np.arange(-1, -1 - len(ids), -1))
-    return ids
+    if not len(ids) or ids.min() >= 0:
+        return ids
+    places = np.arange(-1, -1 - len(ids), -1)
+    return places if ids.max() < 0 else np.where(ids < 0, places, ids)
