@@ -6,13 +6,13 @@ concatenate many small arrays: it is one gather from each large one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_cavs.field import join_inputs, made_field
+from tvm_cavs.field import Field, join_inputs, made_field
 
 if TYPE_CHECKING:
     from tvm_cavs.graph import Graph
@@ -25,6 +25,7 @@ class Memo:
     Attributes:
         forest: where its vertices are rows `rows` of a forest.
         number: of one example of the forest.
+        fields: the inputs, in the dict itself: a read-only mapping is slower to read.
         parts: the graphs that were concatenated to make it, where they were.
         digests: found by sharing.py, for each set of input names.
     """
@@ -32,6 +33,7 @@ class Memo:
     forest: Forest | None = None
     rows: slice | np.ndarray = field(default_factory=lambda: slice(0, 0))
     number: int = -1
+    fields: Mapping[str, Field] = field(default_factory=dict)
     parts: tuple[Graph, ...] = ()
     digests: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
 
@@ -146,7 +148,7 @@ def concatenate(graphs: Sequence[Graph]) -> dict[str, Any]:
         "level": np.concatenate([g.level for g in graphs]),
         "vertex_id": by_place(np.concatenate([g.vertex_id for g in graphs])),
         "graph_ptr": graph_ptr,
-        "inputs": join_inputs([g.inputs for g in graphs], n_vertices),
+        "inputs": join_inputs([g.memo.fields for g in graphs], n_vertices),
     }
 
 

@@ -232,7 +232,7 @@ def made_graph(
     held = graph.__dict__
     held["child_ptr"], held["child"], held["level"] = child_ptr, child, level
     held["vertex_id"], held["graph_ptr"] = vertex_id, graph_ptr
-    held["inputs"], held["memo"] = MappingProxyType(inputs), Memo()
+    held["inputs"], held["memo"] = MappingProxyType(inputs), Memo(fields=inputs)
     for array in (child_ptr, child, level, vertex_id, graph_ptr):
         array.setflags(write=False)
     return graph
