@@ -119,9 +119,8 @@ class TvmExecutor:
         self._evaluated = -1  # version of all parameters together
         self._packed: dict[str, int] = {}  # the same for every packed weight
         for name, p in parameters.items():
-            with p.writing() as memory:
-                self.memory.bind(f"param.{name}", memory)
-                self.memory.bind(f"flat.{name}", memory.reshape(-1))
+            self.memory.bind(f"param.{name}", p.memory)
+            self.memory.bind(f"flat.{name}", p.memory.reshape(-1))
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Compile at once what all kinds of vertices in these batches need.

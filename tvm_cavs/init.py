@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .errors import ShapeError
+from .given import numbers
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
@@ -103,13 +104,17 @@ def _orthonormal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Array:
-    """A given array, for instance pretrained word vectors.
+    """A given array, for instance pretrained word vectors; it is copied.
 
     Raises:
-        ShapeError: the array has another shape than the parameter.
+        ShapeError: it is no array of numbers, or of another shape than the parameter.
     """
 
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", numbers("init.Array", self.values, ShapeError))
+        self.values.setflags(write=False)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         if self.values.shape != tuple(shape):

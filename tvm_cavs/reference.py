@@ -18,7 +18,7 @@ from .execution import Programs, Result, Seeds
 from .graph import Graph
 from .ops import ABSENT, EFFECTS, OPS
 from .program import Call, Program
-from .vertex import Parameter, RowSparse
+from .vertex import Parameter, RowSparse, made_rows
 
 State = dict[tuple[int, str], Any]
 
@@ -138,7 +138,7 @@ class Gradients:
         if name not in self._sparse:
             return total
         rows = np.array(sorted(self._rows[name]), "int32")
-        return RowSparse(rows, total[rows])
+        return made_rows(rows, total[rows])
 
 
 class VertexRun:

@@ -22,7 +22,7 @@ import numpy as np
 from .errors import CheckpointError, ConfigError, TrainingError
 from .optim import OPTIMIZERS, Hyper
 from .schedule import Schedule, constant
-from .vertex import Parameter, RowSparse, aligned
+from .vertex import Parameter, RowSparse, aligned, aligned_copy
 
 
 class Trainer:
@@ -63,11 +63,28 @@ class Trainer:
         self._optimizer, self._updates = OPTIMIZERS[optimizer], Updates(optimizer, cache)
         self._extra = {**self._optimizer.extra, **extra}
         self._lr, self._weight_decay = lr, weight_decay
-        self._clip_norm, self._schedule = clip_norm, schedule
+        self._clip_norm, self._schedule, self._cache = clip_norm, schedule, cache
         self._states = {
             name: tuple(aligned(p.shape) for _ in self._optimizer.states)
             for name, p in self.parameters.items()
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but compiled code. Copy a network and its trainer in one call: a trainer
+        updates the parameters that are copied with it.
+        """
+        return {k: v for k, v in vars(self).items() if k not in ("_updates", "_optimizer")} | {
+            "_name": self._updates.name
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from .updates import Updates
+
+        name = state.pop("_name")
+        self.__dict__.update(state)
+        self._optimizer, self._updates = OPTIMIZERS[name], Updates(name, self._cache)
+        kept = self._states
+        self._states = {name: tuple(map(aligned_copy, arrays)) for name, arrays in kept.items()}
 
     @staticmethod
     def _check(optimizer: str, extra: Mapping[str, float]) -> None:
@@ -99,9 +116,9 @@ class Trainer:
             TrainingError: no parameter has a gradient, or one is not finite; nothing was changed.
         """
         ready = {
-            name: (p, p.grad)
+            name: (p, gradient)
             for name, p in self.parameters.items()
-            if p.grad is not None and p.lr_mult != 0.0
+            if p.lr_mult != 0.0 and (gradient := p.checked_grad()) is not None
         }
         if not ready or n < 1:
             raise TrainingError(
@@ -115,9 +132,9 @@ class Trainer:
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / n
         numbers = lru_cache(None)(partial(self._numbers, self.lr))
         for name, (p, gradient) in ready.items():
-            with p.writing() as weight:
-                given = numbers(p.lr_mult, p.decay_mult)
-                self._updates.apply(weight, gradient, self._states[name], given, scale)
+            given = numbers(p.lr_mult, p.decay_mult)
+            p.version += 1
+            self._updates.apply(p.memory, gradient, self._states[name], given, scale)
         self.n_steps += 1
         return norm
 

@@ -83,7 +83,7 @@ class Updates:
         if not size:
             return
         values = np.ascontiguousarray(values, "float32")
-        if not values.flags.writeable:  # kernels take a copy, which must not be kept
+        if not values.flags.writeable:  # may be given to kernels as a copy, which must not be kept
             values = values.copy()
         function = self._function(
             weight.shape[1] if sparse else None, threads_in_use() if size >= GRAIN else 1

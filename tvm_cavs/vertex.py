@@ -13,10 +13,13 @@ from numbers import Integral, Real
 from typing import Any, NoReturn
 
 from .errors import ShapeError, TraceError
+from .given import extents
 from .ops import Type, Value, full
 from .parameter import Parameter as Parameter
 from .parameter import RowSparse as RowSparse
 from .parameter import aligned as aligned
+from .parameter import aligned_copy as aligned_copy
+from .parameter import made_rows as made_rows
 from .program import Builder, Program, user_line
 
 
@@ -115,13 +118,14 @@ class Vertex:
             TraceError: the dtype is not float32 or int32, or the input was pulled as another type.
         """
         b = self._builder
-        extents = tuple(shape) if isinstance(shape, Sequence) else (int(shape),)
-        kind = Type(tuple(map(int, extents)), dtype or ("float32" if extents else "int32"))
-        if kind.dtype not in ("float32", "int32") or any(n < 1 for n in kind.shape):
+        try:
+            wide = extents("shape", shape, ShapeError)
+        except ShapeError as error:
+            b.refuse(f"pull({name!r})", f"expected float32 or int32 of positive size; {error}")
+        kind = Type(wide, dtype or ("float32" if wide else "int32"))
+        if kind.dtype not in ("float32", "int32"):
             given = f"dtype {dtype!r}, shape {kind.shape}"
-            b.refuse(
-                f"pull({name!r})", f"expected float32 or int32 of positive size, given {given}"
-            )
+            b.refuse(f"pull({name!r})", f"expected float32 or int32, given {given}")
         for c in b.calls:
             if c.op == "pull" and c["name"] == name and c.type != kind:
                 b.refuse(
