@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import arguments
 from . import init as initialisers
 from .errors import ShapeError, TraceError
 
@@ -53,11 +54,15 @@ class Parameter:
         lr_mult: float = 1.0,
         decay_mult: float = 1.0,
     ) -> None:
-        self.shape = tuple(int(n) for n in shape)
-        if not self.shape or min(self.shape) < 1:
-            raise ShapeError(f"a parameter's shape is positive integers, given {tuple(shape)}")
+        self.shape = arguments.extents("Parameter(shape)", shape, ShapeError)
+        if init is not None and not callable(init):
+            raise ShapeError(
+                "Parameter(init=...): expected an initialiser, a function of a generator and a "
+                f"shape such as cavs.init.Xavier(), given {arguments.shown(init)}"
+            )
         self.init = init or (initialisers.Xavier() if len(self.shape) > 1 else initialisers.Zeros())
-        self.lr_mult, self.decay_mult = lr_mult, decay_mult
+        self.lr_mult = arguments.number("Parameter(lr_mult=...)", lr_mult, 0)
+        self.decay_mult = arguments.number("Parameter(decay_mult=...)", decay_mult, 0)
         self.name = ""
         self.grad: np.ndarray | RowSparse | None = None
         self.version = 0
