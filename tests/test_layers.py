@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process", "tape"),
+    ("arguments",),
     ("given", "recent"),
     ("init", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),

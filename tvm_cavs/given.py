@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tvm_cavs.arguments import MOST, whole
 from tvm_cavs.errors import CavsError, GraphError
 
 INT, FLOAT = np.dtype(np.int32), np.dtype(np.float32)
-MOST = int(np.iinfo(np.int32).max)
 Refusal = type[CavsError]
 
 
@@ -26,21 +26,7 @@ def count(what: str, given: Any, least: int = 0, error: Refusal = GraphError) ->
     Raises:
         error: otherwise.
     """
-    whole = isinstance(given, Integral) and not isinstance(given, bool)
-    if not whole or not least <= int(given) <= MOST:
-        raise error(f"{what}: expected a whole number from {least} to {MOST}, given {given!r}.")
-    return int(given)
-
-
-def extents(what: str, given: Any, error: Refusal) -> tuple[int, ...]:
-    """A shape: a list of positive whole numbers, or one of them.
-
-    Raises:
-        error: otherwise.
-    """
-    if isinstance(given, Integral):
-        given = (given,)
-    return tuple(count(what, n, 1, error) for n in as_list(what, given, "extents", error))
+    return whole(what, given, least, MOST, error)
 
 
 def as_list(what: str, given: Any, of: str, error: Refusal = GraphError) -> list[Any]:

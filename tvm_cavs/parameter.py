@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import arguments
 from . import init as initialisers
 from .errors import ShapeError, TraceError
-from .given import as_list, count, extents, numbers
+from .given import as_list, count, numbers
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
 
@@ -93,14 +93,15 @@ class Parameter:
         lr_mult: float = 1.0,
         decay_mult: float = 1.0,
     ) -> None:
-        self.shape = extents("a parameter's shape is positive integers", shape, ShapeError)
-        if not self.shape:
-            raise ShapeError(f"a parameter's shape is positive integers, given {shape!r}")
+        self.shape = arguments.extents("Parameter(shape)", shape, ShapeError)
         if init is not None and (isinstance(init, type) or not callable(init)):
-            raise ShapeError(f"init: expected an initialiser such as init.Xavier(), given {init!r}")
+            raise ShapeError(
+                "Parameter(init=...): expected an initialiser, a function of a generator and a "
+                f"shape such as cavs.init.Xavier(), given {arguments.shown(init)}"
+            )
         self.init = init or (initialisers.Xavier() if len(self.shape) > 1 else initialisers.Zeros())
-        self.lr_mult = _factor("lr_mult", lr_mult)
-        self.decay_mult = _factor("decay_mult", decay_mult)
+        self.lr_mult = arguments.number("Parameter(lr_mult=...)", lr_mult, 0)
+        self.decay_mult = arguments.number("Parameter(decay_mult=...)", decay_mult, 0)
         self.name = ""
         self.version = 0
         self._grad: Gradient | None = None
@@ -227,13 +228,6 @@ def _items(given: Any) -> list[Any]:
 
 def _floats(what: str, given: Any) -> np.ndarray:
     return np.asarray(numbers(what, given, ShapeError), np.float32)
-
-
-def _factor(what: str, given: Any) -> float:
-    number = isinstance(given, Real) and not isinstance(given, bool)
-    if not number or not 0 <= float(given) < float("inf"):
-        raise ShapeError(f"{what}: expected a finite number of 0 or more, given {given!r}")
-    return float(given)
 
 
 def aligned(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
