@@ -151,12 +151,18 @@ def embedding(index: Value, table: Any) -> Value:
     """Row `index` of a parameter matrix; zeros where the vertex has no index.
 
     Raises:
-        TraceError: the table is computed, not a parameter.
+        TraceError: the table is computed, not a parameter; or the index is, not an input.
     """
     if isinstance(table, Value) and table.builder.define(table.index)[0] != "param":
         table.builder.refuse(
             "embedding",
             f"expected a parameter, given a computed {table.type}; compute on the row instead",
+        )
+    if isinstance(index, Value) and index.builder.define(index.index)[0] != "pull":
+        index.builder.refuse(
+            "embedding",
+            f"expected an integer input as v.pull gives it, given a computed {index.type}; "
+            "a computed index takes a row by one_hot(index, rows) @ table",
         )
     return call("embedding", index, table)
 

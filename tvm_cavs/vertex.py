@@ -17,7 +17,7 @@ from .ops import Type, Value, full
 from .parameter import Parameter as Parameter
 from .parameter import RowSparse as RowSparse
 from .parameter import aligned as aligned
-from .program import Builder, Program, user_line
+from .program import Builder, Program, check_choices, user_line
 
 
 class VertexFunction:
@@ -222,7 +222,9 @@ def trace(function: VertexFunction, loss: Any = None, training: bool = False) ->
     if loss is not None:
         builder.name = f"{builder.name} + {type(loss).__name__}"
         loss.forward(vertex)
-    return builder.finish()
+    program = builder.finish()
+    check_choices(program)
+    return program
 
 
 def _check_state(function: VertexFunction) -> None:
