@@ -45,7 +45,7 @@ def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int 
     if values.dtype != "int32" or (values.ndim > 1 and limit is None):
         return
     high = np.iinfo("int32").max if limit is None else limit - 1
-    fits = values.view("uint32") <= high
+    fits: np.ndarray = values.view("uint32") <= high
     if values.ndim > 1:
         fits = fits.reshape(len(values), -1).all(axis=1)
     wrong = present > fits  # present, and not in 0..high

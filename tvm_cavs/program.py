@@ -237,7 +237,7 @@ def bounds(program: Program) -> Mapping[str, int]:
     It chooses as it is or after it was cut, joined or reshaped.
     """
     limit: dict[str, int] = {}
-    for c, index, n in _choices(program):
+    for _, index, n in _choices(program):
         for source in _integers(program, index):
             if source.op == "pull":
                 limit[source["name"]] = min(n, limit.get(source["name"], n))
