@@ -30,8 +30,9 @@ def is_product(c: Call) -> bool:
 
 def _is_computed(c: Call) -> bool:
     """Whether a region computes the result element by element."""
-    other = c.op in VIEWS | READS - {"gather_sum"} | EFFECTS | PRODUCTS | {"full", "embedding", "absent"}
-    return c.type.per == "vertex" and not other and c.op != "concat"
+    other = VIEWS | READS - {"gather_sum"} | EFFECTS | PRODUCTS
+    other |= {"full", "absent", "embedding", "concat"}
+    return c.type.per == "vertex" and c.op not in other
 
 
 @dataclass
