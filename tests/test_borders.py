@@ -199,33 +199,3 @@ def test_an_input_that_nobody_has_may_be_of_any_type() -> None:
                 loss = cavs.loss.SquaredError()(net(graph))
             loss.backward()
             assert (float(loss) != 0.0) is expected
-
-
-@pytest.mark.parametrize("op", ["pick", "one_hot", "reshaped"])
-def test_a_computed_index_beyond_what_it_chooses_among_is_refused(op: str) -> None:
-    def body(f: Any, v: Any) -> None:
-        x = v.pull("x", 4)
-        index = cavs.argmax(v.pull("y", 5))
-        if op == "reshaped":
-            index = cavs.reshape(cavs.reshape(index, (1,)), ())
-        v.scatter(h=x)
-        v.push("y", cavs.one_hot(index, 4) if op == "one_hot" else cavs.pick(x, index))
-
-    with pytest.raises(cavs.ShapeError, match=r"argmax of 5 values is 0\.\.4.*among 4"):
-        cavs.Network(Made(body, {"h": 4})).programs()
-
-
-def test_integers_that_are_reshaped_are_checked_at_entry() -> None:
-    def body(f: Any, v: Any) -> None:
-        x, index = v.pull("x", 4), v.pull("i", (2,), "int32")
-        v.scatter(h=x)
-        v.push("y", cavs.pick(x, cavs.reshape(index[1:2], ())))
-
-    net = cavs.Network(Made(body, {"h": 4}))
-    net.initialize(0)
-    for executor in ("reference", "tvm"):
-        net.hybridize(executor)
-        for bad in ([[0, 4]], [[0, -1]]):
-            graph = cavs.Graph.from_sequence(1, {"x": ONES((1, 4)), "i": np.array(bad)})
-            with pytest.raises(cavs.GraphError, match=r"input 'i' is .*takes 0\.\.3"):
-                net(graph)

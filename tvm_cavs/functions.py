@@ -179,8 +179,8 @@ def embedding(index: Value, table: Any) -> Value:
     if isinstance(index, Value) and index.builder.define(index.index)[0] != "pull":
         index.builder.refuse(
             "embedding",
-            f"expected an integer that the vertex pulls, given a computed {index.type}; for a "
-            "computed choice, pick(...) or one_hot(index, n) @ table",
+            f"expected an integer input as v.pull gives it, given a computed {index.type}; "
+            "a computed index takes a row by one_hot(index, rows) @ table",
         )
     return call("embedding", index, table)
 
@@ -191,7 +191,7 @@ def pick(x: Value, index: Value) -> Value:
     Raises:
         ShapeError: `index` is computed, and may be beyond the vector.
     """
-    return call("pick", x, _in_range("pick", index, x))
+    return call("pick", x, index)
 
 
 def one_hot(index: Value, depth: int) -> Value:
@@ -201,27 +201,7 @@ def one_hot(index: Value, depth: int) -> Value:
         ShapeError: `index` is computed, and may be `depth` or more.
     """
     depth = _whole("one_hot", "depth", depth, arguments.MOST)
-    return call("one_hot", _in_range("one_hot", index, depth), depth=depth)
-
-
-def _in_range(op: str, index: Any, chosen: Any) -> Any:
-    """The index, if what is computed of it is one of what it chooses among.
-
-    Inputs are checked when a batch comes (see `program.bounds`); an argmax is below its extent.
-    """
-    shape = (chosen,) if isinstance(chosen, int) else getattr(chosen, "shape", ())
-    if isinstance(index, Value) and shape:
-        made, args, _ = index.builder.define(index.index)
-        if made == "argmax" and args[0].shape[0] > shape[0]:
-            n = args[0].shape[0]
-            raise ShapeError(
-                f"{op} ({user_line()}): the argmax of {n} values is 0..{n - 1}, and it is to "
-                f"choose among {shape[0]}; take the argmax of as many"
-            )
-        if made in ("slice", "reshape", "concat", "transpose"):
-            for a in args:
-                _in_range(op, a, chosen)
-    return index
+    return call("one_hot", index, depth=depth)
 
 
 def _whole(op: str, what: str, given: Any, most: int | None = None) -> int:

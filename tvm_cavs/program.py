@@ -233,25 +233,49 @@ def keep(program: Program, live: set[int], name: str | None = None) -> Program:
 
 
 def bounds(program: Program) -> Mapping[str, int]:
-    """For every integer input, how many values it may take: its table's or vector's length."""
+    """For every integer input that chooses, of how many: the fewest of the tables and vectors.
+
+    It chooses as it is or after it was cut, joined or reshaped.
+    """
     limit: dict[str, int] = {}
-    for _, c in program.select("embedding", "pick", "one_hot"):
-        index = c.args[1] if c.op == "pick" else c.args[0]
-        n = (
-            c["depth"]
-            if c.op == "one_hot"
-            else program.calls[c.args[1 - (c.op == "pick")]].type.shape[0]
-        )
-        for name in _pulled(program, index):
-            limit[name] = min(n, limit.get(name, n))
+    for _, index, n in _choices(program):
+        for source in _integers(program, index):
+            if source.op == "pull":
+                limit[source["name"]] = min(n, limit.get(source["name"], n))
     return limit
 
 
-def _pulled(program: Program, i: int) -> set[str]:
-    """The inputs that an integer is one element of: no op computes others from them."""
+def check_choices(program: Program) -> None:
+    """No computed index can leave what it chooses from.
+
+    Raises:
+        ShapeError: an argmax has more elements than there are to choose from.
+    """
+    for c, index, n in _choices(program):
+        for source in _integers(program, index):
+            m = 0 if source.op != "argmax" else program.calls[source.args[0]].type.size
+            if m > n:
+                raise ShapeError(
+                    f"in {program.name}, {c.op} ({c.where}): the index is an argmax of {m} "
+                    f"elements, but there are {n} to choose from; take the argmax of {n} at most"
+                )
+
+
+def _choices(program: Program) -> Iterator[tuple[Call, int, int]]:
+    """Every call that chooses, the number of its index, and of how many it chooses."""
+    for _, c in program.select("embedding", "pick", "one_hot"):
+        if c.op == "one_hot":
+            yield c, c.args[0], c["depth"]
+        else:
+            index, chosen = c.args if c.op == "embedding" else c.args[::-1]
+            yield c, index, program.calls[chosen].type.shape[0]
+
+
+def _integers(program: Program, i: int) -> Iterator[Call]:
+    """The reads and computations that integer %i comes from: all else only moves integers."""
     c = program.calls[i]
-    if c.op == "pull":
-        return {c["name"]}
     if c.op in ("slice", "reshape", "transpose", "concat"):
-        return set().union(*(_pulled(program, a) for a in c.args))
-    return set()
+        for a in c.args:
+            yield from _integers(program, a)
+    else:
+        yield c

@@ -20,7 +20,7 @@ from .parameter import RowSparse as RowSparse
 from .parameter import aligned as aligned
 from .parameter import aligned_copy as aligned_copy
 from .parameter import made_rows as made_rows
-from .program import Builder, Program, user_line
+from .program import Builder, Program, check_choices, user_line
 
 
 class VertexFunction:
@@ -240,7 +240,9 @@ def trace(function: VertexFunction, loss: Any = None, training: bool = False) ->
     if loss is not None:
         builder.name = f"{builder.name} + {type(loss).__name__}"
         loss.forward(vertex)
-    return builder.finish()
+    program = builder.finish()
+    check_choices(program)
+    return program
 
 
 def _check_state(function: VertexFunction) -> None:
