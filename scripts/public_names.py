@@ -1,4 +1,4 @@
-"""Checks that every public name has a docstring and a place in docs/reference; prints what lacks one.
+"""Says which public names have no docstring, or no place in docs/reference.
 
     python scripts/public_names.py
 
