@@ -9,5 +9,6 @@ say "public names"
 "$VENV/bin/python" scripts/public_names.py
 say "site"
 export NO_MKDOCS_2_WARNING=1 # a notice of the theme about a coming version, which setup.cfg excludes
-"$VENV/bin/python" -m mkdocs build --strict --quiet "$@"
+# Not with --quiet: it hides warnings from --strict too, and a broken link would pass.
+"$VENV/bin/python" -m mkdocs build --strict "$@"
 say "done: open site/index.html"

@@ -144,6 +144,17 @@ def test_commands_name_files_that_exist(page: str) -> None:
         assert (ROOT / name).exists(), f"{page}: {name}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_diffs_fit_the_code(page: str) -> None:
+    """Lines that a diff does not add are lines of the package or its tests, in this order."""
+    files = [*(ROOT / "tvm_cavs").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    texts = [f.read_text(encoding="utf-8") for f in files]
+    for m in re.finditer(r"^( *)```diff\n(.*?)^ *```$", read(page), flags=re.M | re.S):
+        lines = [line[len(m[1]) :] for line in m[2].splitlines()]
+        kept = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))
+        assert any(kept in text for text in texts), f"{page}: no file has\n{kept}"
+
+
 def anchors(page: str) -> set[str]:
     """The anchors that a page's headings get."""
     prose = re.sub(r"^```.*?^```$", "", read(page), flags=re.M | re.S)
