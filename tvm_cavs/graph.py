@@ -81,10 +81,12 @@ class Graph:
 
     @property
     def n_vertices(self) -> int:
+        """Vertices of all examples together."""
         return len(self.level)
 
     @property
     def n_graphs(self) -> int:
+        """Examples in this batch; 1 for a graph that is none."""
         return len(self.graph_ptr) - 1
 
     @property

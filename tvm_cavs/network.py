@@ -197,6 +197,7 @@ class Network:
 
     @property
     def dropout_seed(self) -> int:
+        """What `seed` was given; 0 at first."""
         return self._seed
 
     def programs(self, loss: LossFunction | None = None) -> Programs:

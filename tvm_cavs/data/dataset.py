@@ -62,6 +62,7 @@ class Dataset:
 
     @property
     def n_vertices(self) -> int:
+        """Vertices of all graphs together."""
         return sum(graph.n_vertices for graph in self.graphs)
 
     def __len__(self) -> int:

@@ -17,9 +17,12 @@ class Cell(VertexFunction):
     """What all cells share: the word table, its dropout, and the classifier on `h`.
 
     Args:
-        vocab: number of words. embedding: width of a word's vector. hidden: width of each state
-        field. n_classes: number of logits. arity: largest number of children. dropout: rate on word
-        vectors and on the `h` that the classifier reads.
+        vocab: number of words.
+        embedding: width of a word's vector.
+        hidden: width of each state field.
+        n_classes: number of logits.
+        arity: largest number of children.
+        dropout: rate on word vectors and on the `h` that the classifier reads.
 
     Raises:
         ConfigError: one of them is no whole number of 1 or more; a rate that is not in [0, 1).
