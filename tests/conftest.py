@@ -1,5 +1,6 @@
 """Options and fixtures that several tests share."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of compiled kernels that all tests of a run share."""
-    return tmp_path_factory.mktemp("kernels")
+    """A folder of compiled kernels that all tests of a run share; scripts/mutate.py gives its own."""
+    given = os.environ.get("TVM_CAVS_TEST_CACHE")
+    return Path(given) if given else tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(scope="session", autouse=True)
