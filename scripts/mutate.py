@@ -230,18 +230,19 @@ def show(outcome: Outcome) -> None:
     print(f"{outcome.what:<9} {outcome.seconds:5.1f} s  {m.name:<28} {outcome.note}", flush=True)
 
 
-def mutate(mutants: Sequence[Mutant], source: Path, jobs: int, seconds: float) -> list[Outcome]:
+def mutate(mutants: Sequence[Mutant], tree: Path, jobs: int, seconds: float) -> list[Outcome]:
     """Check them all, `jobs` at a time, and print each as it is found."""
     running = Running()
-    with tempfile.TemporaryDirectory(prefix="mutant-kernels-") as cache:
-        kernels = Path(cache)
-        found = run_clean(mutants, source, kernels, running)
+    with copied(tree) as source:  # what is edited meanwhile does not matter
+        cache = source.parent / "kernels"
+        cache.mkdir()
+        found = run_clean(mutants, source, cache, running)
         broken = {o.mutant for o in found}
         for outcome in found:
             show(outcome)
         with ThreadPoolExecutor(jobs) as pool:
             tasks = [
-                pool.submit(check, m, source, kernels, running, seconds)
+                pool.submit(check, m, source, cache, running, seconds)
                 for m in mutants
                 if m not in broken
             ]

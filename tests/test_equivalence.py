@@ -131,6 +131,7 @@ def test_three_children(cache: Path) -> None:
         functions.Doubled,
         functions.TwoLooks,
         functions.TwoOrOne,
+        functions.EachStage,
     ],
 )
 def test_awkward_functions(make: type[cavs.VertexFunction], cache: Path) -> None:

@@ -1,6 +1,7 @@
 """The TVM executor over several batches: memory, later kinds, parameters, interruptions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import functions_for_tests as functions
@@ -16,7 +17,9 @@ import tvm_cavs as cavs  # noqa: E402
 from schedules import layout  # noqa: E402
 from tvm_cavs import executor as executing  # noqa: E402
 from tvm_cavs import kinds  # noqa: E402
+from tvm_cavs.execution import Seeds  # noqa: E402
 from tvm_cavs.executor import TvmExecutor  # noqa: E402
+from tvm_cavs.field import Field  # noqa: E402
 from tvm_cavs.vertex import Vertex  # noqa: E402
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
@@ -186,3 +189,39 @@ def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(executing, "assemble", lambda *_: pytest.fail("compiled again"))
     for chosen in ([0], [5, 1], range(8)):
         assert_batch(case, chosen)
+
+
+def test_parts_of_one_parameter(cache: Path) -> None:
+    """What a step adds to is cleared, whichever part of a gradient the step before has made."""
+    net = cavs.Network(functions.Parts())
+    net.initialize(seed=4)
+    x = np.random.default_rng(4).normal(size=(5, functions.WIDTH))
+    children = [[], [], [0, 1], [], [2, 3]]
+    some = [x[0].tolist(), None, x[2].tolist(), None, None]
+    steps = [cavs.Graph.from_children(children, {"x": given}) for given in (x, some)]
+    nowhere = Field(np.zeros_like(x, "float32"), np.zeros(5, bool))
+    steps.append(replace(steps[0], inputs={"x": nowhere}))
+    net.hybridize("reference")
+    want = [run(net, functions.Score(), graph) for graph in steps]
+    net.hybridize("tvm", threads=1, cache=cache, sharing=False)
+    net.prepare(steps, functions.Score())
+    for number in (1, 2, 0, 2):
+        outputs, _, gradients = run(net, functions.Score(), steps[number])
+        near(outputs["score"], want[number][0]["score"], f"score, graph {number}")
+        for name, value in want[number][2].items():
+            near(gradients[name], value, f"gradient of {name}, graph {number}")
+
+
+def test_a_plan_from_before_new_kinds(cache: Path) -> None:
+    """It is made again: what was compiled since has other spaces."""
+    case = small(cache, 8)
+    few = cavs.Graph.from_children([[], [0]], {"word": [1, None]})
+    alone = cavs.Graph.from_children([[]], {"word": [1]})
+    executor = executor_of(case)
+    want = executor.run(executor.plan(few), Seeds(1, 1)).outputs["loss"].copy()
+    case.net.hybridize("tvm", threads=1, cache=cache)
+    executor = executor_of(case)
+    early = executor.plan(few)
+    executor.run(executor.plan(cavs.batch([*case.graphs, alone])), Seeds(1, 1))
+    np.testing.assert_array_equal(executor.run(early, Seeds(1, 1)).outputs["loss"], want)
+    assert executor.backward()

@@ -1,20 +1,25 @@
 """Rewrites keep the meaning, for every kind of vertex, and do what they are for."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from functions_for_tests import ODD, Attention, FiveGates, Random, Score
 from gradient_check import SEEDS, dense, initialized
+from op_cases import CASES
 from per_vertex import PerVertex
 from random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 
 import tvm_cavs as cavs
+from tvm_cavs.errors import ShapeError
 from tvm_cavs.graph import Graph, batch
 from tvm_cavs.loss import LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.netlevel import evaluate
 from tvm_cavs.network import Network
 from tvm_cavs.nn import CELLS
-from tvm_cavs.ops import Type
+from tvm_cavs.ops import OPS, Type, full
+from tvm_cavs.pieces import zeros
 from tvm_cavs.program import Builder, Program
 from tvm_cavs.reference import ReferenceExecutor
 from tvm_cavs.rewrite import Kind, canonical, join_products, simplify, specialise
@@ -194,6 +199,8 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.log(x * 0.0) + y, ["log", "add"]),
         (lambda x, y, w: cavs.sigmoid(x * 0.0) @ w("U") + y, ["transpose", "mul", "sum", "add"]),
         (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
+        (lambda x, y, w: call("dropout", zeros(x.builder, (3,)), rate=0.5, site=0) + y, []),
+        (lambda x, y, w: call("dropout", x, rate=0.5, site=0), ["dropout"]),
     ],
 )
 def test_small_rewrites(build: Any, want: list[str]) -> None:
@@ -237,6 +244,37 @@ def test_equal_keys_mean_equal_programs() -> None:
     a, b = (body(lambda x, y, w, c=c: x * c) for c in (0.12345678, 0.12345679))
     assert a.key != b.key
     assert a.key == body(lambda x, y, w: x * 0.12345678).key
+
+
+# ---- every rule, with its guard and without ----
+
+SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 1), (1, 3), (2, 3))
+
+
+@pytest.mark.parametrize("op", [name for name, row in OPS.items() if row.elementwise])
+def test_rules_keep_shape_and_meaning(op: str) -> None:
+    """One operand a constant that rules look for; any shapes that broadcast."""
+    n_args, rng = len(CASES[op][0].args), np.random.default_rng(0)
+    for constant, at, shapes in itertools.product(
+        (0.0, 1.0, -1.0, 2.0), range(n_args), itertools.product(SHAPES, repeat=n_args)
+    ):
+        b = Builder("F")
+        args = [b.call("param", name=f"p{i}", type=Type(s, per="net")) for i, s in enumerate(shapes)]
+        values = {f"p{i}": rng.uniform(0.5, 2.0, s) for i, s in enumerate(shapes)}
+        args[at] = full(b, constant, shapes[at])
+        try:
+            b.call("push", b.call(op, *args), name="y")
+        except ShapeError:
+            continue
+        results = []
+        for program in (made := b.finish(), simplify(made)):
+            ((_, push),) = program.select("push")
+            leaf = lambda i, p=program: values[p.calls[i]["name"]]  # noqa: E731
+            with np.errstate(all="ignore"):
+                results.append(evaluate(program, push.args[0], leaf))
+        what = f"{op} of {shapes}, number {at} is {constant}"
+        assert results[0].shape == results[1].shape, what
+        np.testing.assert_allclose(*results, rtol=1e-6, err_msg=what)
 
 
 # ---- golden text ----

@@ -102,6 +102,31 @@ def test_colliding_digests_of_all_different_vertices() -> None:
     assert share(graph, WORD, digests=lambda graph, names: zeros) is None
 
 
+@pytest.mark.parametrize("given", [[0.0, None], [None, 0.0]])
+def test_presence_alone_makes_vertices_differ(given: list[float | None]) -> None:
+    """Whatever their digests are, and although the stored values have the same bits."""
+    graph = Graph.from_children([[], []], {"x": given})
+    zeros = np.zeros(2, np.uint64)
+    assert share(graph, ("x",), digests=lambda graph, names: zeros) is None
+    assert first_of_class(graph, ("x",)).tolist() == [0, 1]
+
+
+def test_an_input_of_which_only_the_presence_is_read() -> None:
+    class Known(cavs.VertexFunction):
+        arity, state = 1, {"h": 1}
+
+        def forward(self, v: cavs.Vertex) -> None:
+            known = cavs.reshape(v.present("x"), (1,))
+            v.scatter(h=known + v.gather(0).h)
+            v.push("y", known)
+
+    net = cavs.Network(Known())
+    net.hybridize("reference", sharing=True)
+    graph = Graph.from_children([[], [], []], {"x": [1.0, None, 1.0]})
+    np.testing.assert_array_equal(net(graph)["y"], [[1.0], [0.0], [1.0]])
+    assert net.last_sharing is not None
+
+
 @pytest.mark.parametrize("names", NAME_SETS)
 def test_digests_do_not_depend_on_how_a_batch_was_made(names: Names) -> None:
     graphs = [random_graph(np.random.default_rng(s), 2, 7) for s in range(20)]
