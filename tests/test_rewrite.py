@@ -228,6 +228,26 @@ def test_only_products_of_one_stage_are_joined() -> None:
     assert [len(ops(part, "matmul")) for part in stages] == [1, 1, 1]
 
 
+def test_only_sums_of_one_stage_are_joined() -> None:
+    """The gradient of what feeds outputs only is not put off until all levels are done."""
+
+    class Two(VertexFunction):
+        arity, state = 1, {"h": 3}
+
+        def __init__(self) -> None:
+            self.A, self.B = (cavs.Parameter((3, 3)) for _ in range(2))
+
+        def forward(self, v: Vertex) -> None:
+            x = v.pull("x", (3,))
+            v.scatter(h=cavs.tanh(x @ self.A + v.gather(0).h))
+            v.push("score", cavs.reduce_sum(cavs.exp(x @ self.B)))
+
+    programs = Network(Two()).programs(Score())
+    _, adjoint = specialise(programs.forward, programs.adjoint, Kind((0,), ("x",)))
+    assert adjoint is not None
+    assert [len(ops(part, "total")) for part in split(adjoint)] == [1, 0, 1]
+
+
 def test_simplify_and_canonical_settle() -> None:
     for name in (*CELLS, *ODD, "five_gates", "random_0", "random_1"):
         make, loss = FUNCTIONS[name]
@@ -259,7 +279,9 @@ def test_rules_keep_shape_and_meaning(op: str) -> None:
         (0.0, 1.0, -1.0, 2.0), range(n_args), itertools.product(SHAPES, repeat=n_args)
     ):
         b = Builder("F")
-        args = [b.call("param", name=f"p{i}", type=Type(s, per="net")) for i, s in enumerate(shapes)]
+        args = [
+            b.call("param", name=f"p{i}", type=Type(s, per="net")) for i, s in enumerate(shapes)
+        ]
         values = {f"p{i}": rng.uniform(0.5, 2.0, s) for i, s in enumerate(shapes)}
         args[at] = full(b, constant, shapes[at])
         try:
