@@ -17,8 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of compiled kernels that all tests of a run share; scripts/mutate.py gives its own."""
-    given = os.environ.get("TVM_CAVS_TEST_CACHE")
+    """A folder of compiled kernels that all tests of a run share."""
+    given = os.environ.get("TVM_CAVS_TEST_CACHE")  # from scripts/mutate.py
     return Path(given) if given else tmp_path_factory.mktemp("kernels")
 
 

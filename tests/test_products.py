@@ -127,7 +127,7 @@ PACKS = {"pack": (PACK, CUT), "pack_whole": (WHOLE, CUT), "pack_narrow": (NARROW
 
 
 class Kernels:
-    """The kernels of this file by name; those of a kind are compiled together when one is asked for."""
+    """The kernels of this file by name; asked for one, it compiles all of its kind together."""
 
     def __init__(self) -> None:
         self._modules: list = []
@@ -136,7 +136,7 @@ class Kernels:
         for made, module in self._modules:
             if name in made:
                 return module[name]
-        made = next(f for f in map(lambda make: make(), MAKERS) if name in f)
+        made = next(f for f in (make() for make in MAKERS) if name in f)
         mod, unclaimed = schedules.schedule(tvm.IRModule(made), TARGET)
         assert unclaimed == ()
         module = tvm.compile(mod, target=TARGET, tir_pipeline=schedules.pipeline())

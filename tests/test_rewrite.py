@@ -271,6 +271,12 @@ def test_equal_keys_mean_equal_programs() -> None:
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 1), (1, 3), (2, 3))
 
 
+def pushed(program: Program, values: dict[str, np.ndarray]) -> np.ndarray:
+    """The one value that a program of parameters pushes."""
+    ((_, push),) = program.select("push")
+    return np.asarray(evaluate(program, push.args[0], lambda i: values[program.calls[i]["name"]]))
+
+
 @pytest.mark.parametrize("op", [name for name, row in OPS.items() if row.elementwise])
 def test_rules_keep_shape_and_meaning(op: str) -> None:
     """One operand a constant that rules look for; any shapes that broadcast."""
@@ -288,15 +294,12 @@ def test_rules_keep_shape_and_meaning(op: str) -> None:
             b.call("push", b.call(op, *args), name="y")
         except ShapeError:
             continue
-        results = []
-        for program in (made := b.finish(), simplify(made)):
-            ((_, push),) = program.select("push")
-            leaf = lambda i, p=program: values[p.calls[i]["name"]]  # noqa: E731
-            with np.errstate(all="ignore"):
-                results.append(evaluate(program, push.args[0], leaf))
+        made = b.finish()
+        with np.errstate(all="ignore"):
+            before, after = (pushed(program, values) for program in (made, simplify(made)))
         what = f"{op} of {shapes}, number {at} is {constant}"
-        assert results[0].shape == results[1].shape, what
-        np.testing.assert_allclose(*results, rtol=1e-6, err_msg=what)
+        assert before.shape == after.shape, what
+        np.testing.assert_allclose(after, before, rtol=1e-6, err_msg=what)
 
 
 # ---- golden text ----

@@ -206,6 +206,10 @@ def test_is_left_alone_where_levels_are_small() -> None:
     assert Policy(WORD, 0.05, 20).share(chain) is None
     made = Policy(WORD, 0.05, 20).share(many)
     assert made is not None and made.graph.n_vertices == 50
+    for n in (20, 21):  # 20 vertices on each of 50 levels are enough, on each of 51 too few
+        graph = batch([chain] * 19 + [Graph.from_sequence(70 - n, {"word": [1] * (70 - n)})])
+        assert graph.n_vertices == 1000 - (n - 20)
+        assert (Policy(WORD, 0.0, 20).share(graph) is not None) == (n == 20)
 
 
 def test_the_wider_the_cell_the_less_must_be_saved() -> None:
