@@ -189,8 +189,11 @@ def test_floats_are_compared_by_bits() -> None:
 
 def test_values_of_absent_inputs_do_not_matter() -> None:
     field = cavs.graph.Field(np.array([1, 2, 2, 2], np.int32), np.array([False, False, True, True]))
-    made = share(Graph.from_children([[]] * 4, {"word": field}), WORD)
+    graph = Graph.from_children([[]] * 4, {"word": field})
+    made = share(graph, WORD)
     assert made is not None and made.of.tolist() == [0, 0, 1, 1]
+    digests = find_digests(graph, WORD)  # else they would be found equal only level by level
+    assert digests[0] == digests[1] != digests[2] == digests[3]
 
 
 def test_is_left_alone_where_little_is_shared() -> None:
