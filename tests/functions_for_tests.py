@@ -148,16 +148,16 @@ class TwoLooks(VertexFunction):
 
 
 class TwoOrOne(VertexFunction):
-    """Some kinds of vertices add the same gradient twice, others once; two biases are alike."""
+    """Some kinds of vertices add the same gradient twice, others once; biases are alike."""
 
     arity = 2
     state = {"h": 3}
 
     def __init__(self) -> None:
-        self.a, self.b, self.c = (cavs.Parameter((3,)) for _ in range(3))
+        self.a, self.b, self.c, self.d = (cavs.Parameter((3,)) for _ in range(4))
 
     def forward(self, v: Vertex) -> None:
-        h = v.gather(0).h + v.gather(1).h + v.present("x") * self.b + self.b
+        h = v.gather(0).h + v.gather(1).h + v.present("x") * self.b + self.b + self.d
         v.scatter(h=h)
         v.push("score", cavs.reduce_sum(cavs.tanh(h + self.a + self.c) + h))
 
@@ -176,6 +176,22 @@ class EachStage(VertexFunction):
         h = cavs.tanh(x @ self.V + left @ self.W + v.gather(1).h + self.b)
         v.scatter(h=h)
         v.push("score", cavs.reduce_sum(cavs.exp(x) @ self.W + h * self.b))
+
+
+class Sometimes(VertexFunction):
+    """A table that gets a gradient from some of the vertices that look it up."""
+
+    arity = 1
+    state = {"h": 2}
+
+    def __init__(self) -> None:
+        self.E = cavs.Parameter((N_WORDS, 2))
+
+    def forward(self, v: Vertex) -> None:
+        seen = v.present("x") * cavs.embedding(v.pull("word"), self.E)
+        h = cavs.tanh(seen + v.gather(0).h)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
 
 
 class Parts(VertexFunction):

@@ -175,6 +175,18 @@ def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.Mon
             np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
+def test_sums_of_rows_are_never_taken_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where a stage sums rows and does nothing else: where they end decides no bit."""
+    monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
+    found = []
+    for bytes_ in (layout.PART_BYTES, 1):
+        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+        case = make_case(functions.TwoOrOne(), functions.Score(), cache, threads=1, n=20)
+        found.append(run(case.net, case.loss, cavs.batch(case.graphs))[2])
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name], err_msg=name)
+
+
 @pytest.mark.parametrize("seed", [2, 6, 8])
 def test_random_functions(seed: int, cache: Path) -> None:
     case = make_case(functions.Random(seed, n_calls=8), functions.Score(), cache, 1, 4)
@@ -192,17 +204,10 @@ def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.Mo
         assert_batch(case, chosen)
 
 
-def test_parts_of_one_parameter(cache: Path) -> None:
-    """What a step adds to is cleared, whichever part of a gradient the step before has made."""
-    net = cavs.Network(functions.Parts())
+def assert_steps(function: cavs.VertexFunction, graphs: Sequence[cavs.Graph], cache: Path) -> None:
+    """Gradients are the reference's, whichever of the graphs the step before has run."""
+    net, loss = cavs.Network(function), functions.Score()
     net.initialize(seed=4)
-    x = np.random.default_rng(4).normal(size=(5, functions.WIDTH))
-    children = [[], [], [0, 1], [], [2, 3]]
-    some = [x[0].tolist(), None, x[2].tolist(), None, None]
-    steps = [cavs.Graph.from_children(children, {"x": given}) for given in (x, some)]
-    nowhere = Field(np.zeros_like(x, "float32"), np.zeros(5, bool))
-    steps.append(replace(steps[0], inputs={"x": nowhere}))
-    loss = functions.Score()
 
     def gradients(graph: cavs.Graph) -> dict[str, np.ndarray]:
         with cavs.record():
@@ -210,12 +215,32 @@ def test_parts_of_one_parameter(cache: Path) -> None:
         return {name: dense(p) for name, p in net.parameters().items()}
 
     net.hybridize("reference")
-    want = [gradients(graph) for graph in steps]
+    want = [gradients(graph) for graph in graphs]
     net.hybridize("tvm", threads=1, cache=cache, sharing=False)
-    net.prepare(steps, loss)
-    for number in (1, 2, 0, 2):
-        for name, value in gradients(steps[number]).items():
+    net.prepare(graphs, loss)
+    for number in (*range(len(graphs)), *range(len(graphs))):
+        for name, value in gradients(graphs[number]).items():
             near(value, want[number][name], f"{name}, graph {number}")
+
+
+def test_parts_of_one_parameter(cache: Path) -> None:
+    """What a step adds to is cleared, whichever part of a gradient the step before has made."""
+    x = np.random.default_rng(4).normal(size=(5, functions.WIDTH))
+    children = [[], [], [0, 1], [], [2, 3]]
+    some = [x[0].tolist(), None, x[2].tolist(), None, None]
+    steps = [cavs.Graph.from_children(children, {"x": given}) for given in (some, x)]
+    nowhere = Field(np.zeros_like(x, "float32"), np.zeros(5, bool))
+    steps.append(replace(steps[0], inputs={"x": nowhere}))
+    assert_steps(functions.Parts(), steps, cache)
+
+
+def test_rows_that_get_no_gradient_this_time(cache: Path) -> None:
+    word, x = [0, 1, 2, 1], [1.0] * 4
+    steps = [
+        cavs.Graph.from_sequence(4, {"word": word, "x": given})
+        for given in (x, [None, None, 1.0, None], [1.0, None, None, None])
+    ]
+    assert_steps(functions.Sometimes(), steps, cache)
 
 
 def test_a_plan_from_before_new_kinds(cache: Path) -> None:
