@@ -172,10 +172,10 @@ class EachStage(VertexFunction):
         self.W, self.V, self.b = (cavs.Parameter(s) for s in ((3, 3), (3, 3), (3,)))
 
     def forward(self, v: Vertex) -> None:
-        x, left = v.pull("x", (WIDTH,)), v.gather(0).h
-        h = cavs.tanh(x @ self.V + left @ self.W + v.gather(1).h + self.b)
+        x, left, twice = v.pull("x", (WIDTH,)), v.gather(0).h, self.W * 2.0  # type: ignore[operator]
+        h = cavs.tanh(x @ self.V + left @ twice + v.gather(1).h + self.b)
         v.scatter(h=h)
-        v.push("score", cavs.reduce_sum(cavs.exp(x) @ self.W + h * self.b))
+        v.push("score", cavs.reduce_sum(cavs.exp(x) @ twice + h * self.b))
 
 
 class Sometimes(VertexFunction):

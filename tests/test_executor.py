@@ -66,6 +66,19 @@ def test_buffers_grow_and_are_used_again(cache: Path) -> None:
         assert all(memory.read(name) is array for name, array in large.items())
 
 
+def test_buffers_grow_for_kinds_that_are_known(cache: Path) -> None:
+    net = cavs.Network(Small())
+    net.initialize(seed=1)
+    net.hybridize("tvm", threads=1, cache=cache, sharing=False)
+    executor = net.executor()
+    assert isinstance(executor, TvmExecutor)
+    for n in (3, 300, 7):
+        graph = cavs.Graph.from_sequence(n, {"word": [1] * n})
+        executor.run(executor.plan(graph), Seeds())
+        assert len(executor.memory.read("state.h")) > n  # and a row of zeros
+    assert len(executor.memory.read("state.h")) > 300
+
+
 def test_kinds_of_later_batches(cache: Path) -> None:
     case = small(cache, 8)
     leaves = [i for i, g in enumerate(case.graphs) if g.n_vertices == 1]
@@ -90,6 +103,15 @@ def test_more_sets_of_slots_than_are_specialised(
         assert_batch(case, chosen)
     found = {k.slots for k in executor_of(case).kinds.kinds}
     assert len(found) == 3 and (0, 1) in found
+
+
+def test_a_wider_kind_has_the_same_inputs_and_more_slots() -> None:
+    made = kinds.Kinds(cavs.Network(Small()).programs(), ("word",))
+    made.learn(range(8))
+    assert len(made.kinds) == 8
+    for kind, wider in zip(made.kinds, made.wider, strict=True):
+        more = [k for k in made.kinds if k.pulls == kind.pulls and {*k.slots} > {*kind.slots}]
+        assert made.kinds[wider] in more if more else wider == -1
 
 
 def lone(n: int) -> cavs.Graph:
