@@ -87,6 +87,17 @@ def test_parents_edges_children_agree() -> None:
     assert Graph.from_edges(2, []).level.tolist() == [0, 0]
 
 
+def test_many_edges_keep_their_order() -> None:
+    """Of each parent, whatever lies between them: sorting is stable."""
+    rng, n = np.random.default_rng(0), 300
+    parents = rng.integers(200, n, 2000)
+    edges = np.stack([parents, rng.integers(0, 200, 2000)], axis=1)
+    graph = Graph.from_edges(n, edges)
+    for p in range(200, n):
+        slots = graph.child[graph.child_ptr[p] : graph.child_ptr[p + 1]]
+        assert slots.tolist() == edges[parents == p, 1].tolist()
+
+
 def test_sequence_is_a_chain() -> None:
     chain = Graph.from_children([[]] + [[i] for i in range(9)], {"x": list(range(10))})
     assert_same(Graph.from_sequence(10, {"x": np.arange(10)}), chain)
@@ -130,7 +141,7 @@ def test_vertex_ids_are_kept() -> None:
 BAD_CHILDREN: dict[str, tuple[Any, str]] = {
     "cycle": ([[1], [2], [3], [1]], "the graph has a cycle: 1 -> 2 -> 3 -> 1"),
     "self-loop": ([[], [0, 1]], "vertex 1 is its own child (self-loop in slot 1)"),
-    "high": ([[], [None, 2]], "vertex 1: child 2 in slot 1 is out of range; expected 0..1"),
+    "high": ([[], [0], [None, 3]], "vertex 2: child 3 in slot 1 is out of range; expected 0..2"),
     "low": ([[], [-2]], "vertex 1: child -2 in slot 0 is out of range"),
     "empty": ([], "the graph is empty; expected at least one vertex"),
     "float": ([[], [0.5]], "children: expected vertex indices (integers), got float"),
