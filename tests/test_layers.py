@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module imports from strictly lower layers; the modules of one package folder
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dropout", "curve", "display", "process", "tape"),
+    ("errors", "dropout", "curve", "display", "process", "runlock", "tape"),
     ("init", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "metrics"),
-    ("checkpoint", "trainer", "schema", "evaluation"),
+    ("checkpoint", "trainer", "schema", "evaluation", "fingerprints"),
     ("config", "build", "profiling"),
     ("runlog",),
     ("run", "report"),
