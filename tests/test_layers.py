@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module imports from strictly lower layers; the modules of one package folder
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dropout", "curve", "display", "process", "runlock", "tape"),
-    ("init", "levels", "field", "options", "schedule", "value", "versions"),
+    ("errors", "dropout", "curve", "display", "process", "tape"),
+    ("init", "runlock", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
     ("shapes",),

@@ -36,8 +36,8 @@ class Progress:
     `epoch` and `epoch_examples` name the next example of the loader's order, whatever the size of
     batches; `loader_seed` made that order; `batch` counts batches for people; `net_step` and
     `dropout_seed` decide the next dropout mask; `epoch_loss` and `epoch_labels` are the sums of the
-    epoch so far, `recent` the (loss, labels) of the last steps; `best_value`, `best_epoch` and `n_bad_epochs` belong to early stopping; `seconds` is
-    the training time used.
+    epoch so far, `recent` the (loss, labels) of the last steps; `best_value`, `best_epoch` and
+    `n_bad_epochs` belong to early stopping; `seconds` is the training time used.
     """
 
     epoch: int = 0
