@@ -14,7 +14,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process", "tape"),
     ("arguments",),
     ("given", "recent"),
-    ("init", "levels", "field", "options", "schedule", "value", "versions"),
+    ("init", "runlock", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
     ("shapes",),
@@ -52,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees
     ("network", "nn", "metrics"),
-    ("checkpoint", "trainer", "schema", "evaluation"),
+    ("checkpoint", "trainer", "schema", "evaluation", "fingerprints"),
     ("split_checks",),
     ("splits",),
     ("config", "build", "profiling"),

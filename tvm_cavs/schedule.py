@@ -80,5 +80,11 @@ def check_settings(name: str, settings: Mapping[str, float]) -> None:
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
         )
     for key in ("every", "n_steps"):
-        if settings.get(key, 1) < 1:
+        if not 1 <= settings.get(key, 1) < math.inf:
             raise ConfigError(f"schedule {name!r}: {key} = {settings[key]}; expected 1 or more.")
+    if not 0 <= settings.get("floor", 0) <= 1:
+        raise ConfigError(f"schedule {name!r}: floor = {settings['floor']}; expected 0 to 1.")
+    if not 0 < settings.get("factor", 1) <= 1:
+        raise ConfigError(
+            f"schedule {name!r}: factor = {settings['factor']}; expected above 0, at most 1."
+        )

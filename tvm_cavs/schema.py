@@ -27,7 +27,7 @@ from .execution import names as executor_names
 from .loss import LOSSES
 from .metrics import METRICS, fitting
 from .nn import CELLS
-from .optim import OPTIMIZERS
+from .optim import OPTIMIZERS, check_hyper
 from .schedule import SCHEDULES, check_settings
 
 
@@ -57,6 +57,18 @@ class Section(BaseModel):
     """A group of keys; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_a_number(cls, given: Any, info: ValidationInfo) -> Any:
+        """true is no 1.0, and 1 is no true: YAML reads yes, no, on and off as truth values."""
+        kind = str(cls.model_fields[str(info.field_name)].annotation)
+        numbers = given.values() if isinstance(given, dict) else [given]
+        if "bool" not in kind and any(isinstance(each, bool) for each in numbers):
+            raise ValueError("expected no truth value (YAML reads yes, no, on, off as one)")
+        if "bool" in kind and not isinstance(given, (bool, type(None))):
+            raise ValueError("expected true or false")
+        return given
 
 
 class ListOpsData(Section):
@@ -179,13 +191,7 @@ class TrainConfig(Section):
     @classmethod
     def _fit_the_optimizer(cls, given: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         if "optimizer" in info.data:
-            known = OPTIMIZERS[info.data["optimizer"]].extra
-            unknown = sorted(set(given) - set(known))
-            if unknown:
-                raise ValueError(
-                    f"{info.data['optimizer']} does not take {', '.join(unknown)}; "
-                    f"it takes {', '.join(known) or 'nothing beyond lr'}"
-                )
+            check_hyper(info.data["optimizer"], given)
         return given
 
     @field_validator("vertex_budget")
