@@ -58,17 +58,21 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_as_a_number(cls, given: Any, info: ValidationInfo) -> Any:
-        """true is no 1.0, and 1 is no true: YAML reads yes, no, on and off as truth values."""
-        kind = str(cls.model_fields[str(info.field_name)].annotation)
-        numbers = given.values() if isinstance(given, dict) else [given]
-        if "bool" not in kind and any(isinstance(each, bool) for each in numbers):
-            raise ValueError("expected no truth value (YAML reads yes, no, on, off as one)")
-        if "bool" in kind and not isinstance(given, (bool, type(None))):
-            raise ValueError("expected true or false")
-        return given
+
+def _no_truth_as_a_number(cls: type[BaseModel], given: Any, info: ValidationInfo) -> Any:
+    """true is no 1.0, and 1 is no true: YAML reads yes, no, on and off as truth values."""
+    kind = str(cls.model_fields[str(info.field_name)].annotation)
+    numbers = given.values() if isinstance(given, dict) else [given]
+    if "bool" not in kind and any(isinstance(each, bool) for each in numbers):
+        raise ValueError("expected no truth value (YAML reads yes, no, on, off as one)")
+    if "bool" in kind and not isinstance(given, (bool, type(None))):
+        raise ValueError("expected true or false")
+    return given
+
+
+def _typed(*names: str) -> Any:
+    """Truth values and numbers are told apart in these keys."""
+    return field_validator(*names, mode="before")(classmethod(_no_truth_as_a_number))
 
 
 class ListOpsData(Section):
@@ -83,6 +87,8 @@ class ListOpsData(Section):
     form: Literal["binary", "nary"] = "binary"
     label: Literal["label", "list_label"] = "label"
     test: str | None = None
+
+    _types = _typed("n_train", "n_dev", "n_test", "max_tokens", "seed")
 
 
 class PtbData(Section):
@@ -104,6 +110,8 @@ class PtbData(Section):
     unescape: bool = False
     label: Literal["label"] = "label"
 
+    _types = _typed("n_classes", "min_count", "lower")
+
 
 class JsonlData(Section):
     """One graph a line. `n_classes` is the largest label + 1 where it is not given, or how many
@@ -122,6 +130,8 @@ class JsonlData(Section):
     min_count: PositiveInt = 1
     label: str = "label"
 
+    _types = _typed("n_classes", "min_count")
+
 
 class ModelConfig(Section):
     """`arity` is the largest number of children in the data where it is not given.
@@ -136,12 +146,16 @@ class ModelConfig(Section):
     arity: PositiveInt | None = None
     pretrained: str | None = None
 
+    _types = _typed("*")
+
 
 class ScheduleConfig(Section):
     """The learning rate's factor over steps; see schedule.py for what each one takes."""
 
     name: Annotated[str, _one_of(SCHEDULES)] = "constant"
     settings: dict[str, float] = Field(default={}, validate_default=True)
+
+    _types = _typed("*")
 
     @field_validator("settings")
     @classmethod
@@ -159,6 +173,8 @@ class EarlyStopConfig(Section):
 
     metric: MetricName = ""
     patience: PositiveInt | None = None
+
+    _types = _typed("*")
 
 
 class TrainConfig(Section):
@@ -186,6 +202,8 @@ class TrainConfig(Section):
     metrics: tuple[MetricName, ...] = Field(default=(), validate_default=True)
     early_stop: EarlyStopConfig = Field(default=EarlyStopConfig(), validate_default=True)
     checkpoint_seconds: PositiveFloat = 60.0
+
+    _types = _typed("*")
 
     @field_validator("hyper")
     @classmethod
@@ -239,6 +257,8 @@ class ExecutorConfig(Section):
     precision: Literal["float32", "bf16"] | None = None
     sharing: bool | None = None
 
+    _types = _typed("*")
+
     @field_validator("name")
     @classmethod
     def _is_registered(cls, given: str) -> str:
@@ -258,6 +278,8 @@ class RunConfig(Section):
     executor: ExecutorConfig = ExecutorConfig()
     folder: str | None = None
     profile: bool = False
+
+    _types = _typed("profile")
 
     @field_validator("profile")
     @classmethod
