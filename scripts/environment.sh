@@ -1,4 +1,4 @@
-# Sourced by demo.sh and test.sh: makes .venv if it is absent and installs the package into it.
+# Sourced by demo.sh, docs.sh and test.sh: makes .venv if it is absent and installs the package into it.
 # Needs a Python (3.10 or newer) with the modules pip and venv, and nothing else.
 # Choose the Python with PYTHON=/path/to/python3; choose another folder with VENV=/path.
 

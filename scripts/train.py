@@ -25,6 +25,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("config", nargs="?", help="a YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.lr=0.1")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="the folder of a run")
+    parser.add_argument(
+        "--changed-data", action="store_true", help="resume although the data have changed"
+    )
     given = parser.parse_intermixed_args(arguments)
     if given.resume and given.config:
         given.overrides.insert(0, given.config)
@@ -35,7 +38,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def prepare(given: argparse.Namespace) -> Run:
     if given.resume:
-        return resume(given.resume, given.overrides)
+        return resume(given.resume.expanduser(), given.overrides, given.changed_data)
     config = load_config(given.config, given.overrides)
     return start(config, new_folder(config.folder or Path("runs") / Path(given.config).stem))
 

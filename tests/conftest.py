@@ -1,5 +1,6 @@
 """Options and fixtures that several tests share."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,12 +13,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden/*.txt instead of comparing"
     )
+    parser.addoption(
+        "--sweep", action="store_true", help="dropout at every k/256 and 200 random rates"
+    )
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of compiled kernels that all tests of a run share."""
-    return tmp_path_factory.mktemp("kernels")
+    given = os.environ.get("TVM_CAVS_TEST_CACHE")  # from scripts/mutate.py
+    return Path(given) if given else tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from random_graphs import N_CLASSES, N_WORDS, WIDTH
 import tvm_cavs as cavs
 from tvm_cavs.loss import LossFunction
 from tvm_cavs.ops import Value
-from tvm_cavs.vertex import Vertex, VertexFunction
+from tvm_cavs.vertex import Vertex, VertexFunction, call
 
 
 class Score(LossFunction):
@@ -148,18 +148,77 @@ class TwoLooks(VertexFunction):
 
 
 class TwoOrOne(VertexFunction):
-    """Some kinds of vertices add the same gradient twice, others once; two biases are alike."""
+    """Some kinds of vertices add the same gradient twice, others once; biases are alike."""
 
     arity = 2
     state = {"h": 3}
 
     def __init__(self) -> None:
-        self.a, self.b, self.c = (cavs.Parameter((3,)) for _ in range(3))
+        self.a, self.b, self.c, self.d = (cavs.Parameter((3,)) for _ in range(4))
 
     def forward(self, v: Vertex) -> None:
-        h = v.gather(0).h + v.gather(1).h + v.present("x") * self.b + self.b
+        h = v.gather(0).h + v.gather(1).h + v.present("x") * self.b + self.b + self.d
         v.scatter(h=h)
         v.push("score", cavs.reduce_sum(cavs.tanh(h + self.a + self.c) + h))
+
+
+class EachStage(VertexFunction):
+    """Gradients of one parameter are sums over vertices of the eager and of the lazy stage."""
+
+    arity = 2
+    state = {"h": 3}
+
+    def __init__(self) -> None:
+        self.W, self.V, self.b = (cavs.Parameter(s) for s in ((3, 3), (3, 3), (3,)))
+
+    def forward(self, v: Vertex) -> None:
+        x, left, twice = v.pull("x", (WIDTH,)), v.gather(0).h, self.W * 2.0  # type: ignore[operator]
+        h = cavs.tanh(x @ self.V + left @ twice + v.gather(1).h + self.b)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(cavs.exp(x) @ twice + h * self.b))
+
+
+class Sometimes(VertexFunction):
+    """A table that gets a gradient from some of the vertices that look it up."""
+
+    arity = 1
+    state = {"h": 2}
+
+    def __init__(self) -> None:
+        self.E = cavs.Parameter((N_WORDS, 2))
+
+    def forward(self, v: Vertex) -> None:
+        seen = v.present("x") * cavs.embedding(v.pull("word"), self.E)
+        h = cavs.tanh(seen + v.gather(0).h)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+class Parts(VertexFunction):
+    """Parameters used in parts, side by side, stacked, square ones plain and transposed; a bias of
+    all parts; biases that some kinds of vertices leave out.
+    """
+
+    arity = 2
+    state = {"h": 4}
+
+    def __init__(self) -> None:
+        self.A, self.B, self.S, self.T = (cavs.Parameter((4, 4)) for _ in range(4))
+        self.C, self.D = cavs.Parameter((WIDTH, 3)), cavs.Parameter((WIDTH, 1))
+        self.W = cavs.Parameter((8, 4))
+        self.b, self.c, self.d, self.e, self.f = (cavs.Parameter((4,)) for _ in range(5))
+
+    def forward(self, v: Vertex) -> None:
+        left, right, x = v.gather(0).h, v.gather(1).h, v.pull("x", (WIDTH,))
+        stacked = left @ self.A + right @ self.B + self.b
+        beside = x @ cavs.concat(self.C, self.D, axis=1) + self.c  # type: ignore[arg-type]
+        square = left @ self.S + right @ call("transpose", self.S)
+        turned = right @ call("transpose", self.T)
+        some = stacked @ self.W[:4] + v.present("x") * (square @ self.W[4:])  # type: ignore[index]
+        gate = self.d + self.e + v.present("x") * self.f
+        h = cavs.tanh(stacked + cavs.tanh(beside) + square + turned + cavs.tanh(some + gate))
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h * x[0:1] + some))
 
 
 class FiveGates(VertexFunction):
@@ -275,4 +334,6 @@ ODD: dict[str, Any] = {
     "passed": Passed,
     "deep": Deep,
     "doubled": Doubled,
+    "each_stage": EachStage,
+    "parts": Parts,
 }

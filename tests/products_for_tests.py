@@ -1,8 +1,11 @@
 """Operands of products for tests: pieces, NumPy arrays for them, and how kernels are called."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tvm
 
+from schedules.layout import Tile
 from tvm_cavs.operands import Piece, operands
 
 FIRST, INDEX_FIRST, ROWS = 7, 3, 300
@@ -25,6 +28,15 @@ def one_source(k: int) -> tuple[Piece, ...]:
     return (Piece(third, 0, k, 0, 0), Piece(third, 0, k, 1, 1), Piece(k - 2 * third, 0, k, third))
 
 
+def counts(tile: Tile, some: Sequence[int]) -> list[int]:
+    """Some counts of rows, and those at which the last block of rows is nearly empty or full.
+
+    So every block of a kernel is the last one once, the second and third included.
+    """
+    edges = (1, 1), (2, 1), (3, -1)
+    return [*some, *(f * tile.block + d for f, d in edges if tile.block > 1)]
+
+
 def call(kernel, *args):
     """Calls with NumPy arrays and ints; returns the arrays as they are afterwards."""
     tensors = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
@@ -37,15 +49,15 @@ def inputs(rng, pieces: tuple[Piece, ...], n: int):
 
     What the operand does not contain of the sources is NaN.
     """
-    needs = operands(pieces)
-    values = {slot: rng.standard_normal((ROWS, ld), dtype="float32") for slot, ld in needs.sources}
-    sources = {slot: np.full((ROWS, ld), np.nan, "float32") for slot, ld in needs.sources}
-    indices = {s: rng.integers(0, ROWS, n + INDEX_FIRST, dtype="int32") for s in needs.indices}
+    needs, rows = operands(pieces), max(ROWS, FIRST + n)
+    values = {slot: rng.standard_normal((rows, ld), dtype="float32") for slot, ld in needs.sources}
+    sources = {slot: np.full((rows, ld), np.nan, "float32") for slot, ld in needs.sources}
+    indices = {s: rng.integers(0, rows, n + INDEX_FIRST, dtype="int32") for s in needs.indices}
     offsets = [FIRST] * len(needs.starts) + [INDEX_FIRST] * len(needs.indices)
     columns = []
     for p in pieces:
-        rows = slice(FIRST, FIRST + n) if p.index is None else indices[p.index][INDEX_FIRST:]
-        at = rows, slice(p.column, p.column + p.width)
+        taken = slice(FIRST, FIRST + n) if p.index is None else indices[p.index][INDEX_FIRST:]
+        at = taken, slice(p.column, p.column + p.width)
         sources[p.source][at] = values[p.source][at]
         columns.append(values[p.source][at])
     return offsets, [*sources.values(), *indices.values()], np.concatenate(columns, 1)

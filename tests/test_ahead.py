@@ -69,6 +69,26 @@ def test_a_batch_that_does_not_fit_stops_the_loop_when_its_turn_comes(cache: Pat
     assert len(seen) == 2 and list(net.ahead([])) == []
 
 
+def test_another_graph_inside_the_loop(cache: Path) -> None:
+    """And the same one for something else: what was planned is for one graph and one executor."""
+    graphs = []
+    for k in range(4):
+        inputs = {"word": [0, k, None, 1, None], "label": [0] * 5}
+        graphs.append(
+            Graph.from_children(
+                [[], [], [0, 1], [], [2, 3]][: 5 - 2 * (k % 2)],
+                {name: values[: 5 - 2 * (k % 2)] for name, values in inputs.items()},
+            )
+        )
+    net = compiled(cache)
+    want = [net(graph)["logits"].copy() for graph in graphs]
+    for number, _ in enumerate(net.ahead(graphs)):
+        other = (number + 1) % 4
+        np.testing.assert_array_equal(net(graphs[other])["logits"], want[other])
+    for number, graph in enumerate(net.ahead(graphs, LOSS)):
+        np.testing.assert_array_equal(net(graph)["logits"], want[number])
+
+
 def test_a_loss_can_wait_while_batches_are_taken(cache: Path) -> None:
     """What was planned for a batch stays until its backward pass is done."""
     graphs = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(5)]

@@ -105,7 +105,7 @@ def test_all_problems_at_once(write):
         ("data: {name: ptb, trian: x}", "data.trian = 'x': unknown key; did you mean data.train?"),
         ("data: {n_train: 5}", "data.name: missing; expected one of listops, ptb, jsonl"),
         ("model: {dropout: 1.5}", "model.dropout = 1.5: expected less than 1"),
-        ("train: {hyper: {eps: 1, momentum: 2}}", "adagrad does not take momentum; it takes eps"),
+        ("train: {hyper: {eps: 1, momentum: 2}}", "'adagrad' does not take momentum; it takes eps"),
         ("train: {schedule: {name: cosine}}", "schedule 'cosine' takes n_steps, floor; missing"),
         ("train: {early_stop: {metric: mse}}", "expected a metric in train.metrics: accuracy"),
         (

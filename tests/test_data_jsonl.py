@@ -50,7 +50,7 @@ BAD_LINES = {
     "neither": ({"inputs": {}}, "line 2: expected either 'children' or 'parents'; got ['inputs']"),
     "type": ({"children": [["0"]]}, "line 2: 'children' must be a list of lists"),
     "bool": ({"parents": [True, None]}, "line 2: 'parents' must be a list of vertex indices"),
-    "parent": ({"parents": [7, None]}, "line 2: vertex 0: its parent 7 is out of range"),
+    "parent": ({"parents": [2, None]}, "line 2: vertex 0: its parent 2 is out of range"),
     "inputs": ({"children": [[]], "inputs": [1]}, "line 2: 'inputs' must be an object of lists"),
     "length": (
         {"children": [[], [0]], "inputs": {"label": [1]}},

@@ -30,7 +30,7 @@ def test_an_epoch_holds_every_graph_once_and_is_a_function_of_seed_and_epoch() -
     assert first != second and loader.epoch == 2
     again = Loader(chains(), batch_size=4, seed=7)
     assert [ids(b) for b in again.batches(1)] == second
-    assert [ids(b) for b in again.batches(1, skip=4)] == second[4:]
+    assert [ids(b) for b in again.batches(1, done=16)] == second[4:]
     again.epoch = 1
     assert [ids(b) for b in again] == second
     assert [ids(b) for b in Loader(chains(), batch_size=4, seed=8)] != first

@@ -59,9 +59,10 @@ def test_larger_batches_inference_and_a_switch_pack(
         executor, batch = planned(cell, cache, loss, **more)
         assert len(batch.passes.packs(batch.cut)) > 1
         assert not any(name.startswith("param.") for name in products(executor, batch))
-    monkeypatch.setattr(executing, "DIRECT_VERTICES", batch.plan.n_rows - 1)
-    _, batch = planned(cell, cache)
-    assert len(batch.passes.packs(batch.cut)) > 1
+    for least, is_direct in ((batch.plan.n_rows, True), (batch.plan.n_rows - 1, False)):
+        monkeypatch.setattr(executing, "DIRECT_VERTICES", least)
+        _, batch = planned(cell, cache)
+        assert (len(batch.passes.packs(batch.cut)) == 1) == is_direct
 
 
 class Tied(cavs.VertexFunction):

@@ -38,6 +38,12 @@ def test_rate_scale_and_independence(rate: float) -> None:
         assert abs((a * b).mean()) < 5 / np.sqrt(a.size)  # neighbours do not know each other
 
 
+def test_rare_units_are_dropped() -> None:
+    """A rate of 2^-18 is told from none: 16 of 2^22 units."""
+    factor = scale(2.0**-18, site_key(1, 0, 0), vertex_keys(np.arange(1 << 11)), 1 << 11)
+    assert 3 < np.count_nonzero(factor == 0) < 40
+
+
 def test_masks_differ_by_seed_step_site_and_vertex() -> None:
     keys = [site_key(*k) for k in itertools.product((0, 1, 2**33), (0, 1, 2**31), (0, 1, 2))]
     assert len(set(keys)) == len(keys)

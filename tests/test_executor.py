@@ -1,6 +1,7 @@
 """The TVM executor over several batches: memory, later kinds, parameters, interruptions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import functions_for_tests as functions
@@ -10,14 +11,17 @@ from random_graphs import N_WORDS
 
 pytest.importorskip("tvm")
 
-from test_equivalence import Case, assert_batch, make_case, near, run  # noqa: E402
+from test_equivalence import Case, assert_batch, dense, make_case, near, run  # noqa: E402
 
 import tvm_cavs as cavs  # noqa: E402
 from schedules import layout  # noqa: E402
 from tvm_cavs import executor as executing  # noqa: E402
 from tvm_cavs import kinds  # noqa: E402
+from tvm_cavs.execution import Seeds  # noqa: E402
 from tvm_cavs.executor import TvmExecutor  # noqa: E402
-from tvm_cavs.vertex import Vertex  # noqa: E402
+from tvm_cavs.field import Field  # noqa: E402
+from tvm_cavs.gradients import merge  # noqa: E402
+from tvm_cavs.vertex import RowSparse, Vertex  # noqa: E402
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
 
@@ -62,6 +66,19 @@ def test_buffers_grow_and_are_used_again(cache: Path) -> None:
         assert all(memory.read(name) is array for name, array in large.items())
 
 
+def test_buffers_grow_for_kinds_that_are_known(cache: Path) -> None:
+    net = cavs.Network(Small())
+    net.initialize(seed=1)
+    net.hybridize("tvm", threads=1, cache=cache, sharing=False)
+    executor = net.executor()
+    assert isinstance(executor, TvmExecutor)
+    for n in (3, 300, 7):
+        graph = cavs.Graph.from_sequence(n, {"word": [1] * n})
+        executor.run(executor.plan(graph), Seeds())
+        assert len(executor.memory.read("state.h")) > n  # and a row of zeros
+    assert len(executor.memory.read("state.h")) > 300
+
+
 def test_kinds_of_later_batches(cache: Path) -> None:
     case = small(cache, 8)
     leaves = [i for i, g in enumerate(case.graphs) if g.n_vertices == 1]
@@ -86,6 +103,15 @@ def test_more_sets_of_slots_than_are_specialised(
         assert_batch(case, chosen)
     found = {k.slots for k in executor_of(case).kinds.kinds}
     assert len(found) == 3 and (0, 1) in found
+
+
+def test_a_wider_kind_has_the_same_inputs_and_more_slots() -> None:
+    made = kinds.Kinds(cavs.Network(Small()).programs(), ("word",))
+    made.learn(range(8))
+    assert len(made.kinds) == 8
+    for kind, wider in zip(made.kinds, made.wider, strict=True):
+        more = [k for k in made.kinds if k.pulls == kind.pulls and {*k.slots} > {*kind.slots}]
+        assert made.kinds[wider] in more if more else wider == -1
 
 
 def lone(n: int) -> cavs.Graph:
@@ -124,11 +150,11 @@ def test_parameters_written_in_place_are_seen(make: type[cavs.VertexFunction], c
             with p.writing() as weight:
                 weight += 0.1 * (k + step)
         got = run(net, functions.Score(), batch)
-        executors = dict(net._executors)
+        executors = net._executors
         net.hybridize("reference")
         want = run(net, functions.Score(), batch)
         net.hybridize("tvm", threads=1, cache=cache)
-        net._executors.update(executors)
+        net._executors = executors
         near(got[0]["score"], want[0]["score"], "score")
         for name in want[2]:
             near(got[2][name], want[2][name], name)
@@ -171,6 +197,18 @@ def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.Mon
             np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
+def test_sums_of_rows_are_never_taken_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where a stage sums rows and does nothing else: where they end decides no bit."""
+    monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
+    found = []
+    for bytes_ in (layout.PART_BYTES, 1):
+        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+        case = make_case(functions.TwoOrOne(), functions.Score(), cache, threads=1, n=20)
+        found.append(run(case.net, case.loss, cavs.batch(case.graphs))[2])
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name], err_msg=name)
+
+
 @pytest.mark.parametrize("seed", [2, 6, 8])
 def test_random_functions(seed: int, cache: Path) -> None:
     case = make_case(functions.Random(seed, n_calls=8), functions.Score(), cache, 1, 4)
@@ -186,3 +224,66 @@ def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(executing, "assemble", lambda *_: pytest.fail("compiled again"))
     for chosen in ([0], [5, 1], range(8)):
         assert_batch(case, chosen)
+
+
+def assert_steps(function: cavs.VertexFunction, graphs: Sequence[cavs.Graph], cache: Path) -> None:
+    """Gradients are the reference's, whichever of the graphs the step before has run."""
+    net, loss = cavs.Network(function), functions.Score()
+    net.initialize(seed=4)
+
+    def gradients(graph: cavs.Graph) -> dict[str, np.ndarray]:
+        with cavs.record():
+            loss(net(graph)).backward()
+        return {name: dense(p) for name, p in net.parameters().items()}
+
+    net.hybridize("reference")
+    want = [gradients(graph) for graph in graphs]
+    net.hybridize("tvm", threads=1, cache=cache, sharing=False)
+    net.prepare(graphs, loss)
+    for number in (*range(len(graphs)), *range(len(graphs))):
+        for name, value in gradients(graphs[number]).items():
+            near(value, want[number][name], f"{name}, graph {number}")
+
+
+def test_parts_of_one_parameter(cache: Path) -> None:
+    """What a step adds to is cleared, whichever part of a gradient the step before has made."""
+    x = np.random.default_rng(4).normal(size=(5, functions.WIDTH))
+    children = [[], [], [0, 1], [], [2, 3]]
+    some = [x[0].tolist(), None, x[2].tolist(), None, None]
+    steps = [cavs.Graph.from_children(children, {"x": given}) for given in (some, x)]
+    nowhere = Field(np.zeros_like(x, "float32"), np.zeros(5, bool))
+    steps.append(replace(steps[0], inputs={"x": nowhere}))
+    assert_steps(functions.Parts(), steps, cache)
+
+
+def test_rows_that_get_no_gradient_this_time(cache: Path) -> None:
+    word, x = [0, 1, 2, 1], [1.0] * 4
+    steps = [
+        cavs.Graph.from_sequence(4, {"word": word, "x": given})
+        for given in (x, [None, None, 1.0, None], [1.0, None, None, None])
+    ]
+    assert_steps(functions.Sometimes(), steps, cache)
+
+
+def test_a_plan_from_before_new_kinds(cache: Path) -> None:
+    """It is made again: what was compiled since has other spaces."""
+    case = small(cache, 8)
+    few = cavs.Graph.from_children([[], [0]], {"word": [1, None]})
+    alone = cavs.Graph.from_children([[]], {"word": [1]})
+    executor = executor_of(case)
+    want = executor.run(executor.plan(few), Seeds(1, 1)).outputs["loss"].copy()
+    case.net.hybridize("tvm", threads=1, cache=cache)
+    executor = executor_of(case)
+    early = executor.plan(few)
+    executor.run(executor.plan(cavs.batch([*case.graphs, alone])), Seeds(1, 1))
+    np.testing.assert_array_equal(executor.run(early, Seeds(1, 1)).outputs["loss"], want)
+    assert executor.backward()
+
+
+def test_rows_of_a_table_chosen_by_two_inputs_add_up() -> None:
+    one = RowSparse(np.array([3, 1], "int32"), np.array([[1, 2], [3, 4]], "float32"))
+    other = RowSparse(np.array([4, 1], "int32"), np.array([[5, 6], [7, 8]], "float32"))
+    both = merge([one, other], 2)
+    assert both.rows.tolist() == [1, 3, 4]
+    assert both.values.tolist() == [[10, 12], [1, 2], [5, 6]]
+    assert merge([], 2).values.shape == (0, 2)

@@ -16,6 +16,7 @@ from tvm_cavs import runlog
 from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.fit import fit
+from tvm_cavs.graph import batch
 from tvm_cavs.process import Stop
 from tvm_cavs.run import resume, start
 from tvm_cavs.runlog import new_folder
@@ -112,7 +113,14 @@ def test_resume_after_a_kill_uses_the_last_checkpoint(whole, tmp_path):
 
 def test_what_a_run_leaves(whole):
     names = {path.name for path in whole.iterdir()} - {"curve.png"}
-    assert names == {"config.yaml", "versions.json", "metrics.jsonl", runlog.LAST, runlog.BEST}
+    assert names == {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "run.lock",
+        runlog.LAST,
+        runlog.BEST,
+    }
     epochs = [event for event in runlog.read_events(whole) if event["event"] == "epoch"]
     assert [event["step"] for event in epochs] == [4, 8, 12]
     assert set(epochs[0]["dev"]) == {"accuracy", "root_accuracy"}
@@ -120,6 +128,59 @@ def test_what_a_run_leaves(whole):
     assert text.startswith(f"# python scripts/train.py {whole}/config.yaml\n")
     assert "arity: 2" in text
     assert json.loads((whole / "versions.json").read_text())["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize("override", ["train.batch_size=5", "train.seed=9"])
+def test_another_batch_size_or_seed_sees_every_example_of_the_epoch_once(tmp_path, override):
+    stop, seen = Stop(), []
+
+    def record_ids(run):
+        def batches(epoch, done=0):
+            for part in run.loader.parts(epoch, done):
+                if epoch == 0:
+                    seen.append(part.tolist())
+                yield batch([run.loader.dataset[i] for i in part])
+
+        run.loader.batches = batches
+        return run
+
+    def after_step(status):
+        if status.batch == 2:
+            stop.signal = signal.SIGINT
+
+    fit(record_ids(start(config(epochs=1), tmp_path)), Silent(after_step), stop)
+    first = sum(seen[:2], [])
+    seen.clear()
+    run_to_the_end(record_ids(resume(tmp_path, [override])))
+    assert sorted(first + sum(seen, [])) == list(range(20))
+
+
+def test_one_process_at_a_time(tmp_path):
+    run = start(config(epochs=1), tmp_path)
+    with pytest.raises(CavsError, match=rf"in use by process {os.getpid()} on "):
+        resume(tmp_path)
+    run_to_the_end(run)
+    resume(tmp_path).lock.release()
+
+
+def test_changed_data_are_said_and_refused(tmp_path):
+    run_to_the_end(start(config(epochs=1), tmp_path))
+    with pytest.raises(CheckpointError, match=r"have changed since step 4:\n  train: 20 graphs"):
+        resume(tmp_path, ["data.n_train=10"])
+    run = resume(tmp_path, ["data.n_train=10", "train.epochs=2"], changed_data=True)
+    assert "the data have changed" in run.notes[0]
+    run_to_the_end(run)
+    assert run.progress.n_examples == 30
+
+
+def test_a_nan_metric_neither_wins_nor_blocks(tmp_path, monkeypatch):
+    values = iter([float("nan"), 0.1, 0.5, float("nan"), 0.2])
+    monkeypatch.setattr("tvm_cavs.fit._evaluate", lambda *_: {"accuracy": next(values)})
+    run = start(config(), tmp_path)
+    run_to_the_end(run)
+    assert (run.progress.best_value, run.progress.best_epoch) == (0.5, 3)
+    epochs = [e for e in runlog.read_events(tmp_path) if e["event"] == "epoch"]
+    assert epochs[0]["dev"] == {"accuracy": None}
 
 
 def test_a_finished_run_can_be_extended(whole, tmp_path):
@@ -208,9 +269,7 @@ def test_refusals(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         resume(tmp_path / "absent")
     run_to_the_end(start(config(epochs=1), tmp_path))
-    with pytest.raises(
-        CheckpointError, match=r"W: \[3, 20\] in the checkpoint, \[3, 25\] in the net"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.hidden: 4 in the run, 5 now"):
         resume(tmp_path, ["model.hidden=5"])
     with pytest.raises(CavsError, match="cannot be made"):
         new_folder(tmp_path / runlog.LAST / "x")

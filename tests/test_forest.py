@@ -55,7 +55,7 @@ def test_graphs_with_inputs_of_their_own_are_concatenated() -> None:
     graphs = examples(1)[1]
     label = make_field("label", [7] * graphs[3].n_vertices)
     graphs[3] = replace(graphs[3], inputs={**graphs[3].inputs, "label": label})
-    graphs[4].inputs["label"] = make_field("label", [8] * graphs[4].n_vertices)  # type: ignore[index]
+    graphs[4] = graphs[4].with_inputs({**graphs[4].inputs, "label": [8] * graphs[4].n_vertices})
     for number, want in ((3, 7), (4, 8)):
         joined = batch([graphs[0], graphs[number]])
         assert joined.inputs["label"].values[graphs[0].n_vertices :].tolist() == [want] * (

@@ -48,6 +48,13 @@ def test_orthogonal(shape):
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-6)
 
 
+def test_orthogonal_matrices_are_uniform():
+    """No direction is preferred: an element is as often above 0 as below."""
+    drawn = (init.Orthogonal()(np.random.default_rng(seed), (3, 3)) for seed in range(200))
+    above = np.mean([q > 0 for q in drawn], axis=0)
+    assert (0.35 < above).all() and (above < 0.65).all()
+
+
 def test_orthogonal_blocks_are_each_orthogonal():
     q = init.Orthogonal(n_blocks=3)(np.random.default_rng(0), (4, 12))
     for block in np.split(q, 3, axis=1):

@@ -116,6 +116,23 @@ def weight_and_bias(b: Stage) -> None:
     b.gradient(b.call("total", g), "b")
 
 
+def weight_in_parts_and_bias(b: Stage) -> None:
+    """A bias is added once, with one of the parts, if that has all of its columns."""
+    x, g = b.pull(2), b.parents(3)
+    total = b.call("total", b.call("outer", x, g))
+    for row, name in enumerate("UV"):
+        b.gradient(b.call("slice", total, axis=0, start=row, stop=row + 1), name)
+    b.gradient(b.call("total", g), "b")
+
+
+def weight_in_columns_and_bias(b: Stage) -> None:
+    x, g = b.pull(2), b.parents(3)
+    total = b.call("total", b.call("outer", x, g))
+    for start, stop, name in ((0, 2, "U"), (2, 3, "V")):
+        b.gradient(b.call("slice", total, axis=1, start=start, stop=stop), name)
+    b.gradient(b.call("total", g), "b")
+
+
 def loops_between_products(b: Stage) -> None:
     """One region before, between and after two products; a value stored twice is computed once."""
     h = b.call("tanh", b.pull(3) @ b.param("U", 3, 4))
@@ -166,6 +183,19 @@ column_sum#1: total.3#1[0:3] += sum of scratch.3.1[0:3]
 region#1
   %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
 outer#1: grad.W[0:2][0:3] += pull.x[0:2]^T scratch.3.1[0:3]; grad.b[0:3] += sum of scratch.3.1[0:3]
+""",
+    weight_in_parts_and_bias: """
+region#1
+  %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
+outer#1: grad.U[0:1][0:3] += pull.x[0:1]^T scratch.3.1[0:3]; grad.b[0:3] += sum of scratch.3.1[0:3]
+outer#2: grad.V[0:1][0:3] += pull.x[1:2]^T scratch.3.1[0:3]
+""",
+    weight_in_columns_and_bias: """
+region#1
+  %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
+outer#1: grad.U[0:2][0:2] += pull.x[0:2]^T scratch.3.1[0:2]
+outer#2: grad.V[0:2][0:1] += pull.x[0:2]^T scratch.3.1[2:3]
+column_sum#1: grad.b[0:3] += sum of scratch.3.1[0:3]
 """,
     loops_between_products: """
 product#1: scratch.4.1[0:4] = pull.x[0:3] @ pack#1 [3x4]

@@ -105,6 +105,19 @@ def test_initialize_is_a_function_of_the_seed() -> None:
     np.testing.assert_array_equal(memory, c.parameters()["W"].data)
 
 
+def test_parameters_of_one_shape_are_drawn_apart() -> None:
+    class Two(cavs.VertexFunction):
+        state = {"h": 2}
+
+        def __init__(self) -> None:
+            self.A, self.B = (cavs.Parameter((2, 2)) for _ in range(2))
+
+    net = Network(Two())
+    net.initialize(seed=1)
+    a, b = (p.data for p in net.parameters().values())
+    assert not np.isclose(a, b).any()
+
+
 def test_parameters_have_the_names_of_attributes_and_tied_ones_count_once() -> None:
     class Tied(VertexFunction):
         arity = 1

@@ -117,7 +117,7 @@ def test_no_op_enters_untested() -> None:
 def test_the_table_says_what_differentiate_and_the_executors_rely_on() -> None:
     for name, op in OPS.items():
         assert op.name == name
-        computed = name not in READS | EFFECTS | {"dropout", "total", "total_rows"}
+        computed = name not in READS | EFFECTS | {"absent", "dropout", "total", "total_rows"}
         assert (op.numpy is not None) == computed, name
         assert op.derivative is not None or name in STRUCTURAL or name == "full", name
         assert not op.elementwise or op.derivative is not None, name

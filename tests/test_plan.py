@@ -16,7 +16,7 @@ from tvm_cavs.compile import Compiler
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph import Graph, batch
 from tvm_cavs.plan import Plan, Space, kind_of, masks
-from tvm_cavs.planner import FEW, Planner
+from tvm_cavs.planner import Planner
 from tvm_cavs.rewrite import Kind
 from tvm_cavs.slice_kernels import COUNT, GROUP, LEVEL
 from tvm_cavs.stages import STAGES
@@ -299,22 +299,3 @@ def test_more_slots_and_inputs_than_bits_are_an_error(compiler: Compiler) -> Non
         Planner(compiler, 2, tuple(inputs))
     with pytest.raises(GraphError, match="2 slots and 62 inputs"):
         masks(Graph.from_children([[], [0]], inputs), 2, tuple(inputs))
-
-
-def test_few_vertices_of_a_kind_run_as_a_wider_kind(compiler: Compiler) -> None:
-    """A chain's first vertex as the others, with an absent child; many first ones by themselves."""
-    for n_chains in (1, FEW - 1, FEW):
-        graph = batch([Graph.from_sequence(5, {"word": list(range(5))})] * n_chains)
-        planner, memory = Planner(compiler, 1, ("word",)), HostMemory()
-
-        def learn(
-            distinct: Sequence[int], planner: Planner = planner, wider: Sequence[int] = (1, -1)
-        ) -> None:
-            assert sorted(distinct) == [0b10, 0b11]  # without and with a child
-            planner.know({0b10: 0, 0b11: 1}, np.array([1, 0]), np.array(wider))
-
-        p = planner.plan(graph, memory, learn)
-        firsts = p.kind_of_row[np.isin(p.order, graph.graph_ptr)]
-        assert firsts.tolist() == [1 if n_chains < FEW else 0] * n_chains
-        assert (p.kind_of_row == 1).sum() == 5 * n_chains - (n_chains if n_chains == FEW else 0)
-        assert (p.children[: len(firsts)] == -1).all()  # zeros are read

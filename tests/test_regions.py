@@ -154,12 +154,17 @@ class Case:
 
 
 def elementwise(case: Case) -> None:
-    """Every op whose elements are computed one by one, and dropout and one_hot."""
+    """Every op whose elements are computed one by one, and those that read more than operands."""
     a, b, c = case.rows(0), case.indexed(1), case.shared(2)
     for op in ("copy", "neg", "sigmoid", "tanh", "relu", "exp", "log", "sqrt", "abs"):
         case.apply(op, a)
-    for op in ("add", "sub", "mul", "div", "maximum", "minimum", "greater", "equal"):
+    for op in ("add", "sub", "mul", "div", "over", "maximum", "minimum", "greater", "equal"):
         case.apply(op, a, b)
+    zero = Constant(0.0), np.zeros(ROWS, "float32")
+    for op in ("add", "sub", "mul", "div", "equal"):  # what TVM would simplify
+        case.apply(op, a, a)
+        case.apply(op, zero, a)
+        case.apply(op, a, zero)
     case.apply("where", c, a, b)
     case.apply("one_hot", case.integers(3), depth=case.width)
     vertices, keys = np.arange(1, 30, dtype="uint32") * 77, np.array([5, 6, 7], "uint32")
@@ -169,8 +174,12 @@ def elementwise(case: Case) -> None:
         Load(case.add("uint32", 0, False, keys)),
     ]
     with np.errstate(invalid="ignore"):
-        want = a[1][:ROWS] * factor
+        want = np.where(factor > 0, a[1][:ROWS] * factor, 0.0)
     case.line("dropout", [a[0], *extra], [(case.width,), (), ()], want, rate=RATE, site=SITE)
+
+    rows = np.arange(ROWS + START, dtype="int32") % 3
+    child = Load(case.add("int32", 0, True, rows, START))
+    case.line("child_present", [child], [()], (rows[START:] > 0) * 1.0)
 
 
 def own_loops(case: Case) -> None:
@@ -262,7 +271,7 @@ def chains(case: Case) -> None:
 
 
 CASES = {"elementwise": elementwise, "own": own_loops, "views": views, "chains": chains}
-OPS_OF = {"elementwise": {*ELEMENTWISE, "dropout", "one_hot"}, "own": set(OWN)}
+OPS_OF = {"elementwise": {*ELEMENTWISE, "child_present", "dropout", "one_hot"}, "own": set(OWN)}
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,24 @@
 """Rewrites keep the meaning, for every kind of vertex, and do what they are for."""
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from functions_for_tests import ODD, Attention, FiveGates, Random, Score
 from gradient_check import SEEDS, dense, initialized
+from op_cases import CASES
 from per_vertex import PerVertex
 from random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 
 import tvm_cavs as cavs
+from tvm_cavs.errors import ShapeError
 from tvm_cavs.graph import Graph, batch
 from tvm_cavs.loss import LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.netlevel import evaluate
 from tvm_cavs.network import Network
 from tvm_cavs.nn import CELLS
-from tvm_cavs.ops import Type
+from tvm_cavs.ops import OPS, Type, full
 from tvm_cavs.program import Builder, Program
 from tvm_cavs.reference import ReferenceExecutor
 from tvm_cavs.rewrite import Kind, canonical, join_products, simplify, specialise
@@ -92,6 +96,11 @@ def body(build: Any) -> Program:
 
     b.call("scatter", build(x, y, weight), field="h")
     return b.finish()
+
+
+def nothing(x: Any) -> Any:
+    """What an absent child gives, as wide as x."""
+    return x.builder.call("absent", type=Type(x.shape, per="net"))
 
 
 def lines(program: Program) -> list[str]:
@@ -177,10 +186,16 @@ def test_common_subexpressions_and_dead_code() -> None:
 @pytest.mark.parametrize(
     ("build", "want"),
     [
-        (lambda x, y, w: x * 0.0 + y, []),
-        (lambda x, y, w: (x * 1.0 - 0.0) / 1.0, []),
+        (lambda x, y, w: nothing(x) * x + y, []),
+        (lambda x, y, w: x * 0.0 + y, ["mul", "add"]),  # x may be infinite, or NaN
+        (lambda x, y, w: 0.0 / x + (x - x), ["div", "sub", "add"]),
+        (lambda x, y, w: nothing(x) / x + y, ["div", "add"]),  # reads a zero: 0/0 is NaN
+        (lambda x, y, w: nothing(x) / 2.0 + y, []),
+        (lambda x, y, w: cavs.exp(full(x.builder, 100.0)) + y, ["exp", "add"]),  # not in float64
+        (lambda x, y, w: (x * 1.0 - 0.0) / 1.0 + 0.0, []),
         (lambda x, y, w: -1.0 * (-x), []),
-        (lambda x, y, w: 0.0 - x, ["neg"]),
+        (lambda x, y, w: nothing(x) - x, ["neg"]),
+        (lambda x, y, w: 0.0 - x, ["sub"]),  # 0.0, not -0.0, where x is
         (lambda x, y, w: x * -1.0, ["neg"]),
         (lambda x, y, w: cavs.concat(x[:1], x[1:]), []),
         (lambda x, y, w: cavs.concat(x, y)[3:], []),
@@ -188,17 +203,20 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.reshape(x, (3,)), []),
         (lambda x, y, w: cavs.reshape(cavs.reshape(x, (3, 1)), (3,)), []),
         (lambda x, y, w: x @ call("transpose", call("transpose", w("U"))), ["matmul"]),
-        (lambda x, y, w: cavs.where(x * 0.0, x, y), []),
-        (lambda x, y, w: cavs.concat(x * 0.0, y) @ w("U", (6, 3)), ["slice", "matmul"]),
-        (lambda x, y, w: cavs.sigmoid(x * 0.0) * y, ["mul"]),
-        (lambda x, y, w: cavs.log(x * 0.0) + y, ["log", "add"]),
-        (lambda x, y, w: cavs.sigmoid(x * 0.0) @ w("U") + y, ["transpose", "mul", "sum", "add"]),
+        (lambda x, y, w: cavs.where(nothing(x), x, y), []),
+        (lambda x, y, w: cavs.concat(nothing(x), y) @ w("U", (6, 3)), ["slice", "matmul"]),
+        (lambda x, y, w: cavs.sigmoid(nothing(x)) * y, ["mul"]),
+        (lambda x, y, w: cavs.log(nothing(x)) + y, ["log", "add"]),
+        (lambda x, y, w: cavs.sigmoid(nothing(x)) @ w("U") + y, "transpose mul sum add".split()),
         (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
+        (lambda x, y, w: call("dropout", nothing(x), rate=0.5, site=0) + y, []),
+        (lambda x, y, w: call("dropout", x, rate=0.5, site=0), ["dropout"]),
     ],
 )
 def test_small_rewrites(build: Any, want: list[str]) -> None:
     program = simplify(body(build))
-    left = [c.op for c in program.calls if c.op not in ("gather", "scatter", "param", "full")]
+    reads = ("gather", "scatter", "param", "full", "absent")
+    left = [c.op for c in program.calls if c.op not in reads]
     assert left == want, str(program)
 
 
@@ -221,6 +239,26 @@ def test_only_products_of_one_stage_are_joined() -> None:
     assert [len(ops(part, "matmul")) for part in stages] == [1, 1, 1]
 
 
+def test_only_sums_of_one_stage_are_joined() -> None:
+    """The gradient of what feeds outputs only is not put off until all levels are done."""
+
+    class Two(VertexFunction):
+        arity, state = 1, {"h": 3}
+
+        def __init__(self) -> None:
+            self.A, self.B = (cavs.Parameter((3, 3)) for _ in range(2))
+
+        def forward(self, v: Vertex) -> None:
+            x = v.pull("x", (3,))
+            v.scatter(h=cavs.tanh(x @ self.A + v.gather(0).h))
+            v.push("score", cavs.reduce_sum(cavs.exp(x @ self.B)))
+
+    programs = Network(Two()).programs(Score())
+    _, adjoint = specialise(programs.forward, programs.adjoint, Kind((0,), ("x",)))
+    assert adjoint is not None
+    assert [len(ops(part, "total")) for part in split(adjoint)] == [1, 0, 1]
+
+
 def test_simplify_and_canonical_settle() -> None:
     for name in (*CELLS, *ODD, "five_gates", "random_0", "random_1"):
         make, loss = FUNCTIONS[name]
@@ -237,6 +275,42 @@ def test_equal_keys_mean_equal_programs() -> None:
     a, b = (body(lambda x, y, w, c=c: x * c) for c in (0.12345678, 0.12345679))
     assert a.key != b.key
     assert a.key == body(lambda x, y, w: x * 0.12345678).key
+
+
+# ---- every rule, with its guard and without ----
+
+SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 1), (1, 3), (2, 3))
+
+
+def pushed(program: Program, values: dict[str, np.ndarray]) -> np.ndarray:
+    """The one value that a program of parameters pushes."""
+    ((_, push),) = program.select("push")
+    return np.asarray(evaluate(program, push.args[0], lambda i: values[program.calls[i]["name"]]))
+
+
+@pytest.mark.parametrize("op", [name for name, row in OPS.items() if row.elementwise])
+def test_rules_keep_shape_and_meaning(op: str) -> None:
+    """One operand a constant that rules look for; any shapes that broadcast."""
+    n_args, rng = len(CASES[op][0].args), np.random.default_rng(0)
+    for constant, at, shapes in itertools.product(
+        (0.0, 1.0, -1.0, 2.0), range(n_args), itertools.product(SHAPES, repeat=n_args)
+    ):
+        b = Builder("F")
+        args = [
+            b.call("param", name=f"p{i}", type=Type(s, per="net")) for i, s in enumerate(shapes)
+        ]
+        values = {f"p{i}": rng.uniform(0.5, 2.0, s) for i, s in enumerate(shapes)}
+        args[at] = full(b, constant, shapes[at])
+        try:
+            b.call("push", b.call(op, *args), name="y")
+        except ShapeError:
+            continue
+        made = b.finish()
+        with np.errstate(all="ignore"):
+            before, after = (pushed(program, values) for program in (made, simplify(made)))
+        what = f"{op} of {shapes}, number {at} is {constant}"
+        assert before.shape == after.shape, what
+        np.testing.assert_allclose(after, before, rtol=1e-6, err_msg=what)
 
 
 # ---- golden text ----

@@ -20,11 +20,11 @@ def test_pins_are_those_of_setup_cfg():
     assert {f"{p}=={v}" for p, v in versions.REQUIRED.items()} <= set(pinned)
 
 
-def test_other_version_is_refused(monkeypatch):
-    monkeypatch.setattr(versions, "version", lambda package: "0.1.15.post2")
-    with pytest.raises(
-        TargetError, match=r"0.1.15.post2 is installed.*Run: pip install apache-tvm=="
-    ):
+@pytest.mark.parametrize("found", ["0.1.15.post2", "0.27.0", "9.0"])
+def test_other_version_is_refused(monkeypatch, found):
+    """An older one as well as a newer one."""
+    monkeypatch.setattr(versions, "version", lambda package: found)
+    with pytest.raises(TargetError, match=rf"{found} is installed.*Run: pip install apache-tvm=="):
         versions.check_versions()
 
 

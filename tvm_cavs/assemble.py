@@ -15,7 +15,7 @@ from schedules import layout
 
 from . import netlevel
 from .compile import Compiler, Form
-from .contributions import gradient_buffer
+from .contributions import gradient_buffer, total_shape
 from .kinds import Group, Kinds
 from .operands import operands
 from .packing import Pack, Placement
@@ -251,7 +251,7 @@ def _fixed(
     for low in stages:
         for g in low.gradients:
             for i, name in g.totals:
-                fixed[name] = (g.program.calls[i].type.shape or (1,), "float32")
+                fixed[name] = (total_shape(g.program, i), "float32")
     sites = [c["site"] for _, c in kinds.programs.forward.select("dropout")]
     if sites:
         fixed["dropout.keys"] = ((max(sites) + 1,), "uint32")

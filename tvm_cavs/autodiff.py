@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from .errors import TraceError
-from .ops import OPS, Type, Value, full
+from .ops import OPS, Type, Value, full, nothing
 from .program import Builder, Call, Program, without_dead
 
 # Values that the backward pass reads again instead of having the forward pass save them.
@@ -40,6 +40,7 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
     b = Builder(f"adjoint of {program.name}")
     primal, wanted = _Primal(program, b), _has_gradient(program)
     grads: dict[int, list[Value]] = {}
+    gathers = any(c.op == "gather" for c in program.calls)
 
     def total(i: int) -> Value | None:
         found = grads.get(i)
@@ -56,14 +57,14 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
             if c["name"] == output:
                 seed = b.call("pull", name=weight, type=Type(())) if weight else full(b, 1.0)
                 grads.setdefault(c.args[0], []).append(seed)
-        elif c.op == "scatter":
+        elif c.op == "scatter" and gathers:  # else no parent reads it
             state = b.call("gather_sum", field=c["field"], type=c.type)
             grads.setdefault(c.args[0], []).append(state)
         elif c.op == "gather":
             g = total(i)
             b.call(
                 "scatter",
-                full(b, 0.0, c.type.shape) if g is None else g,
+                nothing(b, c.type.shape) if g is None else g,
                 field=c["field"],
                 slot=c["slot"],
             )
@@ -168,4 +169,4 @@ def _complete_scatters(program: Program, b: Builder) -> None:
     for slot in sorted(slots):
         for name, kind in fields.items():
             if (name, slot) not in written:
-                b.call("scatter", full(b, 0.0, kind.shape), field=name, slot=slot)
+                b.call("scatter", nothing(b, kind.shape), field=name, slot=slot)

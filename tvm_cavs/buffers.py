@@ -15,6 +15,7 @@ import tvm_ffi
 from .vertex import aligned
 
 GROWTH = 1.25
+READ_ONLY = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # can be given away without a copy
 
 
 def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
@@ -24,11 +25,13 @@ def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
     """
     if not array.size:
         array = np.zeros(1, array.dtype)
-    if not (array.flags.c_contiguous and array.flags.writeable):
-        array = np.array(array)  # DLPack gives away no memory that must not be written
-    if dtype is not None and array.dtype != dtype:
-        array = array.astype(dtype)
-    return tvm_ffi.from_dlpack(array)
+    if not array.flags.c_contiguous or (dtype is not None and array.dtype != dtype):
+        array = np.array(array, dtype, order="C")
+    if array.flags.writeable:
+        return tvm_ffi.from_dlpack(array)
+    if not READ_ONLY:
+        return tvm_ffi.from_dlpack(array.copy())
+    return tvm_ffi.from_dlpack(array.__dlpack__(max_version=(1, 0)))
 
 
 class HostMemory:

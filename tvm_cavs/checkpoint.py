@@ -33,13 +33,15 @@ PACKAGES = ("tvm_cavs", "apache-tvm", "apache-tvm-ffi", "numpy")
 class Progress:
     """Where a run stands: everything besides arrays that the next step depends on.
 
-    `epoch` and `batch` name the next batch of the loader; `net_step` and `dropout_seed` decide the
-    next dropout mask; `epoch_loss` and `epoch_labels` are the sums of the epoch so far;
-    `best_value`, `best_epoch` and `n_bad_epochs` belong to early stopping; `seconds` is
-    the training time used.
+    `epoch` and `epoch_examples` name the next example of the loader's order, whatever the size of
+    batches; `loader_seed` made that order; `batch` counts batches for people; `net_step` and
+    `dropout_seed` decide the next dropout mask; `epoch_loss` and `epoch_labels` are the sums of the
+    epoch so far, `recent` the (loss, labels) of the last steps; `best_value`, `best_epoch` and
+    `n_bad_epochs` belong to early stopping; `seconds` is the training time used.
     """
 
     epoch: int = 0
+    epoch_examples: int = 0
     batch: int = 0
     step: int = 0
     net_step: int = 0
@@ -47,6 +49,7 @@ class Progress:
     dropout_seed: int = 0
     epoch_loss: float = 0.0
     epoch_labels: int = 0
+    recent: list[list[float]] = field(default_factory=list)
     n_examples: int = 0
     best_value: float | None = None
     best_epoch: int = 0
@@ -65,6 +68,7 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
     vocabulary: list[str] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)  # by split, as fingerprints.py tells it
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -83,6 +87,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             "config": checkpoint.config,
             "vocabulary": checkpoint.vocabulary,
             "versions": installed_versions(),
+            "data": dict(checkpoint.data),
         }
     )
     metadata = {"format": f"tvm_cavs {FORMAT}", "crc32": _checksum(tensors, state), "state": state}
@@ -139,6 +144,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     state = json.loads(metadata["state"])
     known = {f.name for f in fields(Progress)}
+    if state["progress"].get("batch") and "epoch_examples" not in state["progress"]:
+        raise CheckpointError(
+            f"{path} was written in the middle of an epoch by tvm_cavs "
+            f"{state['versions'].get('tvm_cavs')}, which counted batches where this version counts "
+            "examples. Resume it with that version until the epoch ends."
+        )
     return Checkpoint(
         parameters=_strip("parameter/", tensors),
         optimizer=_strip("optimizer/", tensors),
@@ -146,6 +157,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         config=state["config"],
         vocabulary=state["vocabulary"],
         versions=state["versions"],
+        data=state.get("data", {}),
     )
 
 

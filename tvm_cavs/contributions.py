@@ -85,8 +85,13 @@ def gradient_buffer(parameter: str) -> str:
 
 
 def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ...] | None:
-    """Where the parts of sum %t lie in the gradients made of it, if each lies in one place."""
+    """Where the parts of sum %t lie in the gradients made of it, if each lies in one place.
+
+    A sum of rows is added up in a vector, so one in the shape of a matrix lies nowhere.
+    """
     shape, parts = program.calls[t].type.shape, []
+    if not is_product(program, t) and len(shape) != 1:
+        return None
     for c in users:
         whole = program.calls[c.args[0]].type.shape
         found = flatten(program, c.args[0], "total", sums=True)
@@ -111,8 +116,20 @@ def _total_buffer(program: Program, t: int, uses: list[tuple[str, str]]) -> Part
     text = f"{identity(program, t)} {uses}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     name = f"total.{'x'.join(map(str, shape)) or '1'}.{digest}"
-    n_rows, n_columns = shape if len(shape) == 2 else (1, max(1, prod(shape)))
-    return Part((0, n_rows), (0, n_columns), Spot(name, n_columns if len(shape) == 2 else 0))
+    if is_product(program, t):
+        return Part((0, shape[0]), (0, shape[1]), Spot(name, shape[1]))
+    return Part((0, 1), (0, prod(shape)), Spot(name, 0))
+
+
+def is_product(program: Program, t: int) -> bool:
+    """Whether sum %t is a weight gradient; others are sums of rows, whatever their shape."""
+    return program.calls[program.calls[t].args[0]].op == "outer"
+
+
+def total_shape(program: Program, t: int) -> tuple[int, ...]:
+    """The shape of a buffer in which sum %t is added up: a matrix or a vector."""
+    shape = program.calls[t].type.shape
+    return shape if is_product(program, t) else (prod(shape),)
 
 
 def _leaves(program: Program, i: int) -> frozenset[int]:
@@ -146,7 +163,7 @@ def summed_with(program: Program) -> dict[int, int]:
     calls = program.calls
     outers: dict[int, int] = {}
     for i, c in program.select("total"):
-        if calls[c.args[0]].op == "outer":
+        if is_product(program, i):
             outers.setdefault(calls[c.args[0]].args[1], i)
     totals = [(i, c.args[0]) for i, c in program.select("total")]
     return {i: outers[v] for i, v in totals if v in outers}

@@ -119,9 +119,8 @@ class TvmExecutor:
         self._evaluated = -1  # version of all parameters together
         self._packed: dict[str, int] = {}  # the same for every packed weight
         for name, p in parameters.items():
-            with p.writing() as memory:
-                self.memory.bind(f"param.{name}", memory)
-                self.memory.bind(f"flat.{name}", memory.reshape(-1))
+            self.memory.bind(f"param.{name}", p.memory)
+            self.memory.bind(f"flat.{name}", p.memory.reshape(-1))
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Compile at once what all kinds of vertices in these batches need.
@@ -251,7 +250,7 @@ class TvmExecutor:
                 self.memory.fixed(name, shape, dtype)
             self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
             self._compiled = compiled
-        self.planner.know(self.kinds.number, self.kinds.rank, self.kinds.wider)
+        self.planner.know(self.kinds.number, self.kinds.rank)
 
     def load_parameters(self, batch: Batch) -> None:
         """Pack the weights that the batch reads, as far as they changed since they were packed."""

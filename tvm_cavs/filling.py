@@ -89,10 +89,13 @@ class Filling:
 
         def values(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
             out, tensor = memory.rows(b.name, sizes[number], b.ld, b.dtype), memory.tensor
+            if not sizes[number]:  # what no vertex has may be of any type: nothing is read of it
+                return
             given, n = plan.graph.inputs[key].values, plan.n_rows
             where = tensor("plan.order"), tensor("plan.kind")
             if b.ld:
-                kernels["take_rows"](n, b.ld, *where, tensor_of(given.reshape(n, -1)), out, member)
+                take = kernels["take_rows" if b.dtype == "float32" else "take_integers"]
+                take(n, b.ld, *where, tensor_of(given.reshape(n, -1)), out, member)
             else:
                 kernels["take"](n, *where, tensor_of(given), out, member)
 

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from . import runlog
+from .checkpoint import Progress
 from .display import Display, Status, clock
 from .errors import TrainingError
 from .evaluation import evaluate, in_order
@@ -30,6 +33,7 @@ from .run import Run, restore_best, save
 from .run_profile import PROFILED_STEP, profile_step
 
 STEPS_PER_EVENT = 50
+RECENT_STEPS = 50  # whose mean loss is shown
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,29 @@ def fit(
         TrainingError: the loss or a gradient is not finite; the last checkpoint is from before.
         CheckpointError: a checkpoint could not be written.
     """
-    pace = Pace(age)
+    run.lock.acquire()
+    try:
+        return _fit(run, display, stop, Pace(age))
+    finally:
+        run.lock.release()
+
+
+def _fit(run: Run, display: Display, stop: Stop, pace: Pace) -> Outcome:
     run.mark = time.perf_counter()
     reason = _ended(run)
-    if reason is None:
+    if reason is None and not stop.requested():
         run.net.prepare(in_order(run.data.splits["train"]), run.loss)
     while reason is None:
-        _train_epoch(run, display, stop, pace)
+        if not stop.requested():
+            _train_epoch(run, display, stop, pace)
         if stop.requested() or not _finish_epoch(run, display, stop, pace):
             save(run)
             return Outcome(f"stopped after step {run.progress.step}", interrupted=True)
         reason = _ended(run)
-    return Outcome(reason, metrics=_measure_best(run))
+    metrics = _measure_best(run, stop)
+    if metrics is None:
+        return Outcome(f"{reason}; stopped before the last measurement", interrupted=True)
+    return Outcome(reason, metrics=metrics)
 
 
 @dataclass
@@ -111,9 +126,10 @@ def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
     """The rest of the current epoch, or as much of it as time and `stop` allow."""
     progress, limit = run.progress, run.config.train.max_seconds
     run.loader.epoch = progress.epoch
-    n_batches, saved = len(run.loader), time.monotonic()
+    left = run.loader.parts(progress.epoch, progress.epoch_examples)
+    n_batches, saved = progress.batch + len(left), time.monotonic()
     run.tick()
-    batches = run.loader.batches(progress.epoch, skip=progress.batch)
+    batches = run.loader.batches(progress.epoch, progress.epoch_examples)
     for batch in run.net.ahead(batches, run.loss):
         train_step(run, batch)
         if pace.n_steps == 0:
@@ -121,11 +137,11 @@ def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
             _report_first_step(run, display, pace)
         pace.add(batch.n_graphs, run.tick())
         if run.config.profile and pace.n_steps == PROFILED_STEP:
-            profile_step(run, display)
+            profile_step(run, display, batch.n_graphs)
             run.mark = time.perf_counter()  # nor is this
         display.status(_status(run, pace, n_batches))
         if progress.step % STEPS_PER_EVENT == 0:
-            runlog.append(run.folder, {"event": "step"} | _where(run))
+            runlog.append(run.folder, {"event": "step"} | _where(run, recent_loss(progress)))
         if stop.requested() or (limit is not None and progress.seconds >= limit):
             return
         if time.monotonic() - saved >= run.config.train.checkpoint_seconds:
@@ -152,14 +168,26 @@ def train_step(run: Run, batch: Graph) -> None:
     progress.step += 1
     progress.batch += 1
     progress.n_examples += batch.n_graphs
+    progress.epoch_examples += batch.n_graphs
     progress.epoch_loss += float(loss)
     progress.epoch_labels += loss.n_labels
+    progress.recent.append([float(loss), loss.n_labels])
+    del progress.recent[:-RECENT_STEPS]
+
+
+def recent_loss(progress: Progress) -> float:
+    """The mean loss per label of the last steps."""
+    total = sum(loss for loss, _ in progress.recent)
+    return total / max(1, sum(n for _, n in progress.recent))
 
 
 def _describe_failure(run: Run, what: str) -> str:
     """Where training failed, in which examples, and what to do."""
     progress = run.progress
-    examples = run.loader.parts(progress.epoch)[progress.batch]
+    examples = run.loader.parts(progress.epoch, progress.epoch_examples)[0].tolist()
+    found = _not_finite(run, examples)
+    if found:
+        return f"training stopped at step {progress.step}: {what}, because {found}"
     first = ", ".join(str(index) for index in examples[:8])
     more = f", ... {len(examples)} in all" if len(examples) > 8 else ""
     return (
@@ -170,6 +198,21 @@ def _describe_failure(run: Run, what: str) -> str:
     )
 
 
+def _not_finite(run: Run, examples: Sequence[int]) -> str:
+    """Which input of which of these examples is nan or infinite; empty where none is."""
+    for index in examples:
+        for name, field_ in run.loader.dataset[index].inputs.items():
+            values = field_.values
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                vertex = int(np.argwhere(~np.isfinite(values))[0][0])
+                return (
+                    f"training example {index} (from 0), vertex {vertex}: input {name!r} is "
+                    f"{values[vertex]}. Correct it in the data or leave the example out; the last "
+                    f"good checkpoint is kept: {run.folder / runlog.LAST}."
+                )
+    return ""
+
+
 def _finish_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> bool:
     """Evaluate, log, keep the best, checkpoint; False when interrupted before the end of it."""
     progress, train = run.progress, run.config.train
@@ -177,13 +220,15 @@ def _finish_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> bool:
     if values is None:
         return False
     run.tick()
-    event: dict[str, Any] = {"event": "epoch"} | _where(run)
-    event |= {"samples_per_s": round(pace.take(), 1), "dev": values}
-    is_whole = progress.batch >= len(run.loader.parts(progress.epoch))
-    if values:
+    mean = progress.epoch_loss / max(1, progress.epoch_labels)
+    event: dict[str, Any] = {"event": "epoch"} | _where(run, mean)
+    is_whole = progress.epoch_examples >= len(run.loader.dataset)
+    event |= {"samples_per_s": round(pace.take(), 1), "dev": values, "whole": is_whole}
+    if values and is_whole:  # an epoch cut short is none for patience or the best
         _keep_best(run, values[train.early_stop.metric])
     if is_whole:
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        progress.epoch, progress.batch, progress.epoch_examples = progress.epoch + 1, 0, 0
+        run.loader.seed = train.seed  # a resumed run may have been given another in the epoch
         progress.epoch_loss, progress.epoch_labels = 0.0, 0
     runlog.append(run.folder, event)
     save(run)
@@ -196,7 +241,8 @@ def _keep_best(run: Run, value: float) -> None:
     progress = run.progress
     larger = METRICS[run.config.train.early_stop.metric].larger_is_better
     best = progress.best_value
-    if best is None or (value > best if larger else value < best):
+    better = best is None or (value > best if larger else value < best)
+    if better and math.isfinite(value):  # a nan neither wins nor stands in the way of later ones
         progress.best_value, progress.best_epoch = value, progress.epoch + 1
         progress.n_bad_epochs = 0
         save(run, runlog.BEST)
@@ -204,11 +250,16 @@ def _keep_best(run: Run, value: float) -> None:
         progress.n_bad_epochs += 1
 
 
-def _measure_best(run: Run) -> dict[str, dict[str, float]]:
-    """Metrics of the best parameters on dev and test."""
+def _measure_best(run: Run, stop: Stop) -> dict[str, dict[str, float]] | None:
+    """Metrics of the best parameters on dev and test; None if `stop` came before the end."""
     restore_best(run)
-    found = {split: _evaluate(run, split, Stop()) for split in ("dev", "test")}
-    metrics = {split: values for split, values in found.items() if values}
+    metrics = {}
+    for split in ("dev", "test"):
+        values = _evaluate(run, split, stop)
+        if values is None:
+            return None
+        if values:
+            metrics[split] = values
     if "test" in metrics:
         event = {"event": "test", "step": run.progress.step, "epoch": run.progress.best_epoch}
         runlog.append(run.folder, event | {"test": metrics["test"]})
@@ -223,14 +274,14 @@ def _evaluate(run: Run, split: str, stop: Stop) -> dict[str, float] | None:
     return evaluate(run.net, dataset, train.metrics, run.config.data.label, stop=stop.requested)
 
 
-def _where(run: Run) -> dict[str, float | int]:
+def _where(run: Run, loss: float) -> dict[str, float | int]:
     """What every line of metrics.jsonl says."""
     progress = run.progress
     return {
         "epoch": progress.epoch + 1,
         "step": progress.step,
         "seconds": round(progress.seconds, 3),
-        "train_loss": progress.epoch_loss / max(1, progress.epoch_labels),
+        "train_loss": loss,
         "lr": run.trainer.lr,
     }
 
@@ -251,7 +302,7 @@ def _status(run: Run, pace: Pace, n_batches: int) -> Status:
     seconds = left / rate if rate else 0.0
     if train.max_seconds is not None:
         seconds = min(seconds, train.max_seconds - progress.seconds)
-    loss = progress.epoch_loss / max(1, progress.epoch_labels)
+    loss = recent_loss(progress)
     place = (progress.epoch + 1, train.epochs, progress.batch, n_batches)
     return Status(*place, loss, rate, seconds)
 
@@ -259,6 +310,8 @@ def _status(run: Run, pace: Pace, n_batches: int) -> Status:
 def _describe_epoch(run: Run, event: Mapping[str, Any]) -> str:
     dev = event["dev"]
     metrics = "".join(f"  {name} {value:.4f}" for name, value in dev.items())
+    if not event["whole"]:
+        metrics += "  (cut short)"
     best = "  *" if run.progress.best_epoch == event["epoch"] and dev else ""
     return (
         f"epoch {event['epoch']}  {clock(run.progress.seconds)}  loss {event['train_loss']:.4g}  "

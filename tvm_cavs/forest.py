@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_cavs.field import Field, join_inputs
+from tvm_cavs.field import Field, join_inputs, made_field
 
 if TYPE_CHECKING:
     from tvm_cavs.graph import Graph
@@ -24,7 +24,8 @@ class Memo:
 
     Attributes:
         forest: where its vertices are rows `rows` of a forest.
-        number, fields: of one example of the forest, its number and the inputs it was made with.
+        number: of one example of the forest.
+        fields: the inputs, in the dict itself: a read-only mapping is slower to read.
         parts: the graphs that were concatenated to make it, where they were.
         digests: found by sharing.py, for each set of input names.
     """
@@ -32,7 +33,7 @@ class Memo:
     forest: Forest | None = None
     rows: slice | np.ndarray = field(default_factory=lambda: slice(0, 0))
     number: int = -1
-    fields: tuple[Field, ...] = ()
+    fields: Mapping[str, Field] = field(default_factory=dict)
     parts: tuple[Graph, ...] = ()
     digests: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
 
@@ -46,18 +47,18 @@ class Forest:
     """A graph of many examples, and where each of them begins in its arrays.
 
     Attributes:
-        inputs: those of `graph` when it was taken apart.
         first_vertex, n_vertices, first_slot, n_slots: int64[n_graphs].
         has_empty: whether a slot of any vertex is empty.
+        has_unnamed: whether any vertex has no identity of its own.
     """
 
     graph: Graph
-    inputs: Mapping[str, Field]
     first_vertex: np.ndarray
     n_vertices: np.ndarray
     first_slot: np.ndarray
     n_slots: np.ndarray
     has_empty: bool
+    has_unnamed: bool
 
     @staticmethod
     def of(graph: Graph) -> Forest:
@@ -66,25 +67,23 @@ class Forest:
         slots = graph.child_ptr[graph.graph_ptr].astype(np.int64)
         return Forest(
             graph,
-            dict(graph.inputs),
             vertices[:-1],
             np.diff(vertices),
             slots[:-1],
             np.diff(slots),
             bool((graph.child < 0).any()),
+            bool((graph.vertex_id < 0).any()),
         )
 
 
 def common_forest(graphs: Sequence[Graph]) -> Forest | None:
-    """The forest of which all graphs are examples with the inputs they had, or None."""
+    """The forest of which all graphs are examples, or None."""
     forest = graphs[0].memo.forest
     if forest is None:
         return None
     for g in graphs:
         memo = g.memo
         if memo.forest is not forest or memo.number < 0:
-            return None
-        if memo.fields != tuple(g.inputs.values()):
             return None
     return forest
 
@@ -108,15 +107,16 @@ def select(forest: Forest, numbers: list[int]) -> tuple[np.ndarray, dict[str, An
     child_ptr[1:] = graph.child_ptr[1:].take(rows)
     child_ptr[1:] -= from_slot.astype(np.int32).repeat(n_vertices)
     graph_ptr[1:] = vertex_end
+    ids = graph.vertex_id.take(rows)
     return rows, {
         "child_ptr": child_ptr,
         "child": moved,
         "level": graph.level.take(rows),
-        "vertex_id": graph.vertex_id.take(rows),
+        "vertex_id": by_place(ids) if forest.has_unnamed else ids,
         "graph_ptr": graph_ptr,
         "inputs": {
-            name: Field(f.values.take(rows, axis=0), f.present.take(rows))
-            for name, f in forest.inputs.items()
+            name: made_field(f.values.take(rows, axis=0), f.present.take(rows))
+            for name, f in graph.inputs.items()
         },
     }
 
@@ -146,7 +146,15 @@ def concatenate(graphs: Sequence[Graph]) -> dict[str, Any]:
         "child_ptr": child_ptr,
         "child": moved,
         "level": np.concatenate([g.level for g in graphs]),
-        "vertex_id": np.concatenate([g.vertex_id for g in graphs]),
+        "vertex_id": by_place(np.concatenate([g.vertex_id for g in graphs])),
         "graph_ptr": graph_ptr,
-        "inputs": join_inputs([g.inputs for g in graphs], n_vertices),
+        "inputs": join_inputs([g.memo.fields for g in graphs], n_vertices),
     }
+
+
+def by_place(ids: np.ndarray) -> np.ndarray:
+    """The identities int64[n_vertices] of a batch, with -1 - place where they are below 0."""
+    if not len(ids) or ids.min() >= 0:
+        return ids
+    places = np.arange(-1, -1 - len(ids), -1)
+    return places if ids.max() < 0 else np.where(ids < 0, places, ids)

@@ -7,7 +7,8 @@ from math import pi
 from math import sqrt as _root
 from typing import Any
 
-from .errors import ShapeError
+from . import arguments
+from .errors import ShapeError, TraceError
 from .ops import Value
 from .program import user_line
 from .vertex import call
@@ -34,8 +35,11 @@ def silu(x: Value) -> Value:
 
 
 def gelu(x: Value) -> Value:
-    """Gaussian error linear unit in its tanh form (Hendrycks & Gimpel 2016, section 2)."""
-    return 0.5 * x * (1.0 + tanh(_root(2 / pi) * (x + 0.044715 * x * x * x)))
+    """Gaussian error linear unit in its tanh form (Hendrycks & Gimpel 2016, section 2).
+
+    0.5 (1 + tanh(u)) is sigmoid(2 u), which does not lose its lower tail.
+    """
+    return x * sigmoid(2 * _root(2 / pi) * (x + 0.044715 * x * x * x))
 
 
 def exp(x: Value) -> Value:
@@ -84,10 +88,15 @@ def where(condition: Value, a: Value | float, b: Value | float) -> Value:
 
 
 def concat(*values: Value, axis: int = 0) -> Value:
-    """Join along `axis`: vectors float32[m], float32[n] into float32[m + n]."""
+    """Join along `axis`: vectors float32[m], float32[n] into float32[m + n].
+
+    Raises:
+        ShapeError: values that differ in more than the extent of `axis`, or no such axis.
+    """
     if len(values) == 1 and isinstance(values[0], (list, tuple)):
         values = tuple(values[0])
-    return call("concat", *values, axis=axis) if len(values) != 1 else values[0]
+    axis = _whole("concat", "axis", axis)
+    return call("concat", *values, axis=axis) if len(values) != 1 else _value("concat", values[0])
 
 
 def split(x: Value, sections: int) -> list[Value]:
@@ -96,7 +105,8 @@ def split(x: Value, sections: int) -> list[Value]:
     Raises:
         ShapeError: the length is not a multiple of `sections`.
     """
-    n = x.shape[-1] if x.shape else 0
+    n = _value("split", x).shape[-1] if x.shape else 0
+    sections = _whole("split", "sections", sections)
     if sections < 1 or n % sections or not n:
         raise ShapeError(
             f"split ({user_line()}): {x.type} does not divide into {sections} equal parts"
@@ -106,23 +116,29 @@ def split(x: Value, sections: int) -> list[Value]:
 
 
 def reshape(x: Value, shape: Sequence[int]) -> Value:
-    """The same elements, in row-major order, under another shape."""
-    return call("reshape", x, shape=tuple(shape))
+    """The same elements, in row-major order, under another shape.
+
+    Raises:
+        ShapeError: the shape has another number of elements, or an extent below 1.
+    """
+    where = f"reshape ({user_line()}): shape"
+    return call("reshape", x, shape=arguments.extents(where, shape, ShapeError, empty=True))
 
 
 def reduce_sum(x: Value, keepdims: bool = False) -> Value:
     """Sum along the last axis."""
-    return call("sum", x, keep=keepdims)
+    return call("sum", x, keep=_flag("reduce_sum", "keepdims", keepdims))
 
 
 def reduce_mean(x: Value, keepdims: bool = False) -> Value:
     """Mean along the last axis."""
-    return reduce_sum(x, keepdims) * (1.0 / x.shape[-1])
+    total = reduce_sum(x, keepdims)
+    return total * (1.0 / x.shape[-1])
 
 
 def reduce_max(x: Value, keepdims: bool = False) -> Value:
     """Maximum along the last axis; ties share the gradient."""
-    return call("max", x, keep=keepdims)
+    return call("max", x, keep=_flag("reduce_max", "keepdims", keepdims))
 
 
 def softmax(x: Value) -> Value:
@@ -142,6 +158,8 @@ def argmax(x: Value) -> Value:
 
 def layer_norm(x: Value, scale: Any, shift: Any, epsilon: float = 1e-5) -> Value:
     """(x - mean) / sqrt(variance + epsilon) * scale + shift (Ba et al. 2016, eq. 3)."""
+    where = f"layer_norm ({user_line()}): epsilon"
+    epsilon = arguments.number(where, epsilon, 0, error=TraceError)
     centred = x - reduce_mean(x, keepdims=True)
     variance = reduce_mean(centred * centred, keepdims=True)
     return centred / sqrt(variance + epsilon) * scale + shift
@@ -151,21 +169,58 @@ def embedding(index: Value, table: Any) -> Value:
     """Row `index` of a parameter matrix; zeros where the vertex has no index.
 
     Raises:
-        TraceError: the table is computed, not a parameter.
+        TraceError: the table is computed, not a parameter; the index is computed, not pulled.
     """
     if isinstance(table, Value) and table.builder.define(table.index)[0] != "param":
         table.builder.refuse(
             "embedding",
             f"expected a parameter, given a computed {table.type}; compute on the row instead",
         )
+    if isinstance(index, Value) and index.builder.define(index.index)[0] != "pull":
+        index.builder.refuse(
+            "embedding",
+            f"expected an integer input as v.pull gives it, given a computed {index.type}; "
+            "a computed index takes a row by one_hot(index, rows) @ table",
+        )
     return call("embedding", index, table)
 
 
 def pick(x: Value, index: Value) -> Value:
-    """Element `index` of a vector; zero where the vertex has no index."""
+    """Element `index` of a vector; zero where the vertex has no index.
+
+    Raises:
+        ShapeError: `index` is computed, and may be beyond the vector.
+    """
     return call("pick", x, index)
 
 
 def one_hot(index: Value, depth: int) -> Value:
-    """float32[depth], 1 at `index`; zeros where the vertex has no index."""
+    """float32[depth], 1 at `index`; zeros where the vertex has no index.
+
+    Raises:
+        ShapeError: `index` is computed, and may be `depth` or more.
+    """
+    depth = _whole("one_hot", "depth", depth, arguments.MOST)
     return call("one_hot", index, depth=depth)
+
+
+def _whole(op: str, what: str, given: Any, most: int | None = None) -> int:
+    return arguments.whole(f"{op} ({user_line()}): {what}", given, most=most, error=ShapeError)
+
+
+def _flag(op: str, what: str, given: Any) -> bool:
+    """True or False, not what is like one of them: keepdims=-1 is a mistake for an axis."""
+    if not isinstance(given, bool):
+        raise ShapeError(
+            f"{op} ({user_line()}): {what}: expected True or False, given "
+            f"{arguments.shown(given)}; {op} is along the last axis"
+        )
+    return given
+
+
+def _value(op: str, given: Any) -> Value:
+    if not isinstance(given, Value):
+        raise TraceError(
+            f"{op} ({user_line()}): expected a value of the vertex, given {arguments.shown(given)}"
+        )
+    return given

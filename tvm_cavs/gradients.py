@@ -12,7 +12,7 @@ from .buffers import HostMemory
 from .contributions import gradient_buffer
 from .execution import Programs
 from .steps import Gradient, RowGradient
-from .vertex import Parameter, RowSparse
+from .vertex import Parameter, RowSparse, made_rows
 
 
 class Gradients:
@@ -43,7 +43,9 @@ class Gradients:
     def collect(
         self, distinct: Mapping[str, np.ndarray], memory: HostMemory
     ) -> dict[str, np.ndarray | RowSparse]:
-        """The gradients by parameter, float32[shape] or rows; the next batch uses them again.
+        """The gradients by parameter, float32[shape] or rows.
+
+        The memory of their values is used again by the next backward pass.
 
         Args:
             distinct: the distinct values of every input that chooses rows. memory: the batch's.
@@ -69,7 +71,8 @@ class Gradients:
         names = (r.buffer, f"edges.{r.pull}", f"pointers.{r.pull}")
         result = self._memory.rows(out, len(values), r.width, "float32")
         self._compiled.row_sums[r](len(values), *map(memory.tensor, names), result)
-        return RowSparse(values, self._memory.read(out)[: len(values)])
+        # the rows lie in memory of the batch, which another forward pass may use again
+        return made_rows(values.copy(), self._memory.read(out)[: len(values)])
 
 
 def _add(
@@ -102,8 +105,8 @@ def merge(parts: Sequence[RowSparse], width: int) -> RowSparse:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return RowSparse(np.zeros(0, "int32"), np.zeros((0, width), "float32"))
+        return made_rows(np.zeros(0, "int32"), np.zeros((0, width), "float32"))
     rows, inverse = np.unique(np.concatenate([p.rows for p in parts]), return_inverse=True)
     values = np.zeros((len(rows), width), "float32")
     np.add.at(values, inverse, np.concatenate([p.values for p in parts]))
-    return RowSparse(rows, values)
+    return made_rows(rows, values)

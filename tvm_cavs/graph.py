@@ -6,37 +6,51 @@ and making it is concatenation. Levels are found once, when a graph is made; a b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as of_dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from tvm_cavs.errors import GraphError
 from tvm_cavs.field import Field as Field
-from tvm_cavs.field import make_field
-from tvm_cavs.forest import Forest, Memo, common_forest, concatenate, select
-from tvm_cavs.levels import check_children, check_pointers, levels_or_cycle, vertex_name
+from tvm_cavs.field import made_field, make_field
+from tvm_cavs.forest import Forest, Memo, by_place, common_forest, concatenate, select
+from tvm_cavs.given import as_list, count, indices, pairs
+from tvm_cavs.levels import (
+    check_children,
+    check_levels,
+    check_pointers,
+    levels_or_cycle,
+)
 
-NO_INPUTS: Mapping[str, Any] = {}
+NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
+Pairs = Sequence[tuple[int, int]] | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A directed acyclic graph of vertices whose children fill numbered slots.
 
-    A child may have several parents, and may fill several slots of one parent. Use a constructor
-    below (they check) or call `check` on a Graph made by hand.
+    A child may have several parents, and may fill several slots of one parent. What a graph is made
+    of is copied and checked, by the constructors below and by `Graph(...)` itself; its arrays and
+    the mapping of its inputs are read-only, so it stays what was checked. Another graph with other
+    inputs comes from `with_inputs` or `dataclasses.replace`.
 
     Attributes:
         child_ptr: int32[n_vertices + 1]; the slots of vertex v are child_ptr[v]:child_ptr[v + 1].
         child: int32[n_slots]; a vertex of the same example, or -1 where the slot is empty.
         level: int32[n_vertices]; 0 without children, else 1 + the largest level of a child.
         vertex_id: int64[n_vertices]; identity of a vertex, kept by batching (dropout uses it).
+            Below 0: none of its own, then it is -1 - the vertex's place in its batch.
         graph_ptr: int32[n_graphs + 1]; the vertices of example g are graph_ptr[g]:graph_ptr[g + 1].
         inputs: one Field a name.
         memo: what is remembered of its making, so that batches are made faster.
+
+    Raises:
+        GraphError: as `Graph.from_csr`, or a level is wrong.
     """
 
     child_ptr: np.ndarray
@@ -47,12 +61,32 @@ class Graph:
     inputs: Mapping[str, Field]
     memo: Memo = of_dataclass(default_factory=Memo, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        given = self.child_ptr, self.child, self.inputs, self.graph_ptr, self.vertex_id, self.level
+        self.__dict__.update(vars(made_graph(**_checked(*given))))
+
+    def __reduce__(self) -> tuple[Callable[..., Graph], tuple[Any, ...]]:
+        """A copy is read-only too. It forgets its memo, as it would take its forest along."""
+        arrays = self.child_ptr, self.child, self.level, self.vertex_id, self.graph_ptr
+        return made_graph, (*arrays, dict(self.inputs))
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> Graph:
+        """The same graph with these inputs instead of its own.
+
+        Raises:
+            GraphError: as `Graph.from_csr`.
+        """
+        arrays = self.child_ptr, self.child, self.level, self.vertex_id, self.graph_ptr
+        return made_graph(*arrays, _fields(inputs, self.n_vertices))
+
     @property
     def n_vertices(self) -> int:
+        """Vertices of all examples together."""
         return len(self.level)
 
     @property
     def n_graphs(self) -> int:
+        """Examples in this batch; 1 for a graph that is none."""
         return len(self.graph_ptr) - 1
 
     @property
@@ -90,10 +124,16 @@ class Graph:
         Raises:
             GraphError: as `Graph.from_csr`.
         """
-        child_ptr = np.zeros(len(children) + 1, np.int64)
-        np.cumsum([len(slots) for slots in children], out=child_ptr[1:])
-        child = [-1 if c is None else c for slots in children for c in slots]
-        return Graph.from_csr(child_ptr, _indices("children", child), inputs, vertex_id=vertex_id)
+        vertices = as_list("children", children, "lists")
+        if not {type(slots) for slots in vertices} <= {list, tuple}:
+            vertices = [
+                as_list(f"children of vertex {v}", slots, "vertices ([] for a leaf)")
+                for v, slots in enumerate(vertices)
+            ]
+        child_ptr = np.zeros(len(vertices) + 1, np.int64)
+        np.cumsum([len(slots) for slots in vertices], out=child_ptr[1:])
+        child = [-1 if c is None else c for slots in vertices for c in slots]
+        return Graph.from_csr(child_ptr, indices("children", child), inputs, vertex_id=vertex_id)
 
     @staticmethod
     def from_parents(
@@ -104,9 +144,17 @@ class Graph:
         The children of a vertex fill its slots in index order.
 
         Raises:
-            GraphError: a parent out of range, or as `Graph.from_csr`.
+            GraphError: a parent out of range, a `root` that is the number of a vertex, or as
+                `Graph.from_csr`.
         """
-        parent = _indices("parents", parents)
+        parent = indices("parents", parents)
+        root = int(indices("root", [root])[0])
+        if 0 <= root < len(parent):
+            raise GraphError(
+                f"root={root} is the number of a vertex too (they are 0..{len(parent) - 1}), so a "
+                "parent has two meanings. Mark a root by -1; if parents count from 1 and 0 is a "
+                "root, subtract 1 from all."
+            )
         child = np.flatnonzero(parent != root)
         return Graph.from_edges(len(parent), np.stack([parent[child], child], axis=1), inputs)
 
@@ -117,27 +165,30 @@ class Graph:
         Raises:
             GraphError: length below 1, or as `Graph.from_csr`.
         """
-        length = max(0, length)
+        length = count("length", length, least=1)
         child_ptr = np.maximum(np.arange(-1, length), 0)
         level = np.arange(length, dtype=np.int32)
-        return _finish(child_ptr, np.arange(length - 1), inputs, None, None, level)
+        return _finish(child_ptr, np.arange(length - 1), inputs, level=level)
 
     @staticmethod
     def from_edges(
         n_vertices: int,
-        edges: Sequence[tuple[int, int]] | np.ndarray,
+        edges: Pairs,
         inputs: Mapping[str, Any] = NO_INPUTS,
     ) -> Graph:
         """One graph from (parent, child) pairs; a parent's edges fill its slots in the order given.
 
+        Args:
+            edges: a list of pairs, or int[n_edges, 2].
+
         Raises:
-            GraphError: a parent out of range, or as `Graph.from_csr`.
+            GraphError: another shape, a parent out of range, or as `Graph.from_csr`.
         """
-        pairs = _indices("edges", edges).reshape(-1, 2)
-        parent, child = pairs[:, 0], pairs[:, 1]
+        n_vertices, given = count("n_vertices", n_vertices, least=1), pairs("edges", edges)
+        parent, child = given[:, 0], given[:, 1]
         wrong = np.flatnonzero((parent < 0) | (parent >= n_vertices))
         if wrong.size:
-            p, c = pairs[wrong[0]]
+            p, c = given[wrong[0]]
             raise GraphError(
                 f"vertex {c}: its parent {p} is out of range; expected 0..{n_vertices - 1}. "
                 "Are the indices 0-based, and is a root marked as one?"
@@ -156,57 +207,104 @@ class Graph:
     ) -> Graph:
         """One graph, or with graph_ptr many at once, from flat arrays (see the attributes).
 
-        An input is a list (None where absent), an array (present everywhere) or a Field.
+        An input is a list (None where absent), an array (present everywhere) or a Field. Without
+        vertex_id, vertices have no identity of their own: dropout goes by their place in a batch.
 
         Raises:
             GraphError: an empty graph, a child out of range, a self-loop, a cycle, an input whose
-                length is not the number of vertices. The message names the vertex.
+                length is not the number of vertices, or what are no integers. The message names
+                the vertex.
         """
-        return _finish(child_ptr, child, inputs, graph_ptr, vertex_id, None)
+        return _finish(child_ptr, child, inputs, graph_ptr, vertex_id)
 
 
-def batch(graphs: Sequence[Graph]) -> Graph:
-    """Concatenate graphs into one Graph, in the order given; vertex_id and level are kept.
+def made_graph(
+    child_ptr: np.ndarray,
+    child: np.ndarray,
+    level: np.ndarray,
+    vertex_id: np.ndarray,
+    graph_ptr: np.ndarray,
+    inputs: Mapping[str, Field],
+) -> Graph:
+    """A Graph of arrays that keep the promises of its docstring and are nobody else's.
+
+    They are neither copied nor checked, and become read-only.
+    """
+    graph = object.__new__(Graph)
+    held = graph.__dict__
+    held["child_ptr"], held["child"], held["level"] = child_ptr, child, level
+    held["vertex_id"], held["graph_ptr"] = vertex_id, graph_ptr
+    held["inputs"], held["memo"] = MappingProxyType(inputs), Memo(fields=inputs)
+    for array in (child_ptr, child, level, vertex_id, graph_ptr):
+        array.setflags(write=False)
+    return graph
+
+
+def batch(graphs: Iterable[Graph]) -> Graph:
+    """Concatenate graphs into one Graph, in the order given; level and vertex_id are kept.
+
+    Vertices without an identity of their own get one by their place in the batch.
 
     Raises:
         GraphError: no graphs, or an input whose dtype or shape differs between graphs.
     """
-    if not graphs:
+    given = graphs if isinstance(graphs, list) else _as_graphs(graphs)
+    if not given:
         raise GraphError("batch got no graphs; expected at least one.")
-    if len(graphs) == 1:
-        return graphs[0]
+    try:
+        return _joined(given) if len(given) > 1 else _as_graphs(given)[0]
+    except AttributeError:
+        _as_graphs(given)  # says which is no graph
+        raise
+
+
+def _joined(graphs: list[Graph]) -> Graph:
     forest = common_forest(graphs)
     if forest is not None:
         rows, arrays = select(forest, [g.memo.number for g in graphs])
-        made = Graph(**arrays)
+        made = made_graph(**arrays)
         made.memo.forest, made.memo.rows = forest, rows
         return made
-    made = Graph(**concatenate(graphs))
+    made = made_graph(**concatenate(graphs))
     made.memo.parts = tuple(graphs)
     return made
 
 
+def _as_graphs(given: Any) -> list[Graph]:
+    if isinstance(given, Graph):
+        raise GraphError("batch: expected a list of Graphs, given a Graph. Give [graph].")
+    graphs = as_list("batch", given, "Graphs")
+    for i, graph in enumerate(graphs):
+        if not isinstance(graph, Graph):
+            raise GraphError(
+                f"batch: item {i} is no Graph but {type(graph).__name__} {graph!r:.60}. "
+                "Make one by Graph.from_children, from_parents, from_edges or from_sequence."
+            )
+    return graphs
+
+
 def unbatch(graph: Graph) -> list[Graph]:
     """The examples of a batch, each a Graph of its own: the inverse of `batch` (views)."""
-    first_vertex = graph.graph_ptr[:-1]
-    n_slots = np.diff(graph.child_ptr[graph.graph_ptr])
-    child = np.where(graph.child < 0, np.int32(-1), graph.child - np.repeat(first_vertex, n_slots))
+    forest, examples = Forest.of(graph), []
+    first_vertex, n_vertices = forest.first_vertex, forest.n_vertices
+    child = graph.child - first_vertex.astype(np.int32).repeat(forest.n_slots)
+    child[graph.child < 0] = -1
+    ids = graph.vertex_id
+    if forest.has_unnamed:
+        ids = np.where(ids < 0, ids + first_vertex.repeat(n_vertices), ids)
     bounds = graph.graph_ptr.tolist()
     slots = graph.child_ptr[graph.graph_ptr].tolist()
-    forest, examples = Forest.of(graph), []
     for g, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        inputs = {k: Field(f.values[a:b], f.present[a:b]) for k, f in graph.inputs.items()}
-        example = Graph(
+        example = made_graph(
             graph.child_ptr[a : b + 1] - np.int32(slots[g]),
             child[slots[g] : slots[g + 1]],
             graph.level[a:b],
-            graph.vertex_id[a:b],
+            ids[a:b],
             np.array([0, b - a], np.int32),
-            inputs,
+            {k: made_field(f.values[a:b], f.present[a:b]) for k, f in graph.inputs.items()},
         )
         memo = example.memo
         memo.forest, memo.rows, memo.number = forest, slice(a, b), g
-        memo.fields = tuple(inputs.values())
         examples.append(example)
     return examples
 
@@ -217,62 +315,62 @@ def check(graph: Graph) -> None:
     Raises:
         GraphError: the first one that does not hold.
     """
-    check_pointers(graph.child_ptr, graph.child, graph.graph_ptr)
-    check_children(graph.child_ptr, graph.child, graph.graph_ptr)
-    level = levels_or_cycle(graph.child_ptr, graph.child, graph.graph_ptr)
-    wrong = np.flatnonzero(level != graph.level) if level.shape == graph.level.shape else [0]
-    if len(wrong):
-        where = vertex_name(graph.graph_ptr, int(wrong[0]))
-        raise GraphError(f"{where}: the stored level is wrong. Make graphs with a constructor.")
-    _check_lengths(graph)
+    given = graph.child_ptr, graph.child, graph.inputs, graph.graph_ptr, graph.vertex_id
+    _checked(*given, graph.level)
 
 
 def _finish(
-    child_ptr: np.ndarray,
-    child: np.ndarray,
+    child_ptr: Any,
+    child: Any,
     inputs: Mapping[str, Any],
-    graph_ptr: np.ndarray | None,
-    vertex_id: Sequence[int] | np.ndarray | None,
-    level: np.ndarray | None,
+    graph_ptr: Any = None,
+    vertex_id: Any = None,
+    level: np.ndarray | None = None,
 ) -> Graph:
-    """Every constructor ends here: dtypes, checks, levels."""
-    n_vertices = len(child_ptr) - 1
-    graph_ptr = np.asarray([0, n_vertices] if graph_ptr is None else graph_ptr)
+    """Every constructor ends here: copies, checks, levels."""
+    return made_graph(**_checked(child_ptr, child, inputs, graph_ptr, vertex_id, level))
+
+
+def _checked(
+    child_ptr: Any, child: Any, inputs: Any, graph_ptr: Any, vertex_id: Any, level: Any
+) -> dict[str, Any]:
+    """The fields of a Graph by name, of our own, all promises checked; None for what is found."""
+    child_ptr, child = indices("child_ptr", child_ptr), indices("child", child)
+    n = count("the number of vertices", max(0, len(child_ptr) - 1))
+    graph_ptr = indices("graph_ptr", [0, n] if graph_ptr is None else graph_ptr)
     check_pointers(child_ptr, child, graph_ptr)
     check_children(child_ptr, child, graph_ptr)
-    child_ptr, child = np.asarray(child_ptr, np.int32), np.asarray(child, np.int32)
-    graph_ptr = graph_ptr.astype(np.int32)
-    graph = Graph(
-        child_ptr,
-        child,
-        levels_or_cycle(child_ptr, child, graph_ptr) if level is None else level,
-        np.arange(n_vertices) if vertex_id is None else np.array(vertex_id, np.int64),
-        graph_ptr,
-        {name: make_field(name, given) for name, given in inputs.items()},
-    )
-    _check_lengths(graph)
-    return graph
+    child_ptr, child, graph_ptr = (a.astype(np.int32) for a in (child_ptr, child, graph_ptr))
+    if level is None:
+        level = levels_or_cycle(child_ptr, child, graph_ptr)
+    else:
+        level = indices("level", level).astype(np.int32)
+        check_levels(child_ptr, child, graph_ptr, level)
+    vertex_id = np.full(n, -1) if vertex_id is None else indices("vertex_id", vertex_id)
+    if len(vertex_id) != n:
+        raise GraphError(f"vertex_id has {len(vertex_id)} entries; expected {n}, one a vertex.")
+    return {
+        "child_ptr": child_ptr,
+        "child": child,
+        "level": level,
+        "vertex_id": by_place(vertex_id),
+        "graph_ptr": graph_ptr,
+        "inputs": _fields(inputs, n),
+    }
 
 
-def _check_lengths(graph: Graph) -> None:
-    n = graph.n_vertices
-    if graph.vertex_id.shape != (n,):
+def _fields(inputs: Any, n: int) -> dict[str, Field]:
+    """The inputs of n vertices as Fields."""
+    if not isinstance(inputs, Mapping) or not all(k and isinstance(k, str) for k in inputs):
         raise GraphError(
-            f"vertex_id has {graph.vertex_id.size} entries; expected {n}, one a vertex."
+            "inputs: expected a mapping of names to lists or arrays, such as "
+            f'{{"word": [1, 2]}}, given {inputs!r:.60}.'
         )
-    for name, field in graph.inputs.items():
+    fields = {str(name): make_field(name, given) for name, given in inputs.items()}
+    for name, field in fields.items():
         if len(field.values) != n or len(field.present) != n:
             raise GraphError(
                 f"input {name!r} has {len(field.values)} rows; expected one per vertex: {n}. "
                 "Put None where a vertex has no such input."
             )
-
-
-def _indices(what: str, given: Any) -> np.ndarray:
-    try:
-        array = np.asarray(given)
-    except ValueError as error:
-        raise GraphError(f"{what}: expected a list of vertex indices ({error}).") from error
-    if array.size and array.dtype.kind not in "iu":
-        raise GraphError(f"{what}: expected vertex indices (integers), got {array.dtype}.")
-    return array.astype(np.int64)
+    return fields

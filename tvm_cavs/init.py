@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from . import arguments
 from .errors import ShapeError
 
 Shape: TypeAlias = tuple[int, ...]
@@ -28,9 +29,16 @@ class Zeros:
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value everywhere."""
+    """The same value everywhere.
+
+    Raises:
+        ConfigError: it is no finite number.
+    """
 
     value: float
+
+    def __post_init__(self) -> None:
+        arguments.number("init.Constant(value=...)", self.value)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         return np.full(shape, self.value, np.float32)
@@ -38,9 +46,16 @@ class Constant:
 
 @dataclass(frozen=True)
 class Normal:
-    """Gaussian with mean 0 and standard deviation `std`."""
+    """Gaussian with mean 0 and standard deviation `std`.
+
+    Raises:
+        ConfigError: std is below 0 or no finite number.
+    """
 
     std: float = 0.01
+
+    def __post_init__(self) -> None:
+        arguments.number("init.Normal(std=...)", self.std, 0)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         return rng.standard_normal(shape, np.float32) * np.float32(self.std)
@@ -48,9 +63,16 @@ class Normal:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Uniform between -a and a."""
+    """Uniform between -a and a.
+
+    Raises:
+        ConfigError: a is below 0 or no finite number.
+    """
 
     a: float = 0.05
+
+    def __post_init__(self) -> None:
+        arguments.number("init.Uniform(a=...)", self.a, 0)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         return (2 * rng.random(shape, np.float32) - 1) * np.float32(self.a)
@@ -61,9 +83,15 @@ class Xavier:
     """Uniform between -a and a with a = sqrt(6 / (n_in + n_out)) (Glorot and Bengio 2010, eq. 16).
 
     n_in is the first extent of the shape, n_out the last divided by `n_blocks`.
+
+    Raises:
+        ConfigError: n_blocks is no whole number of 1 or more.
     """
 
     n_blocks: int = 1
+
+    def __post_init__(self) -> None:
+        arguments.whole("init.Xavier(n_blocks=...)", self.n_blocks, 1)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         n_in, n_out = shape[0], shape[-1] // self.n_blocks
@@ -78,10 +106,15 @@ class Orthogonal:
 
     Raises:
         ShapeError: the shape is not a matrix, or its columns do not divide into `n_blocks`.
+        ConfigError: a gain that is no finite number; n_blocks that is no whole number above 0.
     """
 
     gain: float = 1.0
     n_blocks: int = 1
+
+    def __post_init__(self) -> None:
+        arguments.number("init.Orthogonal(gain=...)", self.gain)
+        arguments.whole("init.Orthogonal(n_blocks=...)", self.n_blocks, 1)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         if len(shape) != 2 or shape[1] % self.n_blocks:
@@ -103,13 +136,17 @@ def _orthonormal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Array:
-    """A given array, for instance pretrained word vectors.
+    """A given array, for instance pretrained word vectors; it is copied.
 
     Raises:
-        ShapeError: the array has another shape than the parameter.
+        ShapeError: it holds what is no finite number, or has another shape than the parameter.
     """
 
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", arguments.floats("init.Array(values)", self.values))
+        self.values.setflags(write=False)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:
         if self.values.shape != tuple(shape):
@@ -117,4 +154,4 @@ class Array:
                 f"init.Array: the array has shape {list(self.values.shape)}, the parameter "
                 f"{list(shape)}. Was it made for another vocabulary or width?"
             )
-        return np.array(self.values, np.float32)
+        return self.values

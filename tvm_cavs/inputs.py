@@ -5,6 +5,8 @@ Everything that a user's graphs can get wrong is found here, before any kernel r
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .errors import GraphError
@@ -42,10 +44,13 @@ def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int 
     if (values.shape[1:] != want.shape or values.dtype != want.dtype) and present.any():
         given = Type(values.shape[1:], str(values.dtype))
         raise GraphError(f"{function} pulls {name!r} as {want}; the graph gives {given} per vertex")
-    if values.dtype != "int32" or values.ndim > 1:
+    if values.dtype != "int32" or (values.ndim > 1 and limit is None):
         return
     high = np.iinfo("int32").max if limit is None else limit - 1
-    wrong = present > (values.view("uint32") <= high)  # present, and not in 0..high
+    fits: Any = values.view("uint32") <= high
+    if values.ndim > 1:
+        fits = fits.reshape(len(values), -1).all(axis=1)
+    wrong = present > fits  # present, and not in 0..high
     if wrong.any():
         v = int(wrong.argmax())
         expected = "0 or more" if limit is None else f"0..{high}"

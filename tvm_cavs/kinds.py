@@ -36,8 +36,7 @@ class Group:
 class Kinds:
     """All kinds of a network so far. Grows when a batch brings a new one.
 
-    rank: int64[n_kinds], their order within a level. wider: int64[n_kinds], a kind of the same
-    inputs and more slots, as which vertices can run too (an absent child is zeros), or -1.
+    rank: int64[n_kinds], their order within a level.
     """
 
     programs: Programs
@@ -49,7 +48,6 @@ class Kinds:
     forward: list[Group] = field(default_factory=list)
     backward: list[Group] = field(default_factory=list)
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
-    wider: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
     _members: dict[Space, np.ndarray] = field(default_factory=dict)
     _lowered: dict[str, Lowered] = field(default_factory=dict)
 
@@ -78,14 +76,15 @@ class Kinds:
         return bool(new)
 
     def _promoted(self, kind: Kind) -> Kind:
-        """Past MAX_SLOT_SETS sets of slots, a new one runs as if all slots had a child.
+        """Past MAX_SLOT_SETS sets of slots, a new one looks which children are there.
 
-        Absent children are zeros that are read. Without specialisation all vertices run like that.
+        Absent ones are zeros that are read and masked. Without specialisation all vertices do that.
         """
-        sets = {k.slots for k in self.kinds if k.slots}
+        sets = {k.slots for k in self.kinds if k.slots and not k.maybe}
         new = kind.slots and kind.slots not in sets
         if not self.options.kinds or (new and len(sets) >= MAX_SLOT_SETS):
-            return Kind(tuple(range(self.programs.arity)), kind.pulls)
+            every = tuple(range(self.programs.arity))
+            return Kind(every, kind.pulls, maybe=every)
         return kind
 
     def _regroup(self) -> None:
@@ -97,15 +96,6 @@ class Kinds:
         self._members.clear()
         self.rank = np.empty(len(keys), "int64")
         self.rank[order] = np.arange(len(keys))
-        self.wider = np.array([self._wider(kind) for kind in self.kinds])
-
-    def _wider(self, kind: Kind) -> int:
-        more = [
-            (len(k.slots), i)
-            for i, k in enumerate(self.kinds)
-            if k.pulls == kind.pulls and set(k.slots) > set(kind.slots)
-        ]
-        return min(more)[1] if more else -1
 
     def _groups(self, stages: list[Stages]) -> list[Group]:
         groups = []

@@ -153,6 +153,27 @@ def levels_or_cycle(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndar
     return level
 
 
+def check_levels(
+    child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarray, level: np.ndarray
+) -> None:
+    """Every level is 0 without children, else 1 + the largest of a child: then there is no cycle.
+
+    Raises:
+        GraphError: otherwise; a cycle is printed.
+    """
+    n_vertices, used = len(child_ptr) - 1, child >= 0
+    want = np.zeros(n_vertices, np.int32)
+    if level.shape == want.shape:
+        owner = np.repeat(np.arange(n_vertices), np.diff(child_ptr))
+        np.maximum.at(want, owner[used], level[child[used]] + np.int32(1))
+        if (want == level).all():
+            return
+    right = levels_or_cycle(child_ptr, child, graph_ptr)
+    wrong = np.flatnonzero(level != right) if level.shape == right.shape else [0]
+    where = vertex_name(graph_ptr, int(wrong[0]))
+    raise GraphError(f"{where}: the stored level is wrong. Make graphs with a constructor.")
+
+
 def vertex_name(graph_ptr: np.ndarray, vertex: int) -> str:
     """vertex 3, or in a batch: graph 2 of the batch, vertex 3 (numbered within its graph)."""
     if len(graph_ptr) == 2:

@@ -48,7 +48,8 @@ def lower(program: Program, arity: int, options: Options = ALL) -> Lowered:
     Raises:
         TraceError: the program uses an op in a way that has no kernel.
     """
-    return _Lowering(expand(program), arity, options).run()
+    # without slots nothing is gathered, but an adjoint still reads their rows: none
+    return _Lowering(expand(program), max(arity, 1), options).run()
 
 
 class _Lowering:

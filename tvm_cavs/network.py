@@ -14,12 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .autodiff import differentiate
-from .errors import GraphError, ShapeError, TraceError
+from .errors import ConfigError, GraphError, ShapeError, TraceError
 from .execution import (
     Executor,
     PlanningExecutor,
@@ -34,6 +36,7 @@ from .inputs import check_fit
 from .loss import LossFunction, Recorded
 from .ops import Type
 from .program import Call, Program, keep, without_dead
+from .recent import Recent, key_of
 from .sharing import COPIES, Policy, Shared, Sharing, choose_policy, with_copies
 from .vertex import Parameter, VertexFunction, trace
 
@@ -54,7 +57,7 @@ def record() -> Iterator[None]:
 @dataclass(frozen=True)
 class Loss:
     """The loss of one batch. `float(loss)` is its sum over the `n_labels` vertices that have a
-    label.
+    label. Its outputs are the user's own. A copy has everything but the backward pass.
     """
 
     value: float
@@ -69,9 +72,15 @@ class Loss:
         """Fill the `grad` of every parameter.
 
         Raises:
-            TraceError: the network has run another batch since.
+            TraceError: the network has run another batch since, a parameter has changed since, or
+                this is a copy.
         """
+        if self._backward is None:
+            raise TraceError("a copy of a loss has no backward pass; call it on the loss itself")
         self._backward()
+
+    def __reduce__(self) -> tuple[type[Loss], tuple[Any, ...]]:
+        return Loss, (self.value, self.n_labels, self.outputs, None)
 
 
 class Planned(NamedTuple):
@@ -87,12 +96,19 @@ class Planned(NamedTuple):
 class Ready(NamedTuple):
     """What runs the programs of a loss; `planner` is the same if it plans batches ahead."""
 
+    programs: Programs
+    policy: Policy | None
     executor: Executor
     planner: PlanningExecutor | None
+    trains: bool
 
 
 class Network:
     """A vertex function and its parameters.
+
+    A copy (`copy.deepcopy`, `pickle`) has parameters of its own and compiles for itself; a
+    `copy.copy` shares the function and its parameters. The function is traced once: change its
+    attributes before its network is used, or make another network.
 
     Args:
         function: what one vertex does. (Several functions and directions come as a list later.)
@@ -103,24 +119,48 @@ class Network:
     """
 
     def __init__(self, function: VertexFunction) -> None:
+        if not isinstance(function, VertexFunction):
+            remedy = "call the class to make one" if isinstance(function, type) else "see nn.CELLS"
+            raise TraceError(
+                f"Network: expected a VertexFunction, given {function!r:.60}; {remedy}"
+            )
         self.function = function
         self._parameters = function.parameters()
         self._choice: tuple[str, dict[str, Any]] = ("tvm", {})
         self._sharing: bool | None = None
-        self._policies: dict[LossFunction | None, Policy | None] = {}
+        self._seed, self.step = 0, 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is made when the network is used, and can be made again."""
         self.last_sharing: Sharing | None = None
-        self._executors: dict[LossFunction | None, Ready] = {}
-        self._programs: dict[LossFunction | None, Programs] = {}
+        self._executors: Recent[Ready] = Recent()
+        self._programs: Recent[Programs] = Recent()
         self._planned: Planned | None = None
         self._forward_seconds = 0.0  # of the last batch
-        self._seed, self.step, self._runs = 0, 0, 0
+        self._runs = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing compiled, and no batch."""
+        kept = "function", "_parameters", "_choice", "_sharing", "_seed", "step"
+        return {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def parameters(self) -> dict[str, Parameter]:
         """All parameters by name."""
         return dict(self._parameters)
 
     def initialize(self, seed: int = 0) -> None:
-        """Draw every parameter by its initialiser; the same seed gives the same values."""
+        """Draw every parameter by its initialiser; the same seed gives the same values.
+
+        Raises:
+            ConfigError: the seed is no whole number of 0 or more.
+        """
+        if _whole("initialize(seed)", seed) < 0:
+            raise ConfigError(f"initialize(seed): expected 0 or more, given {seed}")
         for i, p in enumerate(self._parameters.values()):
             values = np.asarray(p.init(np.random.default_rng([seed, i]), p.shape))
             if tuple(values.shape) != p.shape:
@@ -145,27 +185,32 @@ class Network:
         """
         check_options(executor, factory(executor), options)
         self._choice, self._sharing = (executor, options), sharing
-        self._executors.clear()
-        self._policies.clear()
+        self._executors = Recent()
 
     def seed(self, seed: int) -> None:
-        """Seed of dropout; with `step` it decides every mask."""
-        self._seed = seed
+        """Seed of dropout; with `step` it decides every mask.
+
+        Raises:
+            ConfigError: it is no whole number.
+        """
+        self._seed = _whole("seed", seed)
 
     @property
     def dropout_seed(self) -> int:
+        """What `seed` was given; 0 at first."""
         return self._seed
 
     def programs(self, loss: LossFunction | None = None) -> Programs:
         """The traced programs: F for inference, or F with `loss` and their adjoint for training."""
-        if loss not in self._programs:
-            forward = trace(self.function, loss, training=loss is not None)
-            _check_names(forward)
-            if loss is not None:
-                forward = _only_pushes(forward, {"loss", "correct"})
-            adjoint = differentiate(forward) if loss is not None else None
-            self._programs[loss] = Programs(forward, adjoint, self.function.arity)
-        return self._programs[loss]
+        return self._programs.get(key_of(loss), partial(self._trace, loss))
+
+    def _trace(self, loss: LossFunction | None) -> Programs:
+        forward = trace(self.function, loss, training=loss is not None)
+        _check_names(forward)
+        if loss is not None:
+            forward = _only_pushes(forward, {"loss", "correct"})
+        adjoint = differentiate(forward) if loss is not None else None
+        return Programs(forward, adjoint, self.function.arity)
 
     def policy(self, loss: LossFunction | None = None) -> Policy | None:
         """How equal vertices are computed once; None where they are not.
@@ -173,36 +218,32 @@ class Network:
         Raises:
             TraceError: sharing was asked for, but dropout makes all vertices differ.
         """
-        if loss not in self._policies:
-            self._policies[loss] = choose_policy(self.programs(loss).forward, self._sharing)
-        return self._policies[loss]
+        return choose_policy(self.programs(loss).forward, self._sharing)
 
     def shared(self, graph: Graph, loss: LossFunction | None = None) -> tuple[Graph, Shared | None]:
         """The graph that the executor runs for a batch, and how it was made from it, if it was."""
-        policy = self.policy(loss)
-        if policy is None:
-            return graph, None
-        made = policy.share(graph)
-        run = made.graph if made is not None else graph
-        if loss is not None:
-            run = with_copies(run, made.copies if made is not None else None)
-        return run, made
+        return _shared(graph, self.policy(loss), loss is not None)
 
     def executor(self, loss: LossFunction | None = None) -> Executor:
-        """What runs the programs; made once for each loss. It takes what `shared` gives."""
+        """What runs the programs; made once for each of the last few losses that differ.
+
+        It takes what `shared` gives.
+        """
         return self._ready(loss).executor
 
     def _ready(self, loss: LossFunction | None) -> Ready:
-        if loss not in self._executors:
-            name, options = self._choice
-            programs = self.programs(loss)
-            check_parameters(programs, self._parameters)
-            if loss is not None and self.policy(loss) is not None:
-                programs = _counted(programs)
-            made = factory(name)(programs, self._parameters, **options)
-            planner = made if isinstance(made, PlanningExecutor) else None
-            self._executors[loss] = Ready(made, planner)
-        return self._executors[loss]
+        return self._executors.get(key_of(loss), partial(self._make_ready, loss))
+
+    def _make_ready(self, loss: LossFunction | None) -> Ready:
+        (name, options), programs = self._choice, self.programs(loss)
+        policy = self.policy(loss)
+        check_parameters(programs, self._parameters)
+        counts = loss is not None and policy is not None
+        made = factory(name)(
+            _counted(programs) if counts else programs, self._parameters, **options
+        )
+        planner = made if isinstance(made, PlanningExecutor) else None
+        return Ready(programs, policy, made, planner, loss is not None)
 
     def prepare(self, batches: Iterable[Graph], loss: LossFunction | None = None) -> None:
         """Compile now what these batches will need, for training with `loss` or for inference.
@@ -237,15 +278,16 @@ class Network:
             )
         if _recording.get():
             return Recorded(self, graph)
-        return self._forward(None, graph)
+        return self._forward(self._ready(None), graph)
 
     def run_loss(self, loss: LossFunction, graph: Graph) -> Loss:
         """Forward pass with `loss`; see `LossFunction.__call__`."""
-        outputs = self._forward(loss, graph)
-        executor = self.executor(loss)
+        ready = self._ready(loss)
+        outputs = self._forward(ready, graph)
         self.step += 1
         self._runs += 1
-        run = self._runs
+        run, parameters = self._runs, self._parameters
+        versions = [p.version for p in parameters.values()]
 
         def backward() -> None:
             if run != self._runs:
@@ -253,8 +295,10 @@ class Network:
                     "this loss is not the network's last: "
                     "call backward() before the next forward pass"
                 )
-            for name, grad in executor.backward().items():
-                self._parameters[name].grad = grad
+            if versions != [p.version for p in parameters.values()]:
+                raise TraceError(_describe_change(parameters, versions))
+            for name, grad in ready.executor.backward().items():
+                parameters[name].take_grad(grad)
 
         n_labels = (
             int(np.count_nonzero(graph.inputs[loss.label].present))
@@ -271,6 +315,9 @@ class Network:
         kernels lose more to Python's lock than planning takes. Results are those of a loop over
         `batches` itself.
 
+        Batches are read-only, as all graphs are; a changed one (`with_inputs`) is another batch,
+        and is planned when it is run.
+
         Args:
             loss: what the batches are run with, None for inference.
 
@@ -281,7 +328,7 @@ class Network:
 
         def take(ahead: bool) -> Planned | None:
             graph = next(source, None)
-            return None if graph is None else self._plan(graph, loss, ahead)
+            return None if graph is None else self._plan(graph, self._ready(loss), ahead)
 
         with ThreadPoolExecutor(1, "tvm_cavs-ahead") as pool:
             coming: Future[Planned | None] | None = None
@@ -296,20 +343,19 @@ class Network:
             return False
         return planner.n_threads < (os.cpu_count() or 1)
 
-    def _plan(self, graph: Graph, loss: LossFunction | None, ahead: bool = False) -> Planned:
+    def _plan(self, graph: Graph, ready: Ready, ahead: bool = False) -> Planned:
         """Everything about a batch that does not need the parameters."""
-        check_fit(graph, self.programs(loss))
-        run, shared = self.shared(graph, loss)
-        executor, planner = self._ready(loss)
-        batch = None if planner is None else planner.plan(run, ahead)
-        return Planned(graph, run, shared, executor, batch)
+        check_fit(graph, ready.programs)
+        run, shared = _shared(graph, ready.policy, ready.trains)
+        batch = None if ready.planner is None else ready.planner.plan(run, ahead)
+        return Planned(graph, run, shared, ready.executor, batch)
 
-    def _forward(self, loss: LossFunction | None, graph: Graph) -> Mapping[str, np.ndarray]:
+    def _forward(self, ready: Ready, graph: Graph) -> Mapping[str, np.ndarray]:
         """Outputs of every vertex of the batch, whichever were computed."""
-        executor, planned = self.executor(loss), self._planned
+        executor, planned = ready.executor, self._planned
         self._planned = None
         if planned is None or planned.graph is not graph or planned.executor is not executor:
-            planned = self._plan(graph, loss)
+            planned = self._plan(graph, ready)
         shared, seeds = planned.shared, Seeds(self._seed, self.step)
         start = time.perf_counter()
         if planned.batch is not None:
@@ -321,6 +367,36 @@ class Network:
         if shared is None:
             return outputs
         return {name: rows.take(shared.of, axis=0) for name, rows in outputs.items()}
+
+
+def _shared(graph: Graph, policy: Policy | None, trains: bool) -> tuple[Graph, Shared | None]:
+    """As `Network.shared`."""
+    if policy is None:
+        return graph, None
+    made = policy.share(graph)
+    run = made.graph if made is not None else graph
+    if trains:
+        run = with_copies(run, made.copies if made is not None else None)
+    return run, made
+
+
+def _describe_change(parameters: Mapping[str, Parameter], versions: list[int]) -> str:
+    changed = [
+        name
+        for (name, p), old in zip(parameters.items(), versions, strict=True)
+        if p.version != old
+    ]
+    return (
+        f"{', '.join(changed)} changed between the forward and the backward pass of this loss, so "
+        "its gradients would mix old and new values; call loss.backward() before a parameter is "
+        "changed (set_data, writing, trainer.step, initialize)"
+    )
+
+
+def _whole(what: str, given: Any) -> int:
+    if not isinstance(given, Integral) or isinstance(given, bool):
+        raise ConfigError(f"{what}: expected a whole number, given {given!r}")
+    return int(given)
 
 
 def _check_names(forward: Program) -> None:

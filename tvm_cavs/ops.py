@@ -20,6 +20,7 @@ from .value import Builder as Builder
 from .value import Type as Type
 from .value import Value as Value
 from .value import full as full
+from .value import nothing as nothing
 
 Derivative = Callable[[Value, Value, Sequence[Value], Attrs], Sequence["Value | None"]]
 
@@ -49,12 +50,12 @@ def _slice_derivative(g: Value, y: Value, args: Sequence[Value], attrs: Attrs) -
     (x,), axis = args, attrs["axis"]
     before, after = attrs["start"], x.shape[axis] - attrs["stop"]
 
-    def zeros(n: int) -> list[Value]:
+    def gap(n: int) -> list[Value]:
         shape = list(x.shape)
         shape[axis] = n
-        return [full(g.builder, 0.0, tuple(shape))] if n else []
+        return [nothing(g.builder, tuple(shape))] if n else []
 
-    parts = [*zeros(before), g, *zeros(after)]
+    parts = [*gap(before), g, *gap(after)]
     return [g.builder.call("concat", *parts, axis=axis) if len(parts) > 1 else g]
 
 
@@ -82,7 +83,8 @@ def _log_softmax_numpy(x: Any) -> Any:
 
 
 def _sigmoid_numpy(x: Any) -> Any:
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+    e = np.exp(-np.abs(x))  # the small one of exp(x) and exp(-x): neither tail is lost
+    return np.where(x >= 0, 1, e) / (1 + e)
 
 
 def _last_sum(x: Value, keep: bool = True) -> Value:
@@ -97,11 +99,12 @@ def _expanded(g: Value, x: Value, keep: bool) -> Value:
 def _max_derivative(g: Value, y: Value, args: Sequence[Value], attrs: Attrs) -> Sequence[Value]:
     (x,) = args  # the maximum is taken again: a saved one may differ from all of x in the last bit
     hit = x.builder.call("equal", x, x.builder.call("max", x, keep=True))
-    return [_expanded(g, x, attrs["keep"]) * hit / _last_sum(hit)]  # ties share the gradient
+    shared = _expanded(g, x, attrs["keep"]) * hit
+    return [_call("over", shared, _last_sum(hit))]  # ties share the gradient
 
 
 def _spread(g: Value, x: Value) -> Value:
-    return g if g.shape == x.shape else g.builder.call("add", g, full(g.builder, 0.0, x.shape))
+    return g if g.shape == x.shape else g.builder.call("add", g, nothing(g.builder, x.shape))
 
 
 def _elementwise(name: str, numpy: Any, derivative: Any, infer: Any = shapes.broadcast) -> Op:
@@ -117,6 +120,10 @@ def _matmul_derivative(g: Value, y: Value, args: Sequence[Value], attrs: Attrs) 
     return [b.call("matmul", g, b.call("transpose", args[1])), b.call("outer", args[0], g)]
 
 
+def _quotient_derivative(g: Value, y: Value, args: Sequence[Value]) -> Sequence[Value]:
+    return _call("over", g, args[1]), -_call("over", g * y, args[1])
+
+
 def _call(op: str, *args: Value, **attrs: Any) -> Value:
     return args[0].builder.call(op, *args, **attrs)
 
@@ -126,7 +133,9 @@ _ROWS = [
     _elementwise("add", np.add, lambda g, y, a, _: (g, g)),
     _elementwise("sub", np.subtract, lambda g, y, a, _: (g, -g)),
     _elementwise("mul", np.multiply, lambda g, y, a, _: (g * a[1], g * a[0])),
-    _elementwise("div", np.divide, lambda g, y, a, _: (g / a[1], -(g * y / a[1]))),
+    _elementwise("div", np.divide, lambda g, y, a, _: _quotient_derivative(g, y, a)),
+    # a quotient that is nothing where its numerator is: of a gradient, or by a number that is not 0
+    _elementwise("over", np.divide, lambda g, y, a, _: _quotient_derivative(g, y, a)),
     _elementwise("neg", np.negative, lambda g, y, a, _: (-g,)),
     _elementwise("sigmoid", _sigmoid_numpy, lambda g, y, a, _: (g * y * (1.0 - y),)),
     _elementwise("tanh", np.tanh, lambda g, y, a, _: (g * (1.0 - y * y),)),
@@ -136,8 +145,8 @@ _ROWS = [
         lambda g, y, a, _: (g * _call("greater", y, full(g.builder, 0.0)),),
     ),
     _elementwise("exp", np.exp, lambda g, y, a, _: (g * y,)),
-    _elementwise("log", np.log, lambda g, y, a, _: (g / a[0],)),
-    _elementwise("sqrt", np.sqrt, lambda g, y, a, _: (g * 0.5 / y,)),
+    _elementwise("log", np.log, lambda g, y, a, _: (_call("over", g, a[0]),)),
+    _elementwise("sqrt", np.sqrt, lambda g, y, a, _: (_call("over", g * 0.5, y),)),
     _elementwise(
         "abs",
         np.abs,
@@ -170,8 +179,8 @@ _ROWS = [
         _where_numpy,
         lambda g, y, a, _: (
             None,
-            _call("where", a[0], g, full(g.builder, 0.0)),
-            _call("where", a[0], full(g.builder, 0.0), g),
+            _call("where", a[0], g, nothing(g.builder)),
+            _call("where", a[0], nothing(g.builder), g),
         ),
     ),
     # products
@@ -218,7 +227,7 @@ _ROWS = [
     Op(
         "pick",
         shapes.pick,
-        lambda x, i: x[i] if i != ABSENT else x[0] * 0,
+        lambda x, i: x[i] if i != ABSENT else x[0].dtype.type(0),
         lambda g, y, a, _: (g * _call("one_hot", a[1], depth=a[0].shape[0]), None),
     ),
     Op("one_hot", shapes.one_hot, _one_hot_numpy, lambda g, y, a, _: (None,)),
@@ -234,9 +243,7 @@ _ROWS = [
     Op("total_rows", shapes.total_rows),
     # what a vertex reads
     Op("param", shapes.given),
-    Op(
-        "absent", shapes.given, lambda: np.int32(ABSENT)
-    ),  # an integer input that this kind of vertex lacks
+    Op("absent", shapes.given),  # what this kind of vertex lacks: no index, or nothing to add
     Op("pull", shapes.given),
     Op("present", shapes.given),  # 1.0 where the vertex has input `name`, else 0.0
     Op(
@@ -244,6 +251,7 @@ _ROWS = [
     ),  # state `field` of the child in slot `slot`; zeros where the slot is empty
     Op("gather_sum", shapes.given),  # adjoint: sum of what the parents scattered to this vertex
     Op("saved", shapes.given),  # adjoint: a forward value of this vertex
+    Op("child_present", shapes.given),  # 1.0 where slot `slot` holds a child, else 0.0
     Op("own_state", shapes.given),  # adjoint: this vertex's own forward state
     Op("child_state", shapes.given),  # adjoint: the forward state of the child in slot `slot`
     # what a vertex writes
@@ -256,6 +264,9 @@ _ROWS = [
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
 EFFECTS = frozenset({"scatter", "push", "save", "gradient"})
 READS = frozenset(
-    {"param", "pull", "present", "gather", "gather_sum", "saved", "own_state", "child_state"}
+    {
+        *("param", "pull", "present", "saved", "own_state"),
+        *("gather", "gather_sum", "child_state", "child_present"),
+    }
 )
 GATHERS = frozenset({"gather", "gather_sum"})

@@ -14,6 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from .errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Hyper:
@@ -105,6 +109,47 @@ def _adam_step(w: Number, g: Number, state: State, c: Numbers, root: Root) -> tu
 def _with_l2(w: Number, g: Number, c: Numbers) -> Number:
     """The gradient of loss + decay / 2 * |w|^2."""
     return g + c["decay"] * w
+
+
+def check_hyper(name: str, extra: Mapping[str, float]) -> None:
+    """The numbers of an optimizer beyond lr and weight decay are known and can work in float32.
+
+    Raises:
+        ConfigError: one is unknown, no number, or outside of what the optimizer is defined for.
+    """
+    known = OPTIMIZERS[name].extra
+    unknown = sorted(set(extra) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"optimizer {name!r} does not take {', '.join(unknown)}; "
+            f"it takes {', '.join(known) or 'nothing beyond lr'}."
+        )
+    for key, value in extra.items():
+        check_number(f"{name}: {key}", value)
+        if key == "eps" and not value >= np.finfo("float32").tiny:
+            raise ConfigError(
+                f"{name}: eps = {value}; expected above 1.2e-38, as float32 holds it: with 0 an "
+                f"element without a gradient is 0/0. Its default is {known[key]}."
+            )
+        if key != "eps" and not (value >= 0 and np.float32(value) < 1):
+            raise ConfigError(
+                f"{name}: {key} = {value}; expected at least 0 and below 1 (as float32). "
+                f"Its default is {known[key]}."
+            )
+
+
+def check_number(what: str, value: Any, above: float | None = None) -> None:
+    """`value` is a finite number of at least 0, or above `above`, also as float32.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    largest = float(np.finfo("float32").max)
+    if number and 0 <= value <= largest and (above is None or value > above):
+        return
+    expected = "0 or more" if above is None else f"above {above:g}"
+    raise ConfigError(f"{what} = {value!r}; expected a finite number, {expected}.")
 
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}

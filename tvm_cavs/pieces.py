@@ -1,10 +1,10 @@
-"""Values as pieces: constants, slices, concatenations, and the parts that are not zero."""
+"""Values as pieces: constants, slices, concatenations, and the parts that are there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .value import Builder, Value, full
+from .value import Builder, Value, full, nothing
 
 Args = Sequence[Value]
 
@@ -19,12 +19,20 @@ def constant(x: Value) -> float | None:
     return c["value"] if c.op == "full" else None
 
 
-def is_zero(x: Value) -> bool:
-    return constant(x) == 0.0
+def is_absent(x: Value) -> bool:
+    """Whether `x` is what something absent gives; as a number it reads 0.0."""
+    return is_op(x, "absent")
 
 
-def zeros(b: Builder, shape: tuple[int, ...]) -> Value:
-    return full(b, 0.0, shape)
+def read(b: Builder, x: Value) -> Value:
+    """`x` as whoever asks for its number reads it."""
+    if is_absent(x):
+        return full(b, 0.0, x.shape)
+    if is_op(x, "concat"):
+        return b.call(
+            "concat", *(read(b, p) for p in b.define(x.index)[1]), axis=b.calls[x.index]["axis"]
+        )
+    return x
 
 
 def part(b: Builder, x: Value, start: int, stop: int, axis: int = 0) -> Value:
@@ -39,25 +47,25 @@ def join(b: Builder, parts: Args, axis: int) -> Value:
 
 
 def live(b: Builder, x: Value) -> list[tuple[int, int]] | None:
-    """The ranges of a concatenation that are not zero; None when all of it is live."""
+    """The ranges of a concatenation that are there; None when all of it is."""
     if not is_op(x, "concat"):
         return None
     held = b.define(x.index)[1]
     out, start = [], 0
     for p in held:
-        if not is_zero(p):
+        if not is_absent(p):
             out.append((start, start + p.shape[0]))
         start += p.shape[0]
     return out if len(out) < len(held) else None
 
 
 def padded(b: Builder, x: Value, ranges: list[tuple[int, int]], size: int, axis: int) -> Value:
-    """Spread `x` out over `ranges` of a zero array of extent `size` along `axis`."""
+    """Spread `x` out over `ranges` of an extent `size` along `axis`, where nothing else is."""
 
     def gap(n: int) -> Value:
         shape = list(x.shape)
         shape[axis] = n
-        return zeros(b, tuple(shape))
+        return nothing(b, tuple(shape))
 
     out, at, taken = [], 0, 0
     for start, stop in ranges:

@@ -30,8 +30,9 @@ def is_product(c: Call) -> bool:
 
 def _is_computed(c: Call) -> bool:
     """Whether a region computes the result element by element."""
-    other = c.op in VIEWS | READS - {"gather_sum"} | EFFECTS | PRODUCTS | {"full", "embedding"}
-    return c.type.per == "vertex" and not other and c.op != "concat"
+    other = VIEWS | READS - {"gather_sum", "child_present"} | EFFECTS | PRODUCTS
+    other |= {"full", "absent", "embedding", "concat"}
+    return c.type.per == "vertex" and c.op not in other
 
 
 @dataclass
@@ -111,17 +112,18 @@ class Places:
         c = self.calls[i]
         width = max(c.type.size, 1)
         match c.op:
-            case "pull" if c.type.dtype == "int32":
+            case "pull" if c.type.dtype == "int32" and not c.type.shape:
                 return Place(index_buffer(c["name"]))
             case "pull":
-                return Place(Buffer(f"pull.{c['name']}", width, Space("pull", c["name"])))
+                space = Space("pull", c["name"])
+                return Place(Buffer(f"pull.{c['name']}", width, space, c.type.dtype))
             case "gather" | "child_state":
                 child = Buffer(f"child.{c['slot']}", 0, Space("slot", c["slot"]), "int32")
                 return Place(Buffer(f"state.{c['field']}", width, STATE), index=child)
             case "own_state":
                 return Place(Buffer(f"state.{c['field']}", width, STATE))
             case "saved":
-                return Place(Buffer(f"save.{c['name']}", width, Space("save", c["name"])))
+                return Place(self._saved(c))
             case "embedding":
                 index, table = (self.calls[a] for a in c.args)
                 if table.op != "param" or index.op != "pull":
@@ -156,6 +158,11 @@ class Places:
             return self.pieces(c.args[0], slots, start, stop)
         raise TraceError(f"{self.program.name}: a product cannot read {c.text()} ({c.where})")
 
+    def _saved(self, c: Call) -> Buffer:
+        """What a `save` writes and a `saved` reads."""
+        width, space = max(c.type.size, 1), Space("save", c["name"])
+        return Buffer(f"save.{c['name']}", width, space, c.type.dtype)
+
     def _destination(self, c: Call) -> Place:
         width = max(c.type.size, 1)
         if c.op == "scatter" and c.get("slot") is not None:
@@ -164,7 +171,7 @@ class Places:
         if c.op == "scatter":
             return Place(Buffer(f"state.{c['field']}", width, STATE))
         if c.op == "save":
-            return Place(Buffer(f"save.{c['name']}", width, Space("save", c["name"])))
+            return Place(self._saved(c))
         return Place(Buffer(f"push.{c['name']}", width, ALL, c.type.dtype))
 
     def _write(self, i: int, to: Place) -> None:

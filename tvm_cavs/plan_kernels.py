@@ -8,6 +8,7 @@ other arrays are int32 unless a comment says otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tvm.tirx.script import builder as T
 
@@ -119,13 +120,13 @@ def take() -> None:
     with_rows(n, kind, member, lambda i, p: put(out, p, at(values, at(order, i))))
 
 
-def take_rows() -> None:
-    """out[p, j] = values[vertex of the space's row p, j], float32."""
+def take_rows(dtype: str = "float32") -> None:
+    """out[p, j] = values[vertex of the space's row p, j]; both of `dtype`."""
     n, width = scalars(["n", "width"])
     order, kind, values, out, member = arrays(
         [
             *ints("order", "kind"),
-            *[(name, (None, None), "float32") for name in ("values", "out")],
+            *[(name, (None, None), dtype) for name in ("values", "out")],
             *flags("member"),
         ]
     )
@@ -228,6 +229,7 @@ KERNELS: dict[str, Callable[[], None]] = {
     "child": child,
     "take": take,
     "take_rows": take_rows,
+    "take_integers": partial(take_rows, "int32"),
     "edges": edges,
     "group": group,
 }

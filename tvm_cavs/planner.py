@@ -19,7 +19,6 @@ from .graph import Graph
 from .loopnest import kernel
 from .plan import MAX_LOOKUP_BITS, Cells, Plan, check_bits
 
-FEW = 8  # vertices of a kind in a batch, below which its own kernels cost more than they save
 ROW_BUFFERS = "rank row order kind".split()
 CELL_BUFFERS = "cell_level cell_kind cell_count".split()
 
@@ -74,13 +73,9 @@ class Planner:
             self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present, "bool"), mask)
         return memory.read("plan.mask")[:n]
 
-    def know(
-        self, number: Mapping[int, int], ranks: np.ndarray, wider: np.ndarray | None = None
-    ) -> None:
-        """Kinds by mask; int64[n_kinds], the order of kinds within a level, and `Kinds.wider`."""
+    def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
+        """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
         self._number, self._n_kinds = dict(number), max(1, len(ranks))
-        self._wider = np.full(len(ranks), -1) if wider is None else wider
-        self._widens = bool((self._wider >= 0).any())
         self._ranks, self._kind_of = ranks, tensor_of(np.argsort(ranks).astype("int32"))
         if self._small:
             for mask, kind in number.items():
@@ -97,7 +92,6 @@ class Planner:
         n, n_levels = graph.n_vertices, int(graph.level.max()) + 1
         mask, level = self.masks(graph, memory), tensor_of(graph.level, "int32")
         if self._small:
-            lookup = self._lookup
             self._sort(n, n_levels, level, self._lookup_tensor, memory)
             if self.value(1):
                 learn(np.unique(mask).tolist())
@@ -108,10 +102,6 @@ class Planner:
                 learn(distinct.tolist())
             lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
             self._sort(n, n_levels, level, tensor_of(lookup), memory)
-        if self._widens:
-            ranks = self._widened(memory)
-            if ranks is not None:
-                self._sort(n, n_levels, level, tensor_of(ranks[lookup]), memory)
         n_cells = self.value()
         below = memory.rows("plan.below", n * self.arity, 0, "int32")
         order, row, children = (memory.tensor(f"plan.{b}") for b in ("order", "row", "children"))
@@ -125,19 +115,6 @@ class Planner:
             read("plan.below")[: n * self.arity].reshape(n, self.arity),
             Cells(*(read(f"plan.{name}")[:n_cells] for name in CELL_BUFFERS)),
         )
-
-    def _widened(self, memory: HostMemory) -> np.ndarray | None:
-        """Ranks by rank, int32[n_kinds], if kinds of few vertices run as wider ones; else None."""
-        n = self.value()
-        kind, count = (memory.read(f"plan.cell_{what}")[:n] for what in ("kind", "count"))
-        counts = np.bincount(kind, count, minlength=self._n_kinds)
-        few = (counts > 0) & (counts < FEW) & (self._wider >= 0)
-        few &= counts[self._wider] > 0
-        if not few.any():
-            return None
-        ranks = np.arange(self._n_kinds, dtype="int32")
-        ranks[self._ranks[few]] = self._ranks[self._wider[few]]
-        return ranks
 
     def _sort(self, n: int, n_levels: int, level: Any, lookup: Any, memory: HostMemory) -> None:
         n_keys = n_levels * self._n_kinds

@@ -132,7 +132,7 @@ class Builder:
         self.calls: list[Call] = []
         self._shared = shared
         self._rule = rule
-        self._known: dict[Call, int] = {}
+        self._known: dict[tuple[Call, str], int] = {}
 
     def call(self, op: str, *args: Value, where: str | None = None, **attrs: Any) -> Value:
         """Append one call.
@@ -179,10 +179,11 @@ class Builder:
     def append(self, call: Call) -> Value:
         """Append a finished call, or find its equal if the builder shares."""
         once = self._shared or call.op in READS or call.op == "embedding"
-        if once and call.op not in EFFECTS and call in self._known:
-            return self.value(self._known[call])
+        key = (call, str(call["value"]) if call.op == "full" else "")  # 0.0 is not -0.0
+        if once and call.op not in EFFECTS and key in self._known:
+            return self.value(self._known[key])
         self.calls.append(call)
-        self._known[call] = len(self.calls) - 1
+        self._known[key] = len(self.calls) - 1
         return self.value(len(self.calls) - 1)
 
     def value(self, index: int) -> Value:
@@ -232,16 +233,49 @@ def keep(program: Program, live: set[int], name: str | None = None) -> Program:
 
 
 def bounds(program: Program) -> Mapping[str, int]:
-    """For every integer input, how many values it may take: its table's or vector's length."""
+    """For every integer input that chooses, of how many: the fewest of the tables and vectors.
+
+    It chooses as it is or after it was cut, joined or reshaped.
+    """
     limit: dict[str, int] = {}
-    for _, c in program.select("embedding", "pick", "one_hot"):
-        index = c.args[1] if c.op == "pick" else c.args[0]
-        source = program.calls[index]
-        if source.op == "pull":
-            n = (
-                c["depth"]
-                if c.op == "one_hot"
-                else program.calls[c.args[1 - (c.op == "pick")]].type.shape[0]
-            )
-            limit[source["name"]] = min(n, limit.get(source["name"], n))
+    for _, index, n in _choices(program):
+        for source in _integers(program, index):
+            if source.op == "pull":
+                limit[source["name"]] = min(n, limit.get(source["name"], n))
     return limit
+
+
+def check_choices(program: Program) -> None:
+    """No computed index can leave what it chooses from.
+
+    Raises:
+        ShapeError: an argmax has more elements than there are to choose from.
+    """
+    for c, index, n in _choices(program):
+        for source in _integers(program, index):
+            m = 0 if source.op != "argmax" else program.calls[source.args[0]].type.size
+            if m > n:
+                raise ShapeError(
+                    f"in {program.name}, {c.op} ({c.where}): the index is an argmax of {m} "
+                    f"elements, but there are {n} to choose from; take the argmax of {n} at most"
+                )
+
+
+def _choices(program: Program) -> Iterator[tuple[Call, int, int]]:
+    """Every call that chooses, the number of its index, and of how many it chooses."""
+    for _, c in program.select("embedding", "pick", "one_hot"):
+        if c.op == "one_hot":
+            yield c, c.args[0], c["depth"]
+        else:
+            index, chosen = c.args if c.op == "embedding" else c.args[::-1]
+            yield c, index, program.calls[chosen].type.shape[0]
+
+
+def _integers(program: Program, i: int) -> Iterator[Call]:
+    """The reads and computations that integer %i comes from: all else only moves integers."""
+    c = program.calls[i]
+    if c.op in ("slice", "reshape", "transpose", "concat"):
+        for a in c.args:
+            yield from _integers(program, a)
+    else:
+        yield c

@@ -1,7 +1,8 @@
 """The reference executor: a Program run one vertex at a time in NumPy.
 
 It is slow, short and obviously right, and the truth that every other executor is tested against.
-Children come before parents; the adjoint runs in the opposite order.
+Children come before parents; the adjoint runs in the opposite order. Numbers are NumPy's, NaN and
+infinities included; what absent children and inputs give is nothing, as `absence` says.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from . import dropout
+from . import absence, dropout
 from .errors import TargetError
 from .execution import Programs, Result, Seeds
 from .graph import Graph
 from .ops import ABSENT, EFFECTS, OPS
 from .program import Call, Program
-from .vertex import Parameter, RowSparse
+from .vertex import Parameter, RowSparse, made_rows
 
 State = dict[tuple[int, str], Any]
 
@@ -40,6 +41,10 @@ class ReferenceExecutor:
         self._programs, self._parameters = programs, parameters
         self._data: dict[str, np.ndarray] = {}
         self._last: tuple[Graph, Seeds, list[dict[str, Any]], State] | None = None
+        self._runs = [absence.find(programs.forward)]
+        if programs.adjoint is not None:
+            self._runs.append(absence.find(programs.adjoint, absence.saved_runs(programs.forward)))
+        self._nothing: dict[tuple[int, frozenset[absence.Need]], list[Any]] = {}
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Only look at the batches: the reference compiles nothing."""
@@ -57,7 +62,7 @@ class ReferenceExecutor:
             c["name"]: [None] * graph.n_vertices for _, c in program.select("push")
         }
         for v in map(int, np.argsort(graph.level, kind="stable")):
-            run = VertexRun(self, program, graph, seeds, v, state)
+            run = VertexRun(self, program, graph, seeds, v, state, nothing=self._masks(0, graph, v))
             saved[v] = {name: run.values[int(name)] for name in wanted}
             for c, value in run.effects:
                 if c.op == "scatter":
@@ -78,13 +83,29 @@ class ReferenceExecutor:
         parents, slots = parents_of(graph, arity), State()
         gradients = Gradients(self._programs, self._parameters, self.dtype)
         for v in map(int, np.argsort(-graph.level, kind="stable")):
-            run = VertexRun(self, adjoint, graph, seeds, v, state, slots, saved[v], parents[v])
+            seen = (state, slots, saved[v], parents[v], self._masks(1, graph, v))
+            run = VertexRun(self, adjoint, graph, seeds, v, *seen)
             for c, value in run.effects:
                 if c.op == "scatter":
                     slots[v * arity + c["slot"], c["field"]] = value
                 else:
                     gradients.add(c["name"], value)
         return gradients.result()
+
+    def _masks(self, which: int, graph: Graph, vertex: int) -> list[Any]:
+        """For every call of F (0) or its adjoint (1), where its result is nothing at a vertex."""
+        first, last = graph.child_ptr[vertex : vertex + 2]
+        slots = (k for k, child in enumerate(graph.child[first:last].tolist()) if child >= 0)
+        held = (name for name, field in graph.inputs.items() if field.present[vertex])
+        has: frozenset[absence.Need] = frozenset((*slots, *held))
+        if (which, has) not in self._nothing:
+            program = self._programs.adjoint if which else self._programs.forward
+            assert program is not None
+            self._nothing[which, has] = [
+                _mask(c.type.shape, absence.nothing(runs, has))
+                for c, runs in zip(program.calls, self._runs[which], strict=True)
+            ]
+        return self._nothing[which, has]
 
     def parameter(self, name: str) -> np.ndarray:
         """A parameter's data as of the last forward pass, in this executor's dtype."""
@@ -117,7 +138,7 @@ class Gradients:
         if name not in self._sparse:
             return total
         rows = np.array(sorted(self._rows[name]), "int32")
-        return RowSparse(rows, total[rows])
+        return made_rows(rows, total[rows])
 
 
 class VertexRun:
@@ -125,7 +146,8 @@ class VertexRun:
 
     state: what vertices scattered, by (vertex, field). slots: what the adjoint scattered, by
     (parent * arity + slot, field). saved: forward values of this vertex by name. parents: the
-    numbers `parent * arity + slot` of the slots that this vertex fills.
+    numbers `parent * arity + slot` of the slots that this vertex fills. nothing: for every call a
+    mask of where its result is nothing, or None; what is masked is 0.0 in `values`.
     """
 
     def __init__(
@@ -139,6 +161,7 @@ class VertexRun:
         slots: State | None = None,
         saved: Mapping[str, Any] | None = None,
         parents: list[int] | None = None,
+        nothing: list[Any] | None = None,
     ) -> None:
         self._executor, self._graph, self._seeds, self._vertex = executor, graph, seeds, vertex
         self._state, self._slots, self._saved = state, slots or {}, saved or {}
@@ -149,8 +172,38 @@ class VertexRun:
             args = [self.values[a] for a in c.args]
             if c.op in EFFECTS:
                 self.effects.append((c, args[0]))
-            else:
-                self.values[i] = self._evaluate(c, args)
+                continue
+            gone = [nothing[a] for a in c.args] if nothing else []
+            with np.errstate(all="ignore"):
+                whole = all(g is None for g in gone)
+                value = self._evaluate(c, args) if whole else self._partly(c, args, gone)
+            mask = nothing[i] if nothing else None
+            if mask is not None and c.type.dtype == "float32" and c.op != "total_rows":
+                value = np.where(mask, value.dtype.type(0), value)
+            self.values[i] = value
+
+    def _partly(self, c: Call, args: list[Any], gone: list[Any]) -> Any:
+        """An op some of whose operands are nothing, in parts: sums and products without those."""
+        masks = [np.zeros((), bool) if g is None else g for g in gone]
+        match c.op:
+            case "add":
+                a, b = np.broadcast_arrays(*args)
+                return np.where(masks[0], b, np.where(masks[1], a, a + b))
+            case "sub":
+                a, b = np.broadcast_arrays(*args)
+                left = np.where(masks[0], -b, a - b)
+                return np.where(masks[1], np.where(masks[0], a.dtype.type(0), a), left)
+            case "matmul":
+                kept = ~np.broadcast_to(masks[0], args[0].shape)
+                return args[0][kept] @ args[1][kept]
+            case "outer":
+                left, right = (
+                    np.broadcast_to(m, a.shape) for m, a in zip(masks, args, strict=True)
+                )
+                return np.where(np.logical_or.outer(left, right), 0, self._evaluate(c, args))
+            case "equal" if args[0].dtype.kind == "i" and masks[0] != masks[1]:
+                return np.zeros((), self._executor.dtype)
+        return self._evaluate(c, args)
 
     def _evaluate(self, c: Call, args: list[Any]) -> Any:
         floats = self._executor.dtype
@@ -172,10 +225,18 @@ class VertexRun:
             case "gather_sum":
                 found = [self._slots.get((p, c["field"]), 0.0) for p in self._parents]
                 return sum(found, np.zeros(c.type.shape, floats))
+            case "child_present":
+                return np.asarray(self._child(c["slot"]) >= 0, floats)
+            case "absent":
+                integer = c.type.dtype == "int32"
+                return np.full(
+                    c.type.shape, ABSENT if integer else 0, "int32" if integer else floats
+                )
             case "saved":
                 return self._saved[c["name"]]
             case "dropout":
-                return args[0] * self._dropout(c).astype(floats)
+                scale = self._dropout(c).astype(floats)
+                return np.where(scale > 0, args[0] * scale, args[0].dtype.type(0))
             case "total":
                 return args[0]
             case "total_rows":
@@ -204,6 +265,16 @@ class VertexRun:
     def _child(self, slot: int) -> int:
         first, last = self._graph.child_ptr[self._vertex : self._vertex + 2]
         return int(self._graph.child[first + slot]) if first + slot < last else -1
+
+
+def _mask(shape: tuple[int, ...], ranges: list[tuple[int, int]]) -> Any:
+    """True in these ranges of the first axis, to be broadcast over the others; None without any."""
+    if not ranges:
+        return None
+    mask = np.zeros((shape[0] if shape else 1, *(1 for _ in shape[1:])), bool)
+    for start, stop in ranges:
+        mask[start:stop] = True
+    return mask.reshape(()) if not shape else mask
 
 
 def _stacked(rows: list[Any], floats: str) -> np.ndarray:

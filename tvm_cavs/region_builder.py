@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .places import VIEWS, Places
+from .plan import Space
 from .program import Program
 from .regions import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
 from .steps import ALL, EDGES, Buffer, Kernel, Place, Step, identity, space_of
@@ -71,6 +72,9 @@ class RegionBuilder:
                 Load(self.array(edges, False)),
             ]
             shapes, attrs = [(), (), ()], [("arity", low.arity)]
+        elif c.op == "child_present":
+            child = Buffer(f"child.{c['slot']}", 0, Space("slot", c["slot"]), "int32")
+            args, shapes, attrs = [Load(self.array(child, True))], [()], []
         elif c.op == "dropout":
             keys = (
                 Buffer("dropout.vertices", 0, ALL, "uint32"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from .elementwise import ELEMENTWISE, dropped, mix, one_hot
+from .elementwise import ELEMENTWISE, dropped, is_child, mix, one_hot
 from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, scalars, scratch
 from .region_loops import OWN
 from .region_row import Index, Row, broadcast, flat
@@ -104,6 +104,8 @@ def _element(row: Row, line: Line, key: Expr, index: Index) -> Expr:
         return dropped(args[0], key, flat(index, line.shape), line["rate"])
     if line.op == "one_hot":
         return one_hot(args[0], int64(0) + index[-1])
+    if line.op == "child_present":
+        return is_child(args[0])
     return ELEMENTWISE[line.op](*args)
 
 

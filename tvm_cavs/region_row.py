@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from .elementwise import constant
 from .loopnest import Buffer, Expr, int64, loop
 from .regions import Constant, Line, Load, Operand, Ref, Region, Shape, View
 
@@ -35,7 +36,7 @@ class Row:
         if isinstance(operand, Constant):
             if operand.dtype == "int32":
                 return tirx.IntImm("int32", int(operand.value))
-            return tirx.FloatImm("float32", operand.value)
+            return constant(operand.value)
         if isinstance(operand, View):
             return self.at(operand.base, operand.shape, through(operand, shape, index))
         if isinstance(operand, Ref):

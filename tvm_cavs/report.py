@@ -36,8 +36,9 @@ def print_curves(console: Console, folder: Path, metric: str) -> None:
     epochs = [event for event in events if event["event"] == "epoch"]
     plain = not _can_show_blocks(console)
     width = max(20, min(60, console.width - 12))
-    measured = [event for event in epochs if metric in event["dev"]]
-    losses = [event["train_loss"] for event in steps or epochs]
+    epochs = [event for event in epochs if event["train_loss"] is not None]
+    measured = [event for event in epochs if event["dev"].get(metric) is not None]
+    losses = [e["train_loss"] for e in steps or epochs if e["train_loss"] is not None]
     log = bool(losses) and min(losses) > 0 and max(losses) > 20 * min(losses)
     title = "training loss over steps" + (" (logarithmic)" if log else "")
     if len(losses) > 1:

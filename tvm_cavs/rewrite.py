@@ -2,7 +2,7 @@
 
 * `simplify`: the local rules, common subexpressions and dead code, until nothing changes.
 * `join_products`: products that share an operand side by side, sums of products stacked.
-* `specialise`: F and its adjoint for one kind of vertex, in which absent inputs are zeros.
+* `specialise`: F and its adjoint for one kind of vertex, in which what is absent gives nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import pieces, rules
+from .absence import Need, Runs, find, nothing, saved_runs
+from .masks import guarded
 from .ops import EFFECTS, OPS, Value, full
+from .ops import nothing as absent
 from .program import Builder, Call, Program, keep, without_dead
 
 Substitution = Callable[[Builder, Call], "Value | None"]
@@ -21,13 +24,18 @@ Substitution = Callable[[Builder, Call], "Value | None"]
 
 @dataclass(frozen=True, order=True)
 class Kind:
-    """Which inputs a vertex has: slots that hold a child, and names it can pull."""
+    """Which inputs a vertex has: slots that hold a child, and names it can pull.
+
+    `maybe` are those of `slots` that may be empty: such a kind's programs look and mask.
+    """
 
     slots: tuple[int, ...]
     pulls: tuple[str, ...]
+    maybe: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        slots = f"children {','.join(map(str, self.slots))}" if self.slots else "no child"
+        named = (f"{k}?" if k in self.maybe else f"{k}" for k in self.slots)
+        slots = f"children {','.join(named)}" if self.slots else "no child"
         return f"{slots}; {', '.join(self.pulls) or 'no input'}"
 
 
@@ -50,18 +58,28 @@ def simplify(program: Program, push_slices: bool = True) -> Program:
     raise AssertionError(f"the rules of {program.name} do not settle")
 
 
-def _pass(program: Program, push_slices: bool, substitute: Substitution | None = None) -> Program:
+def _pass(
+    program: Program,
+    push_slices: bool,
+    substitute: Substitution | None = None,
+    agree: Callable[[int, Value], Value] | None = None,
+) -> Program:
     b = _Rewriter(program.name, push_slices)
     only = _sliced_only(program) if push_slices else set()
     new: list[Value | None] = []
     for i, c in enumerate(program.calls):
         value = substitute(b, c) if substitute else None
-        if value is None and not (c.op == "gradient" and pieces.is_zero(_at(new, c.args[0]))):
+        if value is None and not (c.op == "gradient" and _is_zero(_at(new, c.args[0]))):
             value = b.call(c.op, *(_at(new, a) for a in c.args), where=c.where, **dict(c.attrs))
+            value = agree(i, value) if agree else value
         new.append(value)
         if value is not None and i in only:
             b.sliced_only.add(value.index)
     return b.finish()
+
+
+def _is_zero(x: Value) -> bool:
+    return pieces.is_absent(x) or pieces.constant(x) == 0.0
 
 
 def _at(values: list[Value | None], i: int) -> Value:
@@ -276,7 +294,25 @@ def _total_outer(r: _Rebuild, program: Program, side: int) -> Callable[[int, Val
 def canonical(program: Program, joined: bool = True) -> Program:
     """All rewrites in order: what is handed to `stages`; `joined` False leaves out the last."""
     program = simplify(program)
-    return join_products(program) if joined else program
+    return _numbers(join_products(program) if joined else program)
+
+
+def _numbers(program: Program) -> Program:
+    """With constants for what is nothing: 0.0, or in a sum -0.0, which changes no summand."""
+    b = Builder(program.name, shared=True)
+    new: list[Value | None] = []
+    for c in program.calls:
+        if c.op == "absent" and c.type.dtype == "float32":
+            new.append(None)
+            continue
+        args = [
+            full(b, -0.0 if c.op == "add" else 0.0, program.calls[a].type.shape)
+            if (value := new[a]) is None
+            else value
+            for a in c.args
+        ]
+        new.append(b.call(c.op, *args, where=c.where, **dict(c.attrs)))
+    return b.finish()
 
 
 def specialise(
@@ -284,20 +320,20 @@ def specialise(
 ) -> tuple[Program, Program | None]:
     """F and its adjoint for one kind of vertex, rewritten; F saves exactly what the adjoint reads.
 
-    Absent children and inputs are zeros (an absent integer chooses nothing), so their products
-    vanish. `joined`: whether products are joined.
+    What absent children and inputs give is nothing (an absent integer chooses nothing), so their
+    products vanish: see `absence`. `joined`: whether products are joined.
     """
     name = f"{forward.name} [{kind}]"
     if adjoint is None:
         return replace(canonical(_specialised(forward, kind, {}), joined), name=name), None
-    wanted = [c["name"] for _, c in adjoint.select("saved")]
+    wanted, runs = [c["name"] for _, c in adjoint.select("saved")], saved_runs(forward)
     probe = simplify(_specialised(_saving(forward, wanted), kind, {}))
     known = {
         c["name"]: probe.calls[c.args[0]]["value"]
         for _, c in probe.select("save")
         if probe.calls[c.args[0]].op == "full"
     }
-    backward = canonical(_specialised(adjoint, kind, known), joined)
+    backward = canonical(_specialised(adjoint, kind, known, runs), joined)
     needed = [c["name"] for _, c in backward.select("saved")]
     first = canonical(_specialised(_saving(forward, needed), kind, {}), joined)
     return replace(first, name=name), replace(backward, name=f"{adjoint.name} [{kind}]")
@@ -309,21 +345,60 @@ def _saving(forward: Program, names: list[str]) -> Program:
     return Program(forward.name, (*forward.calls, *saves))
 
 
-def _specialised(program: Program, kind: Kind, known: Mapping[str, float]) -> Program:
-    def substitute(b: Builder, c: Call) -> Value | None:
-        if c.op == "pull" and c["name"] not in kind.pulls:
-            integer = c.type.dtype == "int32"
-            return b.call("absent", type=c.type) if integer else full(b, 0.0, c.type.shape)
-        if c.op == "present":
-            return full(b, float(c["name"] in kind.pulls))
-        if c.op in ("gather", "child_state") and c["slot"] not in kind.slots:
-            return full(b, 0.0, c.type.shape)
-        if c.op == "saved" and c["name"] in known:
-            return full(b, known[c["name"]], c.type.shape)
-        return None
+def _specialised(
+    program: Program,
+    kind: Kind,
+    known: Mapping[str, float],
+    saved: Mapping[str, Runs] | None = None,
+) -> Program:
+    """The program with what this kind lacks as `absent`, and masked where it may lack something.
 
+    known: saved values that are constants. saved: when saved values are there.
+    """
+    has: frozenset[Need] = frozenset((*kind.slots, *kind.pulls))
     dead = {
         i for i, c in program.select("scatter") if c.get("slot", None) not in (None, *kind.slots)
     }
-    kept = keep(program, set(range(len(program.calls))) - dead)
-    return without_dead(_pass(kept, push_slices=True, substitute=substitute))
+    program = keep(program, set(range(len(program.calls))) - dead)
+    if kind.maybe:
+        program = guarded(program, saved or {}, has - set(kind.maybe), kind.maybe)
+    runs = find(program, saved)
+
+    def substitute(b: Builder, c: Call) -> Value | None:
+        if c.op == "pull" and c["name"] not in kind.pulls and c.type.dtype == "int32":
+            return b.call("absent", type=c.type)
+        if c.op == "present" and c["name"] in kind.pulls:
+            return full(b, 1.0)
+        if c.op == "saved" and c["name"] in known:
+            return full(b, known[c["name"]], c.type.shape)
+        lacks = c.op in ("pull", "present") and c["name"] not in kind.pulls
+        if lacks or c.op in ("gather", "child_state") and c["slot"] not in kind.slots:
+            return absent(b, c.type.shape)
+        return None
+
+    def agree(i: int, value: Value) -> Value:
+        """The value with nothing exactly where `absence` says so."""
+        if program.calls[i].op in EFFECTS or value.type.dtype != "float32":
+            return value
+        gone = nothing(runs[i], has)
+        if not gone:
+            return pieces.read(value.builder, value) if pieces.is_absent(value) else value
+        return _without(value, gone)
+
+    return without_dead(_pass(program, push_slices=True, substitute=substitute, agree=agree))
+
+
+def _without(x: Value, gone: list[tuple[int, int]]) -> Value:
+    """`x` with nothing in these ranges of its first axis."""
+    b, out, at = x.builder, [], 0
+    n = x.shape[0] if x.shape else 1
+    if pieces.is_absent(x) or gone == [(0, n)]:
+        return absent(b, x.shape)
+    for start, stop in gone:
+        if start > at:
+            out.append(pieces.part(b, x, at, start))
+        out.append(absent(b, (stop - start, *x.shape[1:])))
+        at = stop
+    if at < n:
+        out.append(pieces.part(b, x, at, n))
+    return pieces.join(b, out, 0)

@@ -1,9 +1,10 @@
 """Local rewrites: one call, given how its operands were made -> a cheaper equal value, or None.
 
-Every rule keeps the meaning for every vertex. They follow three aims: zeros vanish (a kind of
-vertex without children must not multiply a zero state), slices move towards the products (so that
-dead gates die), and concatenations with zero parts come apart. `rewrite` applies them until nothing
-changes.
+Every rule keeps the meaning for every vertex and every float, NaN, infinities and -0.0 included: a
+zero that a user writes is a number like any other. They follow three aims: what is nothing vanishes
+(`absence`: a kind of vertex without children must not multiply a state), slices move towards the
+products (so that dead gates die), and concatenations with parts that are not there come apart.
+`rewrite` applies them until nothing changes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .ops import OPS, Attrs, Builder, Value, full
-from .pieces import Args, constant, is_op, is_zero, join, live, padded, part, zeros
+from .absence import ALWAYS, NEVER, reach
+from .ops import OPS, Attrs, Builder, Value, full, nothing
+from .pieces import Args, constant, is_absent, is_op, join, live, padded, part, read
 
 
 class Rewriter(Builder, Protocol):
@@ -31,28 +33,39 @@ _FOLDABLE = frozenset({"sum", "max", "softmax", "log_softmax", "reshape", "trans
 
 def apply(b: Any, op: str, args: Args, attrs: Attrs) -> Value | None:
     """The first rule's answer for this call."""
-    answer = fold(b, op, args, attrs)
+    answer = _vanish(b, op, args, attrs)
+    if answer is None:
+        answer = fold(b, op, args, attrs)
     if answer is None and op in RULES:
         answer = RULES[op](b, args, attrs)
     return distribute(b, op, args, attrs) if answer is None else answer
 
 
+def _vanish(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:
+    """What is made of nothing is nothing."""
+    absent = [is_absent(a) for a in args]
+    if not any(absent) or reach(op, [NEVER if gone else ALWAYS for gone in absent]) != NEVER:
+        return None
+    return nothing(b, OPS[op].infer([a.type for a in args], attrs).shape)
+
+
 def fold(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:
-    """An op on constants is a constant, if it is one finite number everywhere."""
+    """An op on constants is a constant, if it is one finite number everywhere, in float32 too."""
     row = OPS[op]
-    if (
-        not (row.elementwise or op in _FOLDABLE)
-        or not args
-        or any(constant(a) is None for a in args)
-    ):
+    known = [0.0 if is_op(a, "absent") and a.type.dtype == "float32" else constant(a) for a in args]
+    if not (row.elementwise or op in _FOLDABLE) or not args or any(k is None for k in known):
         return None
     assert row.numpy is not None
-    arrays = [np.full(a.shape, constant(a), "float64") for a in args]
-    with np.errstate(all="ignore"):
-        result = np.asarray(row.numpy(*arrays, **attrs))
-    first = float(result.flat[0])
-    one_number = np.isfinite(first) and bool((result == first).all())
-    return full(b, first, result.shape) if one_number else None
+    both = []
+    for dtype in ("float64", "float32"):
+        arrays = [np.full(a.shape, k, dtype) for a, k in zip(args, known, strict=True)]
+        with np.errstate(all="ignore"):
+            both.append(np.asarray(row.numpy(*arrays, **attrs)))
+    exact, short = both
+    first = float(exact.flat[0])
+    one_number = bool((exact == first).all() and np.isfinite(short).all())
+    same = one_number and np.allclose(short, exact, rtol=1e-5, atol=0.0)
+    return full(b, first, exact.shape) if same else None
 
 
 def distribute(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:
@@ -78,9 +91,9 @@ def _grown(b: Rewriter, x: Value, shape: tuple[int, ...]) -> Value | None:
 def _add(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
     shape = np.broadcast_shapes(x.shape, y.shape)
-    if is_zero(x):
+    if is_absent(x):
         return _grown(b, y, shape)
-    if is_zero(y):
+    if is_absent(y):
         return _grown(b, x, shape)
     if x.shape != y.shape or len(shape) != 1:
         return None
@@ -88,30 +101,28 @@ def _add(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 
 def _add_padded(b: Rewriter, x: Value, y: Value) -> Value | None:
-    """concat(p, 0) + concat(0, q) -> concat(p, q)."""
+    """concat(p, nothing) + concat(nothing, q) -> concat(p, q)."""
     pieces = [b.define(v.index)[1] if is_op(v, "concat") else (v,) for v in (x, y)]
-    if not any(is_zero(p) for p in (*pieces[0], *pieces[1])):
+    if not any(is_absent(p) for p in (*pieces[0], *pieces[1])):
         return None
     edges = sorted({0, *(int(e) for side in pieces for e in np.cumsum([p.shape[0] for p in side]))})
     out = []
     for start, stop in zip(edges, edges[1:], strict=False):
-        terms = [t for t in (part(b, v, start, stop) for v in (x, y)) if not is_zero(t)]
-        out.append(sum(terms[1:], terms[0]) if terms else zeros(b, (stop - start,)))
+        terms = [t for t in (part(b, v, start, stop) for v in (x, y)) if not is_absent(t)]
+        out.append(sum(terms[1:], terms[0]) if terms else nothing(b, (stop - start,)))
     return join(b, out, 0)
 
 
 def _sub(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
-    if is_zero(y):
+    if is_absent(y):
         return _grown(b, x, np.broadcast_shapes(x.shape, y.shape))
-    return -y if is_zero(x) and x.shape in ((), y.shape) else None
+    return -y if is_absent(x) and x.shape in ((), y.shape) else None
 
 
 def _mul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     shape = np.broadcast_shapes(*(a.shape for a in args))
     for x, y in (args, args[::-1]):
-        if is_zero(x):
-            return zeros(b, shape)
         if constant(x) == 1.0:
             return _grown(b, y, shape)
         if constant(x) == -1.0 and y.shape == shape:
@@ -121,10 +132,7 @@ def _mul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 def _div(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
-    shape = np.broadcast_shapes(x.shape, y.shape)
-    if is_zero(x):
-        return zeros(b, shape)
-    return _grown(b, x, shape) if constant(y) == 1.0 else None
+    return _grown(b, x, np.broadcast_shapes(x.shape, y.shape)) if constant(y) == 1.0 else None
 
 
 def _neg(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
@@ -133,22 +141,23 @@ def _neg(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 def _where(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     c, x, y = args
-    known = constant(c)
+    known = 0.0 if is_absent(c) else constant(c)
     if known is None:
         return None
-    return _grown(b, x if known else y, np.broadcast_shapes(*(a.shape for a in args)))
+    chosen = x if known != 0.0 else y
+    return _grown(b, read(b, chosen), np.broadcast_shapes(*(a.shape for a in args)))
 
 
 def _equal(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     """A class is never equal to an absent one."""
-    absent = [is_op(a, "absent") for a in args]
-    return zeros(b, args[0].shape) if any(absent) and not all(absent) else None
+    if args[0].type.dtype != "int32":
+        return None
+    absent = [is_absent(a) for a in args]
+    return full(b, 0.0, args[0].shape) if any(absent) and not all(absent) else None
 
 
 def _matmul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, w = args
-    if is_zero(x) or is_zero(w):
-        return zeros(b, (w.shape[1],))
     if x.type.per == "net":  # no vertex takes part: not a product over rows
         return b.call("sum", b.call("transpose", w) * x, keep=False)
     ranges = live(b, x)
@@ -159,14 +168,8 @@ def _matmul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return b.call("matmul", join(b, kept, 0), join(b, rows, 0))
 
 
-def _outer(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
-    return zeros(b, (args[0].shape[0], args[1].shape[0])) if any(map(is_zero, args)) else None
-
-
 def _total(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     (x,) = args
-    if is_zero(x):
-        return zeros(b, x.shape)
     if is_op(x, "concat") and len(x.shape) == 1 and (ranges := live(b, x)):
         compact = b.call("total", join(b, [part(b, x, *r) for r in ranges], 0))
         return padded(b, compact, ranges, x.shape[0], 0)
@@ -204,10 +207,12 @@ def _concat(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 
 def _merge(b: Rewriter, x: Value, y: Value, axis: int) -> Value | None:
-    """Two neighbours that are one value: adjacent slices, or equal constants."""
-    if constant(x) is not None and constant(x) == constant(y):
-        shape = list(x.shape)
-        shape[axis] += y.shape[axis]
+    """Two neighbours that are one value: adjacent slices, equal constants, or nothing."""
+    shape = list(x.shape)
+    shape[axis] += y.shape[axis]
+    if is_absent(x) and is_absent(y):
+        return nothing(b, tuple(shape))
+    if constant(x) is not None and repr(constant(x)) == repr(constant(y)):  # 0.0 is not -0.0
         return full(b, b.calls[x.index]["value"], tuple(shape))
     if not (is_op(x, "slice") and is_op(y, "slice")):
         return None
@@ -261,43 +266,19 @@ def _reshape(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return x if x.shape == shape else None
 
 
-def _absent_index(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
-    """An absent integer chooses nothing."""
-    if not any(is_op(a, "absent") for a in args):
-        return None
-    if "depth" in attrs:
-        return zeros(b, (attrs["depth"],))
-    return zeros(b, args[1].shape[1:] if is_op(args[0], "absent") else ())
-
-
-def _total_rows(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
-    if is_op(args[0], "absent") or is_zero(args[1]):
-        return zeros(b, (attrs["rows"], args[1].shape[0]))
-    return None
-
-
-def _dropout(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
-    return args[0] if is_zero(args[0]) else None
-
-
 RULES: dict[str, Rule] = {
     "add": _add,
     "sub": _sub,
     "mul": _mul,
     "div": _div,
+    "over": _div,
     "neg": _neg,
     "where": _where,
     "equal": _equal,
     "matmul": _matmul,
-    "outer": _outer,
     "total": _total,
     "concat": _concat,
     "slice": _slice,
     "transpose": _transpose,
     "reshape": _reshape,
-    "embedding": _absent_index,
-    "pick": _absent_index,
-    "one_hot": _absent_index,
-    "total_rows": _total_rows,
-    "dropout": _dropout,
 }

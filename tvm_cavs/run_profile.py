@@ -11,14 +11,15 @@ from .timeline import to_json
 PROFILED_STEP = 5  # of this process: by then everything is compiled and every buffer has grown
 
 
-def profile_step(run: Run, display: Display) -> None:
-    """Profile a step on the batch that was trained last, and report where its time goes.
+def profile_step(run: Run, display: Display, n_graphs: int) -> None:
+    """Profile a step on the batch of `n_graphs` trained last; report where its time goes.
 
     Raises:
         CavsError: the files cannot be written; TrainingError: a gradient is not finite.
     """
     progress, graphs = run.progress, run.loader.dataset.graphs
-    examples = run.loader.parts(progress.epoch)[progress.batch - 1].tolist()
+    done = progress.epoch_examples
+    examples = run.loader.order(progress.epoch)[done - n_graphs : done].tolist()
     found = profile(run.net, [graphs[i] for i in examples], run.loss, run.trainer)
     runlog.write_whole(run.folder / runlog.PROFILE, f"{found}\n")
     runlog.write_whole(run.folder / runlog.TRACE, to_json(found))

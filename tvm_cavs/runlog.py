@@ -4,6 +4,7 @@ config.yaml          the resolved config: every key, defaults included
 versions.json        of this package, TVM, NumPy, Python and the machine
 metrics.jsonl        one JSON object a line, with "event": "epoch" or "test"
 last.safetensors     the newest checkpoint; a run resumes from it
+run.lock             held while a process trains here; says which one
 best.safetensors     the parameters with the best dev metric
 curve.png            the learning curve, where matplotlib is installed
 profile.txt          with profile=true: where the time of a step goes
@@ -13,6 +14,7 @@ trace.json           the same step as a timeline, for ui.perfetto.dev or chrome:
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 from .checkpoint import installed_versions
 from .config import dump_config
 from .errors import CavsError
+from .runlock import LOCK
 from .schema import RunConfig
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -33,12 +36,12 @@ def new_folder(wanted: str | Path) -> Path:
     Raises:
         CavsError: the folder cannot be made.
     """
-    wanted, number = Path(wanted), 1
+    wanted, number = Path(wanted).expanduser(), 1
     folder = wanted
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
     try:
+        while folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CavsError(
@@ -50,20 +53,40 @@ def new_folder(wanted: str | Path) -> Path:
 def write_header(folder: Path, config: RunConfig) -> None:
     """Save the config, with the command that runs it, and the versions."""
     text = f"# python scripts/train.py {folder / 'config.yaml'}\n{dump_config(config)}"
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_whole(folder / "config.yaml", text)
     versions = installed_versions() | {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "system": platform.platform(),
         "processors": str(os.cpu_count()),
     }
-    (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "versions.json", json.dumps(versions, indent=2) + "\n")
 
 
 def append(folder: Path, event: dict[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
-    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(event) + "\n")
+    path = folder / "metrics.jsonl"
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(to_json(event) + "\n")
+    except OSError as error:
+        raise CavsError(
+            f"cannot write {path}: {error.strerror}. What was done up to the last checkpoint is "
+            "kept; free some space, then resume the run from its folder."
+        ) from error
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON; numbers that are not finite, for which JSON has no word, become null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_events(folder: Path, last_step: int | None = None) -> list[dict[str, Any]]:
@@ -82,7 +105,7 @@ def read_events(folder: Path, last_step: int | None = None) -> list[dict[str, An
 
 def rewind(folder: Path, last_step: int) -> None:
     """Drop the lines after the checkpoint that a run resumes from."""
-    kept = [json.dumps(event) + "\n" for event in read_events(folder, last_step)]
+    kept = [to_json(event) + "\n" for event in read_events(folder, last_step)]
     write_whole(folder / "metrics.jsonl", "".join(kept))
 
 

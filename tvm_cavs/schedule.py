@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from .errors import ConfigError
@@ -54,7 +55,11 @@ def make_schedule(*rows: tuple[str, Mapping[str, float]]) -> Schedule:
     """
     for name, settings in rows:
         check_settings(name, settings)
-    return lambda step: math.prod(SCHEDULES[name](step, **settings) for name, settings in rows)
+    return partial(_product, rows)  # which, other than a closure, can be pickled
+
+
+def _product(rows: Sequence[tuple[str, Mapping[str, float]]], step: int) -> float:
+    return math.prod(SCHEDULES[name](step, **settings) for name, settings in rows)
 
 
 def check_settings(name: str, settings: Mapping[str, float]) -> None:
@@ -75,5 +80,11 @@ def check_settings(name: str, settings: Mapping[str, float]) -> None:
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
         )
     for key in ("every", "n_steps"):
-        if settings.get(key, 1) < 1:
+        if not 1 <= settings.get(key, 1) < math.inf:
             raise ConfigError(f"schedule {name!r}: {key} = {settings[key]}; expected 1 or more.")
+    if not 0 <= settings.get("floor", 0) <= 1:
+        raise ConfigError(f"schedule {name!r}: floor = {settings['floor']}; expected 0 to 1.")
+    if not 0 < settings.get("factor", 1) <= 1:
+        raise ConfigError(
+            f"schedule {name!r}: factor = {settings['factor']}; expected above 0, at most 1."
+        )

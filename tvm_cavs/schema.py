@@ -27,7 +27,7 @@ from .execution import names as executor_names
 from .loss import LOSSES
 from .metrics import METRICS, fitting
 from .nn import CELLS
-from .optim import OPTIMIZERS
+from .optim import OPTIMIZERS, check_hyper
 from .schedule import SCHEDULES, check_settings
 
 
@@ -59,6 +59,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _no_truth_as_a_number(cls: type[BaseModel], given: Any, info: ValidationInfo) -> Any:
+    """true is no 1.0, and 1 is no true: YAML reads yes, no, on and off as truth values."""
+    kind = str(cls.model_fields[str(info.field_name)].annotation)
+    numbers = given.values() if isinstance(given, dict) else [given]
+    if "bool" not in kind and any(isinstance(each, bool) for each in numbers):
+        raise ValueError("expected no truth value (YAML reads yes, no, on, off as one)")
+    if "bool" in kind and not isinstance(given, (bool, type(None))):
+        raise ValueError("expected true or false")
+    return given
+
+
+def _typed(*names: str) -> Any:
+    """Truth values and numbers are told apart in these keys."""
+    return field_validator(*names, mode="before")(classmethod(_no_truth_as_a_number))
+
+
 class ListOpsData(Section):
     """Generated ListOps; nothing is read, unless `test` names the official file."""
 
@@ -71,6 +87,8 @@ class ListOpsData(Section):
     form: Literal["binary", "nary"] = "binary"
     label: Literal["label", "list_label"] = "label"
     test: str | None = None
+
+    _types = _typed("n_train", "n_dev", "n_test", "max_tokens", "seed")
 
 
 class PtbData(Section):
@@ -92,6 +110,8 @@ class PtbData(Section):
     unescape: bool = False
     label: Literal["label"] = "label"
 
+    _types = _typed("n_classes", "min_count", "lower")
+
 
 class JsonlData(Section):
     """One graph a line. `n_classes` is the largest label + 1 where it is not given, or how many
@@ -110,6 +130,8 @@ class JsonlData(Section):
     min_count: PositiveInt = 1
     label: str = "label"
 
+    _types = _typed("n_classes", "min_count")
+
 
 class ModelConfig(Section):
     """`arity` is the largest number of children in the data where it is not given.
@@ -124,12 +146,16 @@ class ModelConfig(Section):
     arity: PositiveInt | None = None
     pretrained: str | None = None
 
+    _types = _typed("*")
+
 
 class ScheduleConfig(Section):
     """The learning rate's factor over steps; see schedule.py for what each one takes."""
 
     name: Annotated[str, _one_of(SCHEDULES)] = "constant"
     settings: dict[str, float] = Field(default={}, validate_default=True)
+
+    _types = _typed("*")
 
     @field_validator("settings")
     @classmethod
@@ -147,6 +173,8 @@ class EarlyStopConfig(Section):
 
     metric: MetricName = ""
     patience: PositiveInt | None = None
+
+    _types = _typed("*")
 
 
 class TrainConfig(Section):
@@ -175,17 +203,13 @@ class TrainConfig(Section):
     early_stop: EarlyStopConfig = Field(default=EarlyStopConfig(), validate_default=True)
     checkpoint_seconds: PositiveFloat = 60.0
 
+    _types = _typed("*")
+
     @field_validator("hyper")
     @classmethod
     def _fit_the_optimizer(cls, given: dict[str, float], info: ValidationInfo) -> dict[str, float]:
         if "optimizer" in info.data:
-            known = OPTIMIZERS[info.data["optimizer"]].extra
-            unknown = sorted(set(given) - set(known))
-            if unknown:
-                raise ValueError(
-                    f"{info.data['optimizer']} does not take {', '.join(unknown)}; "
-                    f"it takes {', '.join(known) or 'nothing beyond lr'}"
-                )
+            check_hyper(info.data["optimizer"], given)
         return given
 
     @field_validator("vertex_budget")
@@ -233,6 +257,8 @@ class ExecutorConfig(Section):
     precision: Literal["float32", "bf16"] | None = None
     sharing: bool | None = None
 
+    _types = _typed("*")
+
     @field_validator("name")
     @classmethod
     def _is_registered(cls, given: str) -> str:
@@ -252,6 +278,8 @@ class RunConfig(Section):
     executor: ExecutorConfig = ExecutorConfig()
     folder: str | None = None
     profile: bool = False
+
+    _types = _typed("profile")
 
     @field_validator("profile")
     @classmethod

@@ -10,14 +10,14 @@ their children are in the same classes slot by slot, induction over levels makes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from .digests import Names, bits_of, find_digests
 from .errors import TraceError
-from .field import Field
-from .graph import Graph
+from .field import Field, made_field
+from .graph import Graph, made_graph
 from .levels import ranges
 from .program import Program
 
@@ -122,8 +122,8 @@ def with_copies(graph: Graph, copies: np.ndarray | None = None) -> Graph:
     """The graph with the input COPIES: float32[n_vertices], 1 where not given."""
     if copies is None:
         copies = np.ones(graph.n_vertices, np.float32)
-    field = Field(copies, np.ones(len(copies), bool))
-    return replace(graph, inputs={**graph.inputs, COPIES: field})
+    field = made_field(copies, np.ones(len(copies), bool))
+    return graph.with_inputs({**graph.inputs, COPIES: field})
 
 
 def share(
@@ -174,13 +174,16 @@ def _join(graph: Graph, names: Names, first: np.ndarray) -> Shared | None:
     child_ptr = np.zeros(len(kept) + 1, np.int32)
     widths.take(kept).cumsum(out=child_ptr[1:])
     fields = {name: graph.inputs[name] for name in names}
-    joined = Graph(
+    joined = made_graph(
         child_ptr,
         below[is_first.repeat(widths)],
         graph.level.take(kept),
         graph.vertex_id.take(kept),
         np.array([0, len(kept)], np.int32),
-        {k: Field(f.values.take(kept, axis=0), f.present.take(kept)) for k, f in fields.items()},
+        {
+            k: made_field(f.values.take(kept, axis=0), f.present.take(kept))
+            for k, f in fields.items()
+        },
     )
     return Shared(joined, of, np.bincount(of, minlength=len(kept)).astype(np.float32))
 

@@ -67,14 +67,17 @@ def split(program: Program, lazy: bool = True) -> Stages:
 
 
 def _delay_totals(program: Program, stage: list[str]) -> None:
-    """A sum over vertices is taken in the stage that completes the gradient it belongs to."""
+    """A sum over vertices is taken in the stage that completes the gradient it belongs to.
+
+    So is an outer product that is summed: it is never stored.
+    """
     uses = program.uses()
     summed: list[bool] = []
     for c in program.calls:
         inherited = c.type.per == "net" and any(summed[a] for a in c.args)
         summed.append(c.op in ("total", "total_rows") or inherited)
     for i in reversed(range(len(summed))):
-        if summed[i]:
+        if summed[i] or program.calls[i].op == "outer":
             stage[i] = max((stage[i], *(stage[u] for u in uses[i])), key=STAGES.index)
 
 

@@ -13,6 +13,7 @@ updates each parameter with its own learning rate and weight decay.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -20,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from .errors import CheckpointError, ConfigError, TrainingError
-from .optim import OPTIMIZERS, Hyper
+from .optim import OPTIMIZERS, Hyper, check_hyper, check_number
 from .schedule import Schedule, constant
-from .vertex import Parameter, RowSparse, aligned
+from .vertex import Parameter, RowSparse, aligned, aligned_copy
 
 
 class Trainer:
@@ -55,19 +56,45 @@ class Trainer:
         cache: Any = None,
         **extra: float,
     ) -> None:
+        self._check(optimizer, extra)
+        if not isinstance(parameters, Mapping) or not parameters:
+            raise ConfigError(
+                f"parameters is {type(parameters).__name__} of {len(parameters)}; expected a "
+                "mapping name -> Parameter with at least one: net.parameters()."
+            )
         self.parameters = dict(parameters)
         self.n_steps = 0
-        self._check(optimizer, extra)
+        check_number("lr", lr)
+        check_number("weight_decay", weight_decay)
+        if clip_norm is not None:
+            check_number("clip_norm (None for no clipping)", clip_norm, above=0.0)
         from .updates import Updates  # here, so that `import tvm_cavs` needs no TVM
 
         self._optimizer, self._updates = OPTIMIZERS[optimizer], Updates(optimizer, cache)
         self._extra = {**self._optimizer.extra, **extra}
         self._lr, self._weight_decay = lr, weight_decay
-        self._clip_norm, self._schedule = clip_norm, schedule
+        self._clip_norm, self._schedule, self._cache = clip_norm, schedule, cache
         self._states = {
             name: tuple(aligned(p.shape) for _ in self._optimizer.states)
             for name, p in self.parameters.items()
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but compiled code. Copy a network and its trainer in one call: a trainer
+        updates the parameters that are copied with it.
+        """
+        return {k: v for k, v in vars(self).items() if k not in ("_updates", "_optimizer")} | {
+            "_name": self._updates.name
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from .updates import Updates
+
+        name = state.pop("_name")
+        self.__dict__.update(state)
+        self._optimizer, self._updates = OPTIMIZERS[name], Updates(name, self._cache)
+        kept = self._states
+        self._states = {name: tuple(map(aligned_copy, arrays)) for name, arrays in kept.items()}
 
     @staticmethod
     def _check(optimizer: str, extra: Mapping[str, float]) -> None:
@@ -77,17 +104,17 @@ class Trainer:
                 f"optimizer {optimizer!r} is unknown; expected one of {', '.join(OPTIMIZERS)}. "
                 f"Did you mean {near!r}?"
             )
-        unknown = sorted(set(extra) - set(OPTIMIZERS[optimizer].extra))
-        if unknown:
-            raise ConfigError(
-                f"optimizer {optimizer!r} does not take {', '.join(unknown)}; "
-                f"it takes {', '.join(OPTIMIZERS[optimizer].extra) or 'nothing beyond lr'}."
-            )
+        check_hyper(optimizer, extra)
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step, schedule applied."""
+        """The learning rate of the next step, schedule applied; set it without the schedule."""
         return self._lr * self._schedule(self.n_steps)
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        check_number("lr", value)
+        self._lr = value
 
     def step(self, n: int) -> float:
         """Update every parameter that has a gradient; return the norm of the gradients over n.
@@ -99,25 +126,31 @@ class Trainer:
             TrainingError: no parameter has a gradient, or one is not finite; nothing was changed.
         """
         ready = {
-            name: (p, p.grad)
+            name: (p, gradient)
             for name, p in self.parameters.items()
-            if p.grad is not None and p.lr_mult != 0.0
+            if p.lr_mult != 0.0 and (gradient := p.checked_grad()) is not None
         }
-        if not ready or n < 1:
+        if not ready or not 1 <= n < math.inf:
             raise TrainingError(
                 f"step({n}): expected n >= 1 and a gradient in at least one parameter, found "
                 f"{len(ready)}. Call loss.backward() first, on a loss made inside record()."
+            )
+        lr = self.lr
+        if not 0 <= lr < math.inf:
+            raise TrainingError(
+                f"step {self.n_steps}: the learning rate is {lr}; expected a finite number, 0 or "
+                "more. Look at the schedule. The parameters are unchanged."
             )
         norm = self._updates.norm(gradient for _, gradient in ready.values()) / n
         if not np.isfinite(norm):
             raise TrainingError(self._describe_non_finite(norm))
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / n
-        numbers = lru_cache(None)(partial(self._numbers, self.lr))
+        numbers = lru_cache(None)(partial(self._numbers, lr))
         for name, (p, gradient) in ready.items():
-            with p.writing() as weight:
-                given = numbers(p.lr_mult, p.decay_mult)
-                self._updates.apply(weight, gradient, self._states[name], given, scale)
+            given = numbers(p.lr_mult, p.decay_mult)
+            p.version += 1
+            self._updates.apply(p.memory, gradient, self._states[name], given, scale)
         self.n_steps += 1
         return norm
 

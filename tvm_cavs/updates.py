@@ -21,6 +21,7 @@ from .update_kernels import Update, squares, update
 from .vertex import RowSparse
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
+TINY = 1e-30  # a sum of squares below it may have lost some that are none in float32
 GRAIN = 1 << 16  # elements of a weight from which threads share an update
 
 
@@ -47,13 +48,15 @@ class Updates:
 
         The same for any number of threads.
         """
-        total = 0.0
-        for gradient in gradients:
-            values = gradient.values if isinstance(gradient, RowSparse) else gradient
+        total, given_all = 0.0, list(gradients)
+        for gradient in given_all:
+            values = _values(gradient)
             if values.size:
                 given = tensor_of(np.ascontiguousarray(values, "float32").reshape(-1))
                 self._squares(values.size, given, self._sum_tensor)
                 total += float(self._sum[0])
+        if not TINY < total < math.inf:  # squares left float32, though the values need not have
+            total = sum(float(np.sum(np.asarray(_values(g), "float64") ** 2)) for g in given_all)
         return math.sqrt(total)
 
     def numbers(self, hyper: Hyper) -> tuple[float, ...]:
@@ -83,7 +86,7 @@ class Updates:
         if not size:
             return
         values = np.ascontiguousarray(values, "float32")
-        if not values.flags.writeable:  # kernels take a copy, which must not be kept
+        if not values.flags.writeable:  # may be given to kernels as a copy, which must not be kept
             values = values.copy()
         function = self._function(
             weight.shape[1] if sparse else None, threads_in_use() if size >= GRAIN else 1
@@ -117,6 +120,10 @@ class Updates:
         form = Form(symbol, 1, partial(make, self._compiler.lanes, symbol))
         self._compiler.compile([form])
         return self._compiler.function(symbol)
+
+
+def _values(gradient: Gradient) -> np.ndarray:
+    return gradient.values if isinstance(gradient, RowSparse) else gradient
 
 
 def _check(weight: np.ndarray, gradient: Gradient) -> None:

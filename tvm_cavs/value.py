@@ -68,7 +68,12 @@ class Value:
     def _with(self, op: str, other: Any, swap: bool = False) -> Value:
         b = self.builder
         if isinstance(other, Real):
-            other = full(b, float(other))
+            number = float(other)
+            if number == 0.0 and (op == "add" or op == "sub" and not swap):
+                return self
+            if op == "div" and not swap and abs(number) > 0.0:  # and not NaN
+                op = "over"
+            other = full(b, number)
         if not isinstance(other, Value):
             given = type(other).__name__
             b.refuse(op, f"expected a value or a number, given {given}; {PARAMETERS}")
@@ -141,6 +146,11 @@ class Value:
             f"a {self.type} has no truth value: a vertex function is traced once, so it cannot "
             "branch on values; use where(condition, a, b)",
         )
+
+
+def nothing(builder: Builder, shape: tuple[int, ...] = ()) -> Value:
+    """What an absent child or input gives: see `absence`."""
+    return builder.call("absent", type=Type(tuple(shape), "float32", "net"))
 
 
 def full(builder: Builder, value: float, shape: tuple[int, ...] = ()) -> Value:

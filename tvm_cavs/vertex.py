@@ -12,12 +12,15 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
-from .errors import ShapeError, TraceError
+from . import arguments
+from .errors import ConfigError, ShapeError, TraceError
 from .ops import Type, Value, full
 from .parameter import Parameter as Parameter
 from .parameter import RowSparse as RowSparse
 from .parameter import aligned as aligned
-from .program import Builder, Program, user_line
+from .parameter import aligned_copy as aligned_copy
+from .parameter import made_rows as made_rows
+from .program import Builder, Program, check_choices, user_line
 
 
 class VertexFunction:
@@ -95,7 +98,8 @@ class Vertex:
             TraceError: `slot` is not in 0..arity-1.
         """
         b, arity = self._builder, self._function.arity
-        if not isinstance(slot, Integral) or not 0 <= slot < arity:
+        whole = isinstance(slot, Integral) and not isinstance(slot, bool)
+        if not whole or not 0 <= slot < arity:
             b.refuse(
                 f"gather({slot!r})",
                 f"expected a slot in 0..{arity - 1}; "
@@ -115,13 +119,15 @@ class Vertex:
             TraceError: the dtype is not float32 or int32, or the input was pulled as another type.
         """
         b = self._builder
-        extents = tuple(shape) if isinstance(shape, Sequence) else (int(shape),)
-        kind = Type(tuple(map(int, extents)), dtype or ("float32" if extents else "int32"))
-        if kind.dtype not in ("float32", "int32") or any(n < 1 for n in kind.shape):
+        try:
+            wide = arguments.extents("shape", shape, empty=True)
+            name = arguments.name("name", name)
+        except ConfigError as error:
+            b.refuse("pull", str(error))
+        kind = Type(wide, dtype or ("float32" if wide else "int32"))
+        if not isinstance(kind.dtype, str) or kind.dtype not in ("float32", "int32"):
             given = f"dtype {dtype!r}, shape {kind.shape}"
-            b.refuse(
-                f"pull({name!r})", f"expected float32 or int32 of positive size, given {given}"
-            )
+            b.refuse(f"pull({name!r})", f"expected float32 or int32, given {given}")
         for c in b.calls:
             if c.op == "pull" and c["name"] == name and c.type != kind:
                 b.refuse(
@@ -131,7 +137,7 @@ class Vertex:
 
     def present(self, name: str) -> Value:
         """1.0 at a vertex that has input `name`, else 0.0."""
-        return self._builder.call("present", name=name, type=Type(()))
+        return self._builder.call("present", name=self._name("present", name), type=Type(()))
 
     def scatter(self, **state: Value) -> None:
         """Publish this vertex's state to its parents: every field of `state`, once.
@@ -155,6 +161,7 @@ class Vertex:
 
     def push(self, name: str, value: Value) -> None:
         """Give this vertex's external output `name`."""
+        name = self._name("push", name)
         if name in self._pushed:
             self._builder.refuse("push", f"output {name!r} was pushed before; use another name")
         self._pushed[name] = self._vertex_value(value, f"push({name!r}, ...)")
@@ -183,12 +190,23 @@ class Vertex:
         """In training, zero each element with probability `rate` and scale the others by
         1/(1-rate).
         """
-        if not 0.0 <= rate < 1.0:
-            self._builder.refuse("dropout", f"expected a rate in [0, 1), given {rate}")
+        try:
+            rate = arguments.number("rate", rate, 0, below=1)
+        except ConfigError as error:
+            self._builder.refuse("dropout", str(error))
+        if not isinstance(x, Value):
+            given = arguments.shown(x)
+            self._builder.refuse("dropout", f"expected a value of the vertex, given {given}")
         self._n_dropouts += 1
         if not self._training or rate == 0.0:
             return x
         return self._builder.call("dropout", x, rate=float(rate), site=self._n_dropouts - 1)
+
+    def _name(self, op: str, given: Any) -> str:
+        try:
+            return arguments.name("name", given)
+        except ConfigError as error:
+            self._builder.refuse(op, str(error))
 
     def _vertex_value(self, value: Any, where: str) -> Value:
         if not isinstance(value, Value):
@@ -222,7 +240,9 @@ def trace(function: VertexFunction, loss: Any = None, training: bool = False) ->
     if loss is not None:
         builder.name = f"{builder.name} + {type(loss).__name__}"
         loss.forward(vertex)
-    return builder.finish()
+    program = builder.finish()
+    check_choices(program)
+    return program
 
 
 def _check_state(function: VertexFunction) -> None:

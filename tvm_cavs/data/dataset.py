@@ -62,6 +62,7 @@ class Dataset:
 
     @property
     def n_vertices(self) -> int:
+        """Vertices of all graphs together."""
         return sum(graph.n_vertices for graph in self.graphs)
 
     def __len__(self) -> int:
@@ -145,7 +146,8 @@ def build_graphs_flat(
     local = _local(child)
     slots_of_graph = np.diff(child_ptr[graph_ptr])
     first = np.repeat(graph_ptr[:-1], slots_of_graph)
-    forest = Graph.from_csr(child_ptr, np.where(local == -1, -1, local + first), inputs, graph_ptr)
+    child_of, ids = np.where(local == -1, -1, local + first), np.arange(len(n_slots))
+    forest = Graph.from_csr(child_ptr, child_of, inputs, graph_ptr, ids)
     return tuple(unbatch(forest))
 
 

@@ -56,9 +56,15 @@ class Loader:
         seeds = np.random.SeedSequence([self.seed, epoch])
         return np.argsort(np.random.PCG64(seeds).random_raw(n), kind="stable")
 
-    def parts(self, epoch: int) -> list[np.ndarray]:
-        """The graphs of every batch of an epoch, as indices into the dataset."""
-        order = self.order(epoch)
+    def parts(self, epoch: int, done: int = 0) -> list[np.ndarray]:
+        """The graphs of every batch of an epoch, as indices into the dataset.
+
+        Args:
+            done: how many graphs of the epoch's order to leave out, because they have been run.
+        """
+        order = self.order(epoch)[done:]
+        if not len(order):
+            return []
         if self.vertex_budget is None:
             size = self.batch_size or max(1, len(order))
             return np.split(order, range(size, len(order), size))
@@ -70,10 +76,10 @@ class Loader:
             filled, n = filled + size, n + 1
         return np.split(order, cuts)
 
-    def batches(self, epoch: int, skip: int = 0) -> Iterator[Graph]:
-        """The batches of an epoch, without the first `skip` of them. `epoch` stays as it is."""
+    def batches(self, epoch: int, done: int = 0) -> Iterator[Graph]:
+        """The batches of an epoch without its first `done` graphs. `epoch` stays as it is."""
         graphs = self.dataset.graphs
-        for part in self.parts(epoch)[skip:]:
+        for part in self.parts(epoch, done):
             yield batch([graphs[i] for i in part.tolist()])
 
     def __iter__(self) -> Iterator[Graph]:

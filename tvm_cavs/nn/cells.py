@@ -7,7 +7,7 @@ table of their names.
 
 from __future__ import annotations
 
-from .. import init
+from .. import arguments, init
 from ..functions import concat, embedding, relu, sigmoid, split, tanh
 from ..ops import Value
 from ..vertex import Parameter, Vertex, VertexFunction
@@ -17,9 +17,15 @@ class Cell(VertexFunction):
     """What all cells share: the word table, its dropout, and the classifier on `h`.
 
     Args:
-        vocab: number of words. embedding: width of a word's vector. hidden: width of each state
-        field. n_classes: number of logits. arity: largest number of children. dropout: rate on word
-        vectors and on the `h` that the classifier reads.
+        vocab: number of words.
+        embedding: width of a word's vector.
+        hidden: width of each state field.
+        n_classes: number of logits.
+        arity: largest number of children.
+        dropout: rate on word vectors and on the `h` that the classifier reads.
+
+    Raises:
+        ConfigError: one of them is no whole number of 1 or more; a rate that is not in [0, 1).
     """
 
     fields: tuple[str, ...] = ("h",)
@@ -33,7 +39,13 @@ class Cell(VertexFunction):
         arity: int = 2,
         dropout: float = 0.0,
     ) -> None:
-        self.arity, self.hidden, self.dropout = arity, hidden, dropout
+        given = {"vocab": vocab, "embedding": embedding, "hidden": hidden, "n_classes": n_classes}
+        where = type(self).__name__
+        for what, count in given.items():
+            arguments.whole(f"{where}({what}=...)", count, 1, arguments.MOST)
+        self.arity = arguments.whole(f"{where}(arity=...)", arity, 1, arguments.MOST)
+        self.dropout = arguments.number(f"{where}(dropout=...)", dropout, 0, below=1)
+        self.hidden = hidden
         self.state = dict.fromkeys(self.fields, hidden)
         self.E = Parameter((vocab, embedding), init.Uniform(0.05))
         self.V = Parameter((hidden, n_classes))
@@ -67,7 +79,7 @@ class TreeLSTM(Cell):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(vocab, embedding, hidden, n_classes, arity, dropout)
-        n = 3 + arity
+        n, arity = 3 + self.arity, self.arity
         self.W = Parameter((embedding, n * hidden), init.Xavier(n_blocks=n))
         self.U = Parameter((arity * hidden, n * hidden), init.Xavier(n_blocks=n))
         self.b = Parameter((n * hidden,))
@@ -142,7 +154,7 @@ class TreeGRU(Cell):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(vocab, embedding, hidden, n_classes, arity, dropout)
-        n = 1 + arity
+        n, arity = 1 + self.arity, self.arity
         self.W = Parameter((embedding, n * hidden), init.Xavier(n_blocks=n))
         self.U = Parameter((arity * hidden, n * hidden), init.Xavier(n_blocks=n))
         self.b = Parameter((n * hidden,))
