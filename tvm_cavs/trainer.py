@@ -151,15 +151,15 @@ class Trainer:
                 f"step({shown(n)}): no parameter has a gradient. Call loss.backward() first, on a "
                 "loss made inside record()."
             )
-        n = number("step(n), of how many examples the loss is a sum", n, 1, error=TrainingError)
+        count = number("step(n), of how many examples the loss is a sum", n, 1, error=TrainingError)
         numbers = lru_cache(None)(partial(self._numbers, self.lr))
         given = [numbers(p.lr_mult, p.decay_mult) for p, _ in ready.values()]
-        norm = self._updates.norm(gradient for _, gradient in ready.values()) / n
+        norm = self._updates.norm(gradient for _, gradient in ready.values()) / count
         if not np.isfinite(norm):
             raise TrainingError(self._describe_non_finite(norm))
         clipped = self._clip_norm is not None and norm > self._clip_norm
-        scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / n
-        self._check_size(norm * n * scale)
+        scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
+        self._check_size(norm * count * scale)
         for (name, (p, gradient)), own in zip(ready.items(), given, strict=True):
             p.version += 1
             self._updates.apply(p.memory, gradient, self._states[name], own, scale)
