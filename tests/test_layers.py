@@ -57,7 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("splits",),
     ("config", "build", "profiling"),
     ("runlog",),
-    ("run", "report"),
+    ("run", "report", "pace"),
     ("run_profile",),
     ("fit",),
     ("bench",),
