@@ -144,6 +144,14 @@ def test_a_factor_that_is_none_changes_nothing(bad):
     assert w.data[0] == v.data[0] == 1.0 and trainer.n_steps == 0
 
 
+def test_a_learning_rate_that_leaves_float32_when_corrected():
+    """Adam divides it by 1 - beta1 in the first step."""
+    w = parameter([1.0], [1.0])
+    with pytest.raises(TrainingError, match=r"leave float32: a learning rate of 3e\+38"):
+        Trainer({"w": w}, "adam", lr=3e38).step(1)
+    assert w.data[0] == 1.0
+
+
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam", "adamw"])
 @pytest.mark.parametrize("size", [1e-30, 1e14, 1e19, 3e38])
 def test_gradients_near_the_ends_of_float32(name, size):

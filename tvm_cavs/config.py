@@ -164,6 +164,7 @@ def _keys(model: type[BaseModel], prefix: str, given: Mapping[str, Any]) -> Iter
         inner: Any = info.annotation
         if name == "data":
             chosen = given.get("data")
-            inner = DATA.get(chosen.get("name", "listops") if isinstance(chosen, dict) else "")
+            chosen = chosen.get("name", "listops") if isinstance(chosen, dict) else ""
+            inner = DATA.get(chosen) if isinstance(chosen, str) else None
         if isinstance(inner, type) and issubclass(inner, BaseModel) and not get_args(inner):
             yield from _keys(inner, f"{prefix}{name}.", given)

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import LARGEST, number, shown
 from .arguments import name as text
-from .arguments import number, shown
 from .errors import CheckpointError, ConfigError, TrainingError
 from .optim import OPTIMIZERS, Hyper, check_hyper
 from .schedule import Schedule, constant
@@ -178,8 +178,14 @@ class Trainer:
         """What this step's update of a parameter needs besides its gradient."""
         lr_mult = number("a parameter's lr_mult", lr_mult, least=0)
         decay = self._weight_decay * number("a parameter's decay_mult", decay_mult, least=0)
-        number("lr * schedule * lr_mult", lr * lr_mult, error=TrainingError)
-        return self._updates.numbers(Hyper(lr * lr_mult, decay, self.n_steps + 1, self._extra))
+        hyper = Hyper(lr * lr_mult, decay, self.n_steps + 1, self._extra)
+        found = self._updates.numbers(hyper)
+        if not -LARGEST <= min(found) <= max(found) <= LARGEST:
+            raise TrainingError(
+                f"step {self.n_steps}: the numbers of this update leave float32: a learning rate "
+                f"of {hyper.lr:.3g} and a weight decay of {decay:.3g}. Nothing was changed."
+            )
+        return found
 
     def _describe_non_finite(self, norm: float) -> str:
         counts = []
