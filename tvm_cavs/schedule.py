@@ -9,8 +9,9 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from . import arguments
 from .errors import ConfigError
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -42,6 +43,14 @@ SCHEDULES: Mapping[str, Callable[..., float]] = {
     "step": step_decay,
     "cosine": cosine,
     "warmup": warmup,
+}
+
+
+RANGES: Mapping[str, Mapping[str, Any]] = {
+    "every": {"least": 1},
+    "n_steps": {"least": 1},
+    "floor": {"least": 0, "most": 1},
+    "factor": {"above": 0, "most": 1},
 }
 
 
@@ -79,12 +88,5 @@ def check_settings(name: str, settings: Mapping[str, float]) -> None:
             f"schedule {name!r} takes {', '.join(names) or 'no settings'}; "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
         )
-    for key in ("every", "n_steps"):
-        if not 1 <= settings.get(key, 1) < math.inf:
-            raise ConfigError(f"schedule {name!r}: {key} = {settings[key]}; expected 1 or more.")
-    if not 0 <= settings.get("floor", 0) <= 1:
-        raise ConfigError(f"schedule {name!r}: floor = {settings['floor']}; expected 0 to 1.")
-    if not 0 < settings.get("factor", 1) <= 1:
-        raise ConfigError(
-            f"schedule {name!r}: factor = {settings['factor']}; expected above 0, at most 1."
-        )
+    for key, value in settings.items():
+        arguments.number(f"schedule {name!r}: {key}", value, **RANGES[key])

@@ -71,8 +71,8 @@ class Trainer:
         from .updates import Updates  # here, so that `import tvm_cavs` needs no TVM
 
         self._optimizer, self._updates = OPTIMIZERS[optimizer], Updates(optimizer, cache)
-        self._extra = {**self._optimizer.extra, **extra}
-        self._lr, self._weight_decay = lr, weight_decay
+        self._extra = {**self._optimizer.extra, **{k: float(v) for k, v in extra.items()}}
+        self._lr, self._weight_decay = float(lr), float(weight_decay)
         self._clip_norm, self._schedule, self._cache = clip_norm, schedule, cache
         self._states = {
             name: tuple(aligned(p.shape) for _ in self._optimizer.states)
@@ -98,8 +98,8 @@ class Trainer:
 
     @staticmethod
     def _check(optimizer: str, extra: Mapping[str, float]) -> None:
-        if optimizer not in OPTIMIZERS:
-            near = difflib.get_close_matches(optimizer, OPTIMIZERS, n=1, cutoff=0.0)[0]
+        if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
+            near = difflib.get_close_matches(str(optimizer), OPTIMIZERS, n=1, cutoff=0.0)[0]
             raise ConfigError(
                 f"optimizer {optimizer!r} is unknown; expected one of {', '.join(OPTIMIZERS)}. "
                 f"Did you mean {near!r}?"
@@ -114,7 +114,7 @@ class Trainer:
     @lr.setter
     def lr(self, value: float) -> None:
         check_number("lr", value)
-        self._lr = value
+        self._lr = float(value)
 
     def step(self, n: int) -> float:
         """Update every parameter that has a gradient; return the norm of the gradients over n.
