@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from tvm_cavs.config import load_config
-from tvm_cavs.display import clock, show
+from tvm_cavs.display import clock, open_console, show
 from tvm_cavs.errors import CavsError
 from tvm_cavs.fit import fit
 from tvm_cavs.process import process_age, stop_on_signal
@@ -44,7 +42,7 @@ def prepare(given: argparse.Namespace) -> Run:
 
 
 def main(arguments: list[str]) -> int:
-    console = Console()
+    console = open_console()
     given = parse(arguments)
     with stop_on_signal() as stop:
         run = prepare(given)
@@ -62,7 +60,8 @@ def main(arguments: list[str]) -> int:
         say(console, f"resume with: python scripts/train.py --resume {run.folder}")
         return stop.exit_code
     if outcome.metrics:
-        title = f"best parameters, epoch {progress.best_epoch}"
+        found = f"best parameters, epoch {progress.best_epoch}"
+        title = found if progress.best_epoch else "last parameters, no whole epoch was measured"
         console.print(metrics_table(outcome.metrics, title))
     print_curves(console, run.folder, run.config.train.early_stop.metric)
     say(console, f"measure again: python scripts/evaluate.py {run.folder}")

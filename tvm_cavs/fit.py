@@ -21,19 +21,18 @@ from typing import Any
 import numpy as np
 
 from . import runlog
-from .checkpoint import Progress
 from .display import Display, Status, clock
 from .errors import TrainingError
 from .evaluation import evaluate, in_order
 from .graph import Graph
 from .metrics import METRICS
 from .network import record
+from .pace import Pace, count_recent, recent_loss
 from .process import Stop
 from .run import Run, restore_best, save
 from .run_profile import PROFILED_STEP, profile_step
 
 STEPS_PER_EVENT = 50
-RECENT_STEPS = 50  # whose mean loss is shown
 
 
 @dataclass(frozen=True)
@@ -80,33 +79,6 @@ def _fit(run: Run, display: Display, stop: Stop, pace: Pace) -> Outcome:
     if metrics is None:
         return Outcome(f"{reason}; stopped before the last measurement", interrupted=True)
     return Outcome(reason, metrics=metrics)
-
-
-@dataclass
-class Pace:
-    """The speed of training in this process: of the last steps, and of the epoch."""
-
-    age: Callable[[], float | None]
-    recent: float = 0.0
-    n_examples: int = 0
-    seconds: float = 0.0
-    n_steps: int = 0
-
-    def add(self, n_examples: int, seconds: float) -> None:
-        """Count one step; the first one of a process compiles, so it says nothing about speed."""
-        self.n_steps += 1
-        if self.n_steps == 1:
-            return
-        self.n_examples += n_examples
-        self.seconds += seconds
-        now = n_examples / max(seconds, 1e-9)
-        self.recent = now if not self.recent else 0.9 * self.recent + 0.1 * now
-
-    def take(self) -> float:
-        """Examples a second since the last call."""
-        rate = self.n_examples / self.seconds if self.seconds else 0.0
-        self.n_examples, self.seconds = 0, 0.0
-        return rate
 
 
 def _ended(run: Run) -> str | None:
@@ -171,14 +143,7 @@ def train_step(run: Run, batch: Graph) -> None:
     progress.epoch_examples += batch.n_graphs
     progress.epoch_loss += float(loss)
     progress.epoch_labels += loss.n_labels
-    progress.recent.append([float(loss), loss.n_labels])
-    del progress.recent[:-RECENT_STEPS]
-
-
-def recent_loss(progress: Progress) -> float:
-    """The mean loss per label of the last steps."""
-    total = sum(loss for loss, _ in progress.recent)
-    return total / max(1, sum(n for _, n in progress.recent))
+    count_recent(progress, float(loss), loss.n_labels)
 
 
 def _describe_failure(run: Run, what: str) -> str:

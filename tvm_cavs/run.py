@@ -42,7 +42,8 @@ from .trainer import Trainer
 # What parameters, their optimizer's state and the meaning of tokens were made with.
 FIXED = tuple(
     "model.cell model.embedding model.hidden model.arity model.pretrained train.optimizer "
-    "data.name data.n_classes data.min_count data.lower data.label data.form".split()
+    "data.name data.n_classes data.classes data.min_count data.lower data.unescape data.label "
+    "data.form".split()
 )
 
 

@@ -26,8 +26,8 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
         self._file: IO[str] | None = None
+        self.path = folder / LOCK
         self.acquire()
 
     def acquire(self) -> None:
@@ -67,3 +67,6 @@ class RunLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def __del__(self) -> None:  # a run that was started and dropped keeps no folder
+        self.release()
