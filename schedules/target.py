@@ -4,8 +4,10 @@
 """
 
 import os
+import platform
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from tvm.target import Target, codegen
 
@@ -130,6 +132,55 @@ def require_cpu(target: Target) -> None:
             f"no schedule rules for a target of kind {target.kind.name!r}; kinds with rules: "
             '"llvm" (CPUs). Use target "host"'
         )
+
+
+# Instructions that code for a target may hold; what else LLVM lists is tuning, or for systems.
+INSTRUCTIONS = ("avx", "fma", "f16c", "bmi", "lzcnt", "popcnt", "movbe", "sse3", "ssse3", "sse4")
+ARCHITECTURES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
+NAMES_IN_LINUX = {"bmi": "bmi1", "lzcnt": "abm", "sse3": "pni"}
+
+
+def require_host(target: Target) -> None:
+    """Refuses a target whose code this machine cannot run: it would end in an illegal instruction.
+
+    Raises:
+        ValueError: another architecture, or instructions that this CPU does not have.
+    """
+    triple = str(target.attrs.get("mtriple") or codegen.llvm_get_system_triple())
+    here, wanted = platform.machine(), triple.partition("-")[0]
+    model = target.attrs.get("mcpu", "generic CPU")
+    if ARCHITECTURES.get(wanted, wanted) != ARCHITECTURES.get(here, here):
+        raise ValueError(
+            f"target {model} is for {wanted} ({triple}), and this machine is {here}: its kernels "
+            'cannot run here. Use target "host"'
+        )
+    have = _host_flags()
+    lacking = [f for f in _instructions(target) if have and _plain(f) not in have]
+    if lacking:
+        raise ValueError(
+            f"target {model} has instructions that this CPU ({codegen.llvm_get_system_cpu()}) "
+            f'lacks: {", ".join(lacking)}. Use target "host"'
+        )
+
+
+def _instructions(target: Target) -> list[str]:
+    features = [str(name) for name in codegen.llvm_get_cpu_features(target)]
+    return sorted(name for name in features if name.startswith(INSTRUCTIONS))
+
+
+def _plain(feature: str) -> str:
+    name = NAMES_IN_LINUX.get(feature, feature)
+    return name.replace("_", "").replace(".", "")
+
+
+def _host_flags() -> frozenset[str]:
+    """What Linux says this CPU can do; empty where it does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    line = next((row for row in text.splitlines() if row.startswith("flags")), "")
+    return frozenset(map(_plain, line.partition(":")[2].split()))
 
 
 def describe(target: Target) -> str:

@@ -263,6 +263,7 @@ def test_who_may_not(target, precision, message):
 
 
 def test_short_products_stay_float32():
+    assert [layout.operand_precision(k, "bf16") for k in (31, 32)] == ["float32", "bf16"]
     compiler = Compiler(TARGET, 2, cache=False, precision="bf16")
     assert compiler.packed(5, 300) == Compiler(TARGET, 2, cache=False).packed(5, 300)
     (n_panels, depth, columns), dtype = compiler.packed(301, 300)

@@ -16,7 +16,8 @@ from tvm_cavs import checkpoint as checkpoint_module
 from tvm_cavs import runlog
 from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
-from tvm_cavs.fit import fit
+from tvm_cavs.evaluation import evaluate
+from tvm_cavs.fit import _keep_best, fit
 from tvm_cavs.network import record
 from tvm_cavs.process import Stop
 from tvm_cavs.run import resume, start
@@ -137,6 +138,23 @@ def test_early_stopping_keeps_the_best(tmp_path):
     assert outcome.metrics["dev"]["accuracy"] == run.progress.best_value
     assert display.lines[0].endswith("*")
     assert not display.lines[1].endswith("*")
+
+
+def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
+    run = start(config(), tmp_path)
+    monkeypatch.setattr("tvm_cavs.fit.save", lambda *_: None)
+    counts = []
+    for value in (0.5, 0.4, 0.5, 0.6, 0.1):
+        _keep_best(run, value)
+        counts.append(run.progress.n_bad_epochs)
+    assert counts == [0, 1, 2, 0, 1]
+
+
+def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):
+    run = start(config(), tmp_path)
+    dev, metrics = run.data.splits["dev"], ("accuracy",)
+    assert evaluate(run.net, dev, metrics, stop=lambda: True) is None
+    assert evaluate(run.net, dev, metrics) is not None
 
 
 def test_time_limit(tmp_path):

@@ -85,6 +85,11 @@ OUTERS["outer_split_rows"] = (
     products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=0),
     layout.outer_variants(TARGET, k, 8)[1],
 )
+one_more = layout.outer_variants(TARGET, 37, 8)[0].tile.heights[0] + 1  # the first task ends with
+OUTERS["outer_split_before_the_rest"] = (  # the only whole tile, the second has what is left
+    products.Outer((Piece(one_more, 0, one_more),), (Piece(8, 1, 8),), 8),
+    layout.outer_variants(TARGET, one_more, 8)[-1],
+)
 for variant in layout.outer_variants(TARGET, 131, 2):  # no operand can be read where it lies
     OUTERS[f"outer_narrow_pieces{variant.suffix}"] = (
         products.Outer(one_source(131), (Piece(1, 1, 33, 1, 1), Piece(1, 2, 40, 7)), 11, 5, 3, 4),

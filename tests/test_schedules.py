@@ -233,3 +233,39 @@ def test_gpu_rules_are_an_honest_empty_list():
     assert schedules.rules_for(cuda) == ()
     with pytest.raises(ValueError, match="no schedule rules for targets of kind 'c'"):
         schedules.rules_for(tvm.target.Target("c"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "lacking"),
+    [
+        ("sse4_1 sse4_2 ssse3 pni avx avx2 fma f16c bmi1 bmi2 abm popcnt movbe", "haswell", None),
+        ("sse4_1 sse4_2 ssse3 pni avx f16c bmi1 bmi2 abm popcnt movbe", "haswell", "avx2, fma"),
+        ("sse4_1", "x86-64", None),
+    ],
+)
+def test_a_target_that_this_cpu_cannot_run(flags, model, lacking, monkeypatch):
+    from schedules import target as module
+
+    plain = frozenset(map(module._plain, flags.split()))
+    monkeypatch.setattr(module, "_host_flags", lambda: plain)
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    made = schedules.make_target({"kind": "llvm", "mcpu": model})
+    if lacking is None:
+        module.require_host(made)
+    else:
+        with pytest.raises(ValueError, match=f"{model} has instructions .* lacks: {lacking}"):
+            module.require_host(made)
+
+
+def test_a_target_of_another_architecture(monkeypatch):
+    from schedules import target as module
+
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    with pytest.raises(ValueError, match="is for aarch64 .* this machine is x86_64"):
+        module.require_host(schedules.make_target(TARGETS["arm"]))
+
+
+def test_this_machine_runs_its_own_target():
+    from schedules.target import require_host
+
+    require_host(schedules.host_target())

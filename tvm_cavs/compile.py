@@ -25,7 +25,7 @@ from tvm.support import cc
 
 import schedules
 from schedules import layout
-from schedules.target import require_precision, simd, threads
+from schedules.target import require_host, require_precision, simd, threads
 
 from . import packing, products, region_kernel, sums
 from .bfloat16 import WORD, words
@@ -88,6 +88,17 @@ class Compiler:
         self.precision = precision
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
+
+    def require_host(self) -> None:
+        """What is compiled is to run here.
+
+        Raises:
+            TargetError: the target is another architecture, or has instructions that are missing.
+        """
+        try:
+            require_host(self.target)
+        except ValueError as error:
+            raise TargetError(str(error)) from None
 
     def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
         """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .data import Dataset, Loader
-from .errors import DataError
+from .errors import ConfigError, DataError
 from .graph import Graph
 from .metrics import METRICS, Tally
 from .network import Network
@@ -33,10 +33,15 @@ def evaluate(
     A metric is nan where the network's outputs are.
 
     Raises:
+        ConfigError: a metric that is unknown.
         DataError: the graphs have no input named `label`, a label that training refuses, or no
             label that a metric counts.
         GraphError: the graphs do not fit the network.
     """
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        raise ConfigError(
+            f"evaluate takes a list of metrics such as ['accuracy'], given {metrics!r:.60}"
+        )
     tally = Tally(tuple(metrics))
     net.prepare(in_order(dataset))
     for batch in net.ahead(Loader(dataset, batch_size, shuffle=False)):

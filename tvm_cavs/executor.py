@@ -80,8 +80,8 @@ class TvmExecutor:
         without: optimisations of `options.SWITCHES` to leave out, to measure what they are worth.
 
     Raises:
-        TargetError: a target that is unknown, has no schedule rules, or no instruction for the
-            precision; an unknown optimisation.
+        TargetError: a target that is unknown, has no schedule rules, cannot run on this machine, or
+            has no instruction for the precision; an unknown optimisation.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class TvmExecutor:
     ) -> None:
         self._programs, self._parameters = programs, parameters
         self.compiler = Compiler(target, threads, cache, precision)
+        self.compiler.require_host()
         self.n_threads = self.compiler.n_threads
         use_threads(self.n_threads)
         self.memory = HostMemory()

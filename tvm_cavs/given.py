@@ -78,7 +78,7 @@ def pairs(what: str, given: Any) -> np.ndarray:
     """
     if not isinstance(given, np.ndarray):
         given = as_list(what, given, "pairs")
-        if not all(isinstance(pair, Iterable) for pair in given):
+        if not all(isinstance(p, Iterable) and getattr(p, "ndim", 1) for p in given):
             raise GraphError(f"{what}: expected pairs (parent, child), given {given!r:.60}.")
         given = [list(pair) for pair in given]
         _only_integers(what, chain.from_iterable(given))

@@ -111,7 +111,7 @@ class Tally:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            if name not in METRICS:
+            if not isinstance(name, str) or name not in METRICS:
                 raise ConfigError(f"metric {name!r} is unknown; expected one of {list(METRICS)}.")
 
     def add(self, outputs: np.ndarray, graph: Graph, label: str = "label") -> None:

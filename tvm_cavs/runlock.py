@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -59,6 +60,7 @@ class RunLock:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         self._file = file
+        weakref.finalize(self, file.close)  # a run that is dropped lets go, without a warning
 
     def release(self) -> None:
         """Let other processes have the folder."""

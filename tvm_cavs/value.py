@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -134,9 +134,14 @@ class Value:
 
     def __getitem__(self, key: slice) -> Value:
         """Elements from `start` to before `stop` along the first axis, as in NumPy."""
-        if not isinstance(key, slice) or key.step not in (None, 1):
+        if not isinstance(key, slice) or not (key.step is None or isinstance(key.step, Integral)):
+            self.builder.refuse("slice", f"a {self.type} takes slices like x[10:20], given {key!r}")
+        if key.step not in (None, 1):
             problem = f"a {self.type} takes slices like x[10:20], given x[{key!r}]"
             self.builder.refuse("slice", f"{problem}; equal parts are split(x, n)")
+        ends = [end for end in (key.start, key.stop) if end is not None]
+        if not all(isinstance(end, Integral) and not isinstance(end, bool) for end in ends):
+            self.builder.refuse("slice", f"expected whole numbers, given {key!r}")
         start, stop, _ = key.indices(self.type.shape[0] if self.type.shape else 0)
         return self.builder.call("slice", self, start=start, stop=stop, axis=0)
 

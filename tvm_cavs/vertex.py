@@ -173,7 +173,7 @@ class Vertex:
         Raises:
             TraceError: nothing was.
         """
-        if name not in self._pushed:
+        if self._name("output", name) not in self._pushed:
             pushed = ", ".join(self._pushed) or "nothing"
             self._builder.refuse(
                 "output", f"no output {name!r}; the vertex function pushes {pushed}"
@@ -250,10 +250,14 @@ def _check_state(function: VertexFunction) -> None:
     if not isinstance(state, dict) or not state:
         raise TraceError(f'{name} needs `self.state = {{"h": width, ...}}`, the fields it scatters')
     for field, width in state.items():
-        if not isinstance(width, Integral) or width < 1:
-            raise TraceError(f"{name}.state[{field!r}]: expected a positive width, given {width!r}")
-    if not isinstance(function.arity, Integral) or function.arity < 0:
-        raise TraceError(f"{name}.arity: expected a number of children, given {function.arity!r}")
+        if not isinstance(field, str) or not field.isidentifier():
+            raise TraceError(
+                f"{name}.state: a field is an attribute of what gather gives, so a name such as "
+                f"'h', given {arguments.shown(field)}"
+            )
+        arguments.whole(f"{name}.state[{field!r}], a width", width, 1, arguments.MOST, TraceError)
+    most = "arity, the largest number of children"
+    arguments.whole(f"{name}.{most}", function.arity, 0, arguments.MOST, TraceError)
 
 
 def _with_values(function: VertexFunction, values: dict[Parameter, Value]) -> VertexFunction:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -95,7 +96,7 @@ class Dataset:
 
 
 def _graphs(given: Iterable[Graph]) -> tuple[Graph, ...]:
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise DataError(f"a Dataset takes a list of graphs, got {given!r:.60}.")
     graphs = tuple(given)
     if not set(map(type, graphs)) <= {Graph}:
@@ -120,11 +121,15 @@ def build_graphs(
     Raises:
         GraphError: as `Graph.from_csr`; the message numbers the graphs from 0.
     """
-    n_vertices = [len(graph) for graph in children]
-    vertices = list(itertools.chain.from_iterable(children))
-    n_slots = [len(slots) for slots in vertices]
+    try:
+        graphs = [[list(slots) for slots in graph] for graph in children]
+    except TypeError as error:
+        raise GraphError(
+            f"children: expected for every graph and every vertex a list of its children ({error})"
+        ) from error
+    vertices = list(itertools.chain.from_iterable(graphs))
     child = [-1 if c is None else c for slots in vertices for c in slots]
-    return build_graphs_flat(n_vertices, n_slots, child, inputs)
+    return build_graphs_flat(list(map(len, graphs)), list(map(len, vertices)), child, inputs)
 
 
 def build_graphs_flat(
@@ -157,6 +162,10 @@ def _local(child: Sequence[int]) -> np.ndarray:
     Raises:
         GraphError: one is no index of 32 bits, so that adding to it could wrap around.
     """
+    kinds = set(map(type, child))
+    if any(not issubclass(kind, Integral) or issubclass(kind, bool) for kind in kinds):
+        wrong = next(c for c in child if isinstance(c, bool) or not isinstance(c, Integral))
+        raise GraphError(f"children: expected indices (integers) or None, given {wrong!r:.60}.")
     if len(child) and not -MOST_VERTICES <= min(child) <= max(child) <= MOST_VERTICES:
         wrong = next(c for c in child if not -MOST_VERTICES <= c <= MOST_VERTICES)
         raise GraphError(f"child {wrong!r:.60} is out of range; no graph has so many vertices.")

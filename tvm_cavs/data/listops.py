@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from tvm_cavs import arguments as checks
 from tvm_cavs.data.files import nearest, read_lines
 from tvm_cavs.errors import DataError
 
@@ -81,10 +82,7 @@ def generate(
         ("max_depth", max_depth, 1),
         ("pool", pool, 0),
     ):
-        if not isinstance(given, int) or isinstance(given, bool) or given < least:
-            raise DataError(
-                f"listops: {name} must be an integer of {least} or more, got {given!r:.60}."
-            )
+        checks.whole(f"listops: {name}", given, least, checks.MOST, DataError)
     if isinstance(exclude, str | bytes) or not isinstance(exclude, Collection):
         raise DataError(f"listops: exclude takes a set of expressions, got {exclude!r:.60}.")
     if pool < n or max_depth > 100:
@@ -92,7 +90,7 @@ def generate(
             f"listops: cannot take n={n} from pool={pool} at max_depth={max_depth}; expected "
             "0 <= n <= pool and max_depth in 1..100."
         )
-    draw = random.Random(seed).random  # the only stream that Python keeps the same for ever
+    draw = random.Random(int(seed)).random  # the only stream that Python keeps the same for ever
     found: dict[str, None] = {}
     tries = last_new = 0
     while len(found) < pool:

@@ -95,7 +95,11 @@ def _texts(tokens: Iterable[str]) -> tuple[str, ...]:
     Raises:
         DataError: otherwise; one text is no list of tokens, though Python can iterate over it.
     """
-    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+    if (
+        isinstance(tokens, str)
+        or not isinstance(tokens, Iterable)
+        or not getattr(tokens, "ndim", 1)
+    ):
         raise DataError(f"expected a list of tokens, got {tokens!r:.60}.")
     texts = tuple(tokens)
     if not set(map(type, texts)) <= {str}:
