@@ -1,11 +1,13 @@
 """What ends a run from outside, or does not: no reader, no space, folders that are none."""
 
+import json
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from runs_for_tests import Silent, config, run_to_the_end
@@ -13,12 +15,13 @@ from runs_for_tests import Silent, config, run_to_the_end
 from tvm_cavs import runlog
 from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.display import Lasting, Plain
-from tvm_cavs.errors import CavsError, CheckpointError
+from tvm_cavs.errors import CavsError, CheckpointError, TrainingError
 from tvm_cavs.fit import fit
 from tvm_cavs.process import Stop
 from tvm_cavs.report import print_curves
 from tvm_cavs.run import resume, start
 from tvm_cavs.runlog import new_folder
+from tvm_cavs.schema import RunConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,22 +97,40 @@ def test_folders(tmp_path, monkeypatch):
             resume(tmp_path / wanted)
 
 
+def targets(folder, values, **train):
+    """A config that learns one number a vertex from a file in `folder`."""
+    inputs = {"word": ["a", "b", None], "label": values}
+    line = json.dumps({"children": [[], [], [0, 1]], "inputs": inputs})
+    (folder / "train.jsonl").write_text(f"{line}\n" * 3)
+    given = config(epochs=1).model_dump()
+    given["data"] = {"name": "jsonl", "folder": str(folder), "train": "train.jsonl"}
+    given["train"] |= {"metrics": (), "early_stop": {}, "loss": "squared_error", **train}
+    return RunConfig.model_validate(given)
+
+
+def test_a_target_that_cannot_be_learned_is_named(tmp_path):
+    """Not the learning rate: its square is infinite, though it is finite."""
+    run = start(targets(tmp_path, [0.5, 1e30, 0.5]), new_folder(tmp_path / "run"))
+    text = (
+        r"train\.jsonl, line [123], vertex 1 \(training example [012]\): input 'label' is \[1e\+30"
+    )
+    with pytest.raises(TrainingError, match=where + what), np.errstate(over="ignore"):
+        run_to_the_end(run)
+
+
 def test_a_run_goes_on_from_another_directory(tmp_path, monkeypatch):
     """What the config names relative to where the run began is found again."""
-    line = (
-        '{"children": [[], [], [0, 1]], "inputs": {"word": ["a", "b", null], "label": [0, 1, 1]}}'
-    )
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "train.jsonl").write_text(f"{line}\n" * 3)
-    monkeypatch.chdir(tmp_path / "begun")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    monkeypatch.chdir(begun)
     monkeypatch.setenv("HOME", str(tmp_path))
+    given = targets(begun, [0.5, 1.0, 0.5])
     for folder in (".", "~/begun", "../begun"):
-        given = config(epochs=1).model_dump()
-        given["data"] = {"name": "jsonl", "folder": folder, "train": "train.jsonl"}
-        given["train"] |= {"metrics": (), "early_stop": {}}
-        run = start(type(config()).model_validate(given), new_folder(tmp_path / "run"))
+        data = given.data.model_copy(update={"folder": folder})
+        named = given.model_copy(update={"data": data})
+        run = start(named, new_folder(tmp_path / "run"))
         monkeypatch.chdir("/")
         run_to_the_end(run)
         again = resume(run.folder, ["train.epochs=2"])
         assert fit(again, Silent(), Stop()).reason == "all 2 epochs done"
-        monkeypatch.chdir(tmp_path / "begun")
+        monkeypatch.chdir(begun)

@@ -33,6 +33,7 @@ from .run import Run, restore_best, save
 from .run_profile import PROFILED_STEP, profile_step
 
 STEPS_PER_EVENT = 50
+HUGE = 1e15  # an input of that size makes a square that float32 hardly holds
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ def _describe_failure(run: Run, what: str) -> str:
     """Where training failed, in which examples, and what to do."""
     progress = run.progress
     examples = run.loader.parts(progress.epoch, progress.epoch_examples)[0].tolist()
-    found = _not_finite(run, examples)
+    found = _suspect(run, examples)
     if found:
-        return f"training stopped at step {progress.step}: {what}, because {found}"
+        return f"training stopped at step {progress.step}: {what}; {found}"
     first = ", ".join(str(index) for index in examples[:8])
     more = f", ... {len(examples)} in all" if len(examples) > 8 else ""
     return (
@@ -163,17 +164,19 @@ def _describe_failure(run: Run, what: str) -> str:
     )
 
 
-def _not_finite(run: Run, examples: Sequence[int]) -> str:
-    """Which input of which of these examples is nan or infinite; empty where none is."""
+def _suspect(run: Run, examples: Sequence[int]) -> str:
+    """Which input of which of these examples is nan, infinite or huge; empty where none is."""
     for index in examples:
-        for name, field_ in run.loader.dataset[index].inputs.items():
-            values = field_.values
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                vertex = int(np.argwhere(~np.isfinite(values))[0][0])
+        for name, given in run.loader.dataset[index].inputs.items():
+            values = given.values.reshape(len(given.values), -1)
+            odd = given.present & ~(np.abs(values) < HUGE).all(axis=1)  # true for nan, too
+            if odd.any():
+                vertex = int(odd.argmax())
+                value = next(x for x in values[vertex] if not abs(x) < HUGE)
                 return (
-                    f"training example {index} (from 0), vertex {vertex}: input {name!r} is "
-                    f"{values[vertex]}. Correct it in the data or leave the example out; the last "
-                    f"good checkpoint is kept: {run.folder / runlog.LAST}."
+                    f"{run.loader.dataset.place(index, vertex)} (training example {index}): input "
+                    f"{name!r} holds {value:g}. Correct it, scale the data or leave the "
+                    f"example out; the last good checkpoint is kept: {run.folder / runlog.LAST}."
                 )
     return ""
 

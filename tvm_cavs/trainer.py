@@ -196,10 +196,11 @@ class Trainer:
             n_bad = int(values.size - np.isfinite(values).sum())
             if n_bad:
                 counts.append(f"{name}: {n_bad} of {values.size}")
-        where = "; ".join(counts) or "finite values, too large to square"
+        where = "; ".join(counts)
         return (
             f"step {self.n_steps}: the gradient norm is {norm} ({where} not finite). The "
-            "parameters are unchanged. Lower the learning rate, or set clip_norm."
+            "parameters are unchanged. Is an input or a target of this batch, or the loss, nan, "
+            "infinite or huge? If none is, lower the learning rate."
         )
 
     def state(self) -> dict[str, np.ndarray]:
