@@ -111,9 +111,8 @@ def targets(folder, values, **train):
 def test_a_target_that_cannot_be_learned_is_named(tmp_path):
     """Not the learning rate: its square is infinite, though it is finite."""
     run = start(targets(tmp_path, [0.5, 1e30, 0.5]), new_folder(tmp_path / "run"))
-    text = (
-        r"train\.jsonl, line [123], vertex 1 \(training example [012]\): input 'label' is \[1e\+30"
-    )
+    where = r"train\.jsonl, line [123], vertex 1 \(training example [012]\): "
+    what = r"input 'label' holds 1e\+30"
     with pytest.raises(TrainingError, match=where + what), np.errstate(over="ignore"):
         run_to_the_end(run)
 
