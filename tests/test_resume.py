@@ -30,7 +30,10 @@ def done(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("override", ["train.batch_size=5", "train.seed=9"])
+@pytest.mark.parametrize(
+    "override",
+    ["train.batch_size=5", "train.batch_size=1", "train.vertex_budget=30", "train.seed=9"],
+)
 def test_another_batch_size_or_seed_sees_every_example_of_the_epoch_once(tmp_path, override):
     stop, seen = Stop(), []
 

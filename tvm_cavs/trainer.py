@@ -124,8 +124,11 @@ class Trainer:
         Raises:
             TrainingError: the schedule gives what is no finite number of 0 or more.
         """
-        what = f"the schedule's factor at step {self.n_steps}"
-        return self._lr * number(what, self._schedule(self.n_steps), least=0, error=TrainingError)
+        factor = self._schedule(self.n_steps)
+        if type(factor) is not float or not 0.0 <= factor <= LARGEST:
+            what = f"the schedule's factor at step {self.n_steps}"
+            factor = number(what, factor, least=0, error=TrainingError)
+        return self._lr * factor
 
     @lr.setter
     def lr(self, value: float) -> None:
@@ -151,7 +154,10 @@ class Trainer:
                 f"step({shown(n)}): no parameter has a gradient. Call loss.backward() first, on a "
                 "loss made inside record()."
             )
-        count = number("step(n), of how many examples the loss is a sum", n, 1, error=TrainingError)
+        count: float = n
+        if type(n) is not int or not 1 <= n < 1 << 53:
+            what = "step(n), of how many examples the loss is a sum"
+            count = number(what, n, least=1, error=TrainingError)
         numbers = lru_cache(None)(partial(self._numbers, self.lr))
         given = [numbers(p.lr_mult, p.decay_mult) for p, _ in ready.values()]
         norm = self._updates.norm(gradient for _, gradient in ready.values()) / count
@@ -176,8 +182,14 @@ class Trainer:
 
     def _numbers(self, lr: float, lr_mult: float, decay_mult: float) -> tuple[float, ...]:
         """What this step's update of a parameter needs besides its gradient."""
-        lr_mult = number("a parameter's lr_mult", lr_mult, least=0)
-        decay = self._weight_decay * number("a parameter's decay_mult", decay_mult, least=0)
+        if not (
+            type(lr_mult) is type(decay_mult) is float
+            and 0.0 <= lr_mult <= LARGEST
+            and 0.0 <= decay_mult <= LARGEST
+        ):
+            lr_mult = number("a parameter's lr_mult", lr_mult, least=0)
+            decay_mult = number("a parameter's decay_mult", decay_mult, least=0)
+        decay = self._weight_decay * decay_mult
         hyper = Hyper(lr * lr_mult, decay, self.n_steps + 1, self._extra)
         found = self._updates.numbers(hyper)
         if not -LARGEST <= min(found) <= max(found) <= LARGEST:
