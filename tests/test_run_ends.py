@@ -15,13 +15,13 @@ from runs_for_tests import Silent, config, run_to_the_end
 from tvm_cavs import runlog
 from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.display import Lasting, Plain
-from tvm_cavs.errors import CavsError, CheckpointError, TrainingError
+from tvm_cavs.errors import CavsError, CheckpointError, TargetError, TrainingError
 from tvm_cavs.fit import fit
 from tvm_cavs.process import Stop
 from tvm_cavs.report import print_curves
 from tvm_cavs.run import resume, start
 from tvm_cavs.runlog import new_folder
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.schema import ExecutorConfig, RunConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -133,3 +133,14 @@ def test_a_run_goes_on_from_another_directory(tmp_path, monkeypatch):
         again = resume(run.folder, ["train.epochs=2"])
         assert fit(again, Silent(), Stop()).reason == "all 2 epochs done"
         monkeypatch.chdir(begun)
+
+
+@pytest.mark.compiles
+def test_a_target_that_cannot_run_leaves_nothing(tmp_path):
+    """Refused at the start, not after a folder with a checkpoint is there."""
+    executor = {"name": "tvm", "target": {"kind": "llvm", "mcpu": "cortex-a72"}}
+    given = config().model_copy(update={"executor": ExecutorConfig.model_validate(executor)})
+    with pytest.raises(TargetError, match="cortex-a72"):
+        start(given, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    assert new_folder(tmp_path) == tmp_path

@@ -243,6 +243,7 @@ def _assemble(
         data.splits["train"], train.batch_size, train.vertex_budget, shuffle=True, seed=train.seed
     )
     trainer, loss = build_trainer(config, net), build_loss(config)
+    net.executor(loss)  # a target that cannot run here is refused before anything is written
     prints = {name: fingerprint(split) for name, split in data.splits.items()}
     return Run(config, folder, data, net, loss, trainer, loader, progress, lock, prints)
 
