@@ -29,7 +29,7 @@ from tvm_cavs.evaluation import evaluate
 from tvm_cavs.nn import CELLS
 from tvm_cavs.schedule import make_schedule
 
-EXAMPLES = int(os.environ.get("DOORS_EXAMPLES", "1000"))
+EXAMPLES = int(os.environ.get("DOORS_EXAMPLES", "1300"))
 
 
 @dataclass(frozen=True)
