@@ -105,6 +105,12 @@ def assert_batch(case: Case, chosen: Sequence[int] | np.ndarray) -> None:
 
 
 def assert_law(case: Case) -> None:
+    """Batches of all sizes; all kinds are compiled at once, which takes half the time.
+
+    That kinds come batch by batch is tested in test_executor.
+    """
+    case.net.prepare(case.graphs, case.loss)
+    case.net.prepare(case.graphs)
     for chosen in compositions(len(case.graphs), np.random.default_rng(5)):
         assert_batch(case, chosen)
 

@@ -295,6 +295,8 @@ def test_sharing_keeps_the_law(cell: str, cache: Path, monkeypatch: pytest.Monke
         choices.append(("tvm", False, compiled))
     for executor, choice, options in choices:
         net.hybridize(executor, sharing=choice, **options)
+        for loss in (None, LOSS):
+            net.prepare(made, loss)
         for number, (graph, right) in enumerate(zip(made, want, strict=True)):
             for name, value in results(net, graph).items():
                 near(value, right[name], f"{executor}, sharing={choice}, batch {number}, {name}")

@@ -135,7 +135,8 @@ def evaluate(
             compute = OPS[c.op].numpy
             assert compute is not None, c.op
             args = [evaluate(program, a, leaf, done) for a in c.args]
-            done[i] = np.asarray(compute(*args, **dict(c.attrs)), "float32")
+            with np.errstate(all="ignore"):  # infinities and NaN are values like others
+                done[i] = np.asarray(compute(*args, **dict(c.attrs)), "float32")
     return done[i]
 
 
