@@ -61,6 +61,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run_profile",),
     ("fit",),
     ("bench",),
+    ("cli",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 USES_TVM = {name for names in LAYERS[RANK["buffers"] : RANK["loss"]] for name in names}
