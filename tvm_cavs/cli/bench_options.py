@@ -19,6 +19,7 @@ EXAMPLES = ("--hidden 256 --batch 1 64", "--workload chain --json", "--batch 64 
 
 def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
     parser = make_parser("bench", form, WHAT, EXAMPLES)
+    parser.usage = "%(prog)s [OPTIONS]"
     _add_cases(parser)
     _add_measurements(parser)
     given = parser.parse_args(arguments)
