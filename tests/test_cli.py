@@ -198,7 +198,7 @@ def test_a_stranger_is_refused_and_not_run(file, tmp_path, monkeypatch):
     find(monkeypatch, tmp_path)
     with pytest.raises(TargetError) as error:
         neighbours.check_neighbour("schedules")
-    for said in (str(stranger), str(ROOT / "schedules/__init__.py"), "Give that another name"):
+    for said in (str(stranger), str(ROOT / "schedules/__init__.py"), "Rename or uninstall that"):
         assert said in str(error.value)
 
 

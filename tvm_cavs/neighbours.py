@@ -34,7 +34,7 @@ def check_neighbour(name: str) -> None:
     if found != ours:
         raise TargetError(
             f"tvm_cavs needs its package {name!r}, {ours}, but `import {name}` finds {found}. "
-            "Give that another name, or take its folder off PYTHONPATH and sys.path."
+            "Rename or uninstall that, or take its folder off PYTHONPATH and sys.path."
         )
     if not _source(spec).startswith(MARK):
         raise TargetError(
