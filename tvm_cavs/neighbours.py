@@ -6,7 +6,6 @@ distribution's package, can stand before ours on the path, or have been written 
 
 from __future__ import annotations
 
-import sys
 from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -27,7 +26,7 @@ def check_neighbour(name: str) -> None:
         TargetError: it is absent or another one; the message names both files and the remedy.
     """
     ours = Path(__file__).resolve().parents[1] / name / "__init__.py"
-    spec = _spec(name)
+    spec = find_spec(name)  # in sys.modules first, as an import does
     if spec is None or not ours.exists():
         raise TargetError(f"tvm_cavs needs its package {name!r}, and {ours} is absent. {REINSTALL}")
     found = _file(spec)
@@ -41,13 +40,6 @@ def check_neighbour(name: str) -> None:
             f"{found} is not the package {name!r} of tvm_cavs ({__file__}): another distribution "
             f"of that name has been installed over it. Uninstall that. {REINSTALL}"
         )
-
-
-def _spec(name: str) -> ModuleSpec | None:
-    """What an import of `name` finds, or has found."""
-    if name in sys.modules:
-        return sys.modules[name].__spec__
-    return find_spec(name)
 
 
 def _file(spec: ModuleSpec) -> Path:
