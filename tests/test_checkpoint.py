@@ -83,13 +83,19 @@ def test_truncated(path, kept):
         load_checkpoint(path)
 
 
-def test_one_damaged_byte(path):
+@pytest.mark.parametrize("kind", ["parameter/W", "parameter/b", "optimizer/W.sum", "optimizer/n"])
+def test_one_damaged_byte_of_any_tensor(path, kind):
     save_checkpoint(path, example())
     content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="checksum of its content is wrong"):
-        load_checkpoint(path)
+    n = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + n])
+    place = next(entry["data_offsets"] for name, entry in header.items() if name.startswith(kind))
+    for offset in (place[0], place[1] - 1):
+        damaged = bytearray(content)
+        damaged[8 + n + offset] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="checksum of its content is wrong"):
+            load_checkpoint(path)
 
 
 def test_damaged_header_text(path):

@@ -132,12 +132,13 @@ def test_one_problem(write, text, expected):
 def test_an_override_into_a_value(write):
     found = problems(write("train: {lr: 0.1}"), "train.lr.x=3", "train.seed=[1")
     assert found[0] == "train.lr.x = 3: lr is 0.1, not a section"
-    assert found[1] == "train.seed = [1: the value is no valid YAML; put quotes around it"
+    assert found[1].startswith("train.seed = [1: line 1, column 3: no valid YAML")
+    assert found[1].endswith("; put quotes around it")
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
     path = write("train:\n  lr: [1,\n")
-    with pytest.raises(ConfigError, match=r"run\.yaml, line 3, column 1: no valid YAML"):
+    with pytest.raises(ConfigError, match=r"run\.yaml: line 3, column 1: no valid YAML"):
         load_config(path)
     with pytest.raises(ConfigError, match="expected keys such as 'data:'.*got list"):
         load_config(write("- 1\n"))
@@ -145,6 +146,39 @@ def test_files_that_cannot_be_read(write, tmp_path):
         load_config(tmp_path / "rum.yaml")
     with pytest.raises(ConfigError, match="cannot be read as a config"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {lr: 0.1}\nmodel: {}\ntrain: {epochs: 3}", "line 3: 'train' is given a second.*1"),
+        ("train:\n  lr: 1\n  seed: 2\n  lr: 3\n", "line 4: 'lr' is given a second time .*line 2"),
+        ("model: {hidden: 4, hidden: 5}\ntrain: {lr: 1, lr: 2}", "'hidden' is.*; line 2: 'lr' is"),
+        ("executor:\n  target: &t {kind: llvm, x: *t}", "line 2: a value that holds itself"),
+        ("[" * 1100, "nested too deeply"),
+        ("folder: 2026-13-01", "month must be in 1..12.*needs quotes"),
+        ("a: \x00", "no valid YAML"),
+    ],
+)
+def test_yaml_that_would_lose_something(write, text, expected):
+    with pytest.raises(ConfigError, match=rf"run\.yaml: .*{expected}"):
+        load_config(write(text))
+
+
+def test_overrides_that_undo_each_other(write):
+    path = write("train: {lr: 0.1, lr_mult: &m {E: 0.5}, decay_mult: *m}")
+    found = problems(path, "train.lr=1", "train.lr=2", "train={seed: 1}", "train.lrs=1")
+    assert "train.lr: given twice on the command line; keep one of the two" in found
+    assert "train: given besides train.lr on the command line; keep one of the two" in found
+    train = load_config(path, ["train.lr_mult.E=0"]).train
+    assert (train.lr_mult, train.decay_mult) == ({"E": 0.0}, {"E": 0.5})
+
+
+def test_numbers_as_people_write_them(write):
+    for text in ("1e-3", "+1E-3", ".1e-2", "1.e-3", "0.001"):
+        assert load_config(write(f"train: {{lr: {text}}}")).train.lr == 0.001
+        assert load_config(write(""), [f"train.lr={text}"]).train.lr == 0.001
+    assert load_config(write("train: {batch_size: 1e2}")).train.batch_size == 100
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

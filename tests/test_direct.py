@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_graphs import N_CLASSES, N_WORDS, random_graph
+from random_graphs import N_CLASSES, N_WORDS
 
 pytest.importorskip("tvm")
 
@@ -31,9 +31,22 @@ def planned(
     rng = np.random.default_rng(4)
     executor = net.executor(loss)
     assert isinstance(executor, TvmExecutor)
-    batch = executor.plan(cavs.batch([random_graph(rng, 2) for _ in range(4)]))
+    batch = executor.plan(cavs.batch([two_or_none(rng) for _ in range(4)]))
     executor.run(batch, Seeds())
     return executor, batch
+
+
+def two_or_none(rng: np.random.Generator) -> cavs.Graph:
+    """A tree whose vertices have two children or none: for those with one, weights are put together
+    from several rectangles of a parameter, which cannot be read where they lie.
+    """
+    children: list[list[int]] = [[], [], [0, 1], [], [2, 3], [], [4, 5]]
+    words, labels = rng.integers(0, N_WORDS, 7), rng.integers(0, N_CLASSES, 7)
+    inputs = {
+        "word": [int(w) if not c else None for w, c in zip(words, children, strict=True)],
+        "label": [int(k) if i % 2 else None for i, k in enumerate(labels)],
+    }
+    return cavs.Graph.from_children(children, inputs)
 
 
 def products(executor: TvmExecutor, batch: Batch) -> list[str]:

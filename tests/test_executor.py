@@ -105,15 +105,6 @@ def test_more_sets_of_slots_than_are_specialised(
     assert len(found) == 3 and (0, 1) in found
 
 
-def test_a_wider_kind_has_the_same_inputs_and_more_slots() -> None:
-    made = kinds.Kinds(cavs.Network(Small()).programs(), ("word",))
-    made.learn(range(8))
-    assert len(made.kinds) == 8
-    for kind, wider in zip(made.kinds, made.wider, strict=True):
-        more = [k for k in made.kinds if k.pulls == kind.pulls and {*k.slots} > {*kind.slots}]
-        assert made.kinds[wider] in more if more else wider == -1
-
-
 def lone(n: int) -> cavs.Graph:
     """Vertices without children, all of one kind."""
     return cavs.Graph.from_children([[]] * n, {"x": [[1.0, 2.0, 3.0]] * n})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs_for_tests import Silent, config, parameters, run_to_the_end
 
 from tvm_cavs import checkpoint as checkpoint_module
 from tvm_cavs import runlog
@@ -17,44 +18,13 @@ from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.evaluation import evaluate
 from tvm_cavs.fit import _keep_best, fit
-from tvm_cavs.graph import batch
+from tvm_cavs.network import record
 from tvm_cavs.process import Stop
 from tvm_cavs.run import resume, start
 from tvm_cavs.runlog import new_folder
-from tvm_cavs.schema import ExecutorConfig, RunConfig
+from tvm_cavs.schema import ExecutorConfig
 
 ROOT = Path(__file__).parent.parent
-TINY = {
-    "data": {"name": "listops", "n_train": 20, "n_dev": 6, "n_test": 6, "max_tokens": 8},
-    "model": {"embedding": 3, "hidden": 4, "dropout": 0.3},
-    "train": {"batch_size": 6, "epochs": 3, "optimizer": "adam", "lr": 0.01},
-    "executor": {"name": "reference"},
-}
-
-
-class Silent:
-    """A display that keeps its lines, and can do something after each step."""
-
-    def __init__(self, after_step=lambda status: None):
-        self.lines, self.after_step = [], after_step
-
-    def status(self, status):
-        self.after_step(status)
-
-    def line(self, text):
-        self.lines.append(text)
-
-
-def config(**train):
-    return RunConfig.model_validate(TINY | {"train": TINY["train"] | train})
-
-
-def run_to_the_end(run):
-    return fit(run, Silent(), Stop())
-
-
-def parameters(run):
-    return {name: p.data.copy() for name, p in run.net.parameters().items()}
 
 
 def assert_same_run(one, other):
@@ -131,57 +101,21 @@ def test_what_a_run_leaves(whole):
     assert json.loads((whole / "versions.json").read_text())["numpy"] == np.__version__
 
 
-@pytest.mark.parametrize("override", ["train.batch_size=5", "train.seed=9"])
-def test_another_batch_size_or_seed_sees_every_example_of_the_epoch_once(tmp_path, override):
-    stop, seen = Stop(), []
-
-    def record_ids(run):
-        def batches(epoch, done=0):
-            for part in run.loader.parts(epoch, done):
-                if epoch == 0:
-                    seen.append(part.tolist())
-                yield batch([run.loader.dataset[i] for i in part])
-
-        run.loader.batches = batches
-        return run
-
-    def after_step(status):
-        if status.batch == 2:
-            stop.signal = signal.SIGINT
-
-    fit(record_ids(start(config(epochs=1), tmp_path)), Silent(after_step), stop)
-    first = sum(seen[:2], [])
-    seen.clear()
-    run_to_the_end(record_ids(resume(tmp_path, [override])))
-    assert sorted(first + sum(seen, [])) == list(range(20))
-
-
-def test_one_process_at_a_time(tmp_path):
-    run = start(config(epochs=1), tmp_path)
-    with pytest.raises(CavsError, match=rf"in use by process {os.getpid()} on "):
-        resume(tmp_path)
+def test_a_run_is_the_loop_written_by_hand(tmp_path):
+    """Sums are divided by examples, not by labels; plain SGD, for which that matters."""
+    given = config(epochs=1, optimizer="sgd")
+    run, hand = start(given, new_folder(tmp_path / "run")), start(given, new_folder(tmp_path / "b"))
     run_to_the_end(run)
-    resume(tmp_path).lock.release()
-
-
-def test_changed_data_are_said_and_refused(tmp_path):
-    run_to_the_end(start(config(epochs=1), tmp_path))
-    with pytest.raises(CheckpointError, match=r"have changed since step 4:\n  train: 20 graphs"):
-        resume(tmp_path, ["data.n_train=10"])
-    run = resume(tmp_path, ["data.n_train=10", "train.epochs=2"], changed_data=True)
-    assert "the data have changed" in run.notes[0]
-    run_to_the_end(run)
-    assert run.progress.n_examples == 30
-
-
-def test_a_nan_metric_neither_wins_nor_blocks(tmp_path, monkeypatch):
-    values = iter([float("nan"), 0.1, 0.5, float("nan"), 0.2])
-    monkeypatch.setattr("tvm_cavs.fit._evaluate", lambda *_: {"accuracy": next(values)})
-    run = start(config(), tmp_path)
-    run_to_the_end(run)
-    assert (run.progress.best_value, run.progress.best_epoch) == (0.5, 3)
-    epochs = [e for e in runlog.read_events(tmp_path) if e["event"] == "epoch"]
-    assert epochs[0]["dev"] == {"accuracy": None}
+    for batch in hand.loader.batches(0):
+        with record():
+            loss = hand.loss(hand.net(batch))
+        assert loss.n_labels != batch.n_graphs
+        loss.backward()
+        hand.trainer.step(batch.n_graphs)
+    for name, array in parameters(hand).items():
+        np.testing.assert_array_equal(
+            array, load_checkpoint(run.folder / runlog.LAST).parameters[name]
+        )
 
 
 def test_a_finished_run_can_be_extended(whole, tmp_path):
@@ -207,7 +141,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
 
 
 def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
-    run = start(RunConfig.model_validate(TINY), tmp_path)
+    run = start(config(), tmp_path)
     monkeypatch.setattr("tvm_cavs.fit.save", lambda *_: None)
     counts = []
     for value in (0.5, 0.4, 0.5, 0.6, 0.1):
@@ -217,7 +151,7 @@ def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
 
 
 def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):
-    run = start(RunConfig.model_validate(TINY), tmp_path)
+    run = start(config(), tmp_path)
     dev, metrics = run.data.splits["dev"], ("accuracy",)
     assert evaluate(run.net, dev, metrics, stop=lambda: True) is None
     assert evaluate(run.net, dev, metrics) is not None

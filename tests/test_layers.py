@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process", "tape"),
     ("arguments", "neighbours"),
-    ("given", "recent"),
+    ("given", "recent", "yaml_values"),
     ("init", "runlock", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
     ("value",),
@@ -58,7 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("splits",),
     ("config", "build", "profiling"),
     ("runlog",),
-    ("run", "report"),
+    ("run", "report", "pace"),
     ("run_profile",),
     ("fit",),
     ("bench",),

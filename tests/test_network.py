@@ -164,7 +164,7 @@ def test_a_parameter_before_initialize() -> None:
     net.hybridize("reference")
     with pytest.raises(TraceError, match=r"parameter \w+ \(\d.*no data yet; call net.initialize"):
         net(some_graphs(1)[0])
-    with pytest.raises(ShapeError, match="positive integers"):
+    with pytest.raises(ShapeError, match="positive whole numbers"):
         Parameter(())
     with pytest.raises(ShapeError, match="expected shape"):
         net.parameters()["W"].set_data(np.zeros((1, 1)))

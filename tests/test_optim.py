@@ -75,10 +75,18 @@ def test_first_step_in_closed_form(name: str, size: float, updates: dict[str, Up
     np.testing.assert_allclose(w, -size, rtol=1e-6)
 
 
-@pytest.mark.parametrize("n", [1, 15, 16, 33, GRAIN + 5])
+@pytest.mark.parametrize(
+    ("n", "tasks"), [(1, 1), (15, 1), (16, 1), (33, 1), (GRAIN + 5, 1), (GRAIN + 5, 2)]
+)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_size_in_every_part(name: str, n: int, updates: dict[str, Updates]) -> None:
-    """Elements do not know of each other, wherever vectors and threads divide them."""
+def test_every_size_in_every_part(
+    name: str, n: int, tasks: int, updates: dict[str, Updates], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elements do not know of each other, wherever vectors and threads divide them.
+
+    The number of threads is set here: by itself it is what another test has used before.
+    """
+    monkeypatch.setattr("tvm_cavs.updates.threads_in_use", lambda: tasks)
     rng = np.random.default_rng(1)
     w, gradients = rng.standard_normal(n), rng.standard_normal((2, n))
     whole = run(updates[name], w, list(gradients), DECAY)

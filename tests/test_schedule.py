@@ -27,7 +27,13 @@ def test_schedules_multiply():
         ("cosin", {}, "'cosin' is unknown; expected one of constant, step, cosine, warmup"),
         ("step", {"factor": 0.5}, "takes every, factor; missing: every"),
         ("constant", {"every": 2}, "takes no settings; missing: none; unknown: every"),
-        ("cosine", {"n_steps": 0}, "n_steps = 0; expected 1 or more"),
+        ("cosine", {"n_steps": 0}, "n_steps: expected a finite number of 1 or more, given 0"),
+        ("cosine", {"n_steps": True}, "n_steps: expected a finite number"),
+        ("cosine", {"n_steps": 9, "floor": -0.1}, "floor: expected .* from 0 to 1, given -0.1"),
+        ("cosine", {"n_steps": 9, "floor": float("nan")}, "floor: expected a finite number"),
+        ("step", {"every": float("inf")}, "every: expected a finite number"),
+        ("step", {"every": 2, "factor": -1}, "factor: expected a finite number"),
+        ("warmup", None, "'warmup': expected settings by name, given None"),
     ],
 )
 def test_refusals(name, settings, message):

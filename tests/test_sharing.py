@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from random_graphs import N_CLASSES, N_WORDS, random_dag, random_graph, random_tree
-from test_fit import TINY, Silent, assert_same_run, run_to_the_end
+from runs_for_tests import TINY, Silent, run_to_the_end
+from test_fit import assert_same_run
 
 import tvm_cavs as cavs
 from tvm_cavs import sharing

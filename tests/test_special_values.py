@@ -127,7 +127,7 @@ class Special(cavs.VertexFunction):
 def special_graphs(arity: int, n: int, seed: int, lacking: float = 0.25) -> list[cavs.Graph]:
     """Small trees with empty slots anywhere, inputs of special numbers at some vertices."""
     rng, graphs = np.random.default_rng(seed), []
-    for _ in range(n):
+    for number in range(n):
         size = int(rng.integers(1, 6))
         children: list[list[int | None]] = [[] for _ in range(size)]
         for child in range(size - 1):
@@ -147,7 +147,8 @@ def special_graphs(arity: int, n: int, seed: int, lacking: float = 0.25) -> list
             "word": [int(rng.integers(4)) if there else None for there in held],
             "bias": [0.5] * size,
         }
-        graphs.append(cavs.Graph.from_children(children, inputs))
+        ids = 100 * number + np.arange(size)  # its own, so that it drops the same in any batch
+        graphs.append(cavs.Graph.from_children(children, inputs, ids))
     return graphs
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tvm_cavs.errors import CheckpointError, ConfigError, TrainingError
+from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.schedule import make_schedule
 from tvm_cavs.trainer import Trainer
 from tvm_cavs.vertex import Parameter, RowSparse
@@ -30,10 +30,23 @@ def test_clipping_uses_the_norm_of_all_parameters():
     np.testing.assert_allclose([w.data[0], v.data[0]], [-0.6, -0.8], rtol=1e-6)
 
 
-def test_no_clipping_below_the_bound():
-    w = parameter([0.0], [0.5])
-    Trainer({"w": w}, "sgd", lr=1.0, clip_norm=1.0).step(1)
+@pytest.mark.parametrize("n", [1, 4])
+def test_no_clipping_below_the_bound(n):
+    """The bound is for the mean: the sum over n = 4 has a norm of 2."""
+    w = parameter([0.0], [0.5 * n])
+    Trainer({"w": w}, "sgd", lr=1.0, clip_norm=1.0).step(n)
     assert w.data[0] == -0.5
+
+
+def test_three_steps_of_adam_count_from_one():
+    w, m, v, value = parameter([1.0]), 0.0, 0.0, 1.0
+    trainer = Trainer({"w": w}, "adam", lr=0.1)
+    for t, g in enumerate([0.5, -2.0, 0.25], 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        value -= 0.1 * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)) ** 0.5 + 1e-8)
+        w.grad = np.array([g], np.float32)
+        trainer.step(1)
+        assert w.data[0] == pytest.approx(value, rel=1e-5)
 
 
 def test_multipliers_and_decay():
@@ -81,11 +94,92 @@ def test_non_finite_gradients_change_nothing(bad):
     assert trainer.n_steps == 0
 
 
+NO_NUMBERS = [float("nan"), float("inf"), -1, "1", True, None, [1], 1e39]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "given"),
+    [
+        *(("sgd", name, v) for name in ("lr", "weight_decay") for v in NO_NUMBERS),
+        *(("sgd", "clip_norm", v) for v in [0, *NO_NUMBERS] if v is not None),
+        *(("momentum", "momentum", v) for v in [1, 1 - 1e-9, *NO_NUMBERS]),
+        *(("adam", name, v) for name in ("beta1", "beta2") for v in [1, 1 - 1e-9, *NO_NUMBERS]),
+        *((name, "eps", v) for name in ("adam", "adamw", "adagrad") for v in [0, 1e-45, -1]),
+        *(("sgd", "schedule", v) for v in [3, None, "cosine"]),
+        *((v, "optimizer", v) for v in [None, 3, "", ["sgd"], "adagrd"]),
+        *(("sgd", "parameters", v) for v in [{}, [], None, {"w": 1}, parameter([1.0])]),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_by_name(optimizer, name, given):
+    arguments = {"parameters": {"w": parameter([1.0])}, "optimizer": optimizer, "lr": 0.1}
+    with pytest.raises(ConfigError, match=rf"{name}.*(expected|did you mean)"):
+        Trainer(**arguments | {name: given})
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**400, *NO_NUMBERS], ids=lambda n: str(n)[:9])
+def test_a_step_over_no_number_of_examples(n):
+    w = parameter([1.0], [1.0])
+    trainer = Trainer({"w": w}, "sgd", lr=0.1)
+    with pytest.raises(TrainingError, match=r"step\(n\).*expected a finite number of 1 or more"):
+        trainer.step(n)
+    assert w.data[0] == 1.0 and trainer.n_steps == 0
+
+
+@pytest.mark.parametrize("bad", [-0.1, np.nan, np.inf, "1", None], ids=str)
+def test_a_factor_that_is_none_changes_nothing(bad):
+    """Of the schedule, or set on a parameter after the trainer was made."""
+    w, v = parameter([1.0], [1.0]), parameter([1.0], [1.0])
+    trainer = Trainer({"w": w, "v": v}, "sgd", lr=0.1, schedule=lambda step: bad)
+    with pytest.raises(TrainingError, match="schedule's factor at step 0: expected"):
+        trainer.step(1)
+    trainer = Trainer({"w": w, "v": v}, "sgd", lr=0.1)
+    for name in ("lr_mult", "decay_mult"):
+        setattr(v, name, bad)
+        with pytest.raises(CavsError, match=f"{name}: expected a finite number of 0 or more"):
+            trainer.step(1)
+        setattr(v, name, 1.0)
+    with pytest.raises(CavsError, match="lr: expected"):
+        trainer.lr = bad
+    assert w.data[0] == v.data[0] == 1.0 and trainer.n_steps == 0
+
+
+def test_a_learning_rate_that_leaves_float32_when_corrected():
+    """Adam divides it by 1 - beta1 in the first step."""
+    w = parameter([1.0], [1.0])
+    with pytest.raises(TrainingError, match=r"leave float32: a learning rate of 3e\+38"):
+        Trainer({"w": w}, "adam", lr=3e38).step(1)
+    assert w.data[0] == 1.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam", "adamw"])
+@pytest.mark.parametrize("size", [1e-30, 1e14, 1e19, 3e38])
+def test_gradients_near_the_ends_of_float32(name, size):
+    """Clipped to 1 they are as good as any; without, they work or are refused, never nan."""
+    w = parameter([1.0, 1.0], [size, -size])
+    trainer = Trainer({"w": w}, name, lr=0.1, clip_norm=1.0)
+    assert trainer.step(1) == pytest.approx(size * 2**0.5, rel=1e-6)
+    if size > 1 and name in ("sgd", "momentum"):
+        np.testing.assert_allclose(w.data, [1 - 0.1 / 2**0.5, 1 + 0.1 / 2**0.5], rtol=1e-6)
+    w = parameter([1.0, 1.0], [size, -size])
+    trainer = Trainer({"w": w}, name, lr=1e-20)
+    for _ in range(20):
+        try:
+            trainer.step(1)
+        except TrainingError as error:
+            assert "Set clip_norm" in str(error)
+            assert trainer.n_steps == 0
+            break
+    for array in (w.data, *trainer.state().values()):
+        assert np.isfinite(array).all()
+
+
 def test_unknown_names():
+    w = {"w": parameter([1.0])}
     with pytest.raises(ConfigError, match="adagrd.*expected one of sgd.*'adagrad'"):
-        Trainer({}, "adagrd", lr=0.1)
+        Trainer(w, "adagrd", lr=0.1)
     with pytest.raises(ConfigError, match="does not take momentun; it takes momentum"):
-        Trainer({}, "momentum", lr=0.1, momentun=0.5)
+        Trainer(w, "momentum", lr=0.1, momentun=0.5)
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam", "adamw"])

@@ -36,8 +36,8 @@ class Progress:
     `epoch` and `epoch_examples` name the next example of the loader's order, whatever the size of
     batches; `loader_seed` made that order; `batch` counts batches for people; `net_step` and
     `dropout_seed` decide the next dropout mask; `epoch_loss` and `epoch_labels` are the sums of the
-    epoch so far, `recent` the (loss, labels) of the last steps; `best_value`, `best_epoch` and
-    `n_bad_epochs` belong to early stopping; `seconds` is the training time used.
+    epoch so far, `recent_loss` and `recent_labels` those of each of the last steps; `best_value`,
+    `best_epoch` and `n_bad_epochs` belong to early stopping; `seconds` is the training time used.
     """
 
     epoch: int = 0
@@ -49,7 +49,8 @@ class Progress:
     dropout_seed: int = 0
     epoch_loss: float = 0.0
     epoch_labels: int = 0
-    recent: list[list[float]] = field(default_factory=list)
+    recent_loss: list[float] = field(default_factory=list)
+    recent_labels: list[int] = field(default_factory=list)
     n_examples: int = 0
     best_value: float | None = None
     best_epoch: int = 0
@@ -111,6 +112,9 @@ def _write_whole(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"the disk is full ({len(content) / 1e6:.1f} MB are needed)"
             remedy = "Free some space, then resume the run from its folder."
+        if error.errno == errno.EFBIG:
+            what = f"{len(content) / 1e6:.1f} MB are more than a file may have here"
+            remedy = "Raise the limit (ulimit -f), then resume the run from its folder."
         raise CheckpointError(f"cannot write {path}: {what}. {kept} {remedy}") from error
 
 
@@ -167,7 +171,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(
             f"{path} does not exist. Is this the folder of a run that reached its first checkpoint?"
         ) from error

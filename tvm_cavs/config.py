@@ -7,6 +7,7 @@ and their defaults are in schema.py.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,10 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import ConfigError
 from .schema import JsonlData, ListOpsData, PtbData, RunConfig
+from .yaml_values import parse
 
+REPR = reprlib.Repr()  # a few levels of it: aliases can make a small file a huge value
+REPR.maxstring = REPR.maxother = REPR.maxlong = 60
 DATA = {"listops": ListOpsData, "ptb": PtbData, "jsonl": JsonlData}
 
 
@@ -29,6 +33,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """
     given = _read(Path(path))
     problems = [problem for text in overrides if (problem := _override(given, text))]
+    problems += _given_twice(overrides)
     try:
         config = RunConfig.model_validate(given)
     except ValidationError as error:
@@ -47,20 +52,16 @@ def dump_config(config: RunConfig) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping."""
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         others = sorted(str(other) for other in path.parent.glob("*.yaml"))
         near = difflib.get_close_matches(str(path), others, n=1, cutoff=0.4)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{path} does not exist.{hint}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a config: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: no valid YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no valid YAML: {error}") from error
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -78,16 +79,28 @@ def _override(given: dict[str, Any], text: str) -> str | None:
     *sections, last = key.split(".")
     place = given
     for section in sections:
-        if place.get(section) is None:
-            place[section] = {}
+        inner = place.get(section)
+        if inner is not None and not isinstance(inner, dict):
+            return f"{key} = {value}: {section} is {inner!r}, not a section"
+        place[section] = dict(inner or {})  # its own, where an alias names it twice
         place = place[section]
-        if not isinstance(place, dict):
-            return f"{key} = {value}: {section} is {place!r}, not a section"
     try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return f"{key} = {value}: the value is no valid YAML; put quotes around it"
+        place[last] = parse(value)
+    except ConfigError as error:
+        return f"{key} = {value}: {error}" + (
+            "; put quotes around it" if "no valid YAML" in str(error) else ""
+        )
     return None
+
+
+def _given_twice(overrides: Sequence[str]) -> Iterator[str]:
+    """A problem for every override that another one would undo."""
+    keys = [text.partition("=")[0] for text in overrides if "=" in text]
+    for place, key in enumerate(keys):
+        for other in keys[:place]:
+            if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                which = "twice" if key == other else f"besides {other}"
+                yield f"{key}: given {which} on the command line; keep one of the two"
 
 
 def _describe(problem: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -123,7 +136,7 @@ def _expectation(problem: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value) if isinstance(value, BaseModel) else repr(value)
+    text = str(value) if isinstance(value, BaseModel) else REPR.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -151,6 +164,7 @@ def _keys(model: type[BaseModel], prefix: str, given: Mapping[str, Any]) -> Iter
         inner: Any = info.annotation
         if name == "data":
             chosen = given.get("data")
-            inner = DATA.get(chosen.get("name", "listops") if isinstance(chosen, dict) else "")
+            chosen = chosen.get("name", "listops") if isinstance(chosen, dict) else ""
+            inner = DATA.get(chosen) if isinstance(chosen, str) else None
         if isinstance(inner, type) and issubclass(inner, BaseModel) and not get_args(inner):
             yield from _keys(inner, f"{prefix}{name}.", given)

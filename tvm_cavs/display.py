@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -44,6 +46,43 @@ class Display(Protocol):
     def line(self, text: str) -> None:
         """One line that stays."""
         ...
+
+
+class Lasting:
+    """A text file that a run outlives, in place of sys.stdout.
+
+    When it cannot be written any more (`| head` has ended, the disk of a log is full), what follows
+    is dropped and the run goes on: what it learns is in its folder, not in what it prints.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with self._lost_at_worst():
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lost_at_worst():
+            self._file.flush()
+
+    @contextmanager
+    def _lost_at_worst(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._file.fileno())  # also for what is buffered still
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def open_console() -> Console:
+    """Standard output, as a console that a run outlives."""
+    return Console(file=cast(TextIO, Lasting(sys.stdout)))
 
 
 class Plain:

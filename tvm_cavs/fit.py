@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 
 from . import runlog
-from .checkpoint import Progress
 from .display import Display, Status, clock
 from .errors import TrainingError
 from .evaluation import evaluate, in_order
 from .graph import Graph
 from .metrics import METRICS
 from .network import record
+from .pace import Pace, count_recent, recent_loss
 from .process import Stop
 from .run import Run, restore_best, save
 from .run_profile import PROFILED_STEP, profile_step
 
 STEPS_PER_EVENT = 50
-RECENT_STEPS = 50  # whose mean loss is shown
+HUGE = 1e15  # an input of that size makes a square that float32 hardly holds
 
 
 @dataclass(frozen=True)
@@ -80,33 +80,6 @@ def _fit(run: Run, display: Display, stop: Stop, pace: Pace) -> Outcome:
     if metrics is None:
         return Outcome(f"{reason}; stopped before the last measurement", interrupted=True)
     return Outcome(reason, metrics=metrics)
-
-
-@dataclass
-class Pace:
-    """The speed of training in this process: of the last steps, and of the epoch."""
-
-    age: Callable[[], float | None]
-    recent: float = 0.0
-    n_examples: int = 0
-    seconds: float = 0.0
-    n_steps: int = 0
-
-    def add(self, n_examples: int, seconds: float) -> None:
-        """Count one step; the first one of a process compiles, so it says nothing about speed."""
-        self.n_steps += 1
-        if self.n_steps == 1:
-            return
-        self.n_examples += n_examples
-        self.seconds += seconds
-        now = n_examples / max(seconds, 1e-9)
-        self.recent = now if not self.recent else 0.9 * self.recent + 0.1 * now
-
-    def take(self) -> float:
-        """Examples a second since the last call."""
-        rate = self.n_examples / self.seconds if self.seconds else 0.0
-        self.n_examples, self.seconds = 0, 0.0
-        return rate
 
 
 def _ended(run: Run) -> str | None:
@@ -171,23 +144,16 @@ def train_step(run: Run, batch: Graph) -> None:
     progress.epoch_examples += batch.n_graphs
     progress.epoch_loss += float(loss)
     progress.epoch_labels += loss.n_labels
-    progress.recent.append([float(loss), loss.n_labels])
-    del progress.recent[:-RECENT_STEPS]
-
-
-def recent_loss(progress: Progress) -> float:
-    """The mean loss per label of the last steps."""
-    total = sum(loss for loss, _ in progress.recent)
-    return total / max(1, sum(n for _, n in progress.recent))
+    count_recent(progress, float(loss), loss.n_labels)
 
 
 def _describe_failure(run: Run, what: str) -> str:
     """Where training failed, in which examples, and what to do."""
     progress = run.progress
     examples = run.loader.parts(progress.epoch, progress.epoch_examples)[0].tolist()
-    found = _not_finite(run, examples)
+    found = _suspect(run, examples)
     if found:
-        return f"training stopped at step {progress.step}: {what}, because {found}"
+        return f"training stopped at step {progress.step}: {what}; {found}"
     first = ", ".join(str(index) for index in examples[:8])
     more = f", ... {len(examples)} in all" if len(examples) > 8 else ""
     return (
@@ -198,17 +164,19 @@ def _describe_failure(run: Run, what: str) -> str:
     )
 
 
-def _not_finite(run: Run, examples: Sequence[int]) -> str:
-    """Which input of which of these examples is nan or infinite; empty where none is."""
+def _suspect(run: Run, examples: Sequence[int]) -> str:
+    """Which input of which of these examples is nan, infinite or huge; empty where none is."""
     for index in examples:
-        for name, field_ in run.loader.dataset[index].inputs.items():
-            values = field_.values
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-                vertex = int(np.argwhere(~np.isfinite(values))[0][0])
+        for name, given in run.loader.dataset[index].inputs.items():
+            values = given.values.reshape(len(given.values), -1)
+            odd = given.present & ~(np.abs(values) < HUGE).all(axis=1)  # true for nan, too
+            if odd.any():
+                vertex = int(odd.argmax())
+                value = next(x for x in values[vertex] if not abs(x) < HUGE)
                 return (
-                    f"training example {index} (from 0), vertex {vertex}: input {name!r} is "
-                    f"{values[vertex]}. Correct it in the data or leave the example out; the last "
-                    f"good checkpoint is kept: {run.folder / runlog.LAST}."
+                    f"{run.loader.dataset.place(index, vertex)} (training example {index}): input "
+                    f"{name!r} holds {value:g}. Correct it, scale the data or leave the "
+                    f"example out; the last good checkpoint is kept: {run.folder / runlog.LAST}."
                 )
     return ""
 

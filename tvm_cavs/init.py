@@ -154,4 +154,4 @@ class Array:
                 f"init.Array: the array has shape {list(self.values.shape)}, the parameter "
                 f"{list(shape)}. Was it made for another vocabulary or width?"
             )
-        return self.values
+        return self.values.copy()

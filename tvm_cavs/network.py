@@ -346,9 +346,13 @@ class Network:
     def _plan(self, graph: Graph, ready: Ready, ahead: bool = False) -> Planned:
         """Everything about a batch that does not need the parameters."""
         check_fit(graph, ready.programs)
-        run, shared = _shared(graph, ready.policy, ready.trains)
+        run, shared = self._share(graph, ready)
         batch = None if ready.planner is None else ready.planner.plan(run, ahead)
         return Planned(graph, run, shared, ready.executor, batch)
+
+    def _share(self, graph: Graph, ready: Ready) -> tuple[Graph, Shared | None]:
+        """As `shared`, of what is made already; a profile times it."""
+        return _shared(graph, ready.policy, ready.trains)
 
     def _forward(self, ready: Ready, graph: Graph) -> Mapping[str, np.ndarray]:
         """Outputs of every vertex of the batch, whichever were computed."""

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .arguments import LARGEST, number
 from .errors import ConfigError
 
 
@@ -45,12 +46,14 @@ class Optimizer:
         extra: hyper-parameters beyond lr and weight decay, with their defaults.
         numbers: what the rule needs of them, by name; worked out once for an update.
         rule: (weight, gradient, states, numbers, square root) -> (new weight, new states).
+        largest: norm of gradients up to which states stay in float32, over very many steps.
     """
 
     states: tuple[str, ...]
     extra: Mapping[str, float]
     numbers: Callable[[Hyper], dict[str, float]]
     rule: Rule
+    largest: float = 1e15  # of which states keep squares
 
 
 def _plain(h: Hyper) -> dict[str, float]:
@@ -125,37 +128,23 @@ def check_hyper(name: str, extra: Mapping[str, float]) -> None:
             f"it takes {', '.join(known) or 'nothing beyond lr'}."
         )
     for key, value in extra.items():
-        check_number(f"{name}: {key}", value)
-        if key == "eps" and not value >= np.finfo("float32").tiny:
+        given = number(f"{name}: {key}", value, least=0)
+        if key == "eps" and not given >= np.finfo("float32").tiny:
             raise ConfigError(
                 f"{name}: eps = {value}; expected above 1.2e-38, as float32 holds it: with 0 an "
                 f"element without a gradient is 0/0. Its default is {known[key]}."
             )
-        if key != "eps" and not (value >= 0 and np.float32(value) < 1):
+        if key != "eps" and not np.float32(given) < 1:
             raise ConfigError(
                 f"{name}: {key} = {value}; expected at least 0 and below 1 (as float32). "
                 f"Its default is {known[key]}."
             )
 
 
-def check_number(what: str, value: Any, above: float | None = None) -> None:
-    """`value` is a finite number of at least 0, or above `above`, also as float32.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    largest = float(np.finfo("float32").max)
-    if number and 0 <= value <= largest and (above is None or value > above):
-        return
-    expected = "0 or more" if above is None else f"above {above:g}"
-    raise ConfigError(f"{what} = {value!r}; expected a finite number, {expected}.")
-
-
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 OPTIMIZERS: Mapping[str, Optimizer] = {
-    "sgd": Optimizer((), {}, _plain, _sgd),
-    "momentum": Optimizer(("velocity",), {"momentum": 0.9}, _plain, _momentum),
+    "sgd": Optimizer((), {}, _plain, _sgd, largest=LARGEST),
+    "momentum": Optimizer(("velocity",), {"momentum": 0.9}, _plain, _momentum, largest=1e30),
     "adagrad": Optimizer(("sum",), {"eps": 1e-10}, _plain, _adagrad),
     "adam": Optimizer(("m", "v"), ADAM, _moments, _adam),
     "adamw": Optimizer(("m", "v"), ADAM, _moments, _adamw),

@@ -155,13 +155,17 @@ class Parameter:
         """Copy `values` in, keeping the memory that an executor may already know.
 
         Raises:
-            ShapeError: the shapes differ, or they are no numbers.
+            ShapeError: the shapes differ, or a value is no finite number: a product with rows of
+                zeros, which an absent child gives, would not be zero.
         """
         what = f"parameter {self.name or '?'}"
         held = type(values) is np.ndarray and values.dtype == np.float32  # spares large ones a copy
         given = values if held else numbers(what, values, ShapeError)
         if given.shape != self.shape:
             raise ShapeError(f"{what}: expected shape {self.shape}, given {given.shape}")
+        if not np.isfinite(given).all():
+            where = tuple(np.argwhere(~np.isfinite(given))[0].tolist())
+            raise ShapeError(f"{what}: expected finite numbers, given {given[where]} at {where}")
         if self._data is None:
             self._hold(given)
         else:

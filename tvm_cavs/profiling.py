@@ -206,7 +206,7 @@ def _record(
     with ExitStack() as stack:
         for what, name in EXECUTOR_PARTS.items():
             stack.enter_context(replaced(executor, what, named(name)))
-        stack.enter_context(replaced(net, "shared", named(SHARE)))
+        stack.enter_context(replaced(net, "_share", named(SHARE)))
         stack.enter_context(replaced(executor, "plan", planning))
         stack.enter_context(replaced(executor, "execute", one_by_one))
         if trainer is not None:

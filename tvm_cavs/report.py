@@ -46,7 +46,12 @@ def print_curves(console: Console, folder: Path, metric: str) -> None:
     if len(measured) > 1:
         values = [event["dev"][metric] for event in measured]
         say(console, f"\ndev {metric} over epochs\n{draw(values, width, plain=plain)}")
-    if save_picture(folder / "curve.png", *_series(epochs, measured, metric)):
+    try:
+        saved = save_picture(folder / "curve.png", *_series(epochs, measured, metric))
+    except OSError as error:  # the run itself is done, and kept
+        say(console, f"\nno learning curve: {folder / 'curve.png'}: {error.strerror or error}")
+        return
+    if saved:
         say(console, f"\nlearning curve: {folder / 'curve.png'}")
 
 

@@ -46,7 +46,8 @@ def _vanish(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:
     absent = [is_absent(a) for a in args]
     if not any(absent) or reach(op, [NEVER if gone else ALWAYS for gone in absent]) != NEVER:
         return None
-    return nothing(b, OPS[op].infer([a.type for a in args], attrs).shape)
+    kind = OPS[op].infer([a.type for a in args], attrs)
+    return nothing(b, kind.shape) if kind.dtype == "float32" else b.call("absent", type=kind)
 
 
 def fold(b: Rewriter, op: str, args: Args, attrs: Attrs) -> Value | None:

@@ -42,7 +42,8 @@ from .trainer import Trainer
 # What parameters, their optimizer's state and the meaning of tokens were made with.
 FIXED = tuple(
     "model.cell model.embedding model.hidden model.arity model.pretrained train.optimizer "
-    "data.name data.n_classes data.min_count data.lower data.label data.form".split()
+    "data.name data.n_classes data.classes data.min_count data.lower data.unescape data.label "
+    "data.form".split()
 )
 
 
@@ -242,6 +243,7 @@ def _assemble(
         data.splits["train"], train.batch_size, train.vertex_budget, shuffle=True, seed=train.seed
     )
     trainer, loss = build_trainer(config, net), build_loss(config)
+    net.executor(loss)  # a target that cannot run here is refused before anything is written
     prints = {name: fingerprint(split) for name, split in data.splits.items()}
     return Run(config, folder, data, net, loss, trainer, loader, progress, lock, prints)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -25,8 +26,8 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
         self._file: IO[str] | None = None
+        self.path = folder / LOCK
         self.acquire()
 
     def acquire(self) -> None:
@@ -59,9 +60,13 @@ class RunLock:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         self._file = file
+        weakref.finalize(self, file.close)  # a run that is dropped lets go, without a warning
 
     def release(self) -> None:
         """Let other processes have the folder."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def __del__(self) -> None:  # a run that was started and dropped keeps no folder
+        self.release()

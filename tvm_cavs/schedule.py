@@ -9,9 +9,10 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from . import arguments
+from .arguments import name as text
+from .arguments import number, shown
 from .errors import ConfigError
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -46,14 +47,6 @@ SCHEDULES: Mapping[str, Callable[..., float]] = {
 }
 
 
-RANGES: Mapping[str, Mapping[str, Any]] = {
-    "every": {"least": 1},
-    "n_steps": {"least": 1},
-    "floor": {"least": 0, "most": 1},
-    "factor": {"above": 0, "most": 1},
-}
-
-
 def make_schedule(*rows: tuple[str, Mapping[str, float]]) -> Schedule:
     """The product of schedules, each given as (name in SCHEDULES, settings).
 
@@ -62,8 +55,13 @@ def make_schedule(*rows: tuple[str, Mapping[str, float]]) -> Schedule:
     Raises:
         ConfigError: a name is unknown, or a setting is missing, unknown or not positive.
     """
-    for name, settings in rows:
-        check_settings(name, settings)
+    for row in rows:
+        if not isinstance(row, (tuple, list)) or len(row) != 2:
+            raise ConfigError(
+                'make_schedule: expected pairs such as ("warmup", {"n_steps": 100}), given '
+                f"{shown(row)}"
+            )
+        check_settings(*row)
     return partial(_product, rows)  # which, other than a closure, can be pickled
 
 
@@ -77,8 +75,10 @@ def check_settings(name: str, settings: Mapping[str, float]) -> None:
     Raises:
         ConfigError: see `make_schedule`.
     """
-    if name not in SCHEDULES:
+    if text("schedule", name) not in SCHEDULES:
         raise ConfigError(f"schedule {name!r} is unknown; expected one of {', '.join(SCHEDULES)}.")
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"schedule {name!r}: expected settings by name, given {shown(settings)}")
     accepted = list(inspect.signature(SCHEDULES[name]).parameters.values())[1:]
     names = [parameter.name for parameter in accepted]
     required = {parameter.name for parameter in accepted if parameter.default is parameter.empty}
@@ -88,5 +88,9 @@ def check_settings(name: str, settings: Mapping[str, float]) -> None:
             f"schedule {name!r} takes {', '.join(names) or 'no settings'}; "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}."
         )
-    for key, value in settings.items():
-        arguments.number(f"schedule {name!r}: {key}", value, **RANGES[key])
+    for key in settings.keys() & {"every", "n_steps"}:
+        number(f"schedule {name!r}: {key}", settings[key], least=1)
+    if "floor" in settings:
+        number(f"schedule {name!r}: floor", settings["floor"], least=0, most=1)
+    if "factor" in settings:
+        number(f"schedule {name!r}: factor", settings["factor"], most=1, above=0)

@@ -15,7 +15,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -50,6 +49,7 @@ def _one_of(names: Iterable[str]) -> AfterValidator:
 
 
 Rate: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+Factor: TypeAlias = Annotated[float, Field(ge=0.0, le=1e10)]  # so that float32 holds products
 MetricName: TypeAlias = Annotated[str, _one_of(METRICS)]
 
 
@@ -187,10 +187,10 @@ class TrainConfig(Section):
     loss: Annotated[str, _one_of(LOSSES)] = "softmax_cross_entropy"
     optimizer: Annotated[str, _one_of(OPTIMIZERS)] = "adagrad"
     hyper: dict[str, float] = {}
-    lr: PositiveFloat = 0.05
-    weight_decay: NonNegativeFloat = 0.0
-    lr_mult: dict[str, NonNegativeFloat] = {}
-    decay_mult: dict[str, NonNegativeFloat] = {}
+    lr: Annotated[Factor, Field(gt=0.0)] = 0.05
+    weight_decay: Factor = 0.0
+    lr_mult: dict[str, Factor] = {}
+    decay_mult: dict[str, Factor] = {}
     clip_norm: PositiveFloat | None = None
     schedule: ScheduleConfig = ScheduleConfig()
     warmup: NonNegativeInt = 0
@@ -253,7 +253,7 @@ class ExecutorConfig(Section):
 
     name: str = "tvm"
     target: str | dict[str, Any] | None = None
-    threads: PositiveInt | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     precision: Literal["float32", "bf16"] | None = None
     sharing: bool | None = None
 

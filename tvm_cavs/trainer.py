@@ -13,15 +13,16 @@ updates each parameter with its own learning rate and weight decay.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from .arguments import LARGEST, number, shown
+from .arguments import name as text
 from .errors import CheckpointError, ConfigError, TrainingError
-from .optim import OPTIMIZERS, Hyper, check_hyper, check_number
+from .optim import OPTIMIZERS, Hyper, check_hyper
 from .schedule import Schedule, constant
 from .vertex import Parameter, RowSparse, aligned, aligned_copy
 
@@ -42,7 +43,8 @@ class Trainer:
         extra: further numbers of this optimizer, for instance `momentum=0.9`.
 
     Raises:
-        ConfigError: the optimizer or one of its numbers is unknown.
+        ConfigError: the optimizer or one of its numbers is unknown, or a number cannot work, such
+            as a clip_norm of 0 or a beta of 1.
     """
 
     def __init__(
@@ -56,18 +58,13 @@ class Trainer:
         cache: Any = None,
         **extra: float,
     ) -> None:
-        self._check(optimizer, extra)
-        if not isinstance(parameters, Mapping) or not parameters:
-            raise ConfigError(
-                f"parameters is {type(parameters).__name__} of {len(parameters)}; expected a "
-                "mapping name -> Parameter with at least one: net.parameters()."
-            )
+        self._check(optimizer, extra, parameters, schedule)
         self.parameters = dict(parameters)
         self.n_steps = 0
-        check_number("lr", lr)
-        check_number("weight_decay", weight_decay)
+        lr = number("lr", lr, least=0)
+        weight_decay = number("weight_decay", weight_decay, least=0)
         if clip_norm is not None:
-            check_number("clip_norm (None for no clipping)", clip_norm, above=0.0)
+            clip_norm = number("clip_norm (None for no clipping)", clip_norm, above=0)
         from .updates import Updates  # here, so that `import tvm_cavs` needs no TVM
 
         self._optimizer, self._updates = OPTIMIZERS[optimizer], Updates(optimizer, cache)
@@ -97,24 +94,45 @@ class Trainer:
         self._states = {name: tuple(map(aligned_copy, arrays)) for name, arrays in kept.items()}
 
     @staticmethod
-    def _check(optimizer: str, extra: Mapping[str, float]) -> None:
-        if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
-            near = difflib.get_close_matches(str(optimizer), OPTIMIZERS, n=1, cutoff=0.0)[0]
+    def _check(optimizer: str, extra: Mapping[str, float], parameters: Any, schedule: Any) -> None:
+        if text("optimizer", optimizer) not in OPTIMIZERS:
+            near = difflib.get_close_matches(optimizer, OPTIMIZERS, n=1, cutoff=0.0)[0]
             raise ConfigError(
                 f"optimizer {optimizer!r} is unknown; expected one of {', '.join(OPTIMIZERS)}. "
                 f"Did you mean {near!r}?"
             )
         check_hyper(optimizer, extra)
+        if (
+            not isinstance(parameters, Mapping)
+            or not parameters
+            or not all(isinstance(p, Parameter) for p in parameters.values())
+        ):
+            raise ConfigError(
+                f"parameters: expected a mapping name -> Parameter with at least one, as "
+                f"net.parameters() gives it, given {shown(parameters)}"
+            )
+        if not callable(schedule):
+            raise ConfigError(
+                f"schedule: expected a function step -> factor, as make_schedule(...) gives it, "
+                f"given {shown(schedule)}"
+            )
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step, schedule applied; set it without the schedule."""
-        return self._lr * self._schedule(self.n_steps)
+        """The learning rate of the next step, schedule applied; set it without the schedule.
+
+        Raises:
+            TrainingError: the schedule gives what is no finite number of 0 or more.
+        """
+        factor = self._schedule(self.n_steps)
+        if type(factor) is not float or not 0.0 <= factor <= LARGEST:
+            what = f"the schedule's factor at step {self.n_steps}"
+            factor = number(what, factor, least=0, error=TrainingError)
+        return self._lr * factor
 
     @lr.setter
     def lr(self, value: float) -> None:
-        check_number("lr", value)
-        self._lr = float(value)
+        self._lr = number("lr", value, least=0)
 
     def step(self, n: int) -> float:
         """Update every parameter that has a gradient; return the norm of the gradients over n.
@@ -123,41 +141,63 @@ class Trainer:
             n: how many examples (or labels) the loss was summed over.
 
         Raises:
-            TrainingError: no parameter has a gradient, or one is not finite; nothing was changed.
+            TrainingError: no parameter has a gradient, one is not finite or too large for the
+                optimizer, or the learning rate is none; nothing was changed.
         """
         ready = {
             name: (p, gradient)
             for name, p in self.parameters.items()
             if p.lr_mult != 0.0 and (gradient := p.checked_grad()) is not None
         }
-        if not ready or not 1 <= n < math.inf:
+        if not ready:
             raise TrainingError(
-                f"step({n}): expected n >= 1 and a gradient in at least one parameter, found "
-                f"{len(ready)}. Call loss.backward() first, on a loss made inside record()."
+                f"step({shown(n)}): no parameter has a gradient. Call loss.backward() first, on a "
+                "loss made inside record()."
             )
-        lr = self.lr
-        if not 0 <= lr < math.inf:
-            raise TrainingError(
-                f"step {self.n_steps}: the learning rate is {lr}; expected a finite number, 0 or "
-                "more. Look at the schedule. The parameters are unchanged."
-            )
-        norm = self._updates.norm(gradient for _, gradient in ready.values()) / n
+        count: float = n
+        if type(n) is not int or not 1 <= n < 1 << 53:
+            what = "step(n), of how many examples the loss is a sum"
+            count = number(what, n, least=1, error=TrainingError)
+        numbers = lru_cache(None)(partial(self._numbers, self.lr))
+        given = [numbers(p.lr_mult, p.decay_mult) for p, _ in ready.values()]
+        norm = self._updates.norm(gradient for _, gradient in ready.values()) / count
         if not np.isfinite(norm):
             raise TrainingError(self._describe_non_finite(norm))
         clipped = self._clip_norm is not None and norm > self._clip_norm
-        scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / n
-        numbers = lru_cache(None)(partial(self._numbers, lr))
-        for name, (p, gradient) in ready.items():
-            given = numbers(p.lr_mult, p.decay_mult)
+        scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
+        self._check_size(norm * count * scale)
+        for (name, (p, gradient)), own in zip(ready.items(), given, strict=True):
             p.version += 1
-            self._updates.apply(p.memory, gradient, self._states[name], given, scale)
+            self._updates.apply(p.memory, gradient, self._states[name], own, scale)
         self.n_steps += 1
         return norm
 
+    def _check_size(self, norm: float) -> None:
+        if norm > self._optimizer.largest:
+            raise TrainingError(
+                f"step {self.n_steps}: the gradient norm is {norm:.3g}; the optimizer's arrays "
+                f"hold what comes of at most {self._optimizer.largest:.3g} in float32. The "
+                "parameters are unchanged. Set clip_norm, or scale the loss."
+            )
+
     def _numbers(self, lr: float, lr_mult: float, decay_mult: float) -> tuple[float, ...]:
         """What this step's update of a parameter needs besides its gradient."""
+        if not (
+            type(lr_mult) is type(decay_mult) is float
+            and 0.0 <= lr_mult <= LARGEST
+            and 0.0 <= decay_mult <= LARGEST
+        ):
+            lr_mult = number("a parameter's lr_mult", lr_mult, least=0)
+            decay_mult = number("a parameter's decay_mult", decay_mult, least=0)
         decay = self._weight_decay * decay_mult
-        return self._updates.numbers(Hyper(lr * lr_mult, decay, self.n_steps + 1, self._extra))
+        hyper = Hyper(lr * lr_mult, decay, self.n_steps + 1, self._extra)
+        found = self._updates.numbers(hyper)
+        if not -LARGEST <= min(found) <= max(found) <= LARGEST:
+            raise TrainingError(
+                f"step {self.n_steps}: the numbers of this update leave float32: a learning rate "
+                f"of {hyper.lr:.3g} and a weight decay of {decay:.3g}. Nothing was changed."
+            )
+        return found
 
     def _describe_non_finite(self, norm: float) -> str:
         counts = []
@@ -168,10 +208,11 @@ class Trainer:
             n_bad = int(values.size - np.isfinite(values).sum())
             if n_bad:
                 counts.append(f"{name}: {n_bad} of {values.size}")
-        where = "; ".join(counts) or "finite values, too large to square"
+        where = "; ".join(counts)
         return (
             f"step {self.n_steps}: the gradient norm is {norm} ({where} not finite). The "
-            "parameters are unchanged. Lower the learning rate, or set clip_norm."
+            "parameters are unchanged. Is an input or a target of this batch, or the loss, nan, "
+            "infinite or huge? If none is, lower the learning rate."
         )
 
     def state(self) -> dict[str, np.ndarray]:

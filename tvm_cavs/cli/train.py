@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..config import load_config
-from ..display import clock, show
+from ..display import clock, open_console, show
 from ..fit import Outcome, fit
 from ..process import process_age, stop_on_signal
 from ..report import metrics_table, print_curves, say
@@ -24,6 +24,7 @@ WHAT = (
     f"{', '.join(shipped())}. key=value changes any of its keys.",
 )
 EXAMPLES = ("demo", "demo train.lr=1e-3", "mine.yaml folder=runs/a", "--resume runs/a")
+NOT_MEASURED = "last parameters, no whole epoch was measured"
 
 
 def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
@@ -68,14 +69,15 @@ def announce(console: Console, run: Run) -> None:
 def summarise(console: Console, run: Run, outcome: Outcome, form: str) -> None:
     """What a run that ended by itself has come to."""
     if outcome.metrics:
-        title = f"best parameters, epoch {run.progress.best_epoch}"
+        best = run.progress.best_epoch
+        title = f"best parameters, epoch {best}" if best else NOT_MEASURED
         console.print(metrics_table(outcome.metrics, title))
     print_curves(console, run.folder, run.config.train.early_stop.metric)
     say(console, f"measure again: {form.format('evaluate')} {run.folder}")
 
 
 def main(arguments: Sequence[str], form: str = FORM) -> int:
-    console = Console()
+    console = open_console()
     given = parse(arguments, form)
     with stop_on_signal() as stop:
         run = prepare(given, console)
