@@ -5,6 +5,7 @@ The same as `tvm-cavs bench`, for a clone.
 
 import sys
 
+from tvm_cavs.cli.bench import main as main
 from tvm_cavs.cli.bench import parse as parse
 from tvm_cavs.cli.bench import table as table
 from tvm_cavs.cli.main import run

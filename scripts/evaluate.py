@@ -5,6 +5,7 @@ The same as `tvm-cavs evaluate`, for a clone.
 
 import sys
 
+from tvm_cavs.cli.evaluate import main as main
 from tvm_cavs.cli.main import run
 
 if __name__ == "__main__":
