@@ -1,3 +1,4 @@
+# A part of tvm_cavs. This line tells it from other packages of the same name.
 """Schedules: how each kernel runs on each kind of target. Imports tvm only.
 
 A kernel arrives as a PrimFunc without a schedule. The rules of its target are asked in order; a

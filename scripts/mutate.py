@@ -164,7 +164,8 @@ def copied(source: Path) -> Iterator[Path]:
     """A copy of the tree, in a temporary folder of its own that goes with it."""
     with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as folder:
         root = Path(folder, "tree")
-        shutil.copytree(source, root, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        left_out = shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(source, root, symlinks=True, ignore=left_out)
         yield root
 
 

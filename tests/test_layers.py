@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "dropout", "curve", "display", "process", "tape"),
-    ("arguments",),
+    ("arguments", "neighbours"),
     ("given", "recent", "yaml_values"),
     ("init", "runlock", "levels", "field", "options", "schedule", "value", "versions"),
     ("shapes",),
@@ -32,7 +32,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("timeline",),
     ("execution", "sharing"),
     ("reference", "inputs"),
-    ("buffers", "loopnest", "polynomials"),  # from here on: TVM
+    ("target_rules",),  # from here on: TVM
+    ("buffers", "loopnest", "polynomials"),
     ("operands", "bfloat16", "integers"),
     ("sums", "regions", "register_tile", "elementwise", "pairs"),
     ("packing", "region_row", "narrow_outer", "narrow_product"),
@@ -61,9 +62,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run_profile",),
     ("fit",),
     ("bench",),
+    ("cli",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-USES_TVM = {name for names in LAYERS[RANK["buffers"] : RANK["loss"]] for name in names}
+USES_TVM = {name for names in LAYERS[RANK["target_rules"] : RANK["loss"]] for name in names}
 
 # What is imported when it is used, so that `import tvm_cavs` needs no TVM.
 DEFERRED = {("execution", "reference"), ("execution", "executor"), ("trainer", "updates")}
@@ -148,6 +151,13 @@ def test_imports_go_down_the_layers(path):
 def test_only_the_back_half_imports_tvm(path):
     tvm = [name for name in imported(path) if top(name) in {"tvm", "tvm_ffi", "schedules"}]
     assert not tvm or layer_of(path) in USES_TVM, f"{path} imports {tvm}"
+
+
+def test_one_module_imports_schedules():
+    """The one that looks first whose `schedules` it is."""
+    files = [*package_files("tvm_cavs"), ROOT / "tvm_cavs" / "__init__.py"]
+    found = [p.name for p in files if "schedules" in {top(name) for name in imported(p)}]
+    assert found == ["target_rules.py"]
 
 
 def test_tvm_cavs_never_imports_autotune():

@@ -57,11 +57,11 @@ from .graph import batch as batch
 from .network import Network as Network
 from .network import record as record
 from .trainer import Trainer as Trainer
+from .versions import VERSION as __version__
 from .versions import check_versions as _check_versions
 from .vertex import Parameter as Parameter
 from .vertex import RowSparse as RowSparse
 from .vertex import Vertex as Vertex
 from .vertex import VertexFunction as VertexFunction
 
-__version__ = "0.1.0"
 _check_versions()

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from schedules import layout
-
 from . import netlevel
 from .compile import Compiler, Form
 from .contributions import gradient_buffer, total_shape
@@ -25,6 +23,7 @@ from .program import Program
 from .regions import Region
 from .steps import Buffer, Gradient, Kernel, Lowered, RowGradient, Step, Weights
 from .sums import ColumnSum, SegmentSum
+from .target_rules import layout
 from .vertex import Parameter
 
 ALL_ROWS = 1 << 40

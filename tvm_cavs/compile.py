@@ -23,10 +23,6 @@ import tvm
 import tvm_ffi
 from tvm.support import cc
 
-import schedules
-from schedules import layout
-from schedules.target import require_host, require_precision, simd, threads
-
 from . import packing, products, region_kernel, sums
 from .bfloat16 import WORD, words
 from .direct_product import Rectangle, direct_product
@@ -36,6 +32,7 @@ from .products import Outer, Product
 from .regions import Region
 from .steps import Kernel
 from .sums import ColumnSum, SegmentSum
+from .target_rules import layout, require_host, require_precision, schedules, simd, threads
 
 _pool_threads = 1
 SHARE_ALL_CORES = -3  # a mode of TVM's thread pool

@@ -15,8 +15,6 @@ from functools import partial
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from schedules.layout import DIRECT_AHEAD, DIRECT_ROWS, Tile, direct_panels
-
 from .bfloat16 import span
 from .errors import ShapeError
 from .loopnest import (
@@ -37,6 +35,7 @@ from .narrow_product import add_lanes
 from .operands import LINE, Load, Shapes, bind, operands, packer
 from .products import Product
 from .register_tile import by_height, by_panel, check_columns
+from .target_rules import DIRECT_AHEAD, DIRECT_ROWS, Tile, direct_panels
 
 
 @dataclass(frozen=True)

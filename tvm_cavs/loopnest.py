@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from schedules.loops import KERNEL, ROLE
+from .target_rules import KERNEL, ROLE
 
 Expr = Any  # a TIR expression, or an int that becomes one
 Buffer = Any

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from schedules.layout import Tile, panels
-
 from .bfloat16 import WORD, linked, span, strips, word, words
 from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part, scratch, tile
 from .narrow_outer import column_tiles
@@ -30,6 +28,7 @@ from .register_tile import (
     prefetch_tile,
     store_tile,
 )
+from .target_rules import Tile, panels
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from functools import partial
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from schedules.layout import Tile, panels
-
 from .bfloat16 import WORD, constant, linked, span, strips, upper, word, words
 from .errors import ShapeError
 from .loopnest import Buffer, Expr, arrays, int64, kernel, loop, scratch, vectors, zero
@@ -23,6 +21,7 @@ from .sums import ColumnSum as ColumnSum
 from .sums import SegmentSum as SegmentSum
 from .sums import column_sum as column_sum
 from .sums import segment_sum as segment_sum
+from .target_rules import Tile, panels
 
 OTHER_HALF = (0xFFFF0000, 0x0000FFFF)  # of a word: what an even, an odd row of W leaves alone
 

@@ -14,8 +14,6 @@ from functools import partial
 
 from tvm import tirx
 
-from schedules.layout import Tile, panels, weights_shape
-
 from .bfloat16 import WORD, linked, words
 from .loopnest import Buffer, Expr, hold, int64, kernel, loop, part
 from .narrow_product import dot_tiles
@@ -33,6 +31,7 @@ from .register_tile import (
     prefetch_tile,
     store_tile,
 )
+from .target_rules import Tile, panels, weights_shape
 
 
 @dataclass(frozen=True)

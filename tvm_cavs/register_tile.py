@@ -13,8 +13,6 @@ from functools import partial
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from schedules.layout import Tile, panels
-
 from .bfloat16 import LANES, dot, span
 from .errors import ShapeError
 from .loopnest import (
@@ -30,6 +28,7 @@ from .loopnest import (
     zero,
 )
 from .operands import LINE
+from .target_rules import Tile, panels
 
 Term = Callable[[Expr, Expr], Expr]
 Word = Callable[[Expr, Expr], Expr]

@@ -14,14 +14,13 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import PrimType, TupleType
 
-import schedules
-
 from .assemble import CompiledGroup
 from .batching import Spaces
 from .compile import Compiler
 from .executor import Batch
 from .kinds import Group, Kinds
 from .steps import Buffer, Lowered
+from .target_rules import schedules
 
 Directions = Mapping[str, Sequence[Group]]
 

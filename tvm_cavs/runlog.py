@@ -51,9 +51,10 @@ def new_folder(wanted: str | Path) -> Path:
 
 
 def write_header(folder: Path, config: RunConfig) -> None:
-    """Save the config, with the command that runs it, and the versions."""
-    text = f"# python scripts/train.py {folder / 'config.yaml'}\n{dump_config(config)}"
-    write_whole(folder / "config.yaml", text)
+    """Save the config, with the commands that run it, and the versions."""
+    path = folder / "config.yaml"
+    commands = f"# python scripts/train.py {path}\n# or, installed: tvm-cavs train {path}\n"
+    write_whole(path, commands + dump_config(config))
     versions = installed_versions() | {
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -1,0 +1,8 @@
+"""`python -m tvm_cavs` is the command `tvm-cavs`."""
+
+import sys
+
+from .cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(form="python -m tvm_cavs {}"))

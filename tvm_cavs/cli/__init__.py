@@ -1,0 +1,1 @@
+"""The command `tvm-cavs`: each of its subcommands is a module, imported when it is asked for."""

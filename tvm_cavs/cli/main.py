@@ -1,0 +1,97 @@
+"""The words of a command line -> the subcommand that does it, and the number a shell gets.
+
+A subcommand is a module of this package with `main(arguments, form)`. `form` is how commands are
+called here, such as "tvm-cavs {}": what one says about another is then a command that works.
+"""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from ..errors import CavsError
+from ..versions import REQUIRED, VERSION
+from .parser import FORM, fill
+
+# name -> what it does. Importing this module imports none of them.
+COMMANDS = {
+    "train": "Train from a config, or continue a run.",
+    "evaluate": "Measure the best parameters of a run.",
+    "bench": "Time training and inference.",
+}
+WRONG_USE = 2  # argparse's exit status
+
+
+def main(arguments: Sequence[str] | None = None, form: str = FORM) -> int:
+    """Run `tvm-cavs` with these arguments, by default the process's own; return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given:
+        print(help_text(form), file=sys.stderr)
+        return WRONG_USE
+    name, *rest = given
+    if name in ("-h", "--help"):
+        print(help_text(form))
+        return 0
+    if name == "--version":
+        print(version_text())
+        return 0
+    if name not in COMMANDS:
+        print(unknown(name, form), file=sys.stderr)
+        return WRONG_USE
+    return run(name, rest, form)
+
+
+def run(name: str, arguments: Sequence[str], form: str) -> int:
+    """Import a subcommand and run it; an error that is expected becomes one message.
+
+    Returns:
+        The exit status: 1 after an error, 130 after Ctrl-C.
+    """
+    try:
+        status: int = import_module(f".{name}", __package__).main(arguments, form)
+        return status
+    except CavsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def help_text(form: str = FORM) -> str:
+    """What there is to call, in lines that fit the terminal."""
+    width = max(map(len, COMMANDS)) + 4
+    lines = [
+        fill(f"usage: {form.format('COMMAND')} [ARGUMENTS]", after=7),
+        "",
+        fill("Train networks whose structure differs per example."),
+        "",
+        "commands:",
+        *(fill(f"  {name.ljust(width - 2)}{what}", after=width) for name, what in COMMANDS.items()),
+        "",
+        fill(f"{form.format('COMMAND')} --help tells more of one."),
+        fill("--version prints the versions that run."),
+    ]
+    return "\n".join(lines)
+
+
+def version_text() -> str:
+    """The versions of this package, of Python, and of the packages that are pinned."""
+    found = {"tvm_cavs": VERSION, "Python": platform.python_version()}
+    for package in REQUIRED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return "\n".join(f"{name} {each}" for name, each in found.items())
+
+
+def unknown(name: str, form: str) -> str:
+    """What to say of a name that is no command."""
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    expected = f"expected one of {', '.join(COMMANDS)}{hint}"
+    return fill(f"error: {name!r} is no command: {expected} See {form.format('--help')}.")
