@@ -5,7 +5,7 @@ What can be decided once is decided here, so that planning a batch only adds up 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,10 @@ class NetValue:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything compiled for the kinds so far; `buffers` are those that depend on the batch."""
+    """Everything compiled for the kinds so far; `buffers` are those that depend on the batch.
+
+    members: the kinds that have rows in each space that is used, bool[n_kinds].
+    """
 
     forward: tuple[CompiledGroup, ...]
     backward: tuple[CompiledGroup, ...]
@@ -90,6 +93,7 @@ class Compiled:
     fixed: Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of the other buffers
     totals: tuple[str, ...]  # buffers that the backward pass adds to
     cleared: tuple[str, ...]  # row gradients that some kind leaves out
+    members: Mapping[Space, np.ndarray]
 
 
 def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Compiled:
@@ -122,18 +126,28 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     values += found.values()
     dense = parameters.keys() - kinds.programs.row_sparse if kinds.programs.adjoint else ()
     grads = {gradient_buffer(p): (parameters[p].shape, "float32") for p in sorted(dense)}
+    totals = dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)
     return Compiled(
-        compiled(kinds.forward),
-        compiled(kinds.backward),
-        {t: CompiledPack(compiler.function(f.symbol), s) for f, s, t in packs},
-        tuple(values),
-        {r: compiler.function(f.symbol) for r, f in sums.items()},
-        tuple({g.key: g for low in stages for g in low.gradients}.values()),
-        {name: b for name, b in buffers.items() if b.space is not None},
-        _fixed(stages, weights, values, compiler, kinds) | grads,
-        (*grads, *dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)),
-        tuple(r.buffer for r in rows if _left_out(r, kinds)),
+        forward=compiled(kinds.forward),
+        backward=compiled(kinds.backward),
+        packs={t: CompiledPack(compiler.function(f.symbol), s) for f, s, t in packs},
+        net_values=tuple(values),
+        row_sums={r: compiler.function(f.symbol) for r, f in sums.items()},
+        gradients=tuple({g.key: g for low in stages for g in low.gradients}.values()),
+        buffers={name: b for name, b in buffers.items() if b.space is not None},
+        fixed=_fixed(stages, weights, values, compiler, kinds) | grads,
+        totals=(*grads, *totals),
+        cleared=tuple(r.buffer for r in rows if _left_out(r, kinds)),
+        members={space: kinds.members(space) for space in _spaces(stages, rows)},
     )
+
+
+def _spaces(stages: Iterable[Lowered], rows: Iterable[RowGradient]) -> list[Space]:
+    """All spaces that have rows of a batch; scratch has those of the segment that is running."""
+    found = [s for low in stages for s in low.spaces]
+    found += [b.space for low in stages for b in low.buffers.values() if b.space is not None]
+    found += [Space("pull", r.pull) for r in rows] + [Space("edges")]
+    return [s for s in dict.fromkeys(found) if s.what != "scratch"]
 
 
 def _group(
