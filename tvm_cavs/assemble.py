@@ -226,8 +226,8 @@ def _pack(
     w: Weights, compiler: Compiler, parameters: Mapping[str, Parameter]
 ) -> tuple[Form, tuple[str, ...], str]:
     """The kernel that packs a weight operand, what it reads, and the buffer it fills."""
-    rectangles = netlevel.flatten(w.program, w.index, "param")
-    if rectangles is None:
+    parts = netlevel.flatten(w.program, w.index, "param")
+    if parts is None:
         spec = Pack(
             ((w.k, w.n_columns),),
             (Placement(0, 0, 0, (0, w.k), (0, w.n_columns)),),
@@ -235,12 +235,12 @@ def _pack(
             w.n_columns,
         )
         return compiler.pack_form(spec), (f"net.{w.name}",), w.name
-    rectangles = netlevel.merged(rectangles)
-    names = [w.program.calls[r.leaf]["name"] for r in rectangles]
+    parts = netlevel.merged(parts)
+    names = [w.program.calls[r.leaf]["name"] for r in parts]
     used = list(dict.fromkeys(names))
     places = tuple(
         Placement(used.index(name), r.row, r.column, r.rows, r.columns, r.transposed)
-        for name, r in zip(names, rectangles, strict=True)
+        for name, r in zip(names, parts, strict=True)
     )
     shapes = tuple((parameters[p].shape[0], parameters[p].shape[1]) for p in used)
     spec = Pack(shapes, places, w.k, w.n_columns)
