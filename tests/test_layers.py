@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing",),
     ("steps",),
     ("contributions", "places", "compile"),
+    ("host_kernels",),
     ("region_builder", "planner", "routine", "updates"),
     ("lower",),
     ("kinds", "accuracy"),
@@ -69,7 +70,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 USES_TVM = {name for names in LAYERS[RANK["target_rules"] : RANK["loss"]] for name in names}
 
 # What is imported when it is used, so that `import tvm_cavs` needs no TVM.
-DEFERRED = {("execution", "reference"), ("execution", "executor"), ("trainer", "updates")}
+DEFERRED = {("trainer", "updates")}
 
 
 def layer_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from tvm_cavs.buffers import HostMemory, tensor_of
 from tvm_cavs.compile import Compiler
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph import Graph, batch
+from tvm_cavs.host_kernels import host_kernels
 from tvm_cavs.plan import Plan, Space, kind_of, masks
 from tvm_cavs.planner import Planner
 from tvm_cavs.rewrite import Kind
@@ -23,6 +24,10 @@ from tvm_cavs.stages import STAGES
 
 ARITY, PULLS = 3, ("word", "label", "x")
 SEEDS = range(12)
+
+
+def planner_of(compiler: Compiler, arity: int, pulls: Sequence[str]) -> Planner:
+    return Planner(host_kernels(compiler), arity, pulls)
 
 
 def random_batch(seed: int) -> Graph:
@@ -60,7 +65,11 @@ Made = tuple[Graph, Kinds, Plan, Planner, HostMemory]
 @pytest.fixture
 def planned(compiler: Compiler) -> Callable[[int], Made]:
     def make(seed: int) -> Made:
-        graph, planner, memory = random_batch(seed), Planner(compiler, ARITY, PULLS), HostMemory()
+        graph, planner, memory = (
+            random_batch(seed),
+            planner_of(compiler, ARITY, PULLS),
+            HostMemory(),
+        )
         kinds = Kinds(planner, seed)
         return graph, kinds, planner.plan(graph, memory, kinds), planner, memory
 
@@ -76,7 +85,7 @@ def slots(graph: Graph, v: int) -> list[int]:
 def test_masks_say_what_every_vertex_has(seed: int, compiler: Compiler) -> None:
     graph, memory = random_batch(seed), HostMemory()
     bits, children = masks(graph, ARITY, PULLS)
-    found = Planner(compiler, ARITY, PULLS).masks(graph, memory)
+    found = planner_of(compiler, ARITY, PULLS).masks(graph, memory)
     assert found.tolist() == bits.tolist()
     assert memory.read("plan.children").tolist() == children.ravel().tolist()
     for v in range(graph.n_vertices):
@@ -152,10 +161,9 @@ def slices_of(
     compiled = SimpleNamespace(
         forward=(group("lazy", everyone), mine),
         backward=(group("lazy", everyone), group("recurrent", member), group("eager", everyone)),
-        buffers={"x": SimpleNamespace(space=unused)},
-        row_sums=(),
+        members={**of_space, Space("edges"): everyone},
     )
-    spaces = Spaces(compiled, SimpleNamespace(members=lambda s: of_space.get(s, everyone)))  # type: ignore[arg-type]
+    spaces = Spaces(compiled)  # type: ignore[arg-type]
     cut = spaces.cut(p, planner, memory)
     first, n = cut.place("forward")
     slices = spaces.slices(cut, memory)[first : first + n]
@@ -238,7 +246,11 @@ def test_parent_edges_against_a_plain_loop(seed: int, planned: Any) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_group_of_equal_values(seed: int, compiler: Compiler) -> None:
-    rng, planner, memory = np.random.default_rng(seed), Planner(compiler, 1, ()), HostMemory()
+    rng, planner, memory = (
+        np.random.default_rng(seed),
+        planner_of(compiler, 1, ()),
+        HostMemory(),
+    )
     count = np.zeros(9, "int32")
     for _ in range(2):  # it leaves its counters as they were
         values = rng.integers(0, 9, int(rng.integers(0, 40)))
@@ -257,7 +269,7 @@ def test_an_example_keeps_its_order_in_every_batch(compiler: Compiler) -> None:
     """Sums over parents and rows come in the same order whatever shares the batch."""
     rng = np.random.default_rng(0)
     one, other = random_dag(rng, ARITY, 12), random_dag(rng, ARITY, 12)
-    planner, memory = Planner(compiler, ARITY, PULLS), HostMemory()
+    planner, memory = planner_of(compiler, ARITY, PULLS), HostMemory()
     kinds = Kinds(planner, 0)
     kinds(np.unique(masks(batch([one, other]), ARITY, PULLS)[0]).tolist())
     alone = planner.plan(one, memory, kinds).order.tolist()
@@ -269,7 +281,11 @@ def test_an_example_keeps_its_order_in_every_batch(compiler: Compiler) -> None:
 
 def test_kinds_that_others_have_learned_are_ranked_again(compiler: Compiler) -> None:
     """What the planner knows may change between two batches."""
-    rng, planner, memory = np.random.default_rng(3), Planner(compiler, ARITY, PULLS), HostMemory()
+    rng, planner, memory = (
+        np.random.default_rng(3),
+        planner_of(compiler, ARITY, PULLS),
+        HostMemory(),
+    )
     graph, kinds = random_tree(rng, ARITY, 15), Kinds(planner, 1)
     for _ in range(4):
         p = planner.plan(graph, memory, kinds)
@@ -284,7 +300,7 @@ def test_many_inputs(compiler: Compiler) -> None:
     n = 40
     inputs = {f"in{i}": [1.0 if (v + i) % 3 else None for v in range(5)] for i in range(n)}
     graph = Graph.from_children([[], [0], [0, 1], [], [3]], inputs)
-    planner = Planner(compiler, 2, tuple(inputs))
+    planner = planner_of(compiler, 2, tuple(inputs))
     kinds = Kinds(planner, 0)
     p = planner.plan(graph, HostMemory(), kinds)
     for row, v in enumerate(p.order):
@@ -296,6 +312,6 @@ def test_many_inputs(compiler: Compiler) -> None:
 def test_more_slots_and_inputs_than_bits_are_an_error(compiler: Compiler) -> None:
     inputs = {f"in{i}": [1.0, None] for i in range(62)}
     with pytest.raises(GraphError, match="2 slots and 62 inputs.*at most 62 together"):
-        Planner(compiler, 2, tuple(inputs))
+        planner_of(compiler, 2, tuple(inputs))
     with pytest.raises(GraphError, match="2 slots and 62 inputs"):
         masks(Graph.from_children([[], [0]], inputs), 2, tuple(inputs))

@@ -1,17 +1,26 @@
 """Stage functions in Relax, run by its virtual machine, do what the executor's own calls do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from random_graphs import N_CLASSES, N_WORDS, random_graph
+from tvm import relax
 
+import schedules
 import tvm_cavs as cavs
 from schedules import host_target
 from schedules.target import PRECISIONS, simd
 from tvm_cavs import relaxed
+from tvm_cavs.assemble import CompiledGroup
+from tvm_cavs.batching import Spaces
+from tvm_cavs.compile import Compiler
 from tvm_cavs.execution import Seeds
-from tvm_cavs.executor import TvmExecutor
+from tvm_cavs.executor import Batch, TvmExecutor
+from tvm_cavs.kinds import Group
+from tvm_cavs.relaxed import stage_name
 
 pytestmark = pytest.mark.compiles
 
@@ -38,15 +47,41 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
 
     module = relaxed.network_module(executor.kinds, executor.compiler)
     assert "def forward_recurrent_" in str(module)
-    vm = relaxed.build(module, executor.compiler)
+    vm = build(module, executor.compiler)
     for name in (*(f"push.{k}" for k in want), "state.h", "state.c", *totals):
         executor.memory.fill(name, 0.0)
     planned, compiled = executor.plan(batch), executor.compiled
     for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
         lowered = relaxed.directions(executor.kinds)[direction]
-        relaxed.run_stages(vm, direction, lowered, groups, executor.spaces, planned)
+        run_stages(vm, direction, lowered, groups, executor.spaces, planned)
     for name, value in want.items():
         got = executor.memory.read(f"push.{name}")[planned.plan.row].reshape(value.shape)
         np.testing.assert_array_equal(got, value)
     for name, value in gradients.items():
         np.testing.assert_array_equal(executor.memory.read(name), value)
+
+
+def build(module: tvm.IRModule, compiler: Compiler) -> relax.VirtualMachine:
+    """Schedule and compile a network module for the host, and load it."""
+    scheduled, _ = schedules.schedule(module, compiler.target)
+    executable = tvm.compile(scheduled, target=compiler.target, tir_pipeline=schedules.pipeline())
+    return relax.VirtualMachine(executable, tvm.cpu())
+
+
+def run_stages(
+    vm: relax.VirtualMachine,
+    direction: str,
+    lowered: Sequence[Group],
+    groups: Sequence[CompiledGroup],
+    spaces: Spaces,
+    batch: Batch,
+) -> None:
+    """Run one direction of a planned batch through the virtual machine."""
+    found = {
+        id(group): (vm[stage_name(direction, group.stage, number)], low.lowered.buffers)
+        for number, (low, group) in enumerate(zip(lowered, groups, strict=True))
+    }
+    for piece in batch.slices(direction):
+        function, buffers = found[id(piece.group)]
+        starts = (piece.row[spaces.column(s)] for s in piece.group.spaces)
+        function(piece.n_rows, *starts, *map(batch.memory.tensor, buffers))

@@ -11,7 +11,7 @@ pytest.importorskip("tvm")
 
 from tvm_cavs.buffers import HostMemory, tensor_of  # noqa: E402
 from tvm_cavs.compile import Compiler  # noqa: E402
-from tvm_cavs.planner import Planner  # noqa: E402
+from tvm_cavs.host_kernels import host_kernels  # noqa: E402
 from tvm_cavs.routine import Column, Entry, Frames, Routine, Rows, Unless  # noqa: E402
 from tvm_cavs.slice_kernels import COUNT, GROUP, SLICE_COLUMNS  # noqa: E402
 
@@ -21,7 +21,7 @@ WIDTH = SLICE_COLUMNS + 2
 
 @pytest.fixture(scope="module")
 def kernel(cache: Path) -> Any:
-    return Planner(Compiler("host", 1, cache), 2, ("word",)).kernels["routine"]
+    return host_kernels(Compiler("host", 1, cache))["routine"]
 
 
 class Recorder:

@@ -5,7 +5,7 @@ What can be decided once is decided here, so that planning a batch only adds up 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,10 @@ class NetValue:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything compiled for the kinds so far; `buffers` are those that depend on the batch."""
+    """Everything compiled for the kinds so far; `buffers` are those that depend on the batch.
+
+    members: the kinds that have rows in each space that is used, bool[n_kinds].
+    """
 
     forward: tuple[CompiledGroup, ...]
     backward: tuple[CompiledGroup, ...]
@@ -89,6 +92,7 @@ class Compiled:
     fixed: Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of the other buffers
     totals: tuple[str, ...]  # buffers that the backward pass adds to
     cleared: tuple[str, ...]  # row gradients that some kind leaves out
+    members: Mapping[Space, np.ndarray]
 
 
 def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Compiled:
@@ -121,18 +125,28 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     values += found.values()
     dense = parameters.keys() - kinds.programs.row_sparse if kinds.programs.adjoint else ()
     grads = {gradient_buffer(p): (parameters[p].shape, "float32") for p in sorted(dense)}
+    totals = dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)
     return Compiled(
-        compiled(kinds.forward),
-        compiled(kinds.backward),
-        {t: CompiledPack(compiler.function(f.symbol), s) for f, s, t in packs},
-        tuple(values),
-        {r: compiler.function(f.symbol) for r, f in sums.items()},
-        tuple({g.key: g for low in stages for g in low.gradients}.values()),
-        {name: b for name, b in buffers.items() if b.space is not None},
-        _fixed(stages, weights, values, compiler, kinds) | grads,
-        (*grads, *dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)),
-        tuple(r.buffer for r in rows if _left_out(r, kinds)),
+        forward=compiled(kinds.forward),
+        backward=compiled(kinds.backward),
+        packs={t: CompiledPack(compiler.function(f.symbol), s) for f, s, t in packs},
+        net_values=tuple(values),
+        row_sums={r: compiler.function(f.symbol) for r, f in sums.items()},
+        gradients=tuple({g.key: g for low in stages for g in low.gradients}.values()),
+        buffers={name: b for name, b in buffers.items() if b.space is not None},
+        fixed=_fixed(stages, weights, values, compiler, kinds) | grads,
+        totals=(*grads, *totals),
+        cleared=tuple(r.buffer for r in rows if _left_out(r, kinds)),
+        members={space: kinds.members(space) for space in _spaces(stages, rows)},
     )
+
+
+def _spaces(stages: Iterable[Lowered], rows: Iterable[RowGradient]) -> list[Space]:
+    """All spaces that have rows of a batch; scratch has those of the segment that is running."""
+    found = [s for low in stages for s in low.spaces]
+    found += [b.space for low in stages for b in low.buffers.values() if b.space is not None]
+    found += [Space("pull", r.pull) for r in rows] + [Space("edges")]
+    return [s for s in dict.fromkeys(found) if s.what != "scratch"]
 
 
 def _group(
@@ -211,8 +225,8 @@ def _pack(
     w: Weights, compiler: Compiler, parameters: Mapping[str, Parameter]
 ) -> tuple[Form, tuple[str, ...], str]:
     """The kernel that packs a weight operand, what it reads, and the buffer it fills."""
-    rectangles = netlevel.flatten(w.program, w.index, "param")
-    if rectangles is None:
+    parts = netlevel.flatten(w.program, w.index, "param")
+    if parts is None:
         spec = Pack(
             ((w.k, w.n_columns),),
             (Placement(0, 0, 0, (0, w.k), (0, w.n_columns)),),
@@ -220,12 +234,12 @@ def _pack(
             w.n_columns,
         )
         return compiler.pack_form(spec), (f"net.{w.name}",), w.name
-    rectangles = netlevel.merged(rectangles)
-    names = [w.program.calls[r.leaf]["name"] for r in rectangles]
+    parts = netlevel.merged(parts)
+    names = [w.program.calls[r.leaf]["name"] for r in parts]
     used = list(dict.fromkeys(names))
     places = tuple(
         Placement(used.index(name), r.row, r.column, r.rows, r.columns, r.transposed)
-        for name, r in zip(names, rectangles, strict=True)
+        for name, r in zip(names, parts, strict=True)
     )
     shapes = tuple((parameters[p].shape[0], parameters[p].shape[1]) for p in used)
     spec = Pack(shapes, places, w.k, w.n_columns)

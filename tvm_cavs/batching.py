@@ -16,11 +16,9 @@ import numpy as np
 
 from .assemble import Compiled, CompiledGroup
 from .buffers import HostMemory, tensor_of
-from .kinds import Kinds
 from .plan import Plan, Space
 from .planner import Planner
-from .slice_kernels import COUNT, GROUP, LEVEL, SLICE_COLUMNS, ZERO
-from .stages import STAGES
+from .slice_kernels import COUNT, GROUP, LEVEL, NUMBER_OF_STAGE, SLICE_COLUMNS, ZERO
 
 
 class Slice(NamedTuple):
@@ -73,18 +71,15 @@ class Cut:
 class Spaces:
     """The spaces of the compiled stages, and everything about them that batches have in common."""
 
-    def __init__(self, compiled: Compiled, kinds: Kinds) -> None:
+    def __init__(self, compiled: Compiled) -> None:
         self.groups = (*compiled.forward, *compiled.backward)
-        found = [s for g in self.groups for s in g.spaces]
-        found += [b.space for b in compiled.buffers.values() if b.space is not None]
-        found += [Space("pull", r.pull) for r in compiled.row_sums] + [Space("edges")]
-        self.names = [s for s in dict.fromkeys(found) if s.what != "scratch"]
+        self.names = list(compiled.members)
         self.number = {s: i for i, s in enumerate(self.names)}
-        self._member = np.array([kinds.members(s) for s in self.names])
+        self._member = np.array(list(compiled.members.values()))
         self._base = np.array([s.base for s in self.names])
         uses = [[s in g.spaces for s in self.names] for g in self.groups]
         self.members = {s: _flags(m) for s, m in zip(self.names, self._member, strict=True)}
-        stages = np.array([STAGES.index(g.stage) for g in self.groups], "int64")
+        stages = np.array([NUMBER_OF_STAGE[g.stage] for g in self.groups], "int64")
         self._stages, self._bases = tensor_of(stages), tensor_of(self._base.astype("int64"))
         self._n_forward = len(compiled.forward)
         members = np.array([g.member for g in self.groups])

@@ -154,7 +154,7 @@ def _rows(program: Program) -> tuple[tuple[int, RowGradient, Buffer], ...]:
         index, g = source.args
         name, pull, width = c["name"], program.calls[index]["name"], program.calls[g].type.size
         buffer = Buffer(f"rows.{name}.{pull}", width, Space("pull", pull))
-        out.append((g, RowGradient(name, pull, buffer.name, width), buffer))
+        out.append((g, RowGradient(name, pull, buffer.name, width, source["rows"]), buffer))
     return tuple(out)
 
 

@@ -72,8 +72,8 @@ def rectangle_of(
     """The parameter, and where in it the operand lies, if it is one rectangle and can be read."""
     if not compiler.reads_directly(w.k, w.n_columns):
         return None
-    rectangles = netlevel.flatten(w.program, w.index, "param")
-    found = netlevel.merged(rectangles or ())
+    parts = netlevel.flatten(w.program, w.index, "param")
+    found = netlevel.merged(parts or ())
     if len(found) != 1:
         return None
     (r,) = found

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -115,7 +115,12 @@ class PlanningExecutor(Executor, Protocol):
 
 
 Factory = Callable[..., Executor]  # (programs, parameters, **options)
-_REGISTERED: dict[str, Callable[[], Factory]] = {}
+GROUP = "tvm_cavs.executors"  # of entry points; those of this package need not be installed
+BUILT_IN = (
+    EntryPoint("reference", "tvm_cavs.reference:ReferenceExecutor", GROUP),
+    EntryPoint("tvm", "tvm_cavs.executor:TvmExecutor", GROUP),
+)
+_REGISTERED: dict[str, Callable[[], Factory]] = {e.name: e.load for e in BUILT_IN}
 
 
 def register(name: str, load: Callable[[], Factory]) -> None:
@@ -128,7 +133,7 @@ def register(name: str, load: Callable[[], Factory]) -> None:
 
 def names() -> list[str]:
     """All executors that can be chosen."""
-    return sorted({*_REGISTERED, *(e.name for e in entry_points(group="tvm_cavs.executors"))})
+    return sorted({*_REGISTERED, *(e.name for e in entry_points(group=GROUP))})
 
 
 def factory(name: str) -> Factory:
@@ -139,7 +144,7 @@ def factory(name: str) -> Factory:
     """
     if name in _REGISTERED:
         return _REGISTERED[name]()
-    for e in entry_points(group="tvm_cavs.executors"):
+    for e in entry_points(group=GROUP):
         if e.name == name:
             return e.load()  # type: ignore[no-any-return]
     raise TargetError(f"executor {name!r}: expected one of {', '.join(names())}")
@@ -165,20 +170,3 @@ def check_parameters(programs: Programs, parameters: Mapping[str, Parameter]) ->
     """Every parameter the programs read exists and has data."""
     for _, c in programs.forward.select("param"):
         _ = parameters[c["name"]].data
-
-
-def _reference() -> Factory:
-    from .reference import ReferenceExecutor
-
-    return ReferenceExecutor
-
-
-def _tvm() -> Factory:
-    from .executor import TvmExecutor
-
-    return TvmExecutor
-
-
-register("reference", _reference)
-register("tvm", _tvm)
-Options = dict[str, Any]

@@ -21,6 +21,7 @@ from .execution import Programs, Result, Seeds
 from .filling import Filling
 from .gradients import Gradients
 from .graph import Graph
+from .host_kernels import host_kernels
 from .kinds import Kinds
 from .options import leaving_out
 from .passes import Passes
@@ -108,7 +109,8 @@ class TvmExecutor:
             (c["site"] for _, c in programs.forward.select("dropout")), default=-1
         )
         self._pushes = [(c["name"], c.type.shape) for _, c in programs.forward.select("push")]
-        self.planner = Planner(self.compiler, programs.arity, self.kinds.pulls)
+        kernels = host_kernels(self.compiler)
+        self.planner = Planner(kernels, programs.arity, self.kinds.pulls)
         self._compiled: Compiled | None = None
         self.spaces: Spaces | None = None
         self._filling: Filling | None = None
@@ -244,9 +246,9 @@ class TvmExecutor:
             self._compiled = None  # stays so if compiling is interrupted
             self._evaluated, self._packed = -1, {}
             compiled = assemble(self.kinds, self.compiler, self._parameters)
-            self.spaces = spaces = Spaces(compiled, self.kinds)
+            self.spaces = spaces = Spaces(compiled)
             self._passes = {False: Passes(spaces.groups, spaces, self.planner.kernels["routine"])}
-            self._filling = Filling(compiled, spaces, self.planner, self._parameters)
+            self._filling = Filling(compiled, spaces, self.planner)
             for name, (shape, dtype) in compiled.fixed.items():
                 self.memory.fixed(name, shape, dtype)
             self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)

@@ -6,7 +6,7 @@ so that the next batch can be planned while this one runs. Everything else lies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from .buffers import HostMemory, tensor_of
 from .plan import Plan, Space
 from .planner import Planner
 from .steps import Buffer
-from .vertex import Parameter
 
 Fill = Callable[[Plan, list[int], HostMemory], None]
 OF_BATCH = frozenset({"child", "index", "pull", "edges", "dropout"})
@@ -28,19 +27,13 @@ EDGES = Space("edges")
 class Filling:
     """Fills the buffers of a batch; made once for what has been compiled."""
 
-    def __init__(
-        self,
-        compiled: Compiled,
-        spaces: Spaces,
-        planner: Planner,
-        parameters: Mapping[str, Parameter],
-    ) -> None:
+    def __init__(self, compiled: Compiled, spaces: Spaces, planner: Planner) -> None:
         self._spaces, self._planner = spaces, planner
         mine = {n: b for n, b in compiled.buffers.items() if n.partition(".")[0] in OF_BATCH}
         # edges.slots is written with edges.pointers
         self._fill = [self._filler(b) for n, b in mine.items() if n != "edges.slots"]
         self._counters = [
-            (r.pull, self._number(Space("pull", r.pull)), _zeros(parameters[r.parameter].shape[0]))
+            (r.pull, self._number(Space("pull", r.pull)), _zeros(r.n_rows))
             for r in compiled.row_sums
         ]
         self._others = [b for n, b in compiled.buffers.items() if n not in mine]

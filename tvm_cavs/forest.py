@@ -7,7 +7,8 @@ concatenate many small arrays: it is one gather from each large one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as of_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +32,11 @@ class Memo:
     """
 
     forest: Forest | None = None
-    rows: slice | np.ndarray = field(default_factory=lambda: slice(0, 0))
+    rows: slice | np.ndarray = of_dataclass(default_factory=lambda: slice(0, 0))
     number: int = -1
-    fields: Mapping[str, Field] = field(default_factory=dict)
+    fields: Mapping[str, Field] = of_dataclass(default_factory=dict)
     parts: tuple[Graph, ...] = ()
-    digests: dict[tuple[str, ...], np.ndarray] = field(default_factory=dict)
+    digests: dict[tuple[str, ...], np.ndarray] = of_dataclass(default_factory=dict)
 
     def __reduce__(self) -> tuple[type[Memo], tuple[()]]:
         """A stored graph forgets: it would be stored with its whole forest."""

@@ -81,8 +81,8 @@ def _add(
     totals: Mapping[int, np.ndarray],
     parameters: Mapping[str, Parameter],
 ) -> None:
-    rectangles = netlevel.flatten(g.program, g.index, "total", sums=True)
-    if rectangles is None:
+    parts = netlevel.flatten(g.program, g.index, "total", sums=True)
+    if parts is None:
 
         def leaf(i: int) -> np.ndarray:
             return totals[i] if i in totals else parameters[g.program.calls[i]["name"]].data
@@ -90,7 +90,7 @@ def _add(
         grad += g.count * netlevel.evaluate(g.program, g.index, leaf)
         return
     view = grad.reshape(netlevel.extent(grad.shape))
-    for r in rectangles:
+    for r in parts:
         if r.leaf not in totals:  # a kernel has added it
             continue
         source = totals[r.leaf].reshape(netlevel.extent(totals[r.leaf].shape))

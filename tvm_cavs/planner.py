@@ -1,56 +1,35 @@
 """Planner: a batch of graphs -> its rows, and what kernels read of the graphs, in row order.
 
-The loops over vertices are compiled kernels (`plan_kernels`); here they are called in turn, on
+The loops over vertices are compiled kernels (`host_kernels`); here they are called in turn, on
 buffers that belong to the batch that is planned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from . import plan_kernels, routine_kernel, slice_kernels
 from .buffers import HostMemory, tensor_of
-from .compile import Compiler, Form
 from .graph import Graph
-from .loopnest import kernel
 from .plan import MAX_LOOKUP_BITS, Cells, Plan, check_bits
 
 ROW_BUFFERS = "rank row order kind".split()
 CELL_BUFFERS = "cell_level cell_kind cell_count".split()
 
 
-def _plain(emit: Callable[[], None], name: str) -> Any:
-    return kernel(name, "plan", emit)
-
-
-MAKERS: dict[str, Callable[[str], Any]] = {
-    **{name: partial(_plain, emit) for name, emit in plan_kernels.KERNELS.items()},
-    **{name: partial(_plain, emit) for name, emit in slice_kernels.KERNELS.items()},
-    "routine": routine_kernel.make,
-}
-
-
 class Planner:
     """Sorts batches into rows.
 
     Args:
-        compiler: of the machine that plans, whatever runs the kernels.
+        kernels: the compiled loops, by name, as `host_kernels` makes them.
         arity: slots of a vertex. pulls: the inputs that the vertex function reads.
     """
 
-    def __init__(self, compiler: Compiler, arity: int, pulls: Sequence[str]) -> None:
+    def __init__(self, kernels: Mapping[str, Any], arity: int, pulls: Sequence[str]) -> None:
         check_bits(arity, len(pulls))
-        self.arity, self.pulls = arity, tuple(pulls)
-        forms = {
-            name: Form(f"plan_{name}", 1, partial(MAKERS[name], f"plan_{name}"))
-            for name in sorted(MAKERS)
-        }
-        compiler.compile(list(forms.values()))
-        self.kernels = {name: compiler.function(f.symbol) for name, f in forms.items()}
+        self.kernels, self.arity, self.pulls = kernels, arity, tuple(pulls)
         self._small = arity + len(pulls) <= MAX_LOOKUP_BITS
         self._lookup = np.full(1 << (arity + len(pulls)) if self._small else 1, -1, "int32")
         self._lookup_tensor = tensor_of(self._lookup)

@@ -14,13 +14,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import PrimType, TupleType
 
-from .assemble import CompiledGroup
-from .batching import Spaces
 from .compile import Compiler
-from .executor import Batch
 from .kinds import Group, Kinds
 from .steps import Buffer, Lowered
-from .target_rules import schedules
 
 Directions = Mapping[str, Sequence[Group]]
 
@@ -90,29 +86,3 @@ def _variable(b: Buffer, packed: tuple[tuple[int, ...], str] | None) -> relax.Va
 
 def _identifier(*parts: object) -> str:
     return "_".join(str(p) for p in parts if p != "").replace(".", "_")
-
-
-def build(module: tvm.IRModule, compiler: Compiler) -> relax.VirtualMachine:
-    """Schedule and compile a network module for the host, and load it."""
-    scheduled, _ = schedules.schedule(module, compiler.target)
-    executable = tvm.compile(scheduled, target=compiler.target, tir_pipeline=schedules.pipeline())
-    return relax.VirtualMachine(executable, tvm.cpu())
-
-
-def run_stages(
-    vm: relax.VirtualMachine,
-    direction: str,
-    lowered: Sequence[Group],
-    groups: Sequence[CompiledGroup],
-    spaces: Spaces,
-    batch: Batch,
-) -> None:
-    """Run one direction of a planned batch through the virtual machine."""
-    found = {
-        id(group): (vm[stage_name(direction, group.stage, number)], low.lowered.buffers)
-        for number, (low, group) in enumerate(zip(lowered, groups, strict=True))
-    }
-    for piece in batch.slices(direction):
-        function, buffers = found[id(piece.group)]
-        starts = (piece.row[spaces.column(s)] for s in piece.group.spaces)
-        function(piece.n_rows, *starts, *map(batch.memory.tensor, buffers))

@@ -16,6 +16,7 @@ from .loopnest import Expr, arrays, hold, int64, loop, scalars
 
 ZERO, LEVEL, COUNT, GROUP, SLICE_COLUMNS = range(5)  # columns of a slice; its first rows follow
 EAGER, RECURRENT, LAZY = range(3)  # stages by number
+NUMBER_OF_STAGE = {"eager": EAGER, "recurrent": RECURRENT, "lazy": LAZY}
 
 
 def segments() -> None:

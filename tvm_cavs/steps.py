@@ -108,13 +108,14 @@ class Gradient:
 class RowGradient:
     """Contributions to rows of a parameter, which the input `pull` names.
 
-    buffer: float32[vertices with the input, width].
+    buffer: float32[vertices with the input, width]. n_rows: of the parameter.
     """
 
     parameter: str
     pull: str
     buffer: str
     width: int
+    n_rows: int
 
 
 @dataclass(frozen=True)

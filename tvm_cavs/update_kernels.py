@@ -5,6 +5,7 @@ Either passes over its arrays once; an update is the optimizer's rule, traced on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,10 +27,13 @@ from .loopnest import (
     vectors,
     zero,
 )
-from .optim import OPTIMIZERS
 
 CHAINS = 8  # vectors that are added up side by side: one addition does not wait for the one before
 TURNS = 64  # times they are added to before all of them are added to the float64 sum
+
+
+# (weight, gradient, states, numbers, square root) -> (new weight, new states), on one element
+Rule = Callable[[Expr, Expr, tuple[Expr, ...], Any, Callable[[Expr], Expr]], Any]
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,14 @@ class Update:
     width: int | None = None
 
 
-def update(spec: Update, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
+def update(
+    spec: Update, states: Sequence[str], rule: Rule, lanes: int, tasks: int, name: str
+) -> tirx.PrimFunc:
     """f(n, scale, numbers..., [rows,] weight, gradient, states...): n elements, or rows.
 
-    Changes weight and states; the gradient is multiplied by `scale` first.
+    Changes weight and states by the optimizer's rule; the gradient is multiplied by `scale` first.
+    `states` are the names of what the rule keeps.
     """
-    states = OPTIMIZERS[spec.optimizer].states
     shape = (None,) if spec.width is None else (None, spec.width)
 
     def emit() -> None:
@@ -59,7 +65,6 @@ def update(spec: Update, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
         )
 
         def element(source: list[Expr], target: list[Expr]) -> None:
-            rule = OPTIMIZERS[spec.optimizer].rule
             old = [T.bind(array[tuple(target)]) for array in (weight, *kept)]  # before any store
             g = T.bind(gradient[tuple(source)] * scale)
             w, new = rule(old[0], g, tuple(old[1:]), numbers, tirx.sqrt)

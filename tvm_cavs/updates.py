@@ -110,9 +110,11 @@ class Updates:
 
     def _function(self, width: int | None, tasks: int) -> Any:
         if (width, tasks) not in self._functions:
-            spec = Update(self.name, self._numbers, width)
+            spec, row = Update(self.name, self._numbers, width), self._optimizer
             symbol = f"update_{self.name}_{width or 'dense'}_{tasks}"
-            made = self._compiled(symbol, lambda lanes, name: update(spec, lanes, tasks, name))
+            made = self._compiled(
+                symbol, lambda lanes, name: update(spec, row.states, row.rule, lanes, tasks, name)
+            )
             self._functions[width, tasks] = made
         return self._functions[width, tasks]
 
