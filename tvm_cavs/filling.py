@@ -42,6 +42,7 @@ class Filling:
             scratch if b.space == Space("scratch") else self._number(b.space) for b in self._others
         ]
         self._room = np.full(len(self._others), -1)
+        self._counts = np.zeros(scratch + 1, "int64")
 
     def _number(self, space: Space | None) -> int:
         assert space is not None
@@ -49,7 +50,8 @@ class Filling:
 
     def make_room(self, counts: np.ndarray, scratch_rows: int, memory: HostMemory) -> None:
         """Let the network's buffers hold this batch; they only grow."""
-        wanted = np.append(counts, scratch_rows)[self._space_of]
+        self._counts[:-1], self._counts[-1] = counts, scratch_rows
+        wanted = self._counts[self._space_of]
         for i in (wanted > self._room).nonzero()[0]:
             b = self._others[i]
             memory.rows(b.name, int(wanted[i]), b.ld, b.dtype)

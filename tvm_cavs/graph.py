@@ -97,7 +97,7 @@ class Graph:
     @property
     def arity(self) -> int:
         """The most slots of any vertex, empty ones included."""
-        return int(np.diff(self.child_ptr).max())
+        return int((self.child_ptr[1:] - self.child_ptr[:-1]).max())
 
     @property
     def roots(self) -> np.ndarray:
@@ -248,6 +248,8 @@ def batch(graphs: Iterable[Graph]) -> Graph:
     Raises:
         GraphError: no graphs, or an input whose dtype or shape differs between graphs.
     """
+    if type(graphs) is list and len(graphs) == 1 and type(graphs[0]) is Graph:
+        return graphs[0]
     given = graphs if isinstance(graphs, list) else _as_graphs(graphs)
     if not given:
         raise GraphError("batch got no graphs; expected at least one.")

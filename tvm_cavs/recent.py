@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Hashable
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -22,12 +23,24 @@ def key_of(thing: Any) -> Hashable:
     """
     if thing is None:
         return None
+    kind = type(thing)
+    if _holds_attributes_only(kind):  # type: ignore[arg-type]
+        held = vars(thing)
+        if all(type(value) is str for value in held.values()):  # as of most losses; much faster
+            return kind, tuple(held.items())
     state = thing.__reduce_ex__(2)[2]
     try:
         return type(thing), pickle.dumps(state, 5)
     except (pickle.PicklingError, TypeError, AttributeError):
         held = [part for part in (state if isinstance(state, tuple) else (state,)) if part]
         return type(thing), tuple((k, Same.of(v)) for part in held for k, v in part.items())
+
+
+@lru_cache(64)
+def _holds_attributes_only(kind: type) -> bool:
+    """Whether all that things of this class hold is in their attributes."""
+    names = {name for c in kind.__mro__[:-1] for name in vars(c)}
+    return not names & {"__slots__", "__getstate__", "__reduce__", "__reduce_ex__"}
 
 
 class Same:

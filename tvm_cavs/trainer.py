@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -158,17 +157,22 @@ class Trainer:
         if type(n) is not int or not 1 <= n < 1 << 53:
             what = "step(n), of how many examples the loss is a sum"
             count = number(what, n, least=1, error=TrainingError)
-        numbers = lru_cache(None)(partial(self._numbers, self.lr))
-        given = [numbers(p.lr_mult, p.decay_mult) for p, _ in ready.values()]
+        lr, given = self.lr, []
+        known: dict[tuple[float, float], tuple[float, ...]] = {}
+        for p, _ in ready.values():
+            own = p.lr_mult, p.decay_mult
+            if own not in known:
+                known[own] = self._numbers(lr, *own)
+            given.append(known[own])
         norm = self._updates.norm(gradient for _, gradient in ready.values()) / count
         if not np.isfinite(norm):
             raise TrainingError(self._describe_non_finite(norm))
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
         self._check_size(norm * count * scale)
-        for (name, (p, gradient)), own in zip(ready.items(), given, strict=True):
+        for (name, (p, gradient)), these in zip(ready.items(), given, strict=True):
             p.version += 1
-            self._updates.apply(p.memory, gradient, self._states[name], own, scale)
+            self._updates.apply(p.memory, gradient, self._states[name], these, scale)
         self.n_steps += 1
         return norm
 
