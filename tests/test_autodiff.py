@@ -161,3 +161,51 @@ def test_the_adjoint_needs_a_scalar_loss() -> None:
         differentiate(program)
     with pytest.raises(TraceError, match=r"scalar named 'logits'; found float32\[3\]"):
         differentiate(program, "logits")
+
+
+class OneUse(cavs.VertexFunction):
+    """The sum of one use of a parameter, weighted by numbers of the vertex."""
+
+    arity = 0
+
+    def __init__(self, shape: tuple[int, ...], use: Any) -> None:
+        self.state, self.use, self.P = {"h": 1}, use, cavs.Parameter(shape)
+
+    def forward(self, v: cavs.Vertex) -> None:
+        y = self.use(self.P, v)
+        flat = cavs.reshape(y, (y.type.size,))
+        weighted = cavs.reduce_sum(flat * v.pull("weight", (y.type.size,)), keepdims=True)
+        v.scatter(h=weighted)
+        v.push("prediction", weighted)
+
+
+def gradient_of(function: OneUse, data: np.ndarray, **inputs: np.ndarray) -> np.ndarray:
+    """Of the prediction, at one vertex: of (prediction - target)^2 with a target 1/2 below it."""
+    net = cavs.Network(function)
+    function.P.set_data(data)
+    net.hybridize("reference", dtype="float64")
+    given = {name: value[None] for name, value in inputs.items()}
+    answer = net(cavs.Graph.from_sequence(1, given))["prediction"]
+    with cavs.record():
+        loss = cavs.loss.SquaredError()(
+            net(cavs.Graph.from_sequence(1, {**given, "target": answer - 0.5}))
+        )
+    loss.backward()
+    return np.array(function.P.grad)
+
+
+def test_ties_of_a_maximum_share_its_gradient() -> None:
+    function = OneUse(
+        (4,), lambda p, v: cavs.reduce_max(p * 1.0, keepdims=True) + v.pull("x", (1,))
+    )
+    found = gradient_of(function, np.array([1, 3, 3, 2.0]), x=np.ones(1), weight=np.array([2.0]))
+    np.testing.assert_allclose(found, [0, 1, 1, 0], rtol=1e-4)
+
+
+def test_a_middle_axis_that_was_broadcast_is_summed() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(2, 3, 4)), rng.normal(size=24)
+    function = OneUse((2, 1, 4), lambda p, v: p * v.pull("x", (2, 3, 4)))
+    found = gradient_of(function, rng.normal(size=(2, 1, 4)), x=x, weight=weight)
+    want = (x * weight.reshape(2, 3, 4)).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)

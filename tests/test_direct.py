@@ -1,6 +1,7 @@
 """Direct passes: which products read weights where they lie, and when they do."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ pytest.importorskip("tvm")
 
 import tvm_cavs as cavs  # noqa: E402
 from tvm_cavs import executor as executing  # noqa: E402
+from tvm_cavs.direct import rectangle_of  # noqa: E402
 from tvm_cavs.execution import Seeds  # noqa: E402
 from tvm_cavs.executor import Batch, TvmExecutor  # noqa: E402
+from tvm_cavs.ops import Type, full  # noqa: E402
+from tvm_cavs.program import Builder  # noqa: E402
+from tvm_cavs.steps import Weights  # noqa: E402
 from tvm_cavs.vertex import Vertex  # noqa: E402
 
 pytestmark = pytest.mark.compiles
@@ -99,3 +104,14 @@ def test_weights_of_several_pieces_are_packed(cache: Path) -> None:
     executor, batch = planned(Tied(), cache)
     packed = [executor.compiled.packs[name].sources for name in batch.passes.packs(batch.cut)]
     assert ("param.U",) in packed and any(s.startswith("net.") for (s,) in packed)
+
+
+def test_a_rectangle_with_zeros_beside_it_is_packed() -> None:
+    b = Builder("weights")
+    p = b.call("param", name="W", type=Type((3, 4), per="net"))
+    more = b.call("concat", p, full(b, 0.0, (2, 4)), axis=0)
+    program, compiler = b.finish(), SimpleNamespace(reads_directly=lambda k, n: True)
+    for value, n_rows, is_direct in ((p, 3, True), (more, 5, False)):
+        weights = Weights("pack", program, value.index, n_rows, 4)
+        found = rectangle_of(weights, compiler, {"W": cavs.Parameter((3, 4))})  # type: ignore[arg-type]
+        assert (found is not None) is is_direct

@@ -206,6 +206,7 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.where(nothing(x), x, y), []),
         (lambda x, y, w: cavs.concat(nothing(x), y) @ w("U", (6, 3)), ["slice", "matmul"]),
         (lambda x, y, w: cavs.sigmoid(nothing(x)) * y, ["mul"]),
+        (lambda x, y, w: (nothing(x) - cavs.reduce_sum(y)) * x, ["sum", "sub", "mul"]),
         (lambda x, y, w: cavs.log(nothing(x)) + y, ["log", "add"]),
         (lambda x, y, w: cavs.sigmoid(nothing(x)) @ w("U") + y, "transpose mul sum add".split()),
         (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
