@@ -101,7 +101,6 @@ SHAPES: dict[str, list[list[list[int | None]]]] = {
     "a tree and a vertex": [[[], [], [0, 1]], [[]]],
     "second slot": [[[], [None, 0]]],
 }
-WIDTHS = {"x": 2, "word": 0, "label": 0}
 
 
 def graph_of(name: str, function: Made, absent: bool) -> cavs.Graph | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CavsError, ConfigError, ShapeError
+from .errors import CavsError, ConfigError
 
 LARGEST = float(np.finfo("float32").max)
 MOST = 2**31 - 1  # of what is counted: kernels number rows by int32
@@ -106,29 +106,6 @@ def extents(
     if math.prod(shape) > MOST:
         raise error(f"{what}: {shape} has {math.prod(shape)} elements, expected at most {MOST}")
     return shape
-
-
-def floats(what: str, given: Any, error: type[CavsError] = ShapeError) -> np.ndarray:
-    """A new float32 array, C order, of finite numbers: from any array or list of real numbers.
-
-    Raises:
-        CavsError: it is none; of the class `error`.
-    """
-    try:
-        found = np.asarray(given)
-    except (ValueError, TypeError, OverflowError):  # rows of several lengths, say
-        found = np.zeros(0, object)
-    masked = isinstance(given, np.ma.MaskedArray) and bool(np.ma.getmaskarray(given).any())
-    if found.dtype.kind not in "fiu" or masked:
-        raise error(f"{what}: expected an array of numbers, given {shown(given)}")
-    with np.errstate(over="ignore"):
-        values = np.array(found, np.float32, order="C")
-    if not np.isfinite(values).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise error(
-            f"{what}: expected finite numbers that float32 holds, given {found[where]} at {where}"
-        )
-    return values
 
 
 def name(what: str, given: Any, error: type[CavsError] = ConfigError) -> str:

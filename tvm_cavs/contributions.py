@@ -90,7 +90,7 @@ def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ..
     A sum of rows is added up in a vector, so one in the shape of a matrix lies nowhere.
     """
     shape, parts = program.calls[t].type.shape, []
-    if not is_product(program, t) and len(shape) != 1:
+    if not sums_outer(program, t) and len(shape) != 1:
         return None
     for c in users:
         whole = program.calls[c.args[0]].type.shape
@@ -116,12 +116,12 @@ def _total_buffer(program: Program, t: int, uses: list[tuple[str, str]]) -> Part
     text = f"{identity(program, t)} {uses}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     name = f"total.{'x'.join(map(str, shape)) or '1'}.{digest}"
-    if is_product(program, t):
+    if sums_outer(program, t):
         return Part((0, shape[0]), (0, shape[1]), Spot(name, shape[1]))
     return Part((0, 1), (0, prod(shape)), Spot(name, 0))
 
 
-def is_product(program: Program, t: int) -> bool:
+def sums_outer(program: Program, t: int) -> bool:
     """Whether sum %t is a weight gradient; others are sums of rows, whatever their shape."""
     return program.calls[program.calls[t].args[0]].op == "outer"
 
@@ -129,7 +129,7 @@ def is_product(program: Program, t: int) -> bool:
 def total_shape(program: Program, t: int) -> tuple[int, ...]:
     """The shape of a buffer in which sum %t is added up: a matrix or a vector."""
     shape = program.calls[t].type.shape
-    return shape if is_product(program, t) else (prod(shape),)
+    return shape if sums_outer(program, t) else (prod(shape),)
 
 
 def _leaves(program: Program, i: int) -> frozenset[int]:
@@ -163,7 +163,7 @@ def summed_with(program: Program) -> dict[int, int]:
     calls = program.calls
     outers: dict[int, int] = {}
     for i, c in program.select("total"):
-        if is_product(program, i):
+        if sums_outer(program, i):
             outers.setdefault(calls[c.args[0]].args[1], i)
     totals = [(i, c.args[0]) for i, c in program.select("total")]
     return {i: outers[v] for i, v in totals if v in outers}

@@ -148,6 +148,28 @@ def numbers(what: str, given: Any, error: Refusal = GraphError) -> np.ndarray:
     return np.array(values, INT, order="C")
 
 
+def floats(what: str, given: Any, error: Refusal) -> np.ndarray:
+    """float32[...] of our own in C order, all finite, from any numbers.
+
+    Raises:
+        error: other things, or a number that is not finite.
+    """
+    values = np.asarray(numbers(what, given, error), FLOAT)
+    check_finite(what, values, error)
+    return values
+
+
+def check_finite(what: str, values: np.ndarray, error: Refusal) -> None:
+    """All numbers of an array are finite.
+
+    Raises:
+        error: one is not; it is named.
+    """
+    if not np.isfinite(values).all():
+        where = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+        raise error(f"{what}: expected finite numbers, given {values[where]} at {where}")
+
+
 def _to_float32(what: str, values: np.ndarray, error: Refusal) -> np.ndarray:
     try:
         with np.errstate(over="raise", invalid="ignore"):

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import arguments
 from .errors import ShapeError
+from .given import floats
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
@@ -145,7 +146,7 @@ class Array:
     values: np.ndarray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", arguments.floats("init.Array(values)", self.values))
+        object.__setattr__(self, "values", floats("init.Array", self.values, ShapeError))
         self.values.setflags(write=False)
 
     def __call__(self, rng: np.random.Generator, shape: Shape) -> np.ndarray:

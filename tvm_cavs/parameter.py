@@ -11,7 +11,7 @@ import numpy as np
 from . import arguments
 from . import init as initialisers
 from .errors import ShapeError, TraceError
-from .given import as_list, count, numbers
+from .given import as_list, check_finite, count, numbers
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
 
@@ -163,9 +163,7 @@ class Parameter:
         given = values if held else numbers(what, values, ShapeError)
         if given.shape != self.shape:
             raise ShapeError(f"{what}: expected shape {self.shape}, given {given.shape}")
-        if not np.isfinite(given).all():
-            where = tuple(np.argwhere(~np.isfinite(given))[0].tolist())
-            raise ShapeError(f"{what}: expected finite numbers, given {given[where]} at {where}")
+        check_finite(what, given, ShapeError)
         if self._data is None:
             self._hold(given)
         else:
