@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import arguments
 from .autodiff import differentiate
-from .errors import ConfigError, GraphError, ShapeError, TraceError
+from .errors import GraphError, ShapeError, TraceError
 from .execution import (
     Executor,
     PlanningExecutor,
@@ -159,8 +159,7 @@ class Network:
         Raises:
             ConfigError: the seed is no whole number of 0 or more.
         """
-        if _whole("initialize(seed)", seed) < 0:
-            raise ConfigError(f"initialize(seed): expected 0 or more, given {seed}")
+        seed = arguments.whole("initialize(seed)", seed, 0)
         for i, p in enumerate(self._parameters.values()):
             values = np.asarray(p.init(np.random.default_rng([seed, i]), p.shape))
             if tuple(values.shape) != p.shape:
@@ -193,7 +192,7 @@ class Network:
         Raises:
             ConfigError: it is no whole number.
         """
-        self._seed = _whole("seed", seed)
+        self._seed = arguments.whole("seed", seed)
 
     @property
     def dropout_seed(self) -> int:
@@ -222,7 +221,7 @@ class Network:
 
     def shared(self, graph: Graph, loss: LossFunction | None = None) -> tuple[Graph, Shared | None]:
         """The graph that the executor runs for a batch, and how it was made from it, if it was."""
-        return _shared(graph, self.policy(loss), loss is not None)
+        return self._share(graph, self.policy(loss), loss is not None)
 
     def executor(self, loss: LossFunction | None = None) -> Executor:
         """What runs the programs; made once for each of the last few losses that differ.
@@ -346,13 +345,21 @@ class Network:
     def _plan(self, graph: Graph, ready: Ready, ahead: bool = False) -> Planned:
         """Everything about a batch that does not need the parameters."""
         check_fit(graph, ready.programs)
-        run, shared = self._share(graph, ready)
+        run, shared = self._share(graph, ready.policy, ready.trains)
         batch = None if ready.planner is None else ready.planner.plan(run, ahead)
         return Planned(graph, run, shared, ready.executor, batch)
 
-    def _share(self, graph: Graph, ready: Ready) -> tuple[Graph, Shared | None]:
-        """As `shared`, of what is made already; a profile times it."""
-        return _shared(graph, ready.policy, ready.trains)
+    def _share(
+        self, graph: Graph, policy: Policy | None, trains: bool
+    ) -> tuple[Graph, Shared | None]:
+        """As `shared`, by a policy; a profile times it."""
+        if policy is None:
+            return graph, None
+        made = policy.share(graph)
+        run = made.graph if made is not None else graph
+        if trains:
+            run = with_copies(run, made.copies if made is not None else None)
+        return run, made
 
     def _forward(self, ready: Ready, graph: Graph) -> Mapping[str, np.ndarray]:
         """Outputs of every vertex of the batch, whichever were computed."""
@@ -373,17 +380,6 @@ class Network:
         return {name: rows.take(shared.of, axis=0) for name, rows in outputs.items()}
 
 
-def _shared(graph: Graph, policy: Policy | None, trains: bool) -> tuple[Graph, Shared | None]:
-    """As `Network.shared`."""
-    if policy is None:
-        return graph, None
-    made = policy.share(graph)
-    run = made.graph if made is not None else graph
-    if trains:
-        run = with_copies(run, made.copies if made is not None else None)
-    return run, made
-
-
 def _describe_change(parameters: Mapping[str, Parameter], versions: list[int]) -> str:
     changed = [
         name
@@ -395,12 +391,6 @@ def _describe_change(parameters: Mapping[str, Parameter], versions: list[int]) -
         "its gradients would mix old and new values; call loss.backward() before a parameter is "
         "changed (set_data, writing, trainer.step, initialize)"
     )
-
-
-def _whole(what: str, given: Any) -> int:
-    if not isinstance(given, Integral) or isinstance(given, bool):
-        raise ConfigError(f"{what}: expected a whole number, given {given!r}")
-    return int(given)
 
 
 def _check_names(forward: Program) -> None:

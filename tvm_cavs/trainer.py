@@ -68,7 +68,7 @@ class Trainer:
 
         self._optimizer, self._updates = OPTIMIZERS[optimizer], Updates(optimizer, cache)
         self._extra = {**self._optimizer.extra, **{k: float(v) for k, v in extra.items()}}
-        self._lr, self._weight_decay = float(lr), float(weight_decay)
+        self._lr, self._weight_decay = lr, weight_decay
         self._clip_norm, self._schedule, self._cache = clip_norm, schedule, cache
         self._states = {
             name: tuple(aligned(p.shape) for _ in self._optimizer.states)
