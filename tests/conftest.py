@@ -16,6 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sweep", action="store_true", help="dropout at every k/256 and 200 random rates"
     )
+    parser.addoption(
+        "--llvm", action="store_true", help="no kernel that any test compiles marks products"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,22 @@ def _default_cache(cache: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TVM_CAVS_CACHE", str(cache))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_marked_product(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --llvm: what is compiled in the whole session is looked through at its end."""
+    if not request.config.getoption("--llvm"):
+        yield
+        return
+    from llvm_for_tests import marked_products, recorded_llvm
+
+    with recorded_llvm() as texts:
+        yield
+    functions = sum(text.count("\ndefine ") for text in texts)
+    marked = [line for text in texts for line in marked_products(text)]
+    print(f"\n{len(texts)} modules, {functions} functions, marked products: {marked}")
+    assert not marked
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 tvm = pytest.importorskip("tvm")
 
 from functions_for_tests import Score  # noqa: E402
+from llvm_for_tests import marked_products, recorded_llvm  # noqa: E402
 from targets_for_tests import label, runnable  # noqa: E402
 from test_equivalence import run  # noqa: E402
 
@@ -97,23 +98,18 @@ class Sites(cavs.VertexFunction):
 @pytest.fixture(scope="module")
 def emitted() -> Iterator[list[str]]:
     """The LLVM text of every kernel that is compiled meanwhile."""
-    texts: list[str] = []
-    compile_part = Compiler._compile_part
-
-    def recorded(self: Compiler, functions: object) -> object:
-        made = compile_part(self, functions)
-        texts.append(made.mod.inspect_source("ll"))
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Compiler, "_compile_part", recorded)
+    with recorded_llvm() as texts:
         yield texts
 
 
 @pytest.fixture(scope="module")
-def step(emitted: list[str], cache: Path) -> tuple[object, object]:
-    """Outputs and gradients of a training step with many sites, of both executors."""
+def step(emitted: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[object, object]:
+    """Outputs and gradients of a training step with many sites, of both executors.
+
+    Its folder of kernels is empty at first, so that each kernel of the step is compiled.
+    """
     net, rng = cavs.Network(Sites()), np.random.default_rng(2)
+    cache = tmp_path_factory.mktemp("emitted")
     net.initialize(seed=1)
     for p in net.parameters().values():
         p.set_data(rng.uniform(0.5, 1.5, p.shape))
@@ -134,9 +130,26 @@ def test_sites_of_a_network_drop_what_the_reference_drops(step: tuple) -> None:
 
 def test_no_product_of_32_bits_is_marked(step: tuple, emitted: list[str]) -> None:
     text = "\n".join(emitted)
-    found = re.findall(r"= mul ((?:nuw |nsw )*)(?:<\d+ x )?i(?:8|16|32)>? .*", text)
-    assert [flags for flags in found if flags] == []
+    assert marked_products(text) == []
     signed = [m - 2**32 if m >= 2**31 else m for m in dropout.MULTIPLIERS]
     for factor in signed:  # both products of the hash are there, in vectors and for a vertex
         assert re.search(rf"= mul <\d+ x i32> .*\(i32 {factor}\)", text)
         assert re.search(rf"= mul i32 .*, {factor}\b", text)
+
+
+def test_no_product_of_32_bits_is_marked_in_a_training_step(tmp_path: Path) -> None:
+    net = cavs.Network(cavs.nn.TreeLSTM(7, 6, 8, 3, dropout=0.25))
+    net.initialize(seed=1)
+    net.hybridize("tvm", threads=1, cache=tmp_path)
+    trainer = cavs.Trainer(net.parameters(), "adam", lr=0.01)
+    words = {"word": [1, 2, 0], "label": [0, 1, 2]}
+    graph = cavs.Graph.from_children([[], [], [0, 1]], words)
+    with recorded_llvm() as texts:
+        with cavs.record():
+            loss = cavs.loss.SoftmaxCrossEntropy()(net(cavs.batch([graph] * 40)))
+        loss.backward()
+        trainer.step(40)
+    text = "\n".join(texts)
+    assert marked_products(text) == []
+    kinds = set(re.findall(r"define .*@__tvm_ffi_([a-z]+)_", text))
+    assert kinds >= {"direct", "outer", "pack", "plan", "product", "region", "update"}, kinds
