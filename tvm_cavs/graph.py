@@ -51,6 +51,14 @@ class Graph:
 
     Raises:
         GraphError: as `Graph.from_csr`, or a level is wrong.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> graph = cavs.Graph.from_children([[], [], [0, 1]], {"word": [7, 2, None]})
+        >>> print(graph)
+        Graph(1 graphs, 3 vertices, 2 edges, levels 0..1, arity 2; word: int32 at 2 of 3)
+        >>> print(graph.level, graph.roots)
+        [0 0 1] [False False  True]
     """
 
     child_ptr: np.ndarray
@@ -123,6 +131,14 @@ class Graph:
 
         Raises:
             GraphError: as `Graph.from_csr`.
+
+        Examples:
+            Vertex 0 has two parents; the second slot of vertex 2 is empty.
+
+            >>> import tvm_cavs as cavs
+            >>> graph = cavs.Graph.from_children([[], [0], [0, None, 1]])
+            >>> print(graph.child_ptr, graph.child)
+            [0 0 1 4] [ 0  0 -1  1]
         """
         vertices = as_list("children", children, "lists")
         if not {type(slots) for slots in vertices} <= {list, tuple}:
@@ -146,6 +162,11 @@ class Graph:
         Raises:
             GraphError: a parent out of range, a `root` that is the number of a vertex, or as
                 `Graph.from_csr`.
+
+        Examples:
+            >>> import tvm_cavs as cavs
+            >>> print(cavs.Graph.from_parents([2, 2, -1]))
+            Graph(1 graphs, 3 vertices, 2 edges, levels 0..1, arity 2; no inputs)
         """
         parent = indices("parents", parents)
         root = int(indices("root", [root])[0])
@@ -164,6 +185,11 @@ class Graph:
 
         Raises:
             GraphError: length below 1, or as `Graph.from_csr`.
+
+        Examples:
+            >>> import tvm_cavs as cavs
+            >>> print(cavs.Graph.from_sequence(4, {"word": [5, 1, 1, 3]}).level)
+            [0 1 2 3]
         """
         length = count("length", length, least=1)
         child_ptr = np.maximum(np.arange(-1, length), 0)
@@ -183,6 +209,13 @@ class Graph:
 
         Raises:
             GraphError: another shape, a parent out of range, or as `Graph.from_csr`.
+
+        Examples:
+            Vertex 1 is in the first slot of vertex 2.
+
+            >>> import tvm_cavs as cavs
+            >>> print(cavs.Graph.from_edges(3, [(2, 1), (2, 0)]).child)
+            [1 0]
         """
         n_vertices, given = count("n_vertices", n_vertices, least=1), pairs("edges", edges)
         parent, child = given[:, 0], given[:, 1]
@@ -214,6 +247,11 @@ class Graph:
             GraphError: an empty graph, a child out of range, a self-loop, a cycle, an input whose
                 length is not the number of vertices, or what are no integers. The message names
                 the vertex.
+
+        Examples:
+            >>> import tvm_cavs as cavs
+            >>> print(cavs.Graph.from_csr([0, 0, 0, 2], [0, 1]).level)
+            [0 0 1]
         """
         return _finish(child_ptr, child, inputs, graph_ptr, vertex_id)
 
@@ -247,6 +285,14 @@ def batch(graphs: Iterable[Graph]) -> Graph:
 
     Raises:
         GraphError: no graphs, or an input whose dtype or shape differs between graphs.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> tree = cavs.Graph.from_children([[], [], [0, 1]])
+        >>> chain = cavs.Graph.from_sequence(2)
+        >>> both = cavs.batch([tree, chain])
+        >>> print(both.graph_ptr, both.child)
+        [0 3 5] [0 1 3]
     """
     if type(graphs) is list and len(graphs) == 1 and type(graphs[0]) is Graph:
         return graphs[0]

@@ -24,6 +24,26 @@ if TYPE_CHECKING:
 class LossFunction:
     """Base of all losses: `loss_fn(net(batch))` inside `record()` runs the forward pass in training
     mode.
+
+    Examples:
+        A loss of one's own, |logit - target|:
+
+        >>> from dataclasses import dataclass
+        >>> import tvm_cavs as cavs
+        >>> @dataclass(frozen=True)
+        ... class AbsoluteError(cavs.loss.LossFunction):
+        ...     label: str = "target"
+        ...     def forward(self, v):
+        ...         error = cavs.abs(v.output("logits") - v.pull(self.label, 1))
+        ...         v.push("loss", cavs.reduce_sum(error * v.present(self.label)))
+        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=1))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_sequence(2, {"word": [7, 2], "target": [None, [50.0]]})
+        >>> with cavs.record():
+        ...     loss = AbsoluteError()(net(graph))
+        >>> print(f"{float(loss):.0f} at {loss.n_labels} vertex")
+        50 at 1 vertex
     """
 
     label: str = ""
@@ -48,7 +68,16 @@ class LossFunction:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A batch waiting for its loss: what `net(batch)` is inside `record()`."""
+    """A batch waiting for its loss: what `net(batch)` is inside `record()`.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> with cavs.record():
+        ...     recorded = net(cavs.Graph.from_sequence(2, {"word": [7, 2], "label": [0, 1]}))
+        >>> print(type(recorded).__name__, recorded.graph.n_vertices)
+        Recorded 2
+    """
 
     network: Network
     graph: Graph
@@ -62,7 +91,23 @@ class Recorded:
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(LossFunction):
-    """-log softmax(logits)[label] at every vertex that has a label; logits float32[n_classes]."""
+    """-log softmax(logits)[label] at every vertex that has a label; logits float32[n_classes].
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> class F(cavs.VertexFunction):
+        ...     state = {"x": 2}
+        ...     def forward(self, v):
+        ...         v.scatter(x=v.pull("x", 2))
+        ...         v.push("logits", v.pull("x", 2))
+        >>> net = cavs.Network(F())
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_sequence(2, {"x": [[0.0, 0.0], [1.0, 2.0]], "label": [1, None]})
+        >>> with cavs.record():
+        ...     loss = cavs.loss.SoftmaxCrossEntropy()(net(graph))
+        >>> print(f"{float(loss):.2f} at {loss.n_labels} vertex")
+        0.69 at 1 vertex
+    """
 
     output: str = "logits"
     label: str = "label"
@@ -75,7 +120,24 @@ class SoftmaxCrossEntropy(LossFunction):
 
 @dataclass(frozen=True)
 class SquaredError(LossFunction):
-    """(prediction - target)^2 at every vertex that has a target; both float32[1] or scalars."""
+    """(prediction - target)^2 at every vertex that has a target; both scalars, or float32[n], whose
+    elements are summed.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> class F(cavs.VertexFunction):
+        ...     state = {"x": 1}
+        ...     def forward(self, v):
+        ...         v.scatter(x=v.pull("x", 1))
+        ...         v.push("prediction", v.pull("x", 1))
+        >>> net = cavs.Network(F())
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_sequence(2, {"x": [[5.0], [6.0]], "target": [[2.0], None]})
+        >>> with cavs.record():
+        ...     loss = cavs.loss.SquaredError()(net(graph))
+        >>> print(f"{float(loss):.2f} at {loss.n_labels} vertex")
+        9.00 at 1 vertex
+    """
 
     output: str = "prediction"
     label: str = "target"
@@ -90,8 +152,23 @@ class SquaredError(LossFunction):
 
 @dataclass(frozen=True)
 class LogisticLoss(LossFunction):
-    """log(1 + exp(-y s)) for a scalar score s and a target 0 or 1 (y = 2 target - 1), where
-    present.
+    """log(1 + exp(-y s)) for a score s and a target 0 or 1 (y = 2 target - 1), where present; both
+    scalars, or float32[n], whose elements are summed.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> class F(cavs.VertexFunction):
+        ...     state = {"x": 1}
+        ...     def forward(self, v):
+        ...         v.scatter(x=v.pull("x", 1))
+        ...         v.push("score", v.pull("x", 1))
+        >>> net = cavs.Network(F())
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_sequence(2, {"x": [[0.0], [6.0]], "target": [[1.0], None]})
+        >>> with cavs.record():
+        ...     loss = cavs.loss.LogisticLoss()(net(graph))
+        >>> print(f"{float(loss):.2f} at {loss.n_labels} vertex")
+        0.69 at 1 vertex
     """
 
     output: str = "score"

@@ -46,7 +46,20 @@ _recording: ContextVar[bool] = ContextVar("recording", default=False)
 
 @contextmanager
 def record() -> Iterator[None]:
-    """Inside, networks run in training mode and losses can be differentiated."""
+    """Inside, networks run in training mode and losses can be differentiated.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> inputs = {"word": [7, 2], "label": [None, 1]}
+        >>> with cavs.record():
+        ...     loss = cavs.loss.SoftmaxCrossEntropy()(net(cavs.Graph.from_sequence(2, inputs)))
+        >>> loss.backward()
+        >>> print(loss.n_labels, net.parameters()["V"].grad.shape)
+        1 (8, 3)
+    """
     token = _recording.set(True)
     try:
         yield
@@ -116,6 +129,15 @@ class Network:
     Attributes:
         last_sharing: of the last batch, how many vertices were computed; None where all were,
             because sharing is off or would have saved too little.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.TreeLSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> tree = cavs.Graph.from_children([[], [], [0, 1]], {"word": [7, 2, None]})
+        >>> print(net(cavs.batch([tree, tree]))["logits"].shape)
+        (6, 3)
     """
 
     def __init__(self, function: VertexFunction) -> None:
@@ -158,6 +180,7 @@ class Network:
 
         Raises:
             ConfigError: the seed is no whole number of 0 or more.
+            ShapeError: an initialiser gave another shape, or what is no finite number.
         """
         seed = arguments.whole("initialize(seed)", seed, 0)
         for i, p in enumerate(self._parameters.values()):

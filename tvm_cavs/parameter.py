@@ -23,7 +23,14 @@ class RowSparse:
     What it is made of is copied. rows: int32[m], distinct, read-only. values: float32[m, width].
 
     Raises:
-        ShapeError: they are no such arrays, or a row comes twice.
+        ShapeError: they are no such arrays, or a row is negative or comes twice.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> E = cavs.Parameter((5, 2))
+        >>> E.grad = cavs.RowSparse(rows=[4, 1], values=[[1.0, 2.0], [3.0, 4.0]])
+        >>> print(E.grad.rows, E.grad.values.tolist())
+        [4 1] [[1.0, 2.0], [3.0, 4.0]]
     """
 
     rows: np.ndarray
@@ -83,7 +90,17 @@ class Parameter:
     A copy (`copy`, `pickle`) has memory of its own and no gradient.
 
     Raises:
-        ShapeError: the shape is no list of positive whole numbers, or a factor no number.
+        ShapeError: the shape is no list of positive whole numbers, or `init` no initialiser.
+        ConfigError: a factor is below 0 or no finite number.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> w = cavs.Parameter((2,), cavs.init.Zeros(), lr_mult=0.5)
+        >>> w.set_data([1.0, 2.0])
+        >>> with w.writing() as data:
+        ...     data *= 10
+        >>> print(w.shape, w.data)
+        (2,) [10. 20.]
     """
 
     def __init__(

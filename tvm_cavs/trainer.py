@@ -44,6 +44,15 @@ class Trainer:
     Raises:
         ConfigError: the optimizer or one of its numbers is unknown, or a number cannot work, such
             as a clip_norm of 0 or a beta of 1.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> w = cavs.Parameter((2,))
+        >>> w.set_data([1.0, 2.0])
+        >>> trainer = cavs.Trainer({"w": w}, "sgd", lr=0.1, cache=False)
+        >>> w.grad = [6.0, -8.0]  # as loss.backward() leaves it, the sum over two graphs
+        >>> print(trainer.step(2), w.data)
+        5.0 [0.7 2.4]
     """
 
     def __init__(

@@ -29,6 +29,22 @@ class VertexFunction:
 
     state: the fields a vertex publishes to its parents and their widths, for example
     `{"h": 150, "c": 150}`. arity: the largest number of children it can gather from.
+
+    Examples:
+        The sum of a tree: every vertex adds its own number to the sums of its children.
+
+        >>> import tvm_cavs as cavs
+        >>> class Sum(cavs.VertexFunction):
+        ...     state = {"s": 1}
+        ...     def forward(self, v):
+        ...         s = v.pull("x", 1) + v.gather(0).s + v.gather(1).s
+        ...         v.scatter(s=s)
+        ...         v.push("sum", s)
+        >>> net = cavs.Network(Sum())
+        >>> net.hybridize("reference")
+        >>> x = [[1.0], [2.0], [4.0]]
+        >>> net(cavs.Graph.from_children([[], [], [0, 1]], {"x": x}))["sum"].tolist()
+        [[1.0], [2.0], [7.0]]
     """
 
     state: dict[str, int]
@@ -84,7 +100,23 @@ class State:
 
 
 class Vertex:
-    """What `forward` sees: one vertex, its children's states, its inputs and its outputs."""
+    """What `forward` sees: one vertex, its children's states, its inputs and its outputs.
+
+    Examples:
+        The height of every vertex. `v` is the vertex; the last one has two children.
+
+        >>> import tvm_cavs as cavs
+        >>> class Height(cavs.VertexFunction):
+        ...     state = {"h": 1}
+        ...     def forward(self, v):
+        ...         h = cavs.maximum(v.gather(0).h, v.gather(1).h) + 1.0
+        ...         v.scatter(h=h)
+        ...         v.push("height", h)
+        >>> net = cavs.Network(Height())
+        >>> net.hybridize("reference")
+        >>> net(cavs.Graph.from_children([[], [0], [], [1, 2]]))["height"].tolist()
+        [[1.0], [2.0], [1.0], [3.0]]
+    """
 
     def __init__(self, function: VertexFunction, builder: Builder, training: bool) -> None:
         self._function, self._builder, self._training = function, builder, training

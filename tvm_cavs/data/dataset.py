@@ -33,6 +33,15 @@ class Dataset:
 
     Raises:
         DataError: something else than graphs.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> graphs = [cavs.Graph.from_sequence(n, {"word": [1] * n}) for n in (2, 3, 5)]
+        >>> dataset = cavs.data.Dataset.from_graphs(graphs, name="chains")
+        >>> print(dataset)
+        Dataset(chains: 3 graphs, 10 vertices, inputs word)
+        >>> print(dataset[:2].n_vertices, dataset.place(2, vertex=4))
+        5 chains, graph 2, vertex 4
     """
 
     graphs: tuple[Graph, ...]
@@ -120,6 +129,13 @@ def build_graphs(
 
     Raises:
         GraphError: as `Graph.from_csr`; the message numbers the graphs from 0.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> children = [[[], [], [0, 1]], [[], [0]]]  # a tree and a chain
+        >>> graphs = cavs.data.build_graphs(children, {"word": [7, 2, None, 5, None]})
+        >>> print(graphs[1])
+        Graph(1 graphs, 2 vertices, 1 edges, levels 0..1, arity 1; word: int32 at 1 of 2)
     """
     try:
         graphs = [[list(slots) for slots in graph] for graph in children]

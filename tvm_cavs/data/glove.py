@@ -40,6 +40,18 @@ def load_glove(
     Raises:
         DataError: a line of another width than `width`, a value that is no finite number in
             float32; file and line are named. A width below 1, or a `fill` of another shape.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import tvm_cavs as cavs
+        >>> vocab = cavs.data.Vocab.build(["tea", "toaster"])
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "glove.2d.txt")
+        ...     _ = path.write_text("tea 0.5 -1.5")
+        ...     vectors, n_found = cavs.data.load_glove(path, vocab, width=2)
+        >>> print(vocab.tokens, vectors.tolist(), n_found)
+        ('<unk>', 'tea', 'toaster') [[0.0, 0.0], [0.5, -1.5], [0.0, 0.0]] 1
     """
     if not is_integer(width) or not 1 <= width <= WIDEST:
         raise DataError(f"load_glove: width must be an integer in 1..{WIDEST}, got {width!r:.60}.")

@@ -72,6 +72,19 @@ def jsonl_dataset(
         DataError: bad JSON, a wrong key (the nearest one is offered), a graph that is not a DAG,
             an input of two kinds or shapes, a number that is not finite in float32, a label out of
             range or not among the classes; file, line and vertex are named.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import tvm_cavs as cavs
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "plans.jsonl")
+        ...     _ = path.write_text('{"parents": [1, null], "inputs": {"word": ["scan", "sort"]}}')
+        ...     dataset = cavs.data.jsonl_dataset(path)
+        >>> print(dataset)
+        Dataset(plans.jsonl: 1 graphs, 2 vertices, inputs word, 3 tokens)
+        >>> print(dataset.vocab.words(dataset[0].inputs["word"].values))
+        ['scan', 'sort']
     """
     check_reading(vocab, n_classes, min_count, classes, kinds)
     lines = [_parse(path, number, text) for number, text in read_lines(path)]

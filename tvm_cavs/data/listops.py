@@ -72,6 +72,12 @@ def generate(
     Raises:
         DataError: the arguments allow fewer distinct expressions than asked for, or are no integers
             in their range.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> texts = cavs.data.generate(100, seed=1, max_tokens=20)
+        >>> print(len(set(texts)), max(len(text.split()) for text in texts) <= 20)
+        100 True
     """
     pool = n if pool is None else pool
     limit = 1 if max_tokens is None else max_tokens
@@ -167,7 +173,13 @@ def evaluate(text: str) -> int:
     """The value of an expression, 0..9.
 
     Raises:
-        DataError: as `parse`.
+        DataError: no text, an unknown token, an unbalanced bracket, an operator without arguments,
+            no expression or several.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> cavs.data.evaluate("[MAX 3 [SM 8 9 ] 1 ]")  # 8 + 9 modulo 10 is 7
+        7
     """
     return parse(text).values[-1]
 
@@ -180,6 +192,16 @@ def read_listops_tsv(path: str | Path) -> list[str]:
 
     Raises:
         DataError: a malformed line, or a value that is not the expression's; file and line named.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import tvm_cavs as cavs
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "train.tsv")
+        ...     _ = path.write_text("9\\t( ( ( [MAX 3 ) 9 ) ] )")
+        ...     print(cavs.data.read_listops_tsv(path))
+        ['[MAX 3 9 ]']
     """
     texts = []
     for number, line in read_lines(path):

@@ -52,6 +52,16 @@ def listops_dataset(
 
     Raises:
         DataError: an unknown form, no expressions, or one that does not parse; its number is named.
+
+    Examples:
+        A leaf for each of four tokens, three inner vertices:
+
+        >>> import tvm_cavs as cavs
+        >>> dataset = cavs.data.listops_dataset(["[SM 8 9 ]"])
+        >>> print(dataset)
+        Dataset(listops: 1 graphs, 7 vertices, inputs word, label, list_label, 16 tokens)
+        >>> print(dataset[0].inputs["list_label"].values)  # 8 + 9 modulo 10 at the root
+        [-1 -1 -1 -1 -1 -1  7]
     """
     if form not in list(FORMS):
         raise DataError(f"listops: unknown form {form!r}; {nearest(str(form), FORMS)}")

@@ -26,6 +26,14 @@ class Loader:
     Raises:
         DataError: an empty dataset, no limit, a limit below 1, a graph above the vertex budget, a
             seed that is no integer of 0 or more.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> graphs = [cavs.Graph.from_sequence(n) for n in (2, 3, 5, 1, 4)]
+        >>> dataset = cavs.data.Dataset.from_graphs(graphs)
+        >>> loader = cavs.data.Loader(dataset, vertex_budget=6, shuffle=False)
+        >>> print([batch.n_vertices for batch in loader], loader.epoch)
+        [5, 6, 4] 1
     """
 
     def __init__(

@@ -41,6 +41,12 @@ class PtbTree(NamedTuple):
     """One tree, its vertices in post-order, so the root is last.
 
     Flat lists instead of nested tuples: a tree may be deeper than Python's recursion limit.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> tree = cavs.data.parse_ptb_tree("(3 (2 good) (4 tea))")
+        >>> print(tree)
+        PtbTree(labels=[2, 4, 3], tokens=['good', 'tea', None], children=[[], [], [0, 1]])
     """
 
     labels: list[Label]  # a number where it is written as one, else a word
@@ -75,6 +81,19 @@ def ptb_dataset(
 
     Raises:
         DataError: as `read_ptb_trees`; labels of two kinds, or not among the classes.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import tvm_cavs as cavs
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "dev.txt")
+        ...     _ = path.write_text("(3 (2 good) (4 tea))")
+        ...     dataset = cavs.data.ptb_dataset(path, n_classes=5)
+        >>> print(dataset)
+        Dataset(dev.txt: 1 graphs, 3 vertices, inputs word, label, 3 tokens)
+        >>> print(dataset[0].inputs["label"].values)
+        [2 4 3]
     """
     check_reading(vocab, n_classes, min_count, classes, kinds)
     numbered = list(_numbered_trees(path, n_classes))
@@ -113,6 +132,16 @@ def read_ptb_trees(path: str | Path, n_classes: int | None = None) -> Iterator[P
         DataError: an empty file, an unbalanced bracket, a leaf without exactly one token; with
             n_classes, a label that is not an integer in 0..n_classes - 1. File, line and column are
             named.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import tvm_cavs as cavs
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "dev.txt")
+        ...     _ = path.write_text("(3 (2 good) (4 tea))")
+        ...     print([tree.labels for tree in cavs.data.read_ptb_trees(path)])
+        [[2, 4, 3]]
     """
     return (tree for _, tree in _numbered_trees(path, n_classes))
 
@@ -157,6 +186,12 @@ def parse_ptb_tree(text: str, n_classes: int | None = None) -> PtbTree:
 
     Raises:
         DataError: as `read_ptb_trees`, naming the column only; a text without a tree.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> tree = cavs.data.parse_ptb_tree("(S (NP tea) (VP (V is) (A good)))")
+        >>> print(tree.labels, tree.children)
+        ['NP', 'V', 'A', 'VP', 'S'] [[], [], [], [1, 2], [0, 3]]
     """
     if not isinstance(text, str):
         raise DataError(f"expected the text of a tree, got {text!r:.60}.")

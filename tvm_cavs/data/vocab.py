@@ -19,6 +19,14 @@ class Vocab:
 
     Raises:
         DataError: the first token is not "<unk>", a token stands twice or is no text.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> vocab = cavs.data.Vocab.build(["to", "be", "or", "not", "to", "be"])
+        >>> print(vocab.tokens)
+        ('<unk>', 'be', 'to', 'not', 'or')
+        >>> print(vocab.index(["to", "sleep"]), vocab.words([1, 0]))
+        [2 0] ['be', '<unk>']
     """
 
     tokens: tuple[str, ...]

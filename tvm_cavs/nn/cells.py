@@ -26,6 +26,19 @@ class Cell(VertexFunction):
 
     Raises:
         ConfigError: one of them is no whole number of 1 or more; a rate that is not in [0, 1).
+
+    Examples:
+        A cell of one's own:
+
+        >>> import tvm_cavs as cavs
+        >>> class Sum(cavs.nn.Cell):
+        ...     def forward(self, v):
+        ...         h = cavs.tanh(self.word(v) + v.gather(0).h + v.gather(1).h)
+        ...         v.scatter(h=h)
+        ...         self.classify(v, h)
+        >>> net = cavs.Network(Sum(vocab=10, embedding=8, hidden=8, n_classes=3))
+        >>> print({name: p.shape for name, p in net.parameters().items()})
+        {'E': (10, 8), 'V': (8, 3), 'd': (3,)}
     """
 
     fields: tuple[str, ...] = ("h",)
@@ -65,7 +78,17 @@ class Cell(VertexFunction):
 
 
 class TreeLSTM(Cell):
-    """N-ary Tree-LSTM (Tai et al. 2015, eq. 9-14), one forget gate per child."""
+    """N-ary Tree-LSTM (Tai et al. 2015, eq. 9-14), one forget gate per child.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.TreeLSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_children([[], [], [0, 1]], {"word": [7, 2, None]})
+        >>> print(net(graph)["logits"].shape)
+        (3, 3)
+    """
 
     fields = ("h", "c")
 
@@ -96,7 +119,19 @@ class TreeLSTM(Cell):
 
 
 class LSTM(TreeLSTM):
-    """Long short-term memory, a Tree-LSTM on a chain (Hochreiter & Schmidhuber 1997)."""
+    """Long short-term memory, a Tree-LSTM on a chain (Hochreiter & Schmidhuber 1997).
+
+    Its arity is 1, whatever is given.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_sequence(4, {"word": [1, 9, 0, 4]})
+        >>> print(net(graph)["logits"].shape)
+        (4, 3)
+    """
 
     def __init__(
         self,
@@ -111,7 +146,17 @@ class LSTM(TreeLSTM):
 
 
 class TreeRNN(Cell):
-    """Recursive network h = tanh(W x + U [h_1; ...; h_N] + b) (Socher et al. 2011, eq. 2)."""
+    """Recursive network h = tanh(W x + U [h_1; ...; h_N] + b) (Socher et al. 2011, eq. 2).
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.TreeRNN(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_children([[], [], [0, 1]], {"word": [7, 2, None]})
+        >>> print(net(graph)["logits"].shape)
+        (3, 3)
+    """
 
     activation = staticmethod(tanh)
 
@@ -136,13 +181,34 @@ class TreeRNN(Cell):
 
 
 class TreeFC(TreeRNN):
-    """Tree-FC (Looks et al. 2017, section 5): one layer with ReLU on the children's states."""
+    """Tree-FC (Looks et al. 2017, section 5): one layer with ReLU on the children's states.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.TreeFC(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_children([[], [], [0, 1]], {"word": [7, 2, None]})
+        >>> print(net(graph)["logits"].shape)
+        (3, 3)
+    """
 
     activation = staticmethod(relu)
 
 
 class TreeGRU(Cell):
-    """N-ary tree GRU (Kokkinos & Potamianos 2017, eq. 4-8), one reset gate per child."""
+    """N-ary tree GRU (Kokkinos & Potamianos 2017, eq. 4-8), one reset gate per child.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> cell = cavs.nn.TreeGRU(vocab=10, embedding=4, hidden=8, n_classes=3, arity=3)
+        >>> net = cavs.Network(cell)
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_children([[], [], [], [0, 1, 2]], {"word": [7, 2, 5, None]})
+        >>> print(net(graph)["logits"].shape)
+        (4, 3)
+    """
 
     def __init__(
         self,
@@ -176,7 +242,19 @@ class TreeGRU(Cell):
 
 
 class GRU(TreeGRU):
-    """Gated recurrent unit (Cho et al. 2014): a tree GRU on a chain."""
+    """Gated recurrent unit (Cho et al. 2014): a tree GRU on a chain.
+
+    Its arity is 1, whatever is given.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.GRU(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> graph = cavs.Graph.from_sequence(4, {"word": [1, 9, 0, 4]})
+        >>> print(net(graph)["logits"].shape)
+        (4, 3)
+    """
 
     def __init__(
         self,
