@@ -17,18 +17,9 @@ import numpy as np
 
 from .errors import TargetError
 from .graph import Graph
-from .ops import Type
+from .inputs import Read
 from .program import Program, bounds
 from .vertex import Parameter, RowSparse
-
-
-@dataclass(frozen=True)
-class Read:
-    """An input of the vertices; type None: only whether it is there. limit: integers are below."""
-
-    name: str
-    type: Type | None
-    limit: int | None
 
 
 @dataclass(frozen=True)
@@ -43,11 +34,13 @@ class Programs:
     def reads(self) -> tuple[Read, ...]:
         """The inputs that F reads."""
         limits = bounds(self.forward)
-        found = {
-            (c["name"], c.type if c.op == "pull" else None): None
-            for _, c in self.forward.select("pull", "present")
-        }
-        return tuple(Read(name, type_, limits.get(name)) for name, type_ in found)
+        found: dict[tuple[str, tuple[int, ...] | None, str], None] = {}
+        for _, c in self.forward.select("pull", "present"):
+            pulled = c.op == "pull"
+            found[c["name"], c.type.shape if pulled else None, c.type.dtype if pulled else ""] = (
+                None
+            )
+        return tuple(Read(name, shape, dtype, limits.get(name)) for name, shape, dtype in found)
 
     @cached_property
     def row_sparse(self) -> frozenset[str]:
