@@ -11,7 +11,7 @@ import numpy as np
 
 from tvm_cavs.execution import Seeds
 from tvm_cavs.graph import Graph
-from tvm_cavs.inputs import check_fit
+from tvm_cavs.inputs import check_inputs
 from tvm_cavs.network import Network
 from tvm_cavs.reference import ReferenceExecutor
 from tvm_cavs.vertex import RowSparse
@@ -41,7 +41,7 @@ def check_gradients(
         AssertionError: one does not.
     """
     programs, parameters = network.programs(loss), network.parameters()
-    check_fit(graph, programs)
+    check_inputs(graph, programs.reads, programs.arity, programs.forward.name)
     executor = ReferenceExecutor(programs, parameters, "float64")
     value = float(executor.forward(graph, SEEDS).outputs["loss"].sum())
     gradients = executor.backward()

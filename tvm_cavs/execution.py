@@ -17,18 +17,9 @@ import numpy as np
 
 from .errors import TargetError
 from .graph import Graph
-from .ops import Type
+from .inputs import Read
 from .program import Program, bounds
 from .vertex import Parameter, RowSparse
-
-
-@dataclass(frozen=True)
-class Read:
-    """An input of the vertices; type None: only whether it is there. limit: integers are below."""
-
-    name: str
-    type: Type | None
-    limit: int | None
 
 
 @dataclass(frozen=True)
@@ -43,11 +34,11 @@ class Programs:
     def reads(self) -> tuple[Read, ...]:
         """The inputs that F reads."""
         limits = bounds(self.forward)
-        found = {
-            (c["name"], c.type if c.op == "pull" else None): None
-            for _, c in self.forward.select("pull", "present")
-        }
-        return tuple(Read(name, type_, limits.get(name)) for name, type_ in found)
+        found: dict[tuple[str, tuple[int, ...] | None, str], None] = {}
+        for _, c in self.forward.select("pull", "present"):
+            shape, dtype = (c.type.shape, c.type.dtype) if c.op == "pull" else (None, "")
+            found[c["name"], shape, dtype] = None
+        return tuple(Read(*each, limits.get(each[0])) for each in found)
 
     @cached_property
     def row_sparse(self) -> frozenset[str]:

@@ -1,48 +1,65 @@
-"""A batch and the programs of a network -> nothing, or what does not fit between them.
+"""A batch, and what a network reads of it -> nothing, or what does not fit between them.
 
 Everything that a user's graphs can get wrong is found here, before any kernel runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .errors import GraphError
-from .execution import Programs
 from .graph import Graph
-from .ops import Type
 
 
-def check_fit(graph: Graph, programs: Programs) -> None:
+@dataclass(frozen=True)
+class Read:
+    """An input of the vertices as F reads it.
+
+    shape: at one vertex; None where F asks only whether the input is there. limit: integers are
+    from 0 to below it; None where F does not say.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str
+    limit: int | None
+
+
+def check_inputs(graph: Graph, reads: Sequence[Read], arity: int, function: str) -> None:
     """The batch has the inputs that F reads, of the right type and range, and fits its arity.
+
+    Args:
+        function: what F is called, for messages.
 
     Raises:
         GraphError: otherwise, naming the input or the vertex.
     """
-    forward = programs.forward
-    if graph.arity > programs.arity:
+    if graph.arity > arity:
         widths = np.diff(graph.child_ptr)
         v = int(widths.argmax())
         raise GraphError(
-            f"{_where(graph, v)} has {widths[v]} children, but {forward.name} gathers from "
-            f"{programs.arity}; set `arity` to the most children, or binarise the graphs"
+            f"{_where(graph, v)} has {widths[v]} children, but {function} gathers from "
+            f"{arity}; set `arity` to the most children, or binarise the graphs"
         )
-    for read in programs.reads:
+    for read in reads:
         if read.name not in graph.inputs:
             raise GraphError(
-                f"{forward.name} pulls {read.name!r}, which the graph does not have; "
+                f"{function} pulls {read.name!r}, which the graph does not have; "
                 f"it has {', '.join(graph.inputs) or 'no inputs'}"
             )
-        if read.type is not None:
-            _check_input(graph, read.name, read.type, forward.name, read.limit)
+        if read.shape is not None:
+            _check_input(graph, read, function)
 
 
-def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int | None) -> None:
-    values, present = graph.inputs[name].values, graph.inputs[name].present
-    if (values.shape[1:] != want.shape or values.dtype != want.dtype) and present.any():
-        given = Type(values.shape[1:], str(values.dtype))
+def _check_input(graph: Graph, read: Read, function: str) -> None:
+    values, present = graph.inputs[read.name].values, graph.inputs[read.name].present
+    name, limit = read.name, read.limit
+    if (values.shape[1:] != read.shape or values.dtype != read.dtype) and present.any():
+        want, given = _type(read.shape or (), read.dtype), _type(values.shape[1:], values.dtype)
         raise GraphError(f"{function} pulls {name!r} as {want}; the graph gives {given} per vertex")
     if values.dtype != "int32" or (values.ndim > 1 and limit is None):
         return
@@ -57,6 +74,10 @@ def _check_input(graph: Graph, name: str, want: Type, function: str, limit: int 
         raise GraphError(
             f"{_where(graph, v)}: input {name!r} is {values[v]}; {function} takes {expected}"
         )
+
+
+def _type(shape: tuple[int, ...], dtype: object) -> str:
+    return f"{dtype}[{'x'.join(map(str, shape))}]" if shape else str(dtype)
 
 
 def _where(graph: Graph, v: int) -> str:

@@ -8,8 +8,11 @@ prediction is right).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from .errors import TraceError
 from .functions import abs as absolute
@@ -17,8 +20,46 @@ from .functions import argmax, equal, exp, log, log_softmax, maximum, pick, redu
 from .graph import Graph
 from .vertex import Vertex
 
-if TYPE_CHECKING:
-    from .network import Loss, Network
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one batch. `float(loss)` is its sum over the `n_labels` vertices that have a
+    label. Its outputs are the user's own. A copy has everything but the backward pass.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> inputs = {"word": [7, 2], "label": [None, 1]}
+        >>> with cavs.record():
+        ...     loss = cavs.loss.SoftmaxCrossEntropy()(net(cavs.Graph.from_sequence(2, inputs)))
+        >>> loss.backward()
+        >>> print(float(loss) > 0, loss.n_labels, sorted(loss.outputs))
+        True 1 ['correct', 'loss']
+    """
+
+    value: float
+    n_labels: int
+    outputs: Mapping[str, np.ndarray]
+    _backward: Any = field(repr=False)
+
+    def __float__(self) -> float:
+        return self.value
+
+    def backward(self) -> None:
+        """Fill the `grad` of every parameter.
+
+        Raises:
+            TraceError: the network has run another batch since, a parameter has changed since, or
+                this is a copy.
+        """
+        if self._backward is None:
+            raise TraceError("a copy of a loss has no backward pass; call it on the loss itself")
+        self._backward()
+
+    def __reduce__(self) -> tuple[type[Loss], tuple[Any, ...]]:
+        return Loss, (self.value, self.n_labels, self.outputs, None)
 
 
 class LossFunction:
@@ -63,12 +104,12 @@ class LossFunction:
                 f"{type(self).__name__} takes net(batch) made inside `with record():`, "
                 f"given {type(recorded).__name__}"
             )
-        return recorded.network.run_loss(self, recorded.graph)
+        return recorded.run(self)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A batch waiting for its loss: what `net(batch)` is inside `record()`.
+    """A batch that waits for its loss, which `run` gives: `net(batch)` inside `record()`.
 
     Examples:
         >>> import tvm_cavs as cavs
@@ -79,8 +120,8 @@ class Recorded:
         Recorded 2
     """
 
-    network: Network
     graph: Graph
+    run: Callable[[LossFunction], Loss] = field(repr=False)
 
     def __getitem__(self, name: str) -> Any:
         raise TraceError(

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,8 +31,8 @@ from .execution import (
     factory,
 )
 from .graph import Graph
-from .inputs import check_fit
-from .loss import LossFunction, Recorded
+from .inputs import check_inputs
+from .loss import Loss, LossFunction, Recorded
 from .ops import Type
 from .program import Call, Program, keep, without_dead
 from .recent import Recent, key_of
@@ -65,35 +64,6 @@ def record() -> Iterator[None]:
         yield
     finally:
         _recording.reset(token)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The loss of one batch. `float(loss)` is its sum over the `n_labels` vertices that have a
-    label. Its outputs are the user's own. A copy has everything but the backward pass.
-    """
-
-    value: float
-    n_labels: int
-    outputs: Mapping[str, np.ndarray]
-    _backward: Any = field(repr=False)
-
-    def __float__(self) -> float:
-        return self.value
-
-    def backward(self) -> None:
-        """Fill the `grad` of every parameter.
-
-        Raises:
-            TraceError: the network has run another batch since, a parameter has changed since, or
-                this is a copy.
-        """
-        if self._backward is None:
-            raise TraceError("a copy of a loss has no backward pass; call it on the loss itself")
-        self._backward()
-
-    def __reduce__(self) -> tuple[type[Loss], tuple[Any, ...]]:
-        return Loss, (self.value, self.n_labels, self.outputs, None)
 
 
 class Planned(NamedTuple):
@@ -280,7 +250,7 @@ class Network:
 
         def checked() -> Iterator[Graph]:
             for graph in batches:
-                check_fit(graph, programs)
+                check_inputs(graph, programs.reads, programs.arity, programs.forward.name)
                 yield with_copies(graph) if counts else graph
 
         self.executor(loss).prepare(checked())
@@ -299,7 +269,7 @@ class Network:
                 "join a list of graphs by cavs.batch(graphs)"
             )
         if _recording.get():
-            return Recorded(self, graph)
+            return Recorded(graph, partial(self.run_loss, graph=graph))
         return self._forward(self._ready(None), graph)
 
     def run_loss(self, loss: LossFunction, graph: Graph) -> Loss:
@@ -367,7 +337,8 @@ class Network:
 
     def _plan(self, graph: Graph, ready: Ready, ahead: bool = False) -> Planned:
         """Everything about a batch that does not need the parameters."""
-        check_fit(graph, ready.programs)
+        programs = ready.programs
+        check_inputs(graph, programs.reads, programs.arity, programs.forward.name)
         run, shared = self._share(graph, ready.policy, ready.trains)
         batch = None if ready.planner is None else ready.planner.plan(run, ahead)
         return Planned(graph, run, shared, ready.executor, batch)

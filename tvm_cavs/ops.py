@@ -16,7 +16,7 @@ import numpy as np
 from . import shapes
 from .value import ABSENT as ABSENT
 from .value import Attrs as Attrs
-from .value import Builder as Builder
+from .value import Recorder as Recorder
 from .value import Type as Type
 from .value import Value as Value
 from .value import full as full

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .value import Builder, Value, full, nothing
+from .value import Recorder, Value, full, nothing
 
 Args = Sequence[Value]
 
@@ -24,7 +24,7 @@ def is_absent(x: Value) -> bool:
     return is_op(x, "absent")
 
 
-def read(b: Builder, x: Value) -> Value:
+def read(b: Recorder, x: Value) -> Value:
     """`x` as whoever asks for its number reads it."""
     if is_absent(x):
         return full(b, 0.0, x.shape)
@@ -35,18 +35,18 @@ def read(b: Builder, x: Value) -> Value:
     return x
 
 
-def part(b: Builder, x: Value, start: int, stop: int, axis: int = 0) -> Value:
+def part(b: Recorder, x: Value, start: int, stop: int, axis: int = 0) -> Value:
     """x[start:stop] along `axis`; the whole is itself."""
     if (start, stop) == (0, x.shape[axis]):
         return x
     return b.call("slice", x, axis=axis, start=start, stop=stop)
 
 
-def join(b: Builder, parts: Args, axis: int) -> Value:
+def join(b: Recorder, parts: Args, axis: int) -> Value:
     return parts[0] if len(parts) == 1 else b.call("concat", *parts, axis=axis)
 
 
-def live(b: Builder, x: Value) -> list[tuple[int, int]] | None:
+def live(b: Recorder, x: Value) -> list[tuple[int, int]] | None:
     """The ranges of a concatenation that are there; None when all of it is."""
     if not is_op(x, "concat"):
         return None
@@ -59,7 +59,7 @@ def live(b: Builder, x: Value) -> list[tuple[int, int]] | None:
     return out if len(out) < len(held) else None
 
 
-def padded(b: Builder, x: Value, ranges: list[tuple[int, int]], size: int, axis: int) -> Value:
+def padded(b: Recorder, x: Value, ranges: list[tuple[int, int]], size: int, axis: int) -> Value:
     """Spread `x` out over `ranges` of an extent `size` along `axis`, where nothing else is."""
 
     def gap(n: int) -> Value:

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from .absence import ALWAYS, NEVER, reach
-from .ops import OPS, Attrs, Builder, Value, full, nothing
+from .ops import OPS, Attrs, Recorder, Value, full, nothing
 from .pieces import Args, constant, is_absent, is_op, join, live, padded, part, read
 
 
-class Rewriter(Builder, Protocol):
+class Rewriter(Recorder, Protocol):
     """A builder that rewrites; `sliced_only` are the values of which only slices are used."""
 
     sliced_only: set[int]

@@ -40,8 +40,8 @@ class Type:
         return int(np.prod(self.shape, dtype=int))
 
 
-class Builder(Protocol):
-    """Whatever can append a call to a program; see `program.Builder`."""
+class Recorder(Protocol):
+    """Whatever can append a call to a program; `program.Builder` does."""
 
     calls: list[Any]
 
@@ -55,7 +55,7 @@ class Builder(Protocol):
 class Value:
     """A value while a vertex function is traced. Supports `+ - * / @`, `> < >= <=` and x[10:20]."""
 
-    builder: Builder
+    builder: Recorder
     index: int
     type: Type
 
@@ -153,11 +153,11 @@ class Value:
         )
 
 
-def nothing(builder: Builder, shape: tuple[int, ...] = ()) -> Value:
+def nothing(builder: Recorder, shape: tuple[int, ...] = ()) -> Value:
     """What an absent child or input gives: see `absence`."""
     return builder.call("absent", type=Type(tuple(shape), "float32", "net"))
 
 
-def full(builder: Builder, value: float, shape: tuple[int, ...] = ()) -> Value:
+def full(builder: Recorder, value: float, shape: tuple[int, ...] = ()) -> Value:
     """A constant, the same for every vertex."""
     return builder.call("full", value=float(value), shape=tuple(shape))
