@@ -177,7 +177,7 @@ def test_the_header_is_readable_json(path):
     ("key", "value", "said"),
     [
         ("progress", 0, "its progress is 0"),
-        ("config", {"train": []}, r"its config has train = \[\]"),
+        ("config", {"train": []}, r"its config has train = \[\], where a section was expected"),
         ("progress", {"epoch": "x"}, "its progress has epoch = 'x'"),
         ("progress", {"step": -1}, "its progress has step = -1"),
         ("vocabulary", None, "its state has no vocabulary"),
