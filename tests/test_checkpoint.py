@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from tvm_cavs import checkpoint as module
 from tvm_cavs.checkpoint import (
@@ -171,3 +171,27 @@ def test_the_header_is_readable_json(path):
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     assert json.loads(header["__metadata__"]["state"])["config"] == {"train": {"lr": 0.05}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("progress", 0, "its progress is 0"),
+        ("config", {"train": []}, r"its config has train = \[\], where a section was expected"),
+        ("progress", {"epoch": "x"}, "its progress has epoch = 'x'"),
+        ("progress", {"step": -1}, "its progress has step = -1"),
+        ("vocabulary", None, "its state has no vocabulary"),
+    ],
+)
+def test_a_state_that_was_never_written_is_refused(tmp_path, key, value, said):
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, Checkpoint({"W": np.zeros(2, "float32")}))
+    tensors, metadata = module._read(path)
+    state = json.loads(metadata["state"]) | {key: value}
+    text = json.dumps({k: v for k, v in state.items() if v is not None or k != key})
+    metadata |= {"state": text, "crc32": module._checksum(tensors, text)}
+    path.write_bytes(save(tensors, metadata))
+    with pytest.raises(
+        CheckpointError, match=f"{said}, so tvm_cavs did not write it. Take another"
+    ):
+        load_checkpoint(path)

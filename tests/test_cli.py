@@ -1,5 +1,6 @@
 """The command tvm-cavs: what it prints, which config a name means, and what a wheel holds."""
 
+import io
 import os
 import shlex
 import subprocess
@@ -120,6 +121,60 @@ def test_overrides_come_after_a_config(arguments, empty, capsys):
     with pytest.raises(SystemExit):
         main(["train", *arguments])
     assert f"give a config before {arguments[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "a" * 300], "expected one of demo, sst"),
+        (["evaluate", "a" * 300], "does not exist"),
+        (["train", "demo", 'folder="\\0"'], "no path holds a NUL"),
+        (["train", "demo", 'folder="\\ud800"'], "it holds what is no character"),
+        (["train", "demo", "data.test=~no-such-user/x"], "Could not determine home directory"),
+        (["train", "demo", *TINY, "folder=/"], "cannot be made"),
+    ],
+)
+def test_paths_that_are_none(arguments, said, empty, capsys):
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
+    assert not list(empty.iterdir())
+
+
+def test_a_home_that_is_none(capsys):
+    for arguments in (["evaluate", "~no-such-user/x"], ["train", "--resume", "~no-such-user/x"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 2 and "expected the folder of a run" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_told(empty, capsys, monkeypatch):
+    def fail(*given):
+        raise MemoryError("Unable to allocate 8 GiB")
+
+    monkeypatch.setattr("tvm_cavs.cli.train.start", fail)
+    assert main(["train", "demo"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: there is not enough memory (Unable to allocate 8 GiB). Make")
+
+
+def test_a_terminal_without_the_letters(empty, monkeypatch):
+    """What it cannot show becomes an escape."""
+    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    (empty / "é.yaml").write_text("train: {lr: x}", encoding="utf-8")
+    assert main(["train", "é"]) == 1
+    shown.flush()
+    assert shown.buffer.getvalue() == b"config: \\xe9.yaml in this folder\n"
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("option", ["--plot", "--trace"])
+def test_a_benchmark_learns_before_it_begins_that_it_cannot_be_saved(option, empty, capsys):
+    pytest.importorskip("tvm")
+    for path in (".", "absent/x.png"):
+        with pytest.raises(SystemExit):
+            main(["bench", "--ablate", "--profile", option, path])
+        assert f"{option} {path}: expected a file in a folder" in capsys.readouterr().err
 
 
 # Which config a name means.

@@ -77,7 +77,8 @@ def test_resume_after_a_kill_uses_the_last_checkpoint(whole, tmp_path):
         fit(start(config(), tmp_path), Silent(after_step), Stop())
     assert load_checkpoint(tmp_path / runlog.LAST).progress.step == 8
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write('{"event": "step", "step": 10}\n{"event": "st')  # torn
+        line = '{"event": "step", "step": 10, "epoch": 3, "train_loss": 1.0}'
+        file.write(line + '\n{"event": "st')  # torn
     run_to_the_end(resume(tmp_path))
     assert_same_run(whole, tmp_path)
 

@@ -60,6 +60,44 @@ def test_the_command_in_front_of_head(tmp_path):
     assert [e["event"] for e in runlog.read_events(tmp_path / "run")][-1] == "test"
 
 
+def test_measuring_in_front_of_head(tmp_path):
+    """A reader who has seen enough ends it well; a full disk is told."""
+    run_to_the_end(start(config(epochs=1), tmp_path))
+    for open_output, expected in ((closed_pipe, 0), (lambda: open("/dev/full", "w"), 1)):
+        with open_output() as output:
+            done = subprocess.run(
+                [sys.executable, "scripts/evaluate.py", str(tmp_path)],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdout=output,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=120,
+            )
+        assert done.returncode == expected
+        assert ("standard output: No space left" in done.stderr) == expected
+        assert len(done.stderr.splitlines()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "fits"),
+    [
+        ('{"event": "epoch", "step": 1, "epoch": 1, "train_loss": null, "dev": {}}', True),
+        ('{"event": "epoch", "step": 1, "epoch": 1, "train_loss": 1, "dev": []}', False),
+        ('{"event": "step", "step": 1}', False),
+        ("[]", False),
+        ("[", True),  # torn
+    ],
+)
+def test_a_line_that_is_no_event_is_refused(tmp_path, line, fits):
+    (tmp_path / "metrics.jsonl").write_text(f"\n{line}\n")
+    if fits:
+        assert len(runlog.read_events(tmp_path)) == line.endswith("}")
+        return
+    with pytest.raises(CavsError, match=r"metrics\.jsonl, line 2: expected an event.*delete that"):
+        runlog.read_events(tmp_path)
+
+
 @pytest.mark.parametrize("n_bytes", [20, 3000])
 def test_no_more_space(tmp_path, n_bytes):
     """Files may not grow beyond n_bytes: the log fails, or the checkpoint does; both in words."""

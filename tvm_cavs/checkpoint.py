@@ -26,6 +26,13 @@ from .errors import CheckpointError
 from .vertex import Parameter
 
 FORMAT = 1
+STATE: dict[str, type | tuple[type, ...]] = {
+    "progress": dict,
+    "config": dict,
+    "vocabulary": (list, type(None)),
+    "versions": dict,
+    "data": dict,
+}
 PACKAGES = ("tvm_cavs", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 
@@ -147,6 +154,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "Take another checkpoint of the run, or a copy of this one."
         )
     state = json.loads(metadata["state"])
+    if problem := _problem(state):
+        raise CheckpointError(
+            f"{path}: {problem}, so tvm_cavs did not write it. Take another checkpoint of the run, "
+            "or a copy of this one."
+        )
     known = {f.name for f in fields(Progress)}
     if state["progress"].get("batch") and "epoch_examples" not in state["progress"]:
         raise CheckpointError(
@@ -165,6 +177,41 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
+def _problem(state: Any) -> str | None:
+    """What a checkpoint that this package has written never holds, if there is something."""
+    if not isinstance(state, dict):
+        return f"its state is {state!r:.60}, where an object was expected"
+    absent = [name for name in STATE if name not in state and name != "data"]
+    if absent:
+        return f"its state has no {', '.join(absent)}"
+    for name, kind in STATE.items():
+        if not isinstance(state.get(name, {}), kind):
+            return f"its {name} is {state[name]!r:.60}"
+    config = state["config"]
+    sections = {name: config.get(name, {}) for name in ("data", "model", "train")}
+    if isinstance(sections["train"], dict):
+        sections["train.early_stop"] = sections["train"].get("early_stop", {})
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            return f"its config has {name} = {section!r:.60}, where a section was expected"
+    for f in fields(Progress):
+        default, given = getattr(Progress(), f.name), state["progress"].get(f.name)
+        if f.name in state["progress"] and not _is_like(default, given):
+            return f"its progress has {f.name} = {given!r:.60}"
+    return None
+
+
+def _is_like(default: Any, given: Any) -> bool:
+    """Whether it can stand in the place of a default of Progress; None is one of a number."""
+    if isinstance(default, bool):
+        return isinstance(given, bool)
+    if isinstance(default, list):
+        return isinstance(given, list) and all(_is_like(0.0, each) for each in given)
+    if isinstance(default, int):
+        return type(given) is int and given >= 0
+    return type(given) in (int, float) or (default is None and given is None)
+
+
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """All tensors and the header's metadata."""
     try:
@@ -176,8 +223,9 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             f"{path} does not exist. Is this the folder of a run that reached its first checkpoint?"
         ) from error
     except (OSError, SafetensorError) as error:
+        size = f" ({path.stat().st_size} bytes)" if os.path.exists(path) else ""
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is truncated, damaged or no safetensors file "
+            f"{path}{size} is truncated, damaged or no safetensors file "
             f"({error}). Take another checkpoint of the run, or a copy of this one."
         ) from error
 

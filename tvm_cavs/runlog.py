@@ -17,6 +17,7 @@ import json
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,18 @@ def new_folder(wanted: str | Path) -> Path:
     Raises:
         CavsError: the folder cannot be made.
     """
-    wanted, number = Path(wanted).expanduser(), 1
+    wanted, number = Path(wanted), 1
     folder = wanted
     try:
+        folder = wanted = wanted.expanduser()
         while folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
             number += 1
             folder = wanted.with_name(f"{wanted.name}-{number}")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # no name, no such user, no path
+        why = (error.strerror if isinstance(error, OSError) else None) or f"{error}"
         raise CavsError(
-            f"the run's folder {folder} cannot be made: {error.strerror}. Set folder=PATH."
+            f"the run's folder {folder} cannot be made: {why}. Set folder=PATH."
         ) from error
     return folder
 
@@ -91,17 +94,58 @@ def _finite(value: Any) -> Any:
 
 
 def read_events(folder: Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, up to a step where one is given; a torn last line is left out."""
+    """The lines of metrics.jsonl, up to a step where one is given; a torn last line is left out.
+
+    Raises:
+        CavsError: the file cannot be read, or a line is no event of a run.
+    """
     path = folder / "metrics.jsonl"
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(_lines(path), start=1):
         try:
             event = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
+        if not _is_event(event):
+            raise CavsError(
+                f"{path}, line {number}: expected an event of the run, such as "
+                f'{{"event": "epoch", "step": 7, ...}}, given {line:.60}. Correct or delete that '
+                "line."
+            )
         if last_step is None or event["step"] <= last_step:
             events.append(event)
     return events
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file, none where it is absent."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CavsError(
+            f"{path} cannot be read: {error.strerror}. Put it right or remove it; a run goes on "
+            "without it."
+        ) from error
+
+
+def _is_event(event: Any) -> bool:
+    """Whether it holds what is read of events: of a step or an epoch also its numbers."""
+    if not isinstance(event, dict) or type(event.get("step")) is not int:
+        return False
+    dev = event.get("dev") if event.get("event") == "epoch" else {}
+    numbers = [event.get("train_loss"), *(dev.values() if isinstance(dev, dict) else ())]
+    counted = event.get("event") not in ("step", "epoch") or (
+        type(event.get("epoch")) is int and "train_loss" in event and isinstance(dev, dict)
+    )
+    return isinstance(event.get("event"), str) and counted and all(map(_is_number, numbers))
+
+
+def _is_number(value: Any) -> bool:
+    """Of those that `to_json` writes."""
+    finite = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    return value is None or (finite and not isinstance(value, bool))
 
 
 def rewind(folder: Path, last_step: int) -> None:

@@ -7,7 +7,9 @@ every problem of a file is found in one pass.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -48,6 +50,21 @@ def _one_of(names: Iterable[str]) -> AfterValidator:
     return AfterValidator(lambda given: choose(given, names))
 
 
+def _path(given: str) -> str:
+    """A path that the system can hold; a leading ~ has a meaning."""
+    try:
+        os.fsencode(given)
+        Path(given).expanduser()
+    except UnicodeEncodeError as error:
+        raise ValueError("expected a path; it holds what is no character") from error
+    except RuntimeError as error:
+        raise ValueError(f"expected a path: {error}; write ./~ where a name begins so") from error
+    if "\0" in given:
+        raise ValueError("expected a path; no path holds a NUL character")
+    return given
+
+
+PathText: TypeAlias = Annotated[str, AfterValidator(_path)]
 Rate: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Factor: TypeAlias = Annotated[float, Field(ge=0.0, le=1e10)]  # so that float32 holds products
 MetricName: TypeAlias = Annotated[str, _one_of(METRICS)]
@@ -86,7 +103,7 @@ class ListOpsData(Section):
     seed: NonNegativeInt = 0
     form: Literal["binary", "nary"] = "binary"
     label: Literal["label", "list_label"] = "label"
-    test: str | None = None
+    test: PathText | None = None
 
     _types = _typed("n_train", "n_dev", "n_test", "max_tokens", "seed")
 
@@ -99,10 +116,10 @@ class PtbData(Section):
     """
 
     name: Literal["ptb"]
-    folder: str = "."
-    train: str
-    dev: str | None = None
-    test: str | None = None
+    folder: PathText = "."
+    train: PathText
+    dev: PathText | None = None
+    test: PathText | None = None
     n_classes: PositiveInt | None = None
     classes: tuple[str, ...] | None = None
     min_count: PositiveInt = 1
@@ -121,10 +138,10 @@ class JsonlData(Section):
     """
 
     name: Literal["jsonl"]
-    folder: str = "."
-    train: str
-    dev: str | None = None
-    test: str | None = None
+    folder: PathText = "."
+    train: PathText
+    dev: PathText | None = None
+    test: PathText | None = None
     n_classes: PositiveInt | None = None
     classes: tuple[str, ...] | None = None
     min_count: PositiveInt = 1
@@ -144,7 +161,7 @@ class ModelConfig(Section):
     hidden: PositiveInt = 128
     dropout: Rate = 0.0
     arity: PositiveInt | None = None
-    pretrained: str | None = None
+    pretrained: PathText | None = None
 
     _types = _typed("*")
 
@@ -276,7 +293,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     executor: ExecutorConfig = ExecutorConfig()
-    folder: str | None = None
+    folder: PathText | None = None
     profile: bool = False
 
     _types = _typed("profile")

@@ -7,6 +7,7 @@ config, so that the config saved with a run reads other splits as the run did, w
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -182,7 +183,7 @@ def find_file(folder: str, name: str) -> Path:
     """The file `name` in `folder`, or NAME.xz where only that exists."""
     path = Path(folder).expanduser() / Path(name).expanduser()
     packed = path.with_name(path.name + ".xz")
-    return packed if packed.exists() and not path.exists() else path
+    return packed if os.path.exists(packed) and not os.path.exists(path) else path
 
 
 def _resolved(config: RunConfig, train: Dataset, whole: Graph) -> RunConfig:

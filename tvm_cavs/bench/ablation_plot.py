@@ -49,5 +49,5 @@ def save_ablations(path: Path, results: Sequence[Ablation]) -> bool:
             axes.set_ylabel("time without / time with")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, format="png", dpi=120)
     return True

@@ -40,7 +40,7 @@ def save_comparison(path: Path, results: Sequence[Comparison]) -> bool:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9
     )
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, format="png", dpi=120)
     return True
 
 

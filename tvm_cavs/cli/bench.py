@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-
-from rich.console import Console
+from pathlib import Path
 
 from ..bench import (
     OFF,
@@ -32,6 +31,7 @@ from ..errors import CavsError
 from ..runlog import write_whole
 from ..timeline import to_json
 from .bench_options import parse as parse
+from .output import put, put_table
 from .parser import FORM
 
 
@@ -60,11 +60,11 @@ def ablations(given: argparse.Namespace, workload: Workload) -> None:
     for case in cases(given, workload):
         results.append(ablate(workload, case, given.rounds, switches))
         for row in results[-1].rows() if given.json else ():
-            print(json.dumps(row), flush=True)
+            put(json.dumps(row))
     if not given.json:
-        print(ablation_table(results))
-    if given.plot and not save_ablations(given.plot, results):
-        raise CavsError("--plot needs matplotlib: pip install 'tvm_cavs[plot]'")
+        put(ablation_table(results))
+    if given.plot:
+        draw(given.plot, lambda path: save_ablations(path, results), "plot")
 
 
 def comparisons(given: argparse.Namespace, workload: Workload) -> None:
@@ -77,11 +77,28 @@ def comparisons(given: argparse.Namespace, workload: Workload) -> None:
         for case in cases(given, workload):
             results.append(compare(workload, case, given.rounds, sgemm, peers))
             for row in results[-1].rows() if given.json else ():
-                print(json.dumps(row), flush=True)
+                put(json.dumps(row))
     if not given.json:
-        print(peer_table(results))
-    if given.plot and not save_comparison(given.plot, results):
-        raise CavsError("--plot needs matplotlib: pip install 'tvm_cavs[bench]'")
+        put(peer_table(results))
+    if given.plot:
+        draw(given.plot, lambda path: save_comparison(path, results), "bench")
+
+
+def draw(path: Path, save: Callable[[Path], bool], extra: str) -> None:
+    """Save a picture.
+
+    Raises:
+        CavsError: matplotlib is missing, or the file cannot be written.
+    """
+    try:
+        saved = save(path)
+    except OSError as error:
+        raise CavsError(
+            f"--plot {path} cannot be written: {error.strerror}. Name another file; the numbers "
+            "are those printed above."
+        ) from error
+    if not saved:
+        raise CavsError(f"--plot needs matplotlib: pip install 'tvm_cavs[{extra}]'")
 
 
 def times(given: argparse.Namespace, workload: Workload) -> None:
@@ -96,9 +113,9 @@ def times(given: argparse.Namespace, workload: Workload) -> None:
                 if given.trace:
                     write_whole(given.trace, to_json(found))
             if given.json:
-                print(json.dumps(results[-1].row()), flush=True)
+                put(json.dumps(results[-1].row()))
     if not given.json:
-        Console().print(table(results))
+        put_table(table(results))
 
 
 def main(arguments: Sequence[str], form: str = FORM) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,6 +146,10 @@ def _problem(given: argparse.Namespace) -> str | None:
         return "--peers compares float32 with everything on; not with --ablate, --precision"
     if given.trace and not given.profile:
         return "--trace writes what --profile finds; give both"
+    for name in ("plot", "trace"):
+        path = getattr(given, name)
+        if path and (os.path.isdir(path) or not os.path.isdir(path.parent)):
+            return f"--{name} {path}: expected a file in a folder that exists; make it first"
     if given.dropout is not None and not 0 <= given.dropout < 1:
         return "--dropout is 0 or more, and below 1"
     if given.clock == "cpu" and given.threads > 1:

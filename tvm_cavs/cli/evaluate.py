@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from rich.console import Console
 
 from .. import runlog
 from ..build import build_data, build_network
@@ -19,7 +17,8 @@ from ..data import Vocab
 from ..errors import CavsError
 from ..evaluation import as_json, evaluate
 from ..report import metrics_table
-from .parser import FORM, make_parser
+from .output import put, put_table
+from .parser import FORM, make_parser, run_folder
 
 WHAT = (
     "Measure the best parameters of a run.",
@@ -30,7 +29,7 @@ EXAMPLES = ("runs/demo", "runs/demo --json", "runs/demo --split train")
 
 def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
     parser = make_parser("evaluate", form, WHAT, EXAMPLES)
-    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("run", type=run_folder, help="the folder of a run")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument(
         "--split",
@@ -47,7 +46,7 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
 def measure(given: argparse.Namespace) -> tuple[dict[str, dict[str, float]], str]:
     """Metrics by split, and which parameters they are of."""
     best = given.run / runlog.BEST
-    path = given.run / runlog.LAST if given.last or not best.exists() else best
+    path = given.run / runlog.LAST if given.last or not os.path.exists(best) else best
     checkpoint = load_checkpoint(path)
     config = load_config(given.run / "config.yaml", given.overrides)
     vocab = Vocab(tuple(checkpoint.vocabulary or ["<unk>"]))
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
     warn(metrics)
     if given.json:
         finite = {split: as_json(values) for split, values in metrics.items()}
-        print(json.dumps(finite, allow_nan=False))
+        put(json.dumps(finite, allow_nan=False))
     else:
-        Console().print(metrics_table(metrics, what))
+        put_table(metrics_table(metrics, what))
     return 0

@@ -7,6 +7,7 @@ called here, such as "tvm-cavs {}": what one says about another is then a comman
 from __future__ import annotations
 
 import difflib
+import io
 import platform
 import sys
 from collections.abc import Sequence
@@ -51,14 +52,29 @@ def run(name: str, arguments: Sequence[str], form: str) -> int:
     Returns:
         The exit status: 1 after an error, 130 after Ctrl-C.
     """
+    _print_what_cannot_be_encoded()
     try:
         status: int = import_module(f".{name}", __package__).main(arguments, form)
         return status
     except CavsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
+        print(
+            f"error: there is not enough memory{what}. Make the sizes of the model, the batches or "
+            "the data smaller.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _print_what_cannot_be_encoded() -> None:
+    """A character that the terminal has no code for becomes an escape, as on standard error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def help_text(form: str = FORM) -> str:

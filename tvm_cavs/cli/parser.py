@@ -6,6 +6,7 @@ import argparse
 import shutil
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 FORM = "tvm-cavs {}"  # how a command is called, where nothing else is said
 
@@ -34,3 +35,17 @@ def make_parser(
         epilog="\n".join(["examples:", *(f"  {command} {each}" for each in examples)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def run_folder(text: str) -> Path:
+    """The folder of a run as a user names it; ~ is the home folder.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: {error}; expected the folder of a run, such as runs/demo"
+        ) from error

@@ -6,6 +6,7 @@ holds as the files themselves.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -31,14 +32,14 @@ def find_config(given: str) -> tuple[Path, str]:
     """
     path, ours = Path(given), shipped()
     if path.name != given or path.suffix:
-        if not path.exists() and path.stem in ours:
+        if not os.path.exists(path) and path.stem in ours:
             raise ConfigError(
                 f"{given} does not exist. A config of that name comes with tvm_cavs: give its name "
                 f"alone, {path.stem}."
             )
         return path, ""
     for name in (given + ending for ending in ENDINGS):
-        if Path(name).is_file():
+        if os.path.isfile(name):
             instead = ", not the one that comes with tvm_cavs" if given in ours else ""
             return Path(name), f"config: {name} in this folder{instead}"
     try:

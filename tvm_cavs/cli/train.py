@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..process import process_age, stop_on_signal
 from ..report import metrics_table, print_curves, say
 from ..run import Run, resume, start
 from ..runlog import new_folder
-from .parser import FORM, make_parser
+from .parser import FORM, make_parser, run_folder
 from .shipped import find_config, shipped
 
 WHAT = (
@@ -31,14 +32,14 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
     parser = make_parser("train", form, WHAT, EXAMPLES)
     parser.add_argument("config", nargs="?", help="a YAML file, or a name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as train.lr=0.1")
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="the folder of a run")
+    parser.add_argument("--resume", metavar="RUN", type=run_folder, help="the folder of a run")
     parser.add_argument(
         "--changed-data", action="store_true", help="resume although the data have changed"
     )
     given = parser.parse_intermixed_args(arguments)
     if given.resume and given.config:
         given.overrides.insert(0, given.config)
-    elif given.config and "=" in given.config and not Path(given.config).exists():
+    elif given.config and "=" in given.config and not os.path.exists(given.config):
         parser.error(f"give a config before {given.config}")
     if not given.resume and not given.config:
         parser.error("give a config, or --resume RUN")
@@ -48,7 +49,7 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
 def prepare(given: argparse.Namespace, console: Console) -> Run:
     """The run that is asked for, new or as it was left."""
     if given.resume:
-        return resume(given.resume.expanduser(), given.overrides, given.changed_data)
+        return resume(given.resume, given.overrides, given.changed_data)
     path, note = find_config(given.config)
     if note:
         say(console, note)
