@@ -33,7 +33,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "tests/mutants.yaml"
 LEFT_OUT = ("__pycache__", ".*", "*.egg-info", "build", "dist", "runs", "shared")
-KERNELS = "tvm_cavs/compile.py"  # its SOURCES are the modules that make kernels
+KERNELS = "tvm_cavs/cache.py"  # its SOURCES are the modules that make kernels
 SECONDS = 300.0
 NOTICED, SURVIVED, SKIPPED, STALE, BROKEN = "noticed", "SURVIVED", "skipped", "STALE", "broken"
 
@@ -174,7 +174,7 @@ def makes_kernels(file: str, source: Path) -> bool:
     path = source / KERNELS
     names = re.search(r"SOURCES = \(([^)]*)\)", path.read_text()) if path.exists() else None
     makers = re.findall(r"\w+", names.group(1)) if names else []
-    return Path(file).stem in (*makers, "compile") or file.startswith("schedules/")
+    return Path(file).stem in (*makers, "compile", "cache") or file.startswith("schedules/")
 
 
 def check(

@@ -18,12 +18,16 @@ from tvm.support import cc  # noqa: E402
 
 import schedules  # noqa: E402
 import tvm_cavs  # noqa: E402
+from tvm_cavs import cache as caching  # noqa: E402
 from tvm_cavs import compile as compiling  # noqa: E402
-from tvm_cavs.compile import Compiler, Form, default_cache  # noqa: E402
+from tvm_cavs.cache import default_cache  # noqa: E402
+from tvm_cavs.compile import Compiler  # noqa: E402
 from tvm_cavs.errors import TargetError  # noqa: E402
+from tvm_cavs.forms import Form  # noqa: E402
 from tvm_cavs.operands import Piece  # noqa: E402
 from tvm_cavs.steps import Kernel  # noqa: E402
 from tvm_cavs.sums import ColumnSum  # noqa: E402
+from tvm_cavs.threads import use_threads  # noqa: E402
 
 WIDTH = 5
 KERNEL = Kernel("column_sum", ColumnSum((Piece(WIDTH, 0, WIDTH),)))
@@ -90,7 +94,7 @@ def test_a_second_process_loads_too(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         [sys.executable, "-c", SECOND, str(tmp_path)],
         capture_output=True,
         text=True,
-        cwd=Path(compiling.__file__).parent.parent,
+        cwd=Path(caching.__file__).parent.parent,
         check=False,
     )
     assert done.stdout == "loaded\n", done.stderr
@@ -157,7 +161,7 @@ def test_what_changes_kernels_is_another_entry(
 ) -> None:
     assert built(monkeypatch, tmp_path)
     assert built(monkeypatch, tmp_path, n_threads=2)
-    monkeypatch.setattr(compiling, "_sources", lambda: "edited")
+    monkeypatch.setattr(compiling, "source_digest", lambda: "edited")
     assert built(monkeypatch, tmp_path)
     keys = [Compiler(t, 1, tmp_path)._key(["f"]) for t in ("host", {"kind": "llvm"})]
     keys += [Compiler("host", 1, tmp_path)._key(["f", "g"])]
@@ -223,19 +227,21 @@ def test_every_module_that_makes_kernels_is_in_the_key() -> None:
             if isinstance(node, ast.ImportFrom) and node.level == 1:
                 names = [node.module] if node.module else [a.name for a in node.names]
                 waiting += [n for n in names if n is not None]
-    assert found - {"arguments", "errors", "neighbours", "target_rules"} == set(compiling.SOURCES)
+    assert found - {"arguments", "errors", "neighbours", "target_rules"} == set(caching.SOURCES) - {
+        "forms"
+    }
 
 
 def test_nothing_is_said_about_an_empty_cache(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert compiling._load(tmp_path, "none", ["f"]) is None
+        assert caching.load(tmp_path, "none", ["f"]) is None
 
 
 def test_threads_are_started_and_not_bound() -> None:
     before = os.sched_getaffinity(0)
     count = tvm.get_global_func("runtime.NumThreads")
     for n in (1, min(2, os.cpu_count() or 1)):
-        compiling.use_threads(n)
+        use_threads(n)
         assert count() == n
     assert os.sched_getaffinity(0) == before

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from . import netlevel
-from .compile import Compiler, Form
+from .compile import Compiler
 from .contributions import gradient_buffer, total_shape
+from .forms import Form
 from .kinds import Group, Kinds
 from .operands import operands
 from .packing import Pack, Placement

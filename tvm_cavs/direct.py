@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from . import netlevel
 from .assemble import CompiledGroup, CompiledStep
-from .compile import Compiler, Form
+from .compile import Compiler
 from .direct_product import Rectangle
+from .forms import Form
 from .kinds import Group
 from .parameter import Parameter
 from .steps import Step, Weights

@@ -14,7 +14,7 @@ from . import dropout, netlevel
 from .assemble import Compiled, assemble
 from .batching import Cut, Slice, Spaces
 from .buffers import HostMemory
-from .compile import Compiler, use_threads
+from .compile import Compiler
 from .direct import directly
 from .errors import TraceError
 from .execution import Programs, Result, Seeds
@@ -29,6 +29,7 @@ from .plan import Plan, masks
 from .planner import Planner
 from .program import Program
 from .routine import Call
+from .threads import use_threads
 from .vertex import Parameter, RowSparse
 
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves

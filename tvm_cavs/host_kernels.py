@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from . import plan_kernels, routine_kernel, slice_kernels
-from .compile import Compiler, Form
+from .compile import Compiler
+from .forms import Form
 from .loopnest import kernel
 
 

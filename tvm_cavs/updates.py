@@ -14,9 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .buffers import tensor_of
-from .compile import Compiler, Form, threads_in_use
+from .compile import Compiler
 from .errors import ShapeError
+from .forms import Form
 from .optim import OPTIMIZERS, Hyper
+from .threads import threads_in_use
 from .update_kernels import Update, squares, update
 from .vertex import RowSparse
 
