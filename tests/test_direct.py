@@ -16,6 +16,7 @@ from tvm_cavs.execution import Seeds  # noqa: E402
 from tvm_cavs.executor import Batch, TvmExecutor  # noqa: E402
 from tvm_cavs.ops import Type, full  # noqa: E402
 from tvm_cavs.program import Builder  # noqa: E402
+from tvm_cavs.roles import BufferId, Role  # noqa: E402
 from tvm_cavs.steps import Weights  # noqa: E402
 from tvm_cavs.vertex import Vertex  # noqa: E402
 
@@ -54,19 +55,23 @@ def two_or_none(rng: np.random.Generator) -> cavs.Graph:
     return cavs.Graph.from_children(children, inputs)
 
 
-def products(executor: TvmExecutor, batch: Batch) -> list[str]:
+def parameter(name: str) -> BufferId:
+    return BufferId(Role.PARAMETER, name)
+
+
+def products(executor: TvmExecutor, batch: Batch) -> list[BufferId]:
     """The weight operand of every product's call."""
-    of = {id(executor.memory.tensor(name)): name for name in executor.memory.sizes()}
+    of = {id(executor.memory.tensor(b)): b for b in executor.memory.sizes()}
     calls = [*executor.calls(batch, "forward"), *executor.calls(batch, "backward")]
-    tensors = [of.get(id(arguments[-2]), "") for _, arguments in calls if len(arguments) > 3]
-    return [name for name in tensors if name.startswith(("param.", "pack."))]
+    tensors = [of.get(id(arguments[-2])) for _, arguments in calls if len(arguments) > 3]
+    return [b for b in tensors if b is not None and b.role in (Role.PARAMETER, Role.PACKED)]
 
 
 def test_a_tree_lstm_packs_only_its_classifier(cache: Path) -> None:
     executor, batch = planned(cavs.nn.TreeLSTM(N_WORDS, 64, 64, N_CLASSES), cache)
-    (name,) = batch.passes.packs(batch.cut)
-    assert executor.compiled.packs[name].sources == ("param.V",)
-    assert {"param.W", "param.U", name} <= set(products(executor, batch))
+    (packed,) = batch.passes.packs(batch.cut)
+    assert executor.compiled.packs[packed].sources == (parameter("V"),)
+    assert {parameter("W"), parameter("U"), packed} <= set(products(executor, batch))
 
 
 def test_larger_batches_inference_and_a_switch_pack(
@@ -76,7 +81,7 @@ def test_larger_batches_inference_and_a_switch_pack(
     for loss, more in ((None, {}), (LOSS, {"without": ("direct",)})):
         executor, batch = planned(cell, cache, loss, **more)
         assert len(batch.passes.packs(batch.cut)) > 1
-        assert not any(name.startswith("param.") for name in products(executor, batch))
+        assert not any(b.role is Role.PARAMETER for b in products(executor, batch))
     for least, is_direct in ((batch.plan.n_rows, True), (batch.plan.n_rows - 1, False)):
         monkeypatch.setattr(executing, "DIRECT_VERTICES", least)
         _, batch = planned(cell, cache)
@@ -102,8 +107,8 @@ class Tied(cavs.VertexFunction):
 
 def test_weights_of_several_pieces_are_packed(cache: Path) -> None:
     executor, batch = planned(Tied(), cache)
-    packed = [executor.compiled.packs[name].sources for name in batch.passes.packs(batch.cut)]
-    assert ("param.U",) in packed and any(s.startswith("net.") for (s,) in packed)
+    packed = [executor.compiled.packs[buffer].sources for buffer in batch.passes.packs(batch.cut)]
+    assert (parameter("U"),) in packed and any(s.role is Role.UNPACKED for (s,) in packed)
 
 
 def test_a_rectangle_with_zeros_beside_it_is_packed() -> None:
@@ -112,6 +117,6 @@ def test_a_rectangle_with_zeros_beside_it_is_packed() -> None:
     more = b.call("concat", p, full(b, 0.0, (2, 4)), axis=0)
     program, compiler = b.finish(), SimpleNamespace(reads_directly=lambda k, n: True)
     for value, n_rows, is_direct in ((p, 3, True), (more, 5, False)):
-        weights = Weights("pack", program, value.index, n_rows, 4)
+        weights = Weights(BufferId(Role.PACKED), program, value.index, n_rows, 4)
         found = rectangle_of(weights, compiler, {"W": cavs.Parameter((3, 4))})  # type: ignore[arg-type]
         assert (found is not None) is is_direct

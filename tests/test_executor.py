@@ -21,6 +21,7 @@ from tvm_cavs.execution import Seeds  # noqa: E402
 from tvm_cavs.executor import TvmExecutor  # noqa: E402
 from tvm_cavs.field import Field  # noqa: E402
 from tvm_cavs.gradients import merge  # noqa: E402
+from tvm_cavs.roles import BufferId, Role  # noqa: E402
 from tvm_cavs.vertex import RowSparse, Vertex  # noqa: E402
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
@@ -75,8 +76,42 @@ def test_buffers_grow_for_kinds_that_are_known(cache: Path) -> None:
     for n in (3, 300, 7):
         graph = cavs.Graph.from_sequence(n, {"word": [1] * n})
         executor.run(executor.plan(graph), Seeds())
-        assert len(executor.memory.read("state.h")) > n  # and a row of zeros
-    assert len(executor.memory.read("state.h")) > 300
+        assert len(executor.memory.read(BufferId(Role.STATE, "h"))) > n  # and a row of zeros
+    assert len(executor.memory.read(BufferId(Role.STATE, "h"))) > 300
+
+
+class Rows(cavs.VertexFunction):
+    """Rows of a table, chosen by an input of any name, and products with both children's states."""
+
+    arity = 2
+    state = {"h": 4}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.E, self.U = cavs.Parameter((N_WORDS, 4)), cavs.Parameter((8, 4))
+
+    def forward(self, v: Vertex) -> None:
+        children = cavs.concat(v.gather(0).h, v.gather(1).h)
+        h = cavs.tanh(children @ self.U + cavs.embedding(v.pull(self.name), self.E))
+        v.scatter(h=h)
+        v.push("logits", h)
+
+
+@pytest.mark.parametrize("name", ["slots", "pointers", "word"])
+def test_an_input_may_have_any_name(name: str, cache: Path) -> None:
+    """What is found for an input is not taken for what is found for edges."""
+    net = cavs.Network(Rows(name))
+    net.initialize(seed=1)
+    inputs = {name: [3, 1, 3, 2, 4], "label": [0, 1, 2, 3, 0]}
+    graph = cavs.Graph.from_children([[], [], [0, 1], [], [2, 3]], inputs)
+    loss_fn, found = cavs.loss.SoftmaxCrossEntropy(), []
+    for options in ({"executor": "reference"}, {"executor": "tvm", "threads": 1, "cache": cache}):
+        net.hybridize(sharing=False, **options)
+        with cavs.record():
+            loss = loss_fn(net(graph))
+        loss.backward()
+        found.append(dense(net.parameters()["E"]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
 def test_kinds_of_later_batches(cache: Path) -> None:

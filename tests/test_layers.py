@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Lowest first. A module imports from strictly lower layers; the modules of one package folder
 # (data/, nn/) may import each other. A new module gets its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "dropout", "curve", "display", "process", "tape"),
+    ("errors", "dropout", "curve", "display", "process", "roles", "tape"),
     ("arguments", "neighbours"),
     ("given", "recent", "yaml_values"),
     ("init", "runlock", "levels", "field", "options", "schedule", "value", "versions"),

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from random_graphs import random_dag, random_tree
 
-from tvm_cavs.batching import Spaces
+from tvm_cavs.batching import SLICES, Spaces
 from tvm_cavs.buffers import HostMemory, tensor_of
 from tvm_cavs.compile import Compiler
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph import Graph, batch
 from tvm_cavs.host_kernels import host_kernels
 from tvm_cavs.plan import Plan, Space, kind_of, masks
-from tvm_cavs.planner import Planner
+from tvm_cavs.planner import CHILDREN, Planner
 from tvm_cavs.rewrite import Kind
+from tvm_cavs.roles import BufferId, Role
 from tvm_cavs.slice_kernels import COUNT, GROUP, LEVEL
 from tvm_cavs.stages import STAGES
 
@@ -87,7 +88,7 @@ def test_masks_say_what_every_vertex_has(seed: int, compiler: Compiler) -> None:
     bits, children = masks(graph, ARITY, PULLS)
     found = planner_of(compiler, ARITY, PULLS).masks(graph, memory)
     assert found.tolist() == bits.tolist()
-    assert memory.read("plan.children").tolist() == children.ravel().tolist()
+    assert memory.read(CHILDREN).tolist() == children.ravel().tolist()
     for v in range(graph.n_vertices):
         assert children[v].tolist() == slots(graph, v)
         held = tuple(k for k, child in enumerate(slots(graph, v)) if child >= 0)
@@ -176,7 +177,7 @@ def slices_of(
 
 def check_order(spaces: Spaces, cut: Any, memory: HostMemory, groups: list[Any]) -> None:
     """Sorting says the same: by stage, by level (backward from the highest), as they were found."""
-    rows = memory.read("plan.slices")[: cut.n * spaces.width].reshape(cut.n, spaces.width)
+    rows = memory.read(SLICES)[: cut.n * spaces.width].reshape(cut.n, spaces.width)
     assert [int((rows[:, GROUP] == g).sum()) for g in range(len(groups))] == list(cut.sizes)
     assert cut.most_rows == max(rows[:, COUNT], default=0)
     assert cut.n_forward == sum(cut.sizes[:2])
@@ -229,8 +230,8 @@ def test_parent_edges_against_a_plain_loop(seed: int, planned: Any) -> None:
     kinds_by_number = {n: kind_of(m, ARITY, PULLS) for m, n in kinds.of_mask.items()}
     has_slot = np.array([bool(kinds_by_number[n].slots) for n in range(len(kinds_by_number))])
     planner.edges(p.n_rows, tensor_of(has_slot.astype("uint8")), p.n_rows, memory)
-    pointers = memory.read("edges.pointers")[: p.n_rows + 1]
-    edges = memory.read("edges.slots")
+    pointers = memory.read(BufferId(Role.PARENT_POINTERS))[: p.n_rows + 1]
+    edges = memory.read(BufferId(Role.PARENT_SLOTS))
     expected: list[list[int]] = [[] for _ in range(p.n_rows)]
     number = 0  # rows of vertices with a child, counted
     for row in range(p.n_rows):
@@ -254,11 +255,13 @@ def test_group_of_equal_values(seed: int, compiler: Compiler) -> None:
     count = np.zeros(9, "int32")
     for _ in range(2):  # it leaves its counters as they were
         values = rng.integers(0, 9, int(rng.integers(0, 40)))
-        memory.rows("index.word", len(values), 0, "int32")
-        memory.write("index.word", values)
+        index = BufferId(Role.INDEX, "word")
+        memory.rows(index, len(values), 0, "int32")
+        memory.write(index, values)
         distinct = planner.group("word", len(values), tensor_of(count), memory)
         assert distinct.tolist() == list(dict.fromkeys(values.tolist()))
-        pointers, positions = (memory.read(f"{name}.word") for name in ("pointers", "edges"))
+        roles = Role.GROUP_POINTERS, Role.GROUP_ROWS
+        pointers, positions = (memory.read(BufferId(role, "word")) for role in roles)
         for i, value in enumerate(distinct):
             at = positions[pointers[i] : pointers[i + 1]]
             assert at.tolist() == np.flatnonzero(values == value).tolist()

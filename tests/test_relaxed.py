@@ -21,6 +21,7 @@ from tvm_cavs.execution import Seeds
 from tvm_cavs.executor import Batch, TvmExecutor
 from tvm_cavs.kinds import Group
 from tvm_cavs.relaxed import stage_name
+from tvm_cavs.roles import BufferId, Role
 
 pytestmark = pytest.mark.compiles
 
@@ -43,22 +44,24 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
     totals = executor.compiled.totals
     assert len(totals) >= 5
     executor.backward()
-    gradients = {name: executor.memory.read(name).copy() for name in totals}
+    gradients = {buffer: executor.memory.read(buffer).copy() for buffer in totals}
 
     module = relaxed.network_module(executor.kinds, executor.compiler)
     assert "def forward_recurrent_" in str(module)
     vm = build(module, executor.compiler)
-    for name in (*(f"push.{k}" for k in want), "state.h", "state.c", *totals):
-        executor.memory.fill(name, 0.0)
+    pushed = {name: BufferId(Role.PUSHED, name) for name in want}
+    states = (BufferId(Role.STATE, name) for name in "hc")
+    for buffer in (*pushed.values(), *states, *totals):
+        executor.memory.fill(buffer, 0.0)
     planned, compiled = executor.plan(batch), executor.compiled
     for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
         lowered = relaxed.directions(executor.kinds)[direction]
         run_stages(vm, direction, lowered, groups, executor.spaces, planned)
     for name, value in want.items():
-        got = executor.memory.read(f"push.{name}")[planned.plan.row].reshape(value.shape)
+        got = executor.memory.read(pushed[name])[planned.plan.row].reshape(value.shape)
         np.testing.assert_array_equal(got, value)
-    for name, value in gradients.items():
-        np.testing.assert_array_equal(executor.memory.read(name), value)
+    for buffer, value in gradients.items():
+        np.testing.assert_array_equal(executor.memory.read(buffer), value)
 
 
 def build(module: tvm.IRModule, compiler: Compiler) -> relax.VirtualMachine:

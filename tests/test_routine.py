@@ -12,11 +12,13 @@ pytest.importorskip("tvm")
 from tvm_cavs.buffers import HostMemory, tensor_of  # noqa: E402
 from tvm_cavs.compile import Compiler  # noqa: E402
 from tvm_cavs.host_kernels import host_kernels  # noqa: E402
+from tvm_cavs.roles import BufferId, Role  # noqa: E402
 from tvm_cavs.routine import Column, Entry, Frames, Routine, Rows, Unless  # noqa: E402
 from tvm_cavs.slice_kernels import COUNT, GROUP, SLICE_COLUMNS  # noqa: E402
 
 pytestmark = pytest.mark.compiles
 WIDTH = SLICE_COLUMNS + 2
+A, B, WHOLE = (BufferId(Role.SCRATCH, key) for key in ("a", "b", "whole"))
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +55,16 @@ def slices_of(*rows: tuple[int, int, int, int]) -> np.ndarray:
 def parts() -> tuple[Recorder, list[list[Entry]], HostMemory]:
     """Two groups, of two steps and of one; the first step has two forms."""
     calls, memory = Recorder(), HostMemory()
-    memory.rows("a", 4, 0, "float32")
-    memory.rows("b", 2, 3, "float32")
+    memory.rows(A, 4, 0, "float32")
+    memory.rows(B, 2, 3, "float32")
     first, second = (Column(SLICE_COLUMNS + i) for i in range(2))
     few, many, other, last = map(calls.kernel, ("few", "many", "other", "last"))
     groups = [
         [
-            Entry((few, many), (1, 8), (Column(COUNT), first, Rows("a"))),
-            Entry((other,), (1,), (Column(COUNT), Unless("whole"), second, Rows("b"), Rows("a"))),
+            Entry((few, many), (1, 8), (Column(COUNT), first, Rows(A))),
+            Entry((other,), (1,), (Column(COUNT), Unless(WHOLE), second, Rows(B), Rows(A))),
         ],
-        [Entry((last,), (1,), (Column(COUNT), second, first, Rows("b")))],
+        [Entry((last,), (1,), (Column(COUNT), second, first, Rows(B)))],
     ]
     return calls, groups, memory
 
@@ -74,7 +76,7 @@ def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any
     order = np.array([2, 0, 3, 1], "int32")
     given = WIDTH, tensor_of(order), tensor_of(slices.reshape(-1))
     frames.run(1, 3, *given)
-    a, b = (memory.tensor(name).data_ptr() for name in "ab")
+    a, b = (memory.tensor(buffer).data_ptr() for buffer in (A, B))
     expected = [
         ("few", (7, 10, a)),
         ("other", (7, 1, 20, b, a)),
@@ -90,10 +92,10 @@ def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any
             listed.append(calls.calls.pop())
     assert listed == expected
     calls.calls.clear()
-    frames.choose(frozenset({"whole"}))
-    memory.rows("b", 9, 3, "float32")  # moves
+    frames.choose(frozenset({WHOLE}))
+    memory.rows(B, 9, 3, "float32")  # moves
     frames.run(0, 1, *given)
-    b = memory.tensor("b").data_ptr()
+    b = memory.tensor(B).data_ptr()
     assert calls.calls == [("many", (8, 12, a)), ("other", (8, 0, 22, b, a))]
     frames.run(2, 0, *given)
     assert len(calls.calls) == 2
@@ -105,7 +107,7 @@ def test_a_group_runs_on_parts_of_its_rows(kernel: Any, parts: Any) -> None:
     frames = Frames(Routine(kernel, groups, (8, 2)), memory)
     slices = tensor_of(slices_of((0, 17, 10, 20), (1, 4, 11, 21)).reshape(-1))
     frames.run(0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), slices)
-    a, b = (memory.tensor(name).data_ptr() for name in "ab")
+    a, b = (memory.tensor(buffer).data_ptr() for buffer in (A, B))
     assert calls.calls == [
         ("many", (8, 10, a)),
         ("other", (8, 1, 20, b, a)),

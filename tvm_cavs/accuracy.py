@@ -19,6 +19,7 @@ from .compile import Compiler
 from .lower import lower
 from .ops import OPS
 from .program import Builder
+from .roles import BufferId, Role
 from .value import Type
 
 WIDTH = 64  # arguments in a row of the region: whole vectors on every CPU
@@ -96,14 +97,14 @@ def compiled(target: Any = "host") -> Callable[[np.ndarray], Values]:
     compiler = Compiler(target, 1, cache=False)
     (form,) = compiler.forms(step.kernel)
     compiler.compile([form])
-    kernel, buffers = compiler.function(form.symbol), [buffer.name for buffer in step.buffers]
+    kernel, buffers = compiler.function(form.symbol), [buffer.id for buffer in step.buffers]
 
     def run(x: np.ndarray) -> Values:
         rows = x.reshape(-1, WIDTH)
-        made = {name: rows if name == "pull.x" else np.empty_like(rows) for name in buffers}
-        tensors = {name: tvm.runtime.tensor(array) for name, array in made.items()}
+        made = {b: rows if b.role is Role.INPUT else np.empty_like(rows) for b in buffers}
+        tensors = {b: tvm.runtime.tensor(array) for b, array in made.items()}
         kernel(len(rows), *[0] * len(step.starts), *tensors.values())
-        return {name: tensors[f"push.{name}"].numpy().ravel() for name in FUNCTIONS}
+        return {name: tensors[BufferId(Role.PUSHED, name)].numpy().ravel() for name in FUNCTIONS}
 
     return run
 

@@ -22,12 +22,14 @@ from .plan import Space
 from .products import Outer, Product
 from .program import Program
 from .regions import Region
+from .roles import BufferId, Role
 from .steps import Buffer, Gradient, Kernel, Lowered, RowGradient, Step, Weights
 from .sums import ColumnSum, SegmentSum
 from .target_rules import layout
 from .vertex import Parameter
 
 ALL_ROWS = 1 << 40
+SITE_KEYS = BufferId(Role.SITE_KEYS)
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class CompiledStep:
     functions: tuple[Any, ...]
     limits: tuple[int, ...]
     starts: tuple[int, ...]  # positions in the group's spaces
-    buffers: tuple[str, ...]
-    adds: tuple[tuple[str, bool], ...]  # buffers that it adds to; if it can replace all there
+    buffers: tuple[BufferId, ...]
+    adds: tuple[tuple[BufferId, bool], ...]  # buffers that it adds to; if it can replace all there
     kind: str
     note: str  # for people: the size of a product, the number of a region's lines
     flop_per_row: int
@@ -55,7 +57,7 @@ class CompiledGroup:
     member: np.ndarray
     spaces: tuple[Space, ...]
     steps: tuple[CompiledStep, ...]
-    packs: tuple[str, ...]  # the weight operands that it reads
+    packs: tuple[BufferId, ...]  # the weight operands that it reads
     most_rows: int
 
 
@@ -64,16 +66,20 @@ class CompiledPack:
     """Packs the parameters `sources` into a weight operand, once per step."""
 
     function: Any
-    sources: tuple[str, ...]
+    sources: tuple[BufferId, ...]
 
 
 @dataclass(frozen=True)
 class NetValue:
-    """A buffer that NumPy fills with net-level value %index of `program`, once per step."""
+    """A buffer that NumPy fills with net-level value %index of `program`, once per step.
 
-    buffer: str
+    shape: the buffer's, a vector if a region reads it.
+    """
+
+    buffer: BufferId
     program: Program
     index: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,14 @@ class Compiled:
 
     forward: tuple[CompiledGroup, ...]
     backward: tuple[CompiledGroup, ...]
-    packs: Mapping[str, CompiledPack]
+    packs: Mapping[BufferId, CompiledPack]
     net_values: tuple[NetValue, ...]
     row_sums: Mapping[RowGradient, Any]
     gradients: tuple[Gradient, ...]
-    buffers: Mapping[str, Buffer]
-    fixed: Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of the other buffers
-    totals: tuple[str, ...]  # buffers that the backward pass adds to
-    cleared: tuple[str, ...]  # row gradients that some kind leaves out
+    buffers: Mapping[BufferId, Buffer]
+    fixed: Mapping[BufferId, tuple[tuple[int, ...], str]]  # shape and dtype of the other buffers
+    totals: tuple[BufferId, ...]  # buffers that the backward pass adds to
+    cleared: tuple[BufferId, ...]  # row gradients that some kind leaves out
     members: Mapping[Space, np.ndarray]
 
 
@@ -105,7 +111,7 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
         for g in groups
         for s in g.lowered.steps
     }
-    weights = {w.name: w for low in stages for w in low.weights}
+    weights = {w.buffer: w for low in stages for w in low.weights}
     packs = [_pack(w, compiler, parameters) for w in weights.values()]
     rows = dict.fromkeys(r for low in stages for r in low.row_gradients)
     sums = {r: compiler.segment_form(SegmentSum(r.width, r.width)) for r in rows}
@@ -117,12 +123,16 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
         return tuple(_group(g, forms, compiler, parameters) for g in groups)
 
     values = [
-        NetValue(f"net.{w.name}", w.program, w.index)
+        NetValue(_unpacked(w), w.program, w.index, (w.k, w.n_columns))
         for w in weights.values()
         if netlevel.flatten(w.program, w.index, "param") is None
     ]
-    found = {name: NetValue(name, low.program, i) for low in stages for name, i in low.net_values}
-    buffers = {b.name: b for low in stages for b in low.buffers.values()}
+    found = {
+        buffer: NetValue(buffer, low.program, i, (max(1, low.program.calls[i].type.size),))
+        for low in stages
+        for buffer, i in low.net_values
+    }
+    buffers = {b.id: b for low in stages for b in low.buffers.values()}
     values += found.values()
     dense = parameters.keys() - kinds.programs.row_sparse if kinds.programs.adjoint else ()
     grads = {gradient_buffer(p): (parameters[p].shape, "float32") for p in sorted(dense)}
@@ -134,7 +144,7 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
         net_values=tuple(values),
         row_sums={r: compiler.function(f.symbol) for r, f in sums.items()},
         gradients=tuple({g.key: g for low in stages for g in low.gradients}.values()),
-        buffers={name: b for name, b in buffers.items() if b.space is not None},
+        buffers={id: b for id, b in buffers.items() if b.space is not None},
         fixed=_fixed(stages, weights, values, compiler, kinds) | grads,
         totals=(*grads, *totals),
         cleared=tuple(r.buffer for r in rows if _left_out(r, kinds)),
@@ -166,13 +176,13 @@ def _group(
                 tuple(compiler.function(f.symbol) for f in mine),
                 tuple(f.min_rows for f in mine),
                 tuple(position[space] for space in s.starts),
-                tuple(b.name for b in s.buffers),
+                tuple(b.id for b in s.buffers),
                 _adds(s, parameters),
                 s.kernel.kind,
                 *_work(s.kernel),
             )
         )
-    packs = tuple(w.name for w in g.lowered.weights)
+    packs = tuple(w.buffer for w in g.lowered.weights)
     most = _most_rows(g.lowered, compiler.n_threads)
     return CompiledGroup(g.stage, g.member, spaces, tuple(steps), packs, most)
 
@@ -184,8 +194,8 @@ def _most_rows(low: Lowered, n_threads: int) -> int:
     """
     if any(isinstance(s.kernel.spec, (Outer, ColumnSum)) for s in low.steps):
         return ALL_ROWS
-    handed = {b.name: b.ld for b in low.buffers.values() if b.space == Space("scratch")}
-    handed |= {b.name: b.ld for s in low.steps for b in _read_in_order(s)}
+    handed = {b.id: b.ld for b in low.buffers.values() if b.space == Space("scratch")}
+    handed |= {b.id: b.ld for s in low.steps for b in _read_in_order(s)}
     return layout.part_rows(sum(handed.values()), n_threads) if handed else ALL_ROWS
 
 
@@ -198,18 +208,18 @@ def _read_in_order(step: Step) -> list[Buffer]:
     return [b for (slot, _), b in zip(sources, step.buffers, strict=False) if slot in slots]
 
 
-def _adds(step: Step, parameters: Mapping[str, Parameter]) -> tuple[tuple[str, bool], ...]:
+def _adds(step: Step, parameters: Mapping[str, Parameter]) -> tuple[tuple[BufferId, bool], ...]:
     """The gradients that a step adds to, and whether it can replace the whole of one instead."""
     spec = step.kernel.spec
     if isinstance(spec, ColumnSum):
-        return ((step.buffers[-1].name, False),)
+        return ((step.buffers[-1].id, False),)
     if not isinstance(spec, Outer):
         return ()
     buffers = step.buffers[-1:] if spec.sums is None else step.buffers[-2:]
     shapes = {gradient_buffer(name): p.shape for name, p in parameters.items()}
-    name, whole = buffers[0].name, (spec.k, spec.n_columns)
-    covers = shapes.get(name, whole) == whole
-    return ((name, covers), *((b.name, False) for b in buffers[1:]))
+    first, whole = buffers[0].id, (spec.k, spec.n_columns)
+    covers = shapes.get(first, whole) == whole
+    return ((first, covers), *((b.id, False) for b in buffers[1:]))
 
 
 def _work(kernel: Kernel) -> tuple[str, int]:
@@ -224,7 +234,7 @@ def _work(kernel: Kernel) -> tuple[str, int]:
 
 def _pack(
     w: Weights, compiler: Compiler, parameters: Mapping[str, Parameter]
-) -> tuple[Form, tuple[str, ...], str]:
+) -> tuple[Form, tuple[BufferId, ...], BufferId]:
     """The kernel that packs a weight operand, what it reads, and the buffer it fills."""
     parts = netlevel.flatten(w.program, w.index, "param")
     if parts is None:
@@ -234,7 +244,7 @@ def _pack(
             w.k,
             w.n_columns,
         )
-        return compiler.pack_form(spec), (f"net.{w.name}",), w.name
+        return compiler.pack_form(spec), (_unpacked(w),), w.buffer
     parts = netlevel.merged(parts)
     names = [w.program.calls[r.leaf]["name"] for r in parts]
     used = list(dict.fromkeys(names))
@@ -244,31 +254,35 @@ def _pack(
     )
     shapes = tuple((parameters[p].shape[0], parameters[p].shape[1]) for p in used)
     spec = Pack(shapes, places, w.k, w.n_columns)
-    return compiler.pack_form(spec), tuple(f"param.{p}" for p in used), w.name
+    sources = tuple(BufferId(Role.PARAMETER, p) for p in used)
+    return compiler.pack_form(spec), sources, w.buffer
+
+
+def _unpacked(w: Weights) -> BufferId:
+    """Where NumPy puts a weight operand that is no rectangles of parameters."""
+    return BufferId(Role.UNPACKED, w.buffer.key)
 
 
 def _fixed(
     stages: list[Lowered],
-    weights: Mapping[str, Weights],
+    weights: Mapping[BufferId, Weights],
     values: list[NetValue],
     compiler: Compiler,
     kinds: Kinds,
-) -> dict[str, tuple[tuple[int, ...], str]]:
+) -> dict[BufferId, tuple[tuple[int, ...], str]]:
     """Shapes of the buffers that no batch changes."""
-    fixed: dict[str, tuple[tuple[int, ...], str]] = {}
+    fixed: dict[BufferId, tuple[tuple[int, ...], str]] = {}
     for w in weights.values():
-        fixed[w.name] = compiler.packed(w.k, w.n_columns)
+        fixed[w.buffer] = compiler.packed(w.k, w.n_columns)
     for v in values:
-        shape = v.program.calls[v.index].type.shape
-        packed = v.buffer.removeprefix("net.") in weights
-        fixed[v.buffer] = (shape if packed else (max(1, int(np.prod(shape))),), "float32")
+        fixed[v.buffer] = (v.shape, "float32")
     for low in stages:
         for g in low.gradients:
-            for i, name in g.totals:
-                fixed[name] = (total_shape(g.program, i), "float32")
+            for i, buffer in g.totals:
+                fixed[buffer] = (total_shape(g.program, i), "float32")
     sites = [c["site"] for _, c in kinds.programs.forward.select("dropout")]
     if sites:
-        fixed["dropout.keys"] = ((max(sites) + 1,), "uint32")
+        fixed[SITE_KEYS] = ((max(sites) + 1,), "uint32")
     return fixed
 
 

@@ -17,8 +17,13 @@ import numpy as np
 from .assemble import Compiled, CompiledGroup
 from .buffers import HostMemory, tensor_of
 from .plan import Plan, Space
-from .planner import Planner
+from .planner import CELL_BUFFERS, Planner
+from .roles import BufferId, Role
 from .slice_kernels import COUNT, GROUP, LEVEL, NUMBER_OF_STAGE, SLICE_COLUMNS, ZERO
+
+SLICES, SIZES, SLICE_ORDER, SLICE_KEYS = (
+    BufferId(Role.PLAN, what) for what in ("slices", "sizes", "slice_order", "slice_keys")
+)
 
 
 class Slice(NamedTuple):
@@ -84,7 +89,7 @@ class Spaces:
         self._n_forward = len(compiled.forward)
         members = np.array([g.member for g in self.groups])
         self._flags = tuple(_flags(np.array(f)) for f in (members, uses, self._member))
-        self._replaced: dict[tuple[int, ...], frozenset[str]] = {}
+        self._replaced: dict[tuple[int, ...], frozenset[BufferId]] = {}
 
     def column(self, space: Space) -> int:
         """Where a slice's row has its first row in a space; that of scratch is always zero."""
@@ -106,26 +111,26 @@ class Spaces:
         n_groups, n_cells, n_levels = len(self.groups), len(plan.cells.count), plan.n_levels
         n_kinds, n_spaces = self._member.shape[1], len(self.names)
         most = n_groups * n_cells + 1
-        slices = memory.rows("plan.slices", most * self.width, 0, "int64")
-        sizes = memory.rows("plan.sizes", n_groups, 0, "int64")
-        order = memory.rows("plan.slice_order", most, 0, "int32")
-        keys = memory.rows("plan.slice_keys", 2 * (n_levels + 2), 0, "int64")
-        cells = (memory.tensor(f"plan.cell_{what}") for what in ("level", "kind", "count"))
+        slices = memory.rows(SLICES, most * self.width, 0, "int64")
+        sizes = memory.rows(SIZES, n_groups, 0, "int64")
+        order = memory.rows(SLICE_ORDER, most, 0, "int32")
+        keys = memory.rows(SLICE_KEYS, 2 * (n_levels + 2), 0, "int64")
+        cells = map(memory.tensor, CELL_BUFFERS)
         kernels, stages = planner.kernels, self._stages
         given = *cells, self._bases, stages, slices, sizes, *self._flags
         kernels["segments"](n_groups, n_cells, n_kinds, n_spaces, *given)
         given = slices, sizes, stages, keys, planner.result, order
         kernels["arrange"](n_groups, self._n_forward, n_levels, self.width, *given)
-        found = memory.read("plan.sizes")[:n_groups].tolist()
+        found = memory.read(SIZES)[:n_groups].tolist()
         return Cut(tuple(found), *(planner.value(i) for i in range(3)))
 
     def slices(self, cut: Cut, memory: HostMemory) -> list[Slice]:
         """The slices of both directions in the order in which they run, to be looked at."""
-        order = memory.read("plan.slice_order")[: cut.n]
-        rows = memory.read("plan.slices")[: cut.n * self.width].reshape(cut.n, self.width)[order]
+        order = memory.read(SLICE_ORDER)[: cut.n]
+        rows = memory.read(SLICES)[: cut.n * self.width].reshape(cut.n, self.width)[order]
         return [Slice(self.groups[row[GROUP]], row) for row in rows.tolist()]
 
-    def replaced(self, cut: Cut) -> frozenset[str]:
+    def replaced(self, cut: Cut) -> frozenset[BufferId]:
         """The gradients that one call alone makes whole, so that nothing has to be there before."""
         key = tuple(min(size, 2) for size in cut.sizes)
         if key not in self._replaced:
@@ -133,17 +138,17 @@ class Spaces:
         return self._replaced[key]
 
 
-def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[str]:
+def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[BufferId]:
     """The gradients that one call alone makes whole; `groups` with how often each runs."""
-    times: Counter[str] = Counter()
+    times: Counter[BufferId] = Counter()
     covered = set()
     for group, often in groups:
         if not often:
             continue
-        for name, covers in (add for step in group.steps for add in step.adds):
-            times[name] += often
-            covered |= {name} if covers else set()
-    return frozenset(name for name in covered if times[name] == 1)
+        for buffer, covers in (add for step in group.steps for add in step.adds):
+            times[buffer] += often
+            covered |= {buffer} if covers else set()
+    return frozenset(buffer for buffer in covered if times[buffer] == 1)
 
 
 def _flags(member: np.ndarray) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tvm_ffi
 
+from .roles import BufferId
 from .vertex import aligned
 
 GROWTH = 1.25
@@ -35,16 +36,16 @@ def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
 
 
 class HostMemory:
-    """Named buffers in host memory.
+    """Buffers in host memory, by their identity.
 
     Args:
-        beneath: memory whose buffers are seen here too, under names that are not used here.
+        beneath: memory whose buffers are seen here too, as far as they are not here.
     """
 
     def __init__(self, beneath: HostMemory | None = None) -> None:
         self._beneath = beneath
-        self._arrays: dict[str, np.ndarray] = {}
-        self._tensors: dict[str, Any] = {}
+        self._arrays: dict[BufferId, np.ndarray] = {}
+        self._tensors: dict[BufferId, Any] = {}
         self._version = 0
 
     @property
@@ -52,47 +53,49 @@ class HostMemory:
         """Grows whenever a buffer moves."""
         return self._version + (self._beneath.version if self._beneath else 0)
 
-    def rows(self, name: str, n_rows: int, ld: int, dtype: str) -> Any:
-        """Buffer `name` with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
-        have = self._arrays.get(name)
+    def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str) -> Any:
+        """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
+        have = self._arrays.get(buffer)
         if have is None or len(have) < n_rows:
             capacity = max(1, n_rows if have is None else int(n_rows * GROWTH))
-            self.bind(name, aligned((capacity, ld) if ld else (capacity,), dtype))
-        return self._tensors[name]
+            self.bind(buffer, aligned((capacity, ld) if ld else (capacity,), dtype))
+        return self._tensors[buffer]
 
-    def fixed(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+    def fixed(self, buffer: BufferId, shape: tuple[int, ...], dtype: str = "float32") -> Any:
         """The tensor of a buffer of one shape."""
-        if name not in self._arrays:
-            self.bind(name, aligned(shape, dtype))
-        return self._tensors[name]
+        if buffer not in self._arrays:
+            self.bind(buffer, aligned(shape, dtype))
+        return self._tensors[buffer]
 
-    def bind(self, name: str, array: np.ndarray) -> None:
-        """Use `array` (aligned, C order) as buffer `name`: what changes it changes the buffer."""
+    def bind(self, buffer: BufferId, array: np.ndarray) -> None:
+        """Use `array` (aligned, C order) as the buffer: what changes it changes the buffer."""
         self._version += 1
-        self._arrays[name] = array
-        self._tensors[name] = tvm_ffi.from_dlpack(array)
+        self._arrays[buffer] = array
+        self._tensors[buffer] = tvm_ffi.from_dlpack(array)
 
-    def write(self, name: str, values: np.ndarray, start: int = 0) -> None:
+    def write(self, buffer: BufferId, values: np.ndarray, start: int = 0) -> None:
         """Copy `values` into rows from `start` on; the buffer has been given room before."""
-        self._arrays[name][start : start + len(values)] = values
+        self._arrays[buffer][start : start + len(values)] = values
 
-    def fill(self, name: str, value: float) -> None:
+    def fill(self, buffer: BufferId, value: float) -> None:
         """Set all of a buffer."""
-        self._arrays[name].fill(value)
+        self._arrays[buffer].fill(value)
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, buffer: BufferId) -> np.ndarray:
         """The buffer as a NumPy array; on a CPU the memory itself."""
-        if name not in self._arrays and self._beneath:
-            return self._beneath.read(name)
-        return self._arrays[name]
+        if buffer not in self._arrays and self._beneath:
+            return self._beneath.read(buffer)
+        return self._arrays[buffer]
 
-    def tensor(self, name: str) -> Any:
+    def tensor(self, buffer: BufferId) -> Any:
         """The buffer as kernels take it."""
-        if name not in self._tensors and self._beneath:
-            return self._beneath.tensor(name)
-        return self._tensors[name]
+        if buffer not in self._tensors and self._beneath:
+            return self._beneath.tensor(buffer)
+        return self._tensors[buffer]
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every buffer; one memory under two names counts under its first."""
-        first = {a.ctypes.data: name for name, a in reversed(self._arrays.items())}
-        return {name: a.nbytes for name, a in self._arrays.items() if first[a.ctypes.data] == name}
+    def sizes(self) -> dict[BufferId, int]:
+        """Bytes of every buffer; one memory of two buffers counts for its first."""
+        first = {a.ctypes.data: buffer for buffer, a in reversed(self._arrays.items())}
+        return {
+            buffer: a.nbytes for buffer, a in self._arrays.items() if first[a.ctypes.data] == buffer
+        }

@@ -10,6 +10,7 @@ from math import prod
 from .netlevel import extent, flatten
 from .plan import Space
 from .program import Call, Program
+from .roles import BufferId, Role
 from .steps import Buffer, Gradient, RowGradient, Spot, identity
 
 Range = tuple[int, int]
@@ -56,7 +57,7 @@ def contributions(program: Program) -> Contributions:
     dense = [c for c in written if calls[c.args[0]].op != "total_rows"]
     leaves = {c.args[0]: _leaves(program, c.args[0]) for c in dense}
     totals: dict[int, tuple[Part, ...]] = {}
-    apart: dict[int, str] = {}  # sums in buffers of their own
+    apart: dict[int, BufferId] = {}  # sums in buffers of their own
     for t in sorted(set().union(*leaves.values())):
         users = [c for c in dense if t in leaves[c.args[0]]]
         parts = _in_gradients(program, t, users)
@@ -79,9 +80,9 @@ def contributions(program: Program) -> Contributions:
     return Contributions(totals, tuple(gradients), _rows(program))
 
 
-def gradient_buffer(parameter: str) -> str:
+def gradient_buffer(parameter: str) -> BufferId:
     """The buffer with the gradient of a parameter, in its shape."""
-    return f"grad.{parameter}"
+    return BufferId(Role.GRADIENT, parameter)
 
 
 def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ...] | None:
@@ -97,12 +98,12 @@ def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ..
         found = flatten(program, c.args[0], "total", sums=True)
         if found is None or len(shape) != len(whole):
             return None
-        ld, name = whole[1] if len(whole) == 2 else 0, gradient_buffer(c["name"])
+        ld, buffer = whole[1] if len(whole) == 2 else 0, gradient_buffer(c["name"])
         for r in found:
             if r.leaf == t:
                 if r.transposed:
                     return None
-                parts.append(Part(r.rows, r.columns, Spot(name, ld, r.row, r.column)))
+                parts.append(Part(r.rows, r.columns, Spot(buffer, ld, r.row, r.column)))
     n_rows, n_columns = extent(shape)
     whole_area = sum(p.area for p in parts) == n_rows * n_columns
     if not whole_area or any(p.meets(q) for p, q in combinations(parts, 2)):
@@ -115,10 +116,10 @@ def _total_buffer(program: Program, t: int, uses: list[tuple[str, str]]) -> Part
     shape = program.calls[t].type.shape
     text = f"{identity(program, t)} {uses}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    name = f"total.{'x'.join(map(str, shape)) or '1'}.{digest}"
+    buffer = BufferId(Role.TOTAL, ("x".join(map(str, shape)) or "1", digest))
     if sums_outer(program, t):
-        return Part((0, shape[0]), (0, shape[1]), Spot(name, shape[1]))
-    return Part((0, 1), (0, prod(shape)), Spot(name, 0))
+        return Part((0, shape[0]), (0, shape[1]), Spot(buffer, shape[1]))
+    return Part((0, 1), (0, prod(shape)), Spot(buffer, 0))
 
 
 def sums_outer(program: Program, t: int) -> bool:
@@ -153,8 +154,8 @@ def _rows(program: Program) -> tuple[tuple[int, RowGradient, Buffer], ...]:
             continue
         index, g = source.args
         name, pull, width = c["name"], program.calls[index]["name"], program.calls[g].type.size
-        buffer = Buffer(f"rows.{name}.{pull}", width, Space("pull", pull))
-        out.append((g, RowGradient(name, pull, buffer.name, width, source["rows"]), buffer))
+        buffer = Buffer(Role.ROW_GRADIENT, (name, pull), width, Space("pull", pull))
+        out.append((g, RowGradient(name, pull, buffer.id, width, source["rows"]), buffer))
     return tuple(out)
 
 

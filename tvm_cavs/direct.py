@@ -16,6 +16,7 @@ from .direct_product import Rectangle
 from .forms import Form
 from .kinds import Group
 from .parameter import Parameter
+from .roles import BufferId, Role
 from .steps import Step, Weights
 
 Read = tuple[str, list[Form]]  # a parameter, and the forms of a product that reads it
@@ -39,7 +40,7 @@ def _read(
     """What a product reads instead of packed weights; None for other steps, or if it cannot."""
     if step.kernel.kind != "product":
         return None
-    (w,) = (w for w in g.lowered.weights if w.name == step.buffers[-2].name)
+    (w,) = (w for w in g.lowered.weights if w.buffer == step.buffers[-2].id)
     place = rectangle_of(w, compiler, parameters)
     if place is None:
         return None
@@ -52,8 +53,8 @@ def _group(g: CompiledGroup, reads: Sequence[Read | None], compiler: Compiler) -
         _step(step, read, compiler) if read else step
         for step, read in zip(g.steps, reads, strict=True)
     )
-    left = {name for step in steps for name in step.buffers}
-    return replace(g, steps=steps, packs=tuple(name for name in g.packs if name in left))
+    left = {buffer for step in steps for buffer in step.buffers}
+    return replace(g, steps=steps, packs=tuple(p for p in g.packs if p in left))
 
 
 def _step(step: CompiledStep, read: Read, compiler: Compiler) -> CompiledStep:
@@ -63,7 +64,7 @@ def _step(step: CompiledStep, read: Read, compiler: Compiler) -> CompiledStep:
         step,
         functions=tuple(compiler.function(f.symbol) for f in forms),
         limits=tuple(f.min_rows for f in forms),
-        buffers=(*operands, f"param.{name}", out),
+        buffers=(*operands, BufferId(Role.PARAMETER, name), out),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from . import dropout, netlevel
-from .assemble import Compiled, assemble
+from .assemble import SITE_KEYS, Compiled, assemble
 from .batching import Cut, Slice, Spaces
 from .buffers import HostMemory
 from .compile import Compiler
@@ -28,6 +28,7 @@ from .passes import Passes
 from .plan import Plan, masks
 from .planner import Planner
 from .program import Program
+from .roles import BufferId, Role
 from .routine import Call
 from .threads import use_threads
 from .vertex import Parameter, RowSparse
@@ -48,7 +49,7 @@ class Batch:
     plan: Plan
     passes: Passes
     cut: Cut
-    replaced: frozenset[str]
+    replaced: frozenset[BufferId]
     counts: np.ndarray
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]
@@ -109,7 +110,10 @@ class TvmExecutor:
         self._n_sites = 1 + max(
             (c["site"] for _, c in programs.forward.select("dropout")), default=-1
         )
-        self._pushes = [(c["name"], c.type.shape) for _, c in programs.forward.select("push")]
+        self._pushes = [
+            (c["name"], BufferId(Role.PUSHED, c["name"]), c.type.shape)
+            for _, c in programs.forward.select("push")
+        ]
         kernels = host_kernels(self.compiler)
         self.planner = Planner(kernels, programs.arity, self.kinds.pulls)
         self._compiled: Compiled | None = None
@@ -121,10 +125,10 @@ class TvmExecutor:
         self._planning = Lock()
         self._batch: Batch | None = None
         self._evaluated = -1  # version of all parameters together
-        self._packed: dict[str, int] = {}  # the same for every packed weight
+        self._packed: dict[BufferId, int] = {}  # the same for every packed weight
         for name, p in parameters.items():
-            self.memory.bind(f"param.{name}", p.memory)
-            self.memory.bind(f"flat.{name}", p.memory.reshape(-1))
+            self.memory.bind(BufferId(Role.PARAMETER, name), p.memory)
+            self.memory.bind(BufferId(Role.FLAT_PARAMETER, name), p.memory.reshape(-1))
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Compile at once what all kinds of vertices in these batches need.
@@ -197,11 +201,11 @@ class TvmExecutor:
         self.load_parameters(batch)
         if self._n_sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
-            self.memory.write("dropout.keys", np.array(keys, "uint32"))
+            self.memory.write(SITE_KEYS, np.array(keys, "uint32"))
         self.execute(batch, "forward")
         outputs = {}
-        for name, shape in self._pushes:
-            rows = self.memory.read(f"push.{name}")[batch.plan.row]
+        for name, buffer, shape in self._pushes:
+            rows = self.memory.read(buffer)[batch.plan.row]
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
@@ -250,8 +254,8 @@ class TvmExecutor:
             self.spaces = spaces = Spaces(compiled)
             self._passes = {False: Passes(spaces.groups, spaces, self.planner.kernels["routine"])}
             self._filling = Filling(compiled, spaces, self.planner)
-            for name, (shape, dtype) in compiled.fixed.items():
-                self.memory.fixed(name, shape, dtype)
+            for buffer, (shape, dtype) in compiled.fixed.items():
+                self.memory.fixed(buffer, shape, dtype)
             self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
             self._compiled = compiled
         self.planner.know(self.kinds.number, self.kinds.rank)
@@ -267,11 +271,11 @@ class TvmExecutor:
                 shape = v.program.calls[v.index].type.shape
                 target[...] = np.broadcast_to(value, shape).reshape(target.shape)
             self._evaluated = version
-        for name in batch.passes.packs(batch.cut):
-            if self._packed.get(name) != version:
-                p = compiled.packs[name]
-                p.function(*map(tensor, p.sources), tensor(name))
-                self._packed[name] = version
+        for packed in batch.passes.packs(batch.cut):
+            if self._packed.get(packed) != version:
+                p = compiled.packs[packed]
+                p.function(*map(tensor, p.sources), tensor(packed))
+                self._packed[packed] = version
 
     def _parameter_of(self, program: Program) -> Callable[[int], np.ndarray]:
         return lambda i: self._parameters[program.calls[i]["name"]].data

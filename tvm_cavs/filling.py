@@ -16,11 +16,21 @@ from .assemble import Compiled
 from .batching import Spaces
 from .buffers import HostMemory, tensor_of
 from .plan import Plan, Space
-from .planner import Planner
+from .planner import BELOW, KIND, ORDER, Planner
+from .roles import Role
 from .steps import Buffer
 
 Fill = Callable[[Plan, list[int], HostMemory], None]
-OF_BATCH = frozenset({"child", "index", "pull", "edges", "dropout"})
+OF_BATCH = frozenset(
+    {
+        Role.CHILD,
+        Role.INDEX,
+        Role.INPUT,
+        Role.PARENT_POINTERS,
+        Role.PARENT_SLOTS,
+        Role.VERTEX_KEYS,
+    }
+)
 EDGES = Space("edges")
 
 
@@ -29,14 +39,15 @@ class Filling:
 
     def __init__(self, compiled: Compiled, spaces: Spaces, planner: Planner) -> None:
         self._spaces, self._planner = spaces, planner
-        mine = {n: b for n, b in compiled.buffers.items() if n.partition(".")[0] in OF_BATCH}
-        # edges.slots is written with edges.pointers
-        self._fill = [self._filler(b) for n, b in mine.items() if n != "edges.slots"]
+        buffers = compiled.buffers.values()
+        mine = [b for b in buffers if b.role in OF_BATCH]
+        # the slots of parents are written with the pointers to them
+        self._fill = [self._filler(b) for b in mine if b.role is not Role.PARENT_SLOTS]
         self._counters = [
             (r.pull, self._number(Space("pull", r.pull)), _zeros(r.n_rows))
             for r in compiled.row_sums
         ]
-        self._others = [b for n, b in compiled.buffers.items() if n not in mine]
+        self._others = [b for b in buffers if b.role not in OF_BATCH]
         scratch = len(spaces.names)  # where `make_room` has the rows of scratch
         self._space_of = [
             scratch if b.space == Space("scratch") else self._number(b.space) for b in self._others
@@ -54,8 +65,8 @@ class Filling:
         wanted = self._counts[self._space_of]
         for i in (wanted > self._room).nonzero()[0]:
             b = self._others[i]
-            memory.rows(b.name, int(wanted[i]), b.ld, b.dtype)
-            self._room[i] = len(memory.read(b.name))
+            memory.rows(b.id, int(wanted[i]), b.ld, b.dtype)
+            self._room[i] = len(memory.read(b.id))
 
     def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.
@@ -72,22 +83,21 @@ class Filling:
 
     def _filler(self, b: Buffer) -> Fill:
         """What writes one buffer."""
-        what, _, key = b.name.partition(".")
-        number, planner = self._number(b.space), self._planner
+        id, key, number, planner = b.id, b.key, self._number(b.space), self._planner
         kernels, arity = planner.kernels, planner.arity
         member: Any = self._spaces.members[self._spaces.names[number]]
 
         def child(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            out, tensor = memory.rows(b.name, sizes[number], 0, "int32"), memory.tensor
-            rows = tensor("plan.kind"), tensor("plan.below")
-            kernels["child"](plan.n_rows, arity, int(key), *rows, out, member)
+            out, tensor = memory.rows(id, sizes[number], 0, "int32"), memory.tensor
+            rows = tensor(KIND), tensor(BELOW)
+            kernels["child"](plan.n_rows, arity, key, *rows, out, member)
 
         def values(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            out, tensor = memory.rows(b.name, sizes[number], b.ld, b.dtype), memory.tensor
+            out, tensor = memory.rows(id, sizes[number], b.ld, b.dtype), memory.tensor
             if not sizes[number]:  # what no vertex has may be of any type: nothing is read of it
                 return
-            given, n = plan.graph.inputs[key].values, plan.n_rows
-            where = tensor("plan.order"), tensor("plan.kind")
+            given, n = plan.graph.inputs[str(key)].values, plan.n_rows
+            where = tensor(ORDER), tensor(KIND)
             if b.ld:
                 take = kernels["take_rows" if b.dtype == "float32" else "take_integers"]
                 take(n, b.ld, *where, tensor_of(given.reshape(n, -1)), out, member)
@@ -99,11 +109,17 @@ class Filling:
             planner.edges(plan.n_rows, self._spaces.members[EDGES], sizes[parents], memory)
 
         def keys(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            memory.rows(b.name, sizes[number], b.ld, b.dtype)
-            memory.write(b.name, dropout.vertex_keys(plan.graph.vertex_id[plan.order]))
+            memory.rows(id, sizes[number], b.ld, b.dtype)
+            memory.write(id, dropout.vertex_keys(plan.graph.vertex_id[plan.order]))
 
-        makers = {"child": child, "index": values, "pull": values, "edges": edges, "dropout": keys}
-        return makers[what]
+        makers = {
+            Role.CHILD: child,
+            Role.INDEX: values,
+            Role.INPUT: values,
+            Role.PARENT_POINTERS: edges,
+            Role.VERTEX_KEYS: keys,
+        }
+        return makers[b.role]
 
 
 def _zeros(n: int) -> Any:

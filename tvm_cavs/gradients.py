@@ -11,6 +11,7 @@ from .assemble import Compiled
 from .buffers import HostMemory
 from .contributions import gradient_buffer
 from .execution import Programs
+from .roles import BufferId, Role
 from .steps import Gradient, RowGradient
 from .vertex import Parameter, RowSparse, made_rows
 
@@ -34,11 +35,11 @@ class Gradients:
             name: [g for g in compiled.gradients if g.parameter == name] for name in parameters
         }
 
-    def clear(self, replaced: Collection[str]) -> None:
+    def clear(self, replaced: Collection[BufferId]) -> None:
         """Zeros where kernels add; buffers in `replaced` they fill by themselves."""
-        for name in (*self._compiled.totals, *self._compiled.cleared):
-            if name not in replaced:
-                self._memory.fill(name, 0.0)
+        for buffer in (*self._compiled.totals, *self._compiled.cleared):
+            if buffer not in replaced:
+                self._memory.fill(buffer, 0.0)
 
     def collect(
         self, distinct: Mapping[str, np.ndarray], memory: HostMemory
@@ -67,10 +68,10 @@ class Gradients:
 
     def _row_sum(self, r: RowGradient, values: np.ndarray, memory: HostMemory) -> RowSparse:
         """Sum the rows of a table's gradient that belong to the same row of the table."""
-        out = f"sum.{r.buffer}"
-        names = (r.buffer, f"edges.{r.pull}", f"pointers.{r.pull}")
+        out = BufferId(Role.ROW_SUM, r.buffer.key)
+        groups = BufferId(Role.GROUP_ROWS, r.pull), BufferId(Role.GROUP_POINTERS, r.pull)
         result = self._memory.rows(out, len(values), r.width, "float32")
-        self._compiled.row_sums[r](len(values), *map(memory.tensor, names), result)
+        self._compiled.row_sums[r](len(values), *map(memory.tensor, (r.buffer, *groups)), result)
         # the rows lie in memory of the batch, which another forward pass may use again
         return made_rows(values.copy(), self._memory.read(out)[: len(values)])
 

@@ -14,6 +14,7 @@ from .places import Places, is_product
 from .products import Outer, Product
 from .program import Builder, Call, Program
 from .region_builder import RegionBuilder
+from .roles import BufferId, Role
 from .steps import Buffer, Kernel, Lowered, Slots, Spot, Step, Weights, identity, space_of
 from .sums import ColumnSum
 
@@ -61,8 +62,8 @@ class _Lowering:
         self.places = Places(program, arity, self.added.rows, options)
         self.summed_with = summed_with(program)
         self.steps: list[Step] = []
-        self.weights: dict[str, Weights] = {}
-        self.net_values: dict[str, int] = {}
+        self.weights: dict[BufferId, Weights] = {}
+        self.net_values: dict[BufferId, int] = {}
 
     def run(self) -> Lowered:
         """Regions in order; after each, the products and sums that can run."""
@@ -99,16 +100,17 @@ class _Lowering:
         slots, to = Slots(), self.places.home[i]
         pieces = tuple(self.places.pieces(c.args[0], slots))
         spec = Product(pieces, c.type.size, to.buffer.ld, to.column)
-        packed = Buffer(self._weights(c.args[1]), 0, None)
+        packed = Buffer(*self._weights(c.args[1]), 0, None)
         starts, buffers = slots.parameters(pieces)
         starts = (space_of(to.buffer), *starts)
         self.steps.append(Step(Kernel("product", spec), starts, (*buffers, packed, to.buffer)))
 
-    def _weights(self, i: int) -> str:
-        name = f"pack.{identity(self.program, i)}"
+    def _weights(self, i: int) -> BufferId:
+        """The packed right operand %i of a product."""
+        buffer = BufferId(Role.PACKED, identity(self.program, i))
         k, n_columns = self.calls[i].type.shape
-        self.weights[name] = Weights(name, self.program, i, k, n_columns)
-        return name
+        self.weights[buffer] = Weights(buffer, self.program, i, k, n_columns)
+        return buffer
 
     def _total(self, i: int, c: Call) -> None:
         """A sum over vertices, added up part by part: a weight gradient, or a sum of rows."""
@@ -132,7 +134,7 @@ class _Lowering:
         sums = None if bias is None else bias.column
         spec = Outer(left, right, spot.ld, spot.column, spot.row, sums)
         starts, buffers = slots.parameters(left + right)
-        out = [Buffer(s.buffer, s.ld, None) for s in (spot, bias) if s is not None]
+        out = [Buffer(*s.buffer, s.ld, None) for s in (spot, bias) if s is not None]
         self.steps.append(Step(Kernel("outer", spec), starts, (*buffers, *out)))
 
     def _column_sums(self, i: int, parts: tuple[Part, ...]) -> None:
@@ -142,5 +144,5 @@ class _Lowering:
             pieces = tuple(self.places.pieces(i, slots, *part.columns))
             starts, buffers = slots.parameters(pieces)
             kernel = Kernel("column_sum", ColumnSum(pieces, spot.column))
-            out = Buffer(spot.buffer, spot.ld, None)
+            out = Buffer(*spot.buffer, spot.ld, None)
             self.steps.append(Step(kernel, starts, (*buffers, out)))

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .assemble import CompiledGroup, CompiledStep
-from .batching import Cut, Slice, Spaces
+from .batching import SLICE_ORDER, SLICES, Cut, Slice, Spaces
 from .buffers import HostMemory
+from .roles import BufferId
 from .routine import Call, Column, Entry, Frames, Routine, Rows, Unless
 from .slice_kernels import COUNT, GROUP
 
@@ -30,7 +31,7 @@ class Passes:
         self._entries = [[self._entry(g, step) for step in g.steps] for g in groups]
         self._routine = Routine(kernel, self._entries, [g.most_rows for g in groups])
         self._frames: dict[HostMemory, Frames] = {}
-        self._packs: dict[tuple[bool, ...], tuple[str, ...]] = {}
+        self._packs: dict[tuple[bool, ...], tuple[BufferId, ...]] = {}
 
     def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
         starts = [Column(self._spaces.column(group.spaces[i])) for i in step.starts]
@@ -38,25 +39,27 @@ class Passes:
         buffers = map(Rows, step.buffers)
         return Entry(step.functions, step.limits, (Column(COUNT), *adds, *starts, *buffers))
 
-    def packs(self, cut: Cut) -> tuple[str, ...]:
+    def packs(self, cut: Cut) -> tuple[BufferId, ...]:
         """The packed weights that a batch reads."""
         present = tuple(size > 0 for size in cut.sizes)
         if present not in self._packs:
             read = (g.packs for g, runs in zip(self._groups, present, strict=True) if runs)
-            self._packs[present] = tuple(dict.fromkeys(name for names in read for name in names))
+            self._packs[present] = tuple(dict.fromkeys(p for packs in read for p in packs))
         return self._packs[present]
 
-    def run(self, direction: str, cut: Cut, memory: HostMemory, replaced: Collection[str]) -> None:
+    def run(
+        self, direction: str, cut: Cut, memory: HostMemory, replaced: Collection[BufferId]
+    ) -> None:
         """Make the calls of one direction; gradients in `replaced` are written, not added to."""
         frames = self._frames.get(memory)
         if frames is None:
             frames = self._frames[memory] = Frames(self._routine, memory)
         frames.choose(replaced)
-        order, slices = memory.tensor("plan.slice_order"), memory.tensor("plan.slices")
+        order, slices = memory.tensor(SLICE_ORDER), memory.tensor(SLICES)
         frames.run(*cut.place(direction), self._spaces.width, order, slices)
 
     def calls(
-        self, parts: Sequence[Slice], memory: HostMemory, replaced: Collection[str]
+        self, parts: Sequence[Slice], memory: HostMemory, replaced: Collection[BufferId]
     ) -> list[Call]:
         """The same calls, in order, to be made one by one from Python."""
         rows = [part.row for part in parts]

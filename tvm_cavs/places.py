@@ -17,6 +17,7 @@ from .options import ALL as EVERYTHING
 from .options import Options
 from .plan import Space
 from .program import Call, Program
+from .roles import Role
 from .steps import ALL, EDGES, SCRATCH, STATE, Buffer, Place, RowGradient, Slots, index_buffer
 
 PRODUCTS = frozenset({"matmul", "outer", "total", "total_rows"})
@@ -100,8 +101,8 @@ class Places:
         c = self.calls[i]
         ld = max(c.type.size, 1)
         number = self._scratches[ld] = self._scratches.get(ld, 0) + 1
-        kind = "" if c.type.dtype == "float32" else f"{c.type.dtype}."
-        return Place(Buffer(f"scratch.{kind}{ld}.{number}", ld, SCRATCH, c.type.dtype))
+        kind = () if c.type.dtype == "float32" else (c.type.dtype,)
+        return Place(Buffer(Role.SCRATCH, (*kind, ld, number), ld, SCRATCH, c.type.dtype))
 
     def place(self, i: int) -> Place | None:
         """Where a value with a home or a read lies."""
@@ -116,12 +117,12 @@ class Places:
                 return Place(index_buffer(c["name"]))
             case "pull":
                 space = Space("pull", c["name"])
-                return Place(Buffer(f"pull.{c['name']}", width, space, c.type.dtype))
+                return Place(Buffer(Role.INPUT, c["name"], width, space, c.type.dtype))
             case "gather" | "child_state":
-                child = Buffer(f"child.{c['slot']}", 0, Space("slot", c["slot"]), "int32")
-                return Place(Buffer(f"state.{c['field']}", width, STATE), index=child)
+                child = Buffer(Role.CHILD, c["slot"], 0, Space("slot", c["slot"]), "int32")
+                return Place(Buffer(Role.STATE, c["field"], width, STATE), index=child)
             case "own_state":
-                return Place(Buffer(f"state.{c['field']}", width, STATE))
+                return Place(Buffer(Role.STATE, c["field"], width, STATE))
             case "saved":
                 return Place(self._saved(c))
             case "embedding":
@@ -132,7 +133,7 @@ class Places:
                         f"integer and a parameter, given {index.op} and {table.op}; use them "
                         "without changes, and scale the result instead"
                     )
-                rows = Buffer(f"param.{table['name']}", table.type.shape[1], None)
+                rows = Buffer(Role.PARAMETER, table["name"], table.type.shape[1], None)
                 return Place(rows, index=index_buffer(index["name"]))
         return None
 
@@ -161,18 +162,18 @@ class Places:
     def _saved(self, c: Call) -> Buffer:
         """What a `save` writes and a `saved` reads."""
         width, space = max(c.type.size, 1), Space("save", c["name"])
-        return Buffer(f"save.{c['name']}", width, space, c.type.dtype)
+        return Buffer(Role.SAVED, c["name"], width, space, c.type.dtype)
 
     def _destination(self, c: Call) -> Place:
         width = max(c.type.size, 1)
         if c.op == "scatter" and c.get("slot") is not None:
             ld = self.arity * width
-            return Place(Buffer(f"adjoint.{c['field']}", ld, EDGES), c["slot"] * width)
+            return Place(Buffer(Role.ADJOINT, c["field"], ld, EDGES), c["slot"] * width)
         if c.op == "scatter":
-            return Place(Buffer(f"state.{c['field']}", width, STATE))
+            return Place(Buffer(Role.STATE, c["field"], width, STATE))
         if c.op == "save":
             return Place(self._saved(c))
-        return Place(Buffer(f"push.{c['name']}", width, ALL, c.type.dtype))
+        return Place(Buffer(Role.PUSHED, c["name"], width, ALL, c.type.dtype))
 
     def _write(self, i: int, to: Place) -> None:
         c = self.calls[i]

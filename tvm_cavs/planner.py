@@ -14,9 +14,14 @@ import numpy as np
 from .buffers import HostMemory, tensor_of
 from .graph import Graph
 from .plan import MAX_LOOKUP_BITS, Cells, Plan, check_bits
+from .roles import BufferId, Role
 
-ROW_BUFFERS = "rank row order kind".split()
-CELL_BUFFERS = "cell_level cell_kind cell_count".split()
+PARENT_POINTERS, PARENT_SLOTS = BufferId(Role.PARENT_POINTERS), BufferId(Role.PARENT_SLOTS)
+MASK, CHILDREN, BELOW, COUNT, NEXT = (
+    BufferId(Role.PLAN, what) for what in ("mask", "children", "below", "count", "next")
+)
+RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
+CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
 
 
 class Planner:
@@ -44,13 +49,13 @@ class Planner:
     def masks(self, graph: Graph, memory: HostMemory) -> np.ndarray:
         """What every vertex has, int64[n] bits: slots, then pulls; its children lie in memory."""
         n = graph.n_vertices
-        mask = memory.rows("plan.mask", n, 0, "int64")
-        children = memory.rows("plan.children", n * self.arity, 0, "int32")
+        mask = memory.rows(MASK, n, 0, "int64")
+        children = memory.rows(CHILDREN, n * self.arity, 0, "int32")
         child_ptr, child = (tensor_of(a, "int32") for a in (graph.child_ptr, graph.child))
         self.kernels["slots"](n, self.arity, child_ptr, child, children, mask)
         for bit, name in enumerate(self.pulls, self.arity):
             self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present, "bool"), mask)
-        return memory.read("plan.mask")[:n]
+        return memory.read(MASK)[:n]
 
     def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
         """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
@@ -82,45 +87,45 @@ class Planner:
             lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
             self._sort(n, n_levels, level, tensor_of(lookup), memory)
         n_cells = self.value()
-        below = memory.rows("plan.below", n * self.arity, 0, "int32")
-        order, row, children = (memory.tensor(f"plan.{b}") for b in ("order", "row", "children"))
+        below = memory.rows(BELOW, n * self.arity, 0, "int32")
+        order, row, children = map(memory.tensor, (ORDER, ROW, CHILDREN))
         self.kernels["below"](n, self.arity, order, row, children, below)
         read = memory.read
         return Plan(
             graph,
-            read("plan.order")[:n],
-            read("plan.row")[:n],
-            read("plan.kind")[:n],
-            read("plan.below")[: n * self.arity].reshape(n, self.arity),
-            Cells(*(read(f"plan.{name}")[:n_cells] for name in CELL_BUFFERS)),
+            read(ORDER)[:n],
+            read(ROW)[:n],
+            read(KIND)[:n],
+            read(BELOW)[: n * self.arity].reshape(n, self.arity),
+            Cells(*(read(cell)[:n_cells] for cell in CELL_BUFFERS)),
         )
 
     def _sort(self, n: int, n_levels: int, level: Any, lookup: Any, memory: HostMemory) -> None:
         n_keys = n_levels * self._n_kinds
-        rows = [memory.rows(f"plan.{name}", n, 0, "int32") for name in ROW_BUFFERS]
-        count = memory.rows("plan.count", n_keys, 0, "int32")
-        cells = [memory.rows(f"plan.{name}", min(n, n_keys), 0, "int64") for name in CELL_BUFFERS]
-        mask = memory.tensor("plan.mask")
+        rows = [memory.rows(b, n, 0, "int32") for b in (RANK, ROW, ORDER, KIND)]
+        count = memory.rows(COUNT, n_keys, 0, "int32")
+        cells = [memory.rows(b, min(n, n_keys), 0, "int64") for b in CELL_BUFFERS]
+        mask = memory.tensor(MASK)
         known = (level, lookup, self._kind_of)
         self.kernels["sort"](
             n, self._n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, self.result
         )
 
     def edges(self, n: int, member: Any, room: int, memory: HostMemory) -> None:
-        """Buffers edges.pointers and edges.slots: the slots that each of n rows fills.
+        """Buffers PARENT_POINTERS and PARENT_SLOTS: the slots that each of n rows fills.
 
         Args:
             member: the kinds that have children, uint8[n_kinds] as a tensor; `room`: their rows.
         """
         tensor = memory.tensor
-        pointers = memory.rows("edges.pointers", n + 1, 0, "int32")
-        slots = memory.rows("edges.slots", room * self.arity, 0, "int32")
-        cursor = memory.rows("plan.next", n, 0, "int32")
-        rows = tensor("plan.kind"), tensor("plan.below")
+        pointers = memory.rows(PARENT_POINTERS, n + 1, 0, "int32")
+        slots = memory.rows(PARENT_SLOTS, room * self.arity, 0, "int32")
+        cursor = memory.rows(NEXT, n, 0, "int32")
+        rows = tensor(KIND), tensor(BELOW)
         self.kernels["edges"](n, self.arity, *rows, pointers, slots, cursor, member)
 
-    def group(self, name: str, n: int, count: Any, memory: HostMemory) -> np.ndarray:
-        """Buffers pointers.NAME and edges.NAME: rows of equal values in the vector index.NAME.
+    def group(self, pull: str, n: int, count: Any, memory: HostMemory) -> np.ndarray:
+        """Buffers GROUP_POINTERS and GROUP_ROWS of an input: the rows of its equal values.
 
         Args:
             count: zeros int32[more than the largest value] as a tensor.
@@ -128,9 +133,12 @@ class Planner:
         Returns:
             The distinct values, in the order in which they come: int32[n_distinct].
         """
-        distinct = memory.rows(f"distinct.{name}", n, 0, "int32")
-        pointers = memory.rows(f"pointers.{name}", n + 1, 0, "int32")
-        positions = memory.rows(f"edges.{name}", n, 0, "int32")
-        index = memory.tensor(f"index.{name}")
-        self.kernels["group"](n, index, distinct, pointers, positions, count, self.result)
-        return memory.read(f"distinct.{name}")[: self.value()]
+        distinct = BufferId(Role.DISTINCT, pull)
+        made = (
+            memory.rows(distinct, n, 0, "int32"),
+            memory.rows(BufferId(Role.GROUP_POINTERS, pull), n + 1, 0, "int32"),
+            memory.rows(BufferId(Role.GROUP_ROWS, pull), n, 0, "int32"),
+        )
+        index = memory.tensor(BufferId(Role.INDEX, pull))
+        self.kernels["group"](n, index, *made, count, self.result)
+        return memory.read(distinct)[: self.value()]

@@ -74,6 +74,7 @@ def profile(
         calls = recordings[-1].calls
         levels = _levels(executor, recordings[-1], batch(graphs))
     lines, line_of = _lines(calls, recordings)
+    sizes = executor.memory.sizes() | recordings[-1].planned.memory.sizes()
     shown = sorted(recordings, key=lambda r: r.total)[len(recordings) // 2]
     return Profile(
         title=f"{'inference' if loss is None else 'a training step'}: {_size(graphs, levels)}",
@@ -81,7 +82,7 @@ def profile(
         phases=_phases(recordings),
         step_seconds=median(plain),
         levels=levels,
-        memory=executor.memory.sizes() | recordings[-1].planned.memory.sizes(),
+        memory={str(buffer): n_bytes for buffer, n_bytes in sizes.items()},
         spans=tuple(shown.around.spans),
         kernels=tuple(
             KernelSpan(span, line, None if c.stage != "recurrent" else c.level, c.rows)

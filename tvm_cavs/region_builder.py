@@ -6,6 +6,7 @@ from .places import VIEWS, Places
 from .plan import Space
 from .program import Program
 from .regions import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
+from .roles import BufferId, Role
 from .steps import ALL, EDGES, Buffer, Kernel, Place, Step, identity, space_of
 
 
@@ -17,7 +18,7 @@ class RegionBuilder:
 
     def __init__(self, places: Places, number: int) -> None:
         self.places, self.number = places, number
-        self.net_values: dict[str, int] = {}
+        self.net_values: dict[BufferId, int] = {}
         self.arrays: list[tuple[Buffer, bool]] = []
         self.lines: list[Line] = []
         self.line_of: dict[int, int] = {}
@@ -61,10 +62,10 @@ class RegionBuilder:
         shapes = [low.calls[a].type.shape for a in c.args]
         attrs = [(k, v) for k, v in c.attrs if k != "type"]
         if c.op == "gather_sum":
-            slots = Buffer(f"adjoint.{c['field']}", low.arity * c.type.size, EDGES)
+            slots = Buffer(Role.ADJOINT, c["field"], low.arity * c.type.size, EDGES)
             pointers, edges = (
-                Buffer("edges.pointers", 0, ALL, "int32"),
-                Buffer("edges.slots", 0, EDGES, "int32"),
+                Buffer(Role.PARENT_POINTERS, (), 0, ALL, "int32"),
+                Buffer(Role.PARENT_SLOTS, (), 0, EDGES, "int32"),
             )
             args = [
                 Load(self.array(slots, False)),
@@ -73,12 +74,12 @@ class RegionBuilder:
             ]
             shapes, attrs = [(), (), ()], [("arity", low.arity)]
         elif c.op == "child_present":
-            child = Buffer(f"child.{c['slot']}", 0, Space("slot", c["slot"]), "int32")
+            child = Buffer(Role.CHILD, c["slot"], 0, Space("slot", c["slot"]), "int32")
             args, shapes, attrs = [Load(self.array(child, True))], [()], []
         elif c.op == "dropout":
             keys = (
-                Buffer("dropout.vertices", 0, ALL, "uint32"),
-                Buffer("dropout.keys", 0, None, "uint32"),
+                Buffer(Role.VERTEX_KEYS, (), 0, ALL, "uint32"),
+                Buffer(Role.SITE_KEYS, (), 0, None, "uint32"),
             )
             args += [Load(self.array(keys[0], True)), Load(self.array(keys[1], False))]
             shapes += [(), ()]
@@ -110,10 +111,10 @@ class RegionBuilder:
         """A vector with net-level value %i: a parameter, or what NumPy evaluates once per step."""
         c = program.calls[i]
         if c.op == "param":
-            return Buffer(f"flat.{c['name']}", 0, None)
-        name = f"net.{identity(program, i)}"
-        self.net_values[name] = i
-        return Buffer(name, 0, None)
+            return Buffer(Role.FLAT_PARAMETER, c["name"], 0, None)
+        buffer = Buffer(Role.NET_VALUE, identity(program, i), 0, None)
+        self.net_values[buffer.id] = i
+        return buffer
 
     def step(self) -> Step:
         """The kernel call of the finished region."""

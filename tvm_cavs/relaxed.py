@@ -59,8 +59,8 @@ def stage_function(
         relax.Var(_identifier("start", s.what, s.key), PrimType("int64")) for s in lowered.spaces
     ]
     start_of = dict(zip(lowered.spaces, starts, strict=True))
-    packed = {w.name: compiler.packed(w.k, w.n_columns) for w in lowered.weights}
-    buffers = {b.name: _variable(b, packed.get(b.name)) for b in lowered.buffers.values()}
+    packed = {w.buffer: compiler.packed(w.k, w.n_columns) for w in lowered.weights}
+    buffers = {id: _variable(b, packed.get(id)) for id, b in lowered.buffers.items()}
     with builder.function(name, [n, *starts, *buffers.values()], pure=False):
         for step in lowered.steps:
             adds = [tirx.IntImm("int64", 1)] if step.kernel.kind == "outer" else []
@@ -68,7 +68,7 @@ def stage_function(
                 n,
                 *adds,
                 *(start_of[s] for s in step.starts),
-                *(buffers[b.name] for b in step.buffers),
+                *(buffers[b.id] for b in step.buffers),
             ]
             kernel = relax.ExternFunc(step.kernel.name)
             builder.emit(relax.Call(kernel, args, ty_args=[TupleType([])]))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .buffers import HostMemory, tensor_of
+from .roles import BufferId
 from .routine_kernel import FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS, WORDS
 from .slice_kernels import COUNT
 
@@ -34,15 +35,15 @@ class Column(NamedTuple):
 
 
 class Unless(NamedTuple):
-    """An argument that is 0 if this name is among those given to `choose`, else 1."""
+    """An argument that is 0 if this buffer is among those given to `choose`, else 1."""
 
-    name: str
+    buffer: BufferId
 
 
 class Rows(NamedTuple):
     """An argument that is a whole buffer."""
 
-    buffer: str
+    buffer: BufferId
 
 
 Argument = Column | Unless | Rows
@@ -56,13 +57,13 @@ class Entry:
     limits: tuple[int, ...]
     arguments: tuple[Argument, ...]
 
-    def call(self, row: Sequence[int], memory: HostMemory, names: Collection[str]) -> Call:
+    def call(self, row: Sequence[int], memory: HostMemory, chosen: Collection[BufferId]) -> Call:
         """The call that the routine makes for a slice, to be made from Python."""
 
         def value(a: Argument) -> Any:
             if isinstance(a, Rows):
                 return memory.tensor(a.buffer)
-            return row[a.number] if isinstance(a, Column) else int(a.name not in names)
+            return row[a.number] if isinstance(a, Column) else int(a.buffer not in chosen)
 
         function = self.functions[bisect_right(self.limits, row[COUNT]) - 1]
         return function, tuple(map(value, self.arguments))
@@ -89,8 +90,8 @@ class Routine:
         forms: list[int] = []
         moves: list[int] = []
         self.template: list[int] = []
-        self.buffers: list[tuple[int, str]] = []  # word of the frames, what goes there
-        self.choices: list[tuple[int, str]] = []
+        self.buffers: list[tuple[int, BufferId]] = []  # word of the frames, what goes there
+        self.choices: list[tuple[int, BufferId]] = []
         for e in self.entries:
             first_form, first_move, frame = len(forms), len(moves), len(self.template)
             for limit, function in zip(e.limits, e.functions, strict=True):
@@ -102,7 +103,7 @@ class Routine:
                     moves += word, a.number
                 else:
                     known = self.buffers if isinstance(a, Rows) else self.choices
-                    known.append((word, a[0]))
+                    known.append((word, a.buffer))
             for begin, all_, columns in (
                 (first_form, forms, FORM_COLUMNS),
                 (first_move, moves, MOVE_COLUMNS),
@@ -128,15 +129,15 @@ class Frames:
         self._result_tensor = tensor_of(self._result)
         self._at = np.array([word for word, _ in routine.buffers], int)
         self._choice_at = np.array([word for word, _ in routine.choices], int)
-        self._chosen: Collection[str] | None = None
+        self._chosen: Collection[BufferId] | None = None
         self._held: list[Any] = []
         self.choose(())
 
-    def choose(self, names: Collection[str]) -> None:
-        """Make the arguments `Unless` a name of these 0, the others 1; at first all are 1."""
-        if names is not self._chosen:
-            self._chosen = names
-            self._words[self._choice_at] = [n not in names for _, n in self._routine.choices]
+    def choose(self, buffers: Collection[BufferId]) -> None:
+        """Make the arguments `Unless` a buffer of these 0, the others 1; at first all are 1."""
+        if buffers is not self._chosen:
+            self._chosen = buffers
+            self._words[self._choice_at] = [b not in buffers for _, b in self._routine.choices]
 
     def run(self, first: int, n: int, width: int, order: Any, slices: Any) -> None:
         """Run slices order[first], ..., order[first + n - 1]; each is `width` integers of `slices`.
@@ -147,7 +148,7 @@ class Frames:
         r, memory = self._routine, self._memory
         if memory.version != self._version:
             self._version = memory.version
-            self._held = [memory.tensor(name) for _, name in r.buffers]
+            self._held = [memory.tensor(buffer) for _, buffer in r.buffers]
             self._words[self._at] = [tensor.__chandle__() for tensor in self._held]
         given = order, slices, r.groups, r.parts, *r.tables, self._frames, self._result_tensor
         r.kernel(first, n, width, *given)

@@ -11,6 +11,7 @@ from .plan import Space
 from .products import Outer, Product
 from .program import Program
 from .regions import Region
+from .roles import BufferId, Key, Role
 from .sums import ColumnSum
 
 ALL, STATE, EDGES, SCRATCH = Space("all"), Space("state"), Space("edges"), Space("scratch")
@@ -20,13 +21,25 @@ ALL, STATE, EDGES, SCRATCH = Space("all"), Space("state"), Space("edges"), Space
 class Buffer:
     """Memory a stage uses: [rows, ld], or a vector if ld is 0.
 
-    `space` says how many rows; None: the buffer is net-level, no batch changes its size.
+    `role` and `key` say what it holds; `space` says how many rows. None: the buffer is net-level,
+    no batch changes its size.
     """
 
-    name: str
+    role: Role
+    key: Key
     ld: int
     space: Space | None
     dtype: str = "float32"
+
+    @property
+    def id(self) -> BufferId:
+        """What finds its memory."""
+        return BufferId(self.role, self.key)
+
+    @property
+    def name(self) -> str:
+        """For people only."""
+        return str(self.id)
 
 
 @dataclass(frozen=True)
@@ -62,9 +75,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Weights:
-    """The right operand of a product: value %index of `program`, packed into buffer `name`."""
+    """The right operand of a product: value %index of `program`, packed into `buffer`."""
 
-    name: str
+    buffer: BufferId
     program: Program
     index: int
     k: int
@@ -78,7 +91,7 @@ class Spot:
     A vector has ld 0 and row 0.
     """
 
-    buffer: str
+    buffer: BufferId
     ld: int
     row: int = 0
     column: int = 0
@@ -94,13 +107,13 @@ class Gradient:
     parameter: str
     program: Program
     index: int
-    totals: tuple[tuple[int, str], ...]  # call number of a total -> buffer
+    totals: tuple[tuple[int, BufferId], ...]  # call number of a total -> buffer
     count: int = 1  # how often the program adds it
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[str | BufferId, ...]:
         """Equal keys are one contribution, whichever kinds of vertices add to it."""
-        buffers = (name for _, name in self.totals)
+        buffers = (buffer for _, buffer in self.totals)
         return self.parameter, identity(self.program, self.index), *buffers
 
 
@@ -113,7 +126,7 @@ class RowGradient:
 
     parameter: str
     pull: str
-    buffer: str
+    buffer: BufferId
     width: int
     n_rows: int
 
@@ -127,12 +140,12 @@ class Lowered:
     weights: tuple[Weights, ...]
     gradients: tuple[Gradient, ...]
     row_gradients: tuple[RowGradient, ...]
-    net_values: tuple[tuple[str, int], ...]  # buffers that NumPy fills with net-level values
+    net_values: tuple[tuple[BufferId, int], ...]  # buffers that NumPy fills with net-level values
 
     @property
-    def buffers(self) -> dict[str, Buffer]:
-        """All buffers by name."""
-        return {b.name: b for s in self.steps for b in s.buffers}
+    def buffers(self) -> dict[BufferId, Buffer]:
+        """All buffers."""
+        return {b.id: b for s in self.steps for b in s.buffers}
 
     @property
     def spaces(self) -> tuple[Space, ...]:
@@ -159,7 +172,7 @@ def identity(program: Program, i: int) -> str:
 
 def index_buffer(pull: str) -> Buffer:
     """The vector with an integer input of the vertices that have it."""
-    return Buffer(f"index.{pull}", 0, Space("pull", pull), "int32")
+    return Buffer(Role.INDEX, pull, 0, Space("pull", pull), "int32")
 
 
 def space_of(buffer: Buffer) -> Space:
