@@ -49,7 +49,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kinds", "accuracy"),
     ("assemble",),
     ("batching", "direct", "gradients"),
-    ("filling", "passes"),
+    ("filling", "passes", "weights"),
+    ("loaded",),
+    ("batch_memory",),
     ("executor",),
     ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees

@@ -28,7 +28,8 @@ from .trainer import Trainer
 
 if TYPE_CHECKING:  # what is profiled brings TVM along
     from .assemble import CompiledStep
-    from .executor import Batch, TvmExecutor
+    from .executor import TvmExecutor
+    from .loaded import Batch
 
 WARM_UP = 3  # steps that are not timed: after a recorded one it takes so many to have caches back
 STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
