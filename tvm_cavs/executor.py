@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from threading import Lock
-from typing import Any, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from .graph import Graph
 from .host_kernels import host_kernels
 from .kinds import Kinds
 from .loaded import Batch, Loaded, load
+from .observer import Observer
 from .options import leaving_out
 from .passes import Passes
 from .plan import Plan, masks
@@ -28,6 +30,7 @@ from .program import Program
 from .routine import Call
 from .vertex import Parameter, RowSparse
 
+Made = TypeVar("Made")
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
 
 
@@ -52,7 +55,13 @@ class TvmExecutor:
     Raises:
         TargetError: a target that is unknown, has no schedule rules, cannot run on this machine, or
             has no instruction for the precision; an unknown optimisation.
+
+    Attributes:
+        observer: sees what is done and when: the parts "plan", "run", "pack" (in "run"), "backward"
+            and all kernel calls. None costs nothing.
     """
+
+    observer: Observer | None = None
 
     def __init__(
         self,
@@ -104,9 +113,15 @@ class TvmExecutor:
         """
         with self._planning:
             try:
-                return self._plan(graph, ahead)
+                return self._part("plan", self._plan, graph, ahead)
             except NewKindError:
                 return None
+
+    def _part(self, name: str, function: Callable[..., Made], *given: Any) -> Made:
+        """`function(*given)`, seen by the observer if there is one."""
+        if self.observer is None:
+            return function(*given)
+        return cast(Made, self.observer.part(name, function, *given))
 
     def _plan(self, graph: Graph, ahead: bool) -> Batch:
         memory = self._memory_of_batches.take()
@@ -151,11 +166,14 @@ class TvmExecutor:
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
         """The forward pass of a planned batch; planned again if kinds were compiled since."""
+        return self._part("run", self._run, batch, seeds)
+
+    def _run(self, batch: Batch, seeds: Seeds) -> Result:
         if batch.spaces is not self.loaded.spaces:
             batch = self.plan(batch.plan.graph)
         self._batch = batch
         self.loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
-        self.load_parameters(batch)
+        self._part("pack", self.load_parameters, batch)
         if self._sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in self._sites]
             self.memory.write("dropout.keys", np.array(keys, "uint32"))
@@ -172,7 +190,10 @@ class TvmExecutor:
 
     def execute(self, batch: Batch, direction: str) -> None:
         """Make all kernel calls of one direction of a planned batch."""
-        batch.passes.run(direction, batch.cut, batch.memory, batch.replaced)
+        if self.observer is None:
+            batch.passes.run(direction, batch.cut, batch.memory, batch.replaced)
+        else:
+            self.observer.kernels(batch, partial(self.calls, batch, direction))
 
     def calls(self, batch: Batch, direction: str) -> list[Call]:
         """The same calls, in order, to be made one by one from Python."""
@@ -184,6 +205,9 @@ class TvmExecutor:
         Raises:
             TraceError: kinds of vertices were compiled since.
         """
+        return self._part("backward", self._backward)
+
+    def _backward(self) -> dict[str, np.ndarray | RowSparse]:
         batch, loaded = self._batch, self.loaded
         assert batch is not None, "a forward pass comes first"
         if batch.spaces is not loaded.spaces:
