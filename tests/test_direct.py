@@ -13,7 +13,8 @@ import tvm_cavs as cavs  # noqa: E402
 from tvm_cavs import executor as executing  # noqa: E402
 from tvm_cavs.direct import rectangle_of  # noqa: E402
 from tvm_cavs.execution import Seeds  # noqa: E402
-from tvm_cavs.executor import Batch, TvmExecutor  # noqa: E402
+from tvm_cavs.executor import TvmExecutor  # noqa: E402
+from tvm_cavs.loaded import Batch  # noqa: E402
 from tvm_cavs.ops import Type, full  # noqa: E402
 from tvm_cavs.program import Builder  # noqa: E402
 from tvm_cavs.roles import BufferId, Role  # noqa: E402

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan", "data", "netlevel", "digests"),
     ("occupancy",),
     ("timings",),
-    ("timeline",),
+    ("timeline", "observer"),
     ("execution", "sharing"),
     ("reference", "inputs"),
     ("target_rules",),  # from here on: TVM
@@ -49,7 +49,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kinds", "accuracy"),
     ("assemble",),
     ("batching", "direct", "gradients"),
-    ("filling", "passes"),
+    ("filling", "passes", "weights"),
+    ("loaded",),
+    ("batch_memory",),
     ("executor",),
     ("relaxed",),
     ("loss",),  # from here on: NumPy again, what a user of networks sees

@@ -18,8 +18,9 @@ from tvm_cavs.assemble import CompiledGroup
 from tvm_cavs.batching import Spaces
 from tvm_cavs.compile import Compiler
 from tvm_cavs.execution import Seeds
-from tvm_cavs.executor import Batch, TvmExecutor
+from tvm_cavs.executor import TvmExecutor
 from tvm_cavs.kinds import Group
+from tvm_cavs.loaded import Batch
 from tvm_cavs.relaxed import stage_name
 from tvm_cavs.roles import BufferId, Role
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from threading import Lock
-from typing import Any, overload
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
-from . import dropout, netlevel
+from . import dropout
 from .assemble import SITE_KEYS, Compiled, assemble
-from .batching import Cut, Slice, Spaces
+from .batch_memory import BatchMemory
+from .batching import Spaces
 from .buffers import HostMemory
 from .compile import Compiler
-from .direct import directly
 from .errors import TraceError
 from .execution import Programs, Result, Seeds
-from .filling import Filling
-from .gradients import Gradients
 from .graph import Graph
 from .host_kernels import host_kernels
 from .kinds import Kinds
+from .loaded import Batch, Loaded, load
+from .observer import Observer
 from .options import leaving_out
 from .passes import Passes
 from .plan import Plan, masks
@@ -33,35 +32,8 @@ from .routine import Call
 from .threads import use_threads
 from .vertex import Parameter, RowSparse
 
+Made = TypeVar("Made")
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """A planned batch.
-
-    spaces, passes: of what was compiled when it was planned. cut: its slices. replaced: gradients
-    that are written, not added to. counts: rows of every space. memory: what kernels read of its
-    graphs, and the slices. distinct: by input whose rows get gradients, its distinct values.
-    """
-
-    spaces: Spaces
-    plan: Plan
-    passes: Passes
-    cut: Cut
-    replaced: frozenset[BufferId]
-    counts: np.ndarray
-    memory: HostMemory
-    distinct: Mapping[str, np.ndarray]
-
-    def slices(self, direction: str) -> list[Slice]:
-        """What "forward" or "backward" runs on, in order."""
-        first, n = self.cut.place(direction)
-        return self.spaces.slices(self.cut, self.memory)[first : first + n]
-
-    def parts(self, direction: str) -> list[Slice]:
-        """The same, in parts of as many rows as steps take at once."""
-        return [part for piece in self.slices(direction) for part in piece.parts()]
 
 
 class NewKindError(Exception):
@@ -85,7 +57,13 @@ class TvmExecutor:
     Raises:
         TargetError: a target that is unknown, has no schedule rules, cannot run on this machine, or
             has no instruction for the precision; an unknown optimisation.
+
+    Attributes:
+        observer: sees what is done and when: the parts "plan", "run", "pack" (in "run"), "backward"
+            and all kernel calls. None costs nothing.
     """
+
+    observer: Observer | None = None
 
     def __init__(
         self,
@@ -97,38 +75,18 @@ class TvmExecutor:
         precision: str = "float32",
         without: Iterable[str] = (),
     ) -> None:
-        self._programs, self._parameters = programs, parameters
-        self.compiler = Compiler(target, threads, cache, precision)
-        self.compiler.require_host()
+        self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
+        self.compiler = _compiler(target, threads, cache, precision)
         self.n_threads = self.compiler.n_threads
-        use_threads(self.n_threads)
-        self.memory = HostMemory()
-        pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
-        options = leaving_out(without)
-        self.kinds = Kinds(programs, tuple(pulls), options)
-        self._direct_pays = programs.adjoint is not None and options.direct
-        self._n_sites = 1 + max(
-            (c["site"] for _, c in programs.forward.select("dropout")), default=-1
-        )
-        self._pushes = [
-            (c["name"], BufferId(Role.PUSHED, c["name"]), c.type.shape)
-            for _, c in programs.forward.select("push")
-        ]
-        kernels = host_kernels(self.compiler)
-        self.planner = Planner(kernels, programs.arity, self.kinds.pulls)
-        self._compiled: Compiled | None = None
-        self.spaces: Spaces | None = None
-        self._filling: Filling | None = None
-        self._gradients: Gradients | None = None
-        self._owners: dict[HostMemory, weakref.ref[Batch]] = {}  # memory of batches
-        self._passes: dict[bool, Passes] = {}  # by whether weights are read where they lie
+        self.planner = Planner(host_kernels(self.compiler), programs.arity, self.kinds.pulls)
+        self.memory = _memory_of(parameters)
+        self._parameters = parameters
+        self._sites = _sites(programs.forward)
+        self._pushes = _pushes(programs.forward)
+        self._loaded: Loaded | None = None  # nothing is compiled before the first batch
+        self._memory_of_batches = BatchMemory(self.memory)
         self._planning = Lock()
         self._batch: Batch | None = None
-        self._evaluated = -1  # version of all parameters together
-        self._packed: dict[BufferId, int] = {}  # the same for every packed weight
-        for name, p in parameters.items():
-            self.memory.bind(BufferId(Role.PARAMETER, name), p.memory)
-            self.memory.bind(BufferId(Role.FLAT_PARAMETER, name), p.memory.reshape(-1))
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Compile at once what all kinds of vertices in these batches need.
@@ -136,7 +94,7 @@ class TvmExecutor:
         `forward` compiles what is new by itself; but then the order of batches decides what is
         compiled together, and so what the kernel cache holds.
         """
-        arity, pulls = self._programs.arity, self.kinds.pulls
+        arity, pulls = self.kinds.programs.arity, self.kinds.pulls
         found: set[int] = set()
         for graph in batches:
             bits, _ = masks(graph, arity, pulls)
@@ -157,35 +115,52 @@ class TvmExecutor:
         """
         with self._planning:
             try:
-                return self._plan(graph, _refuse if ahead else self._learn)
+                return self._part("plan", self._plan, graph, ahead)
             except NewKindError:
                 return None
 
-    def _plan(self, graph: Graph, learn: Callable[[Sequence[int]], None]) -> Batch:
-        memory = self._unused()
-        plan = self.planner.plan(graph, memory, learn)
-        spaces, filling, passes = self.spaces, self._filling, self._passes_for(plan, learn)
-        assert spaces is not None and filling is not None
-        counts = spaces.counts(plan)
-        distinct = filling.fill(plan, counts, memory)
-        cut = spaces.cut(plan, self.planner, memory)
-        replaced = spaces.replaced(cut)
-        batch = Batch(spaces, plan, passes, cut, replaced, counts, memory, distinct)
-        self._owners[memory] = weakref.ref(batch)
+    def _part(self, name: str, function: Callable[..., Made], *given: Any) -> Made:
+        """`function(*given)`, seen by the observer if there is one."""
+        if self.observer is None:
+            return function(*given)
+        return cast(Made, self.observer.part(name, function, *given))
+
+    def _plan(self, graph: Graph, ahead: bool) -> Batch:
+        memory = self._memory_of_batches.take()
+        plan = self.planner.plan(graph, memory, _refuse if ahead else self._learn)
+        passes = self._passes_for(plan, ahead)
+        batch = self.loaded.batch(plan, passes, self.planner, memory)
+        self._memory_of_batches.give(batch)
         return batch
 
-    def _unused(self) -> HostMemory:
-        """Memory of a batch that nobody holds any more, or new."""
-        for memory, owner in self._owners.items():
-            if owner() is None:
-                return memory
-        return HostMemory(self.memory)
+    def _passes_for(self, plan: Plan, ahead: bool) -> Passes:
+        """With packed weights or without, by the size of the batch alone."""
+        loaded, trains = self.loaded, self.kinds.programs.adjoint is not None
+        if not (trains and self.kinds.options.direct and plan.n_rows <= DIRECT_VERTICES):
+            return loaded.packed
+        if loaded.direct is None:
+            if ahead:
+                raise NewKindError
+            loaded = loaded.with_direct(self.compiler, self._parameters, self.planner)
+            self._loaded = loaded
+        assert loaded.direct is not None
+        return loaded.direct
+
+    @property
+    def loaded(self) -> Loaded:
+        """What has been compiled so far, and what runs it."""
+        assert self._loaded is not None, "nothing is compiled before the first batch"
+        return self._loaded
 
     @property
     def compiled(self) -> Compiled:
         """What has been compiled so far."""
-        assert self._compiled is not None, "nothing is compiled before the first batch"
-        return self._compiled
+        return self.loaded.compiled
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces of what has been compiled so far."""
+        return self.loaded.spaces
 
     def forward(self, graph: Graph, seeds: Seeds) -> Result:
         """Outputs of every vertex, in the graph's vertex order: float32[n_vertices, ...]."""
@@ -193,14 +168,16 @@ class TvmExecutor:
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
         """The forward pass of a planned batch; planned again if kinds were compiled since."""
-        if batch.spaces is not self.spaces:
+        return self._part("run", self._run, batch, seeds)
+
+    def _run(self, batch: Batch, seeds: Seeds) -> Result:
+        if batch.spaces is not self.loaded.spaces:
             batch = self.plan(batch.plan.graph)
-        assert self._filling is not None
         self._batch = batch
-        self._filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
-        self.load_parameters(batch)
-        if self._n_sites:
-            keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in range(self._n_sites)]
+        self.loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
+        self._part("pack", self.load_parameters, batch)
+        if self._sites:
+            keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in self._sites]
             self.memory.write(SITE_KEYS, np.array(keys, "uint32"))
         self.execute(batch, "forward")
         outputs = {}
@@ -209,20 +186,16 @@ class TvmExecutor:
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
-    def _passes_for(self, plan: Plan, learn: Callable[[Sequence[int]], None]) -> Passes:
-        """With packed weights or without, by the size of the batch alone."""
-        few = self._direct_pays and plan.n_rows <= DIRECT_VERTICES
-        if few not in self._passes:
-            learn(())  # something will be compiled
-            assert self.spaces is not None
-            groups = (*self.kinds.forward, *self.kinds.backward)
-            made = directly(groups, self.spaces.groups, self.compiler, self._parameters)
-            self._passes[few] = Passes(made, self.spaces, self.planner.kernels["routine"])
-        return self._passes[few]
+    def load_parameters(self, batch: Batch) -> None:
+        """Pack the weights that the batch reads, as far as they changed since they were packed."""
+        self.loaded.weights.load(batch.passes.packs(batch.cut))
 
     def execute(self, batch: Batch, direction: str) -> None:
         """Make all kernel calls of one direction of a planned batch."""
-        batch.passes.run(direction, batch.cut, batch.memory, batch.replaced)
+        if self.observer is None:
+            batch.passes.run(direction, batch.cut, batch.memory, batch.replaced)
+        else:
+            self.observer.kernels(batch, partial(self.calls, batch, direction))
 
     def calls(self, batch: Batch, direction: str) -> list[Call]:
         """The same calls, in order, to be made one by one from Python."""
@@ -234,48 +207,60 @@ class TvmExecutor:
         Raises:
             TraceError: kinds of vertices were compiled since.
         """
-        batch = self._batch
-        assert batch is not None and self._gradients is not None, "a forward pass comes first"
-        if batch.spaces is not self.spaces:
+        return self._part("backward", self._backward)
+
+    def _backward(self) -> dict[str, np.ndarray | RowSparse]:
+        batch, loaded = self._batch, self.loaded
+        assert batch is not None, "a forward pass comes first"
+        if batch.spaces is not loaded.spaces:
             raise TraceError(
                 "the network was prepared for more kinds of vertices between the forward and the "
                 "backward pass of a batch; call backward() first"
             )
-        self._gradients.clear(batch.replaced)
+        loaded.gradients.clear(batch.replaced)
         self.execute(batch, "backward")
-        return self._gradients.collect(batch.distinct, batch.memory)
+        return loaded.gradients.collect(batch.distinct, batch.memory)
 
     def _learn(self, masks: Sequence[int]) -> None:
-        """Compile the kinds that these masks bring."""
-        if self.kinds.learn(int(m) for m in masks) or self._compiled is None:
-            self._compiled = None  # stays so if compiling is interrupted
-            self._evaluated, self._packed = -1, {}
+        """Compile the kinds that these masks bring; interrupted, it leaves what there was."""
+        self.kinds.learn(int(m) for m in masks)
+        if self._loaded is None or self._loaded.n_masks != len(self.kinds.number):
             compiled = assemble(self.kinds, self.compiler, self._parameters)
-            self.spaces = spaces = Spaces(compiled)
-            self._passes = {False: Passes(spaces.groups, spaces, self.planner.kernels["routine"])}
-            self._filling = Filling(compiled, spaces, self.planner)
-            for buffer, (shape, dtype) in compiled.fixed.items():
-                self.memory.fixed(buffer, shape, dtype)
-            self._gradients = Gradients(self._programs, self._parameters, compiled, self.memory)
-            self._compiled = compiled
+            given = self.kinds, self._parameters, self.planner, self.memory
+            self._loaded = load(compiled, *given)
         self.planner.know(self.kinds.number, self.kinds.rank)
 
-    def load_parameters(self, batch: Batch) -> None:
-        """Pack the weights that the batch reads, as far as they changed since they were packed."""
-        version = sum(p.version for p in self._parameters.values())
-        tensor, compiled = self.memory.tensor, self.compiled
-        if version != self._evaluated:
-            for v in compiled.net_values:
-                value = netlevel.evaluate(v.program, v.index, self._parameter_of(v.program))
-                target = self.memory.read(v.buffer)
-                shape = v.program.calls[v.index].type.shape
-                target[...] = np.broadcast_to(value, shape).reshape(target.shape)
-            self._evaluated = version
-        for packed in batch.passes.packs(batch.cut):
-            if self._packed.get(packed) != version:
-                p = compiled.packs[packed]
-                p.function(*map(tensor, p.sources), tensor(packed))
-                self._packed[packed] = version
 
-    def _parameter_of(self, program: Program) -> Callable[[int], np.ndarray]:
-        return lambda i: self._parameters[program.calls[i]["name"]].data
+def _compiler(target: Any, threads: int | None, cache: Any, precision: str) -> Compiler:
+    """A compiler for this machine, whose threads are those of TVM from now on."""
+    compiler = Compiler(target, threads, cache, precision)
+    compiler.require_host()
+    use_threads(compiler.n_threads)
+    return compiler
+
+
+def _memory_of(parameters: Mapping[str, Parameter]) -> HostMemory:
+    """A network's memory, where the values of its parameters are those of the parameters."""
+    memory = HostMemory()
+    for name, p in parameters.items():
+        memory.bind(BufferId(Role.PARAMETER, name), p.memory)
+        memory.bind(BufferId(Role.FLAT_PARAMETER, name), p.memory.reshape(-1))
+    return memory
+
+
+def _pulls(forward: Program) -> tuple[str, ...]:
+    """The inputs that a vertex function reads, each once."""
+    return tuple(dict.fromkeys(c["name"] for _, c in forward.select("pull", "present")))
+
+
+def _pushes(forward: Program) -> list[tuple[str, BufferId, tuple[int, ...]]]:
+    """The outputs of a vertex function: name, buffer, shape at one vertex."""
+    return [
+        (c["name"], BufferId(Role.PUSHED, c["name"]), c.type.shape)
+        for _, c in forward.select("push")
+    ]
+
+
+def _sites(forward: Program) -> range:
+    """The numbers of all dropouts of a vertex function."""
+    return range(1 + max((c["site"] for _, c in forward.select("dropout")), default=-1))

@@ -33,6 +33,7 @@ from .execution import (
 from .graph import Graph
 from .inputs import check_inputs
 from .loss import Loss, LossFunction, Recorded
+from .observer import Observer
 from .ops import Type
 from .program import Call, Program, keep, without_dead
 from .recent import Recent, key_of
@@ -99,6 +100,7 @@ class Network:
     Attributes:
         last_sharing: of the last batch, how many vertices were computed; None where all were,
             because sharing is off or would have saved too little.
+        observer: sees how equal vertices are found, the part "share"; see `profiling`.
 
     Examples:
         >>> import tvm_cavs as cavs
@@ -126,6 +128,7 @@ class Network:
     def _forget(self) -> None:
         """What is made when the network is used, and can be made again."""
         self.last_sharing: Sharing | None = None
+        self.observer: Observer | None = None
         self._executors: Recent[Ready] = Recent()
         self._programs: Recent[Programs] = Recent()
         self._planned: Planned | None = None
@@ -214,7 +217,7 @@ class Network:
 
     def shared(self, graph: Graph, loss: LossFunction | None = None) -> tuple[Graph, Shared | None]:
         """The graph that the executor runs for a batch, and how it was made from it, if it was."""
-        return self._share(graph, self.policy(loss), loss is not None)
+        return _share(graph, self.policy(loss), loss is not None)
 
     def executor(self, loss: LossFunction | None = None) -> Executor:
         """What runs the programs; made once for each of the last few losses that differ.
@@ -339,21 +342,11 @@ class Network:
         """Everything about a batch that does not need the parameters."""
         programs = ready.programs
         check_inputs(graph, programs.reads, programs.arity, programs.forward.name)
-        run, shared = self._share(graph, ready.policy, ready.trains)
+        given = graph, ready.policy, ready.trains
+        observer = self.observer
+        run, shared = observer.part("share", _share, *given) if observer else _share(*given)
         batch = None if ready.planner is None else ready.planner.plan(run, ahead)
         return Planned(graph, run, shared, ready.executor, batch)
-
-    def _share(
-        self, graph: Graph, policy: Policy | None, trains: bool
-    ) -> tuple[Graph, Shared | None]:
-        """As `shared`, by a policy; a profile times it."""
-        if policy is None:
-            return graph, None
-        made = policy.share(graph)
-        run = made.graph if made is not None else graph
-        if trains:
-            run = with_copies(run, made.copies if made is not None else None)
-        return run, made
 
     def _forward(self, ready: Ready, graph: Graph) -> Mapping[str, np.ndarray]:
         """Outputs of every vertex of the batch, whichever were computed."""
@@ -372,6 +365,17 @@ class Network:
         if shared is None:
             return outputs
         return {name: rows.take(shared.of, axis=0) for name, rows in outputs.items()}
+
+
+def _share(graph: Graph, policy: Policy | None, trains: bool) -> tuple[Graph, Shared | None]:
+    """As `Network.shared`, by a policy."""
+    if policy is None:
+        return graph, None
+    made = policy.share(graph)
+    run = made.graph if made is not None else graph
+    if trains:
+        run = with_copies(run, made.copies if made is not None else None)
+    return run, made
 
 
 def _describe_change(parameters: Mapping[str, Parameter], versions: list[int]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,17 @@ from . import occupancy
 from .graph import Graph, batch
 from .loss import LossFunction
 from .network import Network, record
+from .observer import Observer
 from .occupancy import Level
-from .tape import Tape, replaced
+from .tape import Tape
 from .timings import KernelSpan, Line, Profile
 from .trainer import Trainer
 
 if TYPE_CHECKING:  # what is profiled brings TVM along
     from .assemble import CompiledStep
-    from .executor import Batch, TvmExecutor
+    from .executor import TvmExecutor
+    from .loaded import Batch
+    from .routine import Call
 
 WARM_UP = 3  # steps that are not timed: after a recorded one it takes so many to have caches back
 STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
@@ -36,11 +39,7 @@ SHARE = "finding equal vertices"
 PLAN, LIST, PACK = "planning", "listing kernel calls", "packing weights"
 FORWARD, OUTPUTS = "forward pass", "outputs"
 BACKWARD, ASSEMBLY = "backward pass", "gradient assembly, sums of word rows"
-EXECUTOR_PARTS = {
-    "load_parameters": PACK,
-    "run": FORWARD,
-    "backward": BACKWARD,
-}
+PARTS = {"share": SHARE, "plan": PLAN, "run": FORWARD, "pack": PACK, "backward": BACKWARD}
 
 
 def profile(
@@ -95,9 +94,12 @@ def profile(
 def _whole_step(
     net: Network, graphs: Sequence[Graph], loss: LossFunction | None, trainer: Trainer | None
 ) -> Callable[..., None]:
-    """What is timed, as a user would write it."""
+    """What is timed, as a user would write it; a recording gives its own collate and update."""
 
-    def run(collate: Callable[[Sequence[Graph]], Graph] = batch) -> None:
+    def run(
+        collate: Callable[[Sequence[Graph]], Graph] = batch,
+        update: Callable[[int], object] | None = None if trainer is None else trainer.step,
+    ) -> None:
         together = collate(graphs)
         if loss is None:
             net(together)
@@ -105,8 +107,8 @@ def _whole_step(
         with record():
             result = loss(net(together))
         result.backward()
-        if trainer is not None:
-            trainer.step(together.n_graphs)
+        if update is not None:
+            update(together.n_graphs)
 
     return run
 
@@ -177,43 +179,48 @@ def _size(graphs: Sequence[Graph], levels: Sequence[Level]) -> str:
     return f"{len(graphs)} graphs, {len(levels)} levels, vertices: {equal}"
 
 
+class Recorder:
+    """An observer that writes down when every part and every kernel call of a step ran."""
+
+    def __init__(self) -> None:
+        self.around, self.each_kernel = Tape(), Tape()
+        self.planned: Batch | None = None
+
+    def part(self, name: str, function: Callable[..., Any], *given: Any) -> Any:
+        return self.around.timed(PARTS[name], function)(*given)
+
+    def kernels(self, batch: Batch, calls: Callable[[], Sequence[Call]]) -> None:
+        """The calls one by one, on a tape of their own."""
+        self.planned = batch
+        for function, given in self.around.timed(LIST, calls)():
+            self.each_kernel.timed("kernel", function)(*given)
+
+    def recording(self) -> Recording:
+        """What has been written down of one step."""
+        assert self.planned is not None, "no kernel was called"
+        return Recording(self.around, self.each_kernel, self.planned, kernel_calls(self.planned))
+
+
+@contextmanager
+def _observed(net: Network, executor: TvmExecutor, observer: Observer) -> Iterator[None]:
+    """Inside, the observer sees what the network and its executor do."""
+    net.observer = executor.observer = observer
+    try:
+        yield
+    finally:
+        net.observer = executor.observer = None
+
+
 def _record(
-    net: Network, executor: Any, trainer: Trainer | None, run: Callable[..., None]
+    net: Network, executor: TvmExecutor, trainer: Trainer | None, run: Callable[..., None]
 ) -> Recording:
     """Run one step in which everything writes down when it ran."""
-    tape, kernels = Tape(), Tape()
-    planned: list[Batch] = []
-
-    def planning(plan: Callable[..., Batch]) -> Callable[..., Batch]:
-        def run(*given: Any) -> Batch:
-            planned.append(timed(*given))
-            return planned[-1]
-
-        timed = tape.timed(PLAN, plan)
-        return run
-
-    def one_by_one(_execute: Callable[..., None]) -> Callable[..., None]:
-        listed = tape.timed(LIST, executor.calls)
-
-        def run(batch: Batch, direction: str) -> None:
-            for function, given in listed(batch, direction):
-                kernels.timed("kernel", function)(*given)
-
-        return run
-
-    def named(name: str) -> Callable[[Any], Any]:
-        return lambda function: tape.timed(name, function)
-
-    with ExitStack() as stack:
-        for what, name in EXECUTOR_PARTS.items():
-            stack.enter_context(replaced(executor, what, named(name)))
-        stack.enter_context(replaced(net, "_share", named(SHARE)))
-        stack.enter_context(replaced(executor, "plan", planning))
-        stack.enter_context(replaced(executor, "execute", one_by_one))
-        if trainer is not None:
-            stack.enter_context(replaced(trainer, "step", named(UPDATE)))
-        tape.timed(STEP, run)(tape.timed(COLLATE, batch))
-    return Recording(tape, kernels, planned[-1], kernel_calls(planned[-1]))
+    recorder = Recorder()
+    timed = recorder.around.timed
+    update = None if trainer is None else timed(UPDATE, trainer.step)
+    with _observed(net, executor, recorder):
+        timed(STEP, run)(timed(COLLATE, batch), update)
+    return recorder.recording()
 
 
 def _phases(recordings: Sequence[Recording]) -> dict[str, float]:

@@ -1,10 +1,9 @@
-"""Tape: functions that write down when they ran, put in the place of others for a while."""
+"""Tape: functions that write down when they ran."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,13 +45,3 @@ class Tape:
     def seconds(self, name: str) -> float:
         """The time of all spans of one name."""
         return sum(s.seconds for s in self.named(name))
-
-
-@contextmanager
-def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Inside, `owner.name` is `make(owner.name)`; the owner's class is left alone."""
-    setattr(owner, name, make(getattr(owner, name)))
-    try:
-        yield
-    finally:
-        delattr(owner, name)

@@ -1,0 +1,21 @@
+"""Observer: what an executor and its network can be given, to see what they do and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # it brings TVM along
+    from .routine import Call
+
+
+class Observer(Protocol):
+    """Runs the parts of a step in its own way; a part's result has to be what it returns."""
+
+    def part(self, name: str, function: Callable[..., Any], *given: Any) -> Any:
+        """Return `function(*given)`, which does the part of this name."""
+        ...
+
+    def kernels(self, batch: Any, calls: Callable[[], Sequence[Call]]) -> None:
+        """Make the kernel calls of one direction of a planned batch, which `calls` lists."""
+        ...
