@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from . import netlevel
 from .compile import Compiler
 from .contributions import gradient_buffer, total_shape
+from .executable import ALL_ROWS, CompiledGroup, CompiledPack, CompiledStep, Executable
 from .forms import Form
 from .kinds import Group, Kinds
 from .operands import operands
@@ -28,45 +28,7 @@ from .sums import ColumnSum, SegmentSum
 from .target_rules import layout
 from .vertex import Parameter
 
-ALL_ROWS = 1 << 40
 SITE_KEYS = BufferId(Role.SITE_KEYS)
-
-
-@dataclass(frozen=True)
-class CompiledStep:
-    """A step and its compiled forms: `functions[i]` serves row counts from `limits[i]` on."""
-
-    functions: tuple[Any, ...]
-    limits: tuple[int, ...]
-    starts: tuple[int, ...]  # positions in the group's spaces
-    buffers: tuple[BufferId, ...]
-    adds: tuple[tuple[BufferId, bool], ...]  # buffers that it adds to; if it can replace all there
-    kind: str
-    note: str  # for people: the size of a product, the number of a region's lines
-    flop_per_row: int
-
-
-@dataclass(frozen=True)
-class CompiledGroup:
-    """A stage function, the kinds it runs for (bool[n_kinds]), the spaces whose starts it takes.
-
-    Its steps run on at most `most_rows` rows at once, one after the other.
-    """
-
-    stage: str
-    member: np.ndarray
-    spaces: tuple[Space, ...]
-    steps: tuple[CompiledStep, ...]
-    packs: tuple[BufferId, ...]  # the weight operands that it reads
-    most_rows: int
-
-
-@dataclass(frozen=True)
-class CompiledPack:
-    """Packs the parameters `sources` into a weight operand, once per step."""
-
-    function: Any
-    sources: tuple[BufferId, ...]
 
 
 @dataclass(frozen=True)
@@ -83,23 +45,11 @@ class NetValue:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """Everything compiled for the kinds so far; `buffers` are those that depend on the batch.
+class Compiled(Executable):
+    """An executable, and what is computed by programs: what parameters alone make, gradients."""
 
-    members: the kinds that have rows in each space that is used, bool[n_kinds].
-    """
-
-    forward: tuple[CompiledGroup, ...]
-    backward: tuple[CompiledGroup, ...]
-    packs: Mapping[BufferId, CompiledPack]
     net_values: tuple[NetValue, ...]
-    row_sums: Mapping[RowGradient, Any]
     gradients: tuple[Gradient, ...]
-    buffers: Mapping[BufferId, Buffer]
-    fixed: Mapping[BufferId, tuple[tuple[int, ...], str]]  # shape and dtype of the other buffers
-    totals: tuple[BufferId, ...]  # buffers that the backward pass adds to
-    cleared: tuple[BufferId, ...]  # row gradients that some kind leaves out
-    members: Mapping[Space, np.ndarray]
 
 
 def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Compiled:

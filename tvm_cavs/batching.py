@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .assemble import Compiled, CompiledGroup
 from .buffers import HostMemory, tensor_of
+from .executable import CompiledGroup, Executable
 from .plan import Plan, Space
 from .planner import CELL_BUFFERS, Planner
 from .roles import BufferId, Role
@@ -76,7 +76,7 @@ class Cut:
 class Spaces:
     """The spaces of the compiled stages, and everything about them that batches have in common."""
 
-    def __init__(self, compiled: Compiled) -> None:
+    def __init__(self, compiled: Executable) -> None:
         self.groups = (*compiled.forward, *compiled.backward)
         self.names = list(compiled.members)
         self.number = {s: i for i, s in enumerate(self.names)}

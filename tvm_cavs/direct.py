@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import netlevel
-from .assemble import CompiledGroup, CompiledStep
 from .compile import Compiler
 from .direct_product import Rectangle
+from .executable import CompiledGroup, CompiledStep
 from .forms import Form
 from .kinds import Group
 from .parameter import Parameter

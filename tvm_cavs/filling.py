@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from . import dropout
-from .assemble import Compiled
 from .batching import Spaces
 from .buffers import HostMemory, tensor_of
+from .executable import Executable
 from .plan import Plan, Space
 from .planner import BELOW, KIND, ORDER, Planner
 from .roles import Role
@@ -37,7 +37,7 @@ EDGES = Space("edges")
 class Filling:
     """Fills the buffers of a batch; made once for what has been compiled."""
 
-    def __init__(self, compiled: Compiled, spaces: Spaces, planner: Planner) -> None:
+    def __init__(self, compiled: Executable, spaces: Spaces, planner: Planner) -> None:
         self._spaces, self._planner = spaces, planner
         buffers = compiled.buffers.values()
         mine = [b for b in buffers if b.role in OF_BATCH]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from .assemble import CompiledGroup, CompiledStep
 from .batching import SLICE_ORDER, SLICES, Cut, Slice, Spaces
 from .buffers import HostMemory
+from .executable import CompiledGroup, CompiledStep
 from .roles import BufferId
 from .routine import Call, Column, Entry, Frames, Routine, Rows, Unless
 from .slice_kernels import COUNT, GROUP

@@ -28,7 +28,7 @@ from .timings import KernelSpan, Line, Profile
 from .trainer import Trainer
 
 if TYPE_CHECKING:  # what is profiled brings TVM along
-    from .assemble import CompiledStep
+    from .executable import CompiledStep
     from .executor import TvmExecutor
     from .loaded import Batch
     from .routine import Call
