@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("listing",),
     ("steps",),
     ("contributions", "places", "compile"),
-    ("host_kernels",),
+    ("host_kernels", "buffer_assignment"),
     ("region_builder", "planner", "routine", "updates"),
     ("lower",),
     ("kinds", "accuracy"),

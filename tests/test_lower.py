@@ -90,6 +90,32 @@ def computed_concat(b: Stage) -> None:
     b.push(b.call("concat", *parts, axis=0) @ b.param("W", 4, 3))
 
 
+def concat_within_another(b: Stage) -> None:
+    """Stored within another one, and read by a product: both have all of it."""
+    x = b.pull(2)
+    inner = b.call("concat", b.call("tanh", x), b.call("exp", x), axis=0)
+    outer = b.call("concat", inner, x, axis=0)
+    b.push(inner @ b.param("W", 4, 3))
+    b.push(outer, "z")
+
+
+def concat_within_a_line(b: Stage) -> None:
+    """Read by a region within another one, and by a product."""
+    x = b.pull(2)
+    inner = b.call("concat", b.call("tanh", x), b.call("exp", x), axis=0)
+    outer = b.call("concat", inner, x, axis=0)
+    b.push(inner @ b.param("W", 4, 3))
+    b.push(b.call("neg", outer), "z")
+
+
+def product_within_a_stored_concat(b: Stage) -> None:
+    """It writes there, where another product reads it."""
+    h = b.pull(2) @ b.param("U", 2, 3)
+    both = b.call("concat", h, b.parents(3), axis=0)
+    b.push(h @ b.param("W", 3, 4))
+    b.push(both, "z")
+
+
 def copied_operand(b: Stage) -> None:
     """A column of a matrix is not a piece of a row: it is copied."""
     x = b.pull(3, 2)
@@ -164,6 +190,28 @@ region#1
   %0 = tanh(pull.x[0:2]) : [2] -> scratch.4.1[0:2]
   %1 = exp(pull.x[0:2]) : [2] -> scratch.4.1[2:4]
 product#1: push.y[0:3] = scratch.4.1[0:4] @ pack#1 [4x3]
+""",
+    concat_within_another: """
+region#1
+  %0 = tanh(pull.x[0:2]) : [2] -> push.z[0:2]
+  %1 = exp(pull.x[0:2]) : [2] -> push.z[2:4]
+  %2 = copy(pull.x[0:2]) : [2] -> push.z[4:6]
+product#1: push.y[0:3] = push.z[0:4] @ pack#1 [4x3]
+""",
+    concat_within_a_line: """
+region#1
+  %0 = tanh(pull.x[0:2]) : [2]
+  %1 = exp(pull.x[0:2]) : [2]
+  %2 = concat(%0, %1, axis=0) : [4] -> scratch.4.1[0:4]
+  %3 = concat(%2, pull.x[0:2], axis=0) : [6]
+  %4 = neg(%3) : [6] -> push.z[0:6]
+product#1: push.y[0:3] = scratch.4.1[0:4] @ pack#1 [4x3]
+""",
+    product_within_a_stored_concat: """
+region#1
+  %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> push.z[3:6]
+product#1: push.z[0:3] = pull.x[0:2] @ pack#1 [2x3]
+product#2: push.y[0:4] = push.z[0:3] @ pack#2 [3x4]
 """,
     copied_operand: """
 region#1

@@ -29,6 +29,8 @@ from .target_rules import layout
 from .vertex import Parameter
 
 SITE_KEYS = BufferId(Role.SITE_KEYS)
+Forms = Mapping[tuple[str, str], list[Form]]  # of a step, by stage and the kernel's symbol
+Shapes = dict[BufferId, tuple[tuple[int, ...], str]]  # shape and dtype of buffers
 
 
 @dataclass(frozen=True)
@@ -56,50 +58,95 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     """Compile what is new and put everything together."""
     groups = (*kinds.forward, *kinds.backward)
     stages = list({id(g.lowered): g.lowered for g in groups}.values())
-    forms = {
-        (g.stage, s.kernel.name): compiler.forms(s.kernel, g.stage == "recurrent")
-        for g in groups
-        for s in g.lowered.steps
-    }
-    weights = {w.buffer: w for low in stages for w in low.weights}
-    packs = [_pack(w, compiler, parameters) for w in weights.values()]
-    rows = dict.fromkeys(r for low in stages for r in low.row_gradients)
+    weights = list({w.buffer: w for low in stages for w in low.weights}.values())
+    rows = list(dict.fromkeys(r for low in stages for r in low.row_gradients))
+    forms = {key: form for g in groups for key, form in _step_forms(g, compiler).items()}
+    packs = {w.buffer: _pack(w, compiler, parameters) for w in weights}
     sums = {r: compiler.segment_form(SegmentSum(r.width, r.width)) for r in rows}
-    compiler.compile(
-        [*(f for fs in forms.values() for f in fs), *(f for f, _, _ in packs), *sums.values()]
-    )
-
-    def compiled(groups: list[Group]) -> tuple[CompiledGroup, ...]:
-        return tuple(_group(g, forms, compiler, parameters) for g in groups)
-
-    values = [
-        NetValue(_unpacked(w), w.program, w.index, (w.k, w.n_columns))
-        for w in weights.values()
-        if netlevel.flatten(w.program, w.index, "param") is None
-    ]
-    found = {
-        buffer: NetValue(buffer, low.program, i, (max(1, low.program.calls[i].type.size),))
-        for low in stages
-        for buffer, i in low.net_values
-    }
-    buffers = {b.id: b for low in stages for b in low.buffers.values()}
-    values += found.values()
-    dense = parameters.keys() - kinds.programs.row_sparse if kinds.programs.adjoint else ()
-    grads = {gradient_buffer(p): (parameters[p].shape, "float32") for p in sorted(dense)}
-    totals = dict.fromkeys(n for low in stages for g in low.gradients for _, n in g.totals)
+    steps = (f for several in forms.values() for f in several)
+    compiler.compile([*steps, *(form for form, _ in packs.values()), *sums.values()])
+    net_values = _net_values(stages, weights)
+    gradients = _dense_gradients(kinds, parameters)
     return Compiled(
-        forward=compiled(kinds.forward),
-        backward=compiled(kinds.backward),
-        packs={t: CompiledPack(compiler.function(f.symbol), s) for f, s, t in packs},
-        net_values=tuple(values),
-        row_sums={r: compiler.function(f.symbol) for r, f in sums.items()},
+        forward=tuple(_group(g, forms, compiler, parameters) for g in kinds.forward),
+        backward=tuple(_group(g, forms, compiler, parameters) for g in kinds.backward),
+        packs=_compiled_packs(packs, compiler),
+        net_values=net_values,
+        row_sums={r: compiler.function(form.symbol) for r, form in sums.items()},
         gradients=tuple({g.key: g for low in stages for g in low.gradients}.values()),
-        buffers={id: b for id, b in buffers.items() if b.space is not None},
-        fixed=_fixed(stages, weights, values, compiler, kinds) | grads,
-        totals=(*grads, *totals),
+        buffers=_buffers_of_rows(stages),
+        fixed=_weight_shapes(weights, compiler)
+        | {v.buffer: (v.shape, "float32") for v in net_values}
+        | _total_shapes(stages)
+        | _key_shapes(kinds)
+        | gradients,
+        totals=(*gradients, *_total_shapes(stages)),
         cleared=tuple(r.buffer for r in rows if _left_out(r, kinds)),
         members={space: kinds.members(space) for space in _spaces(stages, rows)},
     )
+
+
+def _step_forms(g: Group, compiler: Compiler) -> Forms:
+    """The forms of a group's kernels, by stage and symbol."""
+    recurrent, kernels = g.stage == "recurrent", [s.kernel for s in g.lowered.steps]
+    return {(g.stage, kernel.name): compiler.forms(kernel, recurrent) for kernel in kernels}
+
+
+def _compiled_packs(
+    packs: Mapping[BufferId, tuple[Form, tuple[BufferId, ...]]], compiler: Compiler
+) -> dict[BufferId, CompiledPack]:
+    return {
+        buffer: CompiledPack(function=compiler.function(form.symbol), sources=sources)
+        for buffer, (form, sources) in packs.items()
+    }
+
+
+def _net_values(stages: Iterable[Lowered], weights: Iterable[Weights]) -> tuple[NetValue, ...]:
+    """What NumPy evaluates: weights that are no rectangles of parameters, and what regions read."""
+    found = [
+        NetValue(_unpacked(w), w.program, w.index, shape=(w.k, w.n_columns))
+        for w in weights
+        if netlevel.flatten(w.program, w.index, "param") is None
+    ]
+    read = {}
+    for low in stages:
+        for buffer, i in low.net_values:
+            size = max(1, low.program.calls[i].type.size)
+            read[buffer] = NetValue(buffer, low.program, i, shape=(size,))
+    return (*found, *read.values())
+
+
+def _buffers_of_rows(stages: Iterable[Lowered]) -> dict[BufferId, Buffer]:
+    """The buffers that grow with a batch."""
+    found = (b for low in stages for b in low.buffers.values())
+    return {b.id: b for b in found if b.space is not None}
+
+
+def _dense_gradients(kinds: Kinds, parameters: Mapping[str, Parameter]) -> Shapes:
+    """The gradients that have their parameter's shape."""
+    if kinds.programs.adjoint is None:
+        return {}
+    dense = sorted(parameters.keys() - kinds.programs.row_sparse)
+    return {gradient_buffer(name): (parameters[name].shape, "float32") for name in dense}
+
+
+def _weight_shapes(weights: Iterable[Weights], compiler: Compiler) -> Shapes:
+    """The weight operands as products read them."""
+    return {w.buffer: compiler.packed(w.k, w.n_columns) for w in weights}
+
+
+def _total_shapes(stages: Iterable[Lowered]) -> Shapes:
+    """The sums over vertices that are no part of one gradient."""
+    gradients = (g for low in stages for g in low.gradients)
+    return {
+        buffer: (total_shape(g.program, i), "float32") for g in gradients for i, buffer in g.totals
+    }
+
+
+def _key_shapes(kinds: Kinds) -> Shapes:
+    """A key for every dropout of the function."""
+    sites = [c["site"] for _, c in kinds.programs.forward.select("dropout")]
+    return {SITE_KEYS: ((max(sites) + 1,), "uint32")} if sites else {}
 
 
 def _spaces(stages: Iterable[Lowered], rows: Iterable[RowGradient]) -> list[Space]:
@@ -111,30 +158,32 @@ def _spaces(stages: Iterable[Lowered], rows: Iterable[RowGradient]) -> list[Spac
 
 
 def _group(
-    g: Group,
-    forms: Mapping[tuple[str, str], list[Form]],
-    compiler: Compiler,
-    parameters: Mapping[str, Parameter],
+    g: Group, forms: Forms, compiler: Compiler, parameters: Mapping[str, Parameter]
 ) -> CompiledGroup:
-    spaces = g.lowered.spaces
-    position = {s: i for i, s in enumerate(spaces)}
-    steps = []
-    for s in g.lowered.steps:
-        mine = forms[g.stage, s.kernel.name]
-        steps.append(
-            CompiledStep(
-                tuple(compiler.function(f.symbol) for f in mine),
-                tuple(f.min_rows for f in mine),
-                tuple(position[space] for space in s.starts),
-                tuple(b.id for b in s.buffers),
-                _adds(s, parameters),
-                s.kernel.kind,
-                *_work(s.kernel),
-            )
+    low, position = g.lowered, {space: i for i, space in enumerate(g.lowered.spaces)}
+
+    def compiled(step: Step) -> CompiledStep:
+        mine = forms[g.stage, step.kernel.name]
+        note, flop_per_row = _work(step.kernel)
+        return CompiledStep(
+            functions=tuple(compiler.function(f.symbol) for f in mine),
+            limits=tuple(f.min_rows for f in mine),
+            starts=tuple(position[space] for space in step.starts),
+            buffers=tuple(b.id for b in step.buffers),
+            adds=_adds(step, parameters),
+            kind=step.kernel.kind,
+            note=note,
+            flop_per_row=flop_per_row,
         )
-    packs = tuple(w.buffer for w in g.lowered.weights)
-    most = _most_rows(g.lowered, compiler.n_threads)
-    return CompiledGroup(g.stage, g.member, spaces, tuple(steps), packs, most)
+
+    return CompiledGroup(
+        stage=g.stage,
+        member=g.member,
+        spaces=low.spaces,
+        steps=tuple(map(compiled, low.steps)),
+        packs=tuple(w.buffer for w in low.weights),
+        most_rows=_most_rows(low, compiler.n_threads),
+    )
 
 
 def _most_rows(low: Lowered, n_threads: int) -> int:
@@ -184,17 +233,13 @@ def _work(kernel: Kernel) -> tuple[str, int]:
 
 def _pack(
     w: Weights, compiler: Compiler, parameters: Mapping[str, Parameter]
-) -> tuple[Form, tuple[BufferId, ...], BufferId]:
-    """The kernel that packs a weight operand, what it reads, and the buffer it fills."""
+) -> tuple[Form, tuple[BufferId, ...]]:
+    """The kernel that packs a weight operand, and what it reads."""
     parts = netlevel.flatten(w.program, w.index, "param")
     if parts is None:
-        spec = Pack(
-            ((w.k, w.n_columns),),
-            (Placement(0, 0, 0, (0, w.k), (0, w.n_columns)),),
-            w.k,
-            w.n_columns,
-        )
-        return compiler.pack_form(spec), (_unpacked(w),), w.buffer
+        whole = Placement(0, 0, 0, (0, w.k), (0, w.n_columns))
+        spec = Pack(((w.k, w.n_columns),), (whole,), w.k, w.n_columns)
+        return compiler.pack_form(spec), (_unpacked(w),)
     parts = netlevel.merged(parts)
     names = [w.program.calls[r.leaf]["name"] for r in parts]
     used = list(dict.fromkeys(names))
@@ -204,36 +249,12 @@ def _pack(
     )
     shapes = tuple((parameters[p].shape[0], parameters[p].shape[1]) for p in used)
     spec = Pack(shapes, places, w.k, w.n_columns)
-    sources = tuple(BufferId(Role.PARAMETER, p) for p in used)
-    return compiler.pack_form(spec), sources, w.buffer
+    return compiler.pack_form(spec), tuple(BufferId(Role.PARAMETER, p) for p in used)
 
 
 def _unpacked(w: Weights) -> BufferId:
     """Where NumPy puts a weight operand that is no rectangles of parameters."""
     return BufferId(Role.UNPACKED, w.buffer.key)
-
-
-def _fixed(
-    stages: list[Lowered],
-    weights: Mapping[BufferId, Weights],
-    values: list[NetValue],
-    compiler: Compiler,
-    kinds: Kinds,
-) -> dict[BufferId, tuple[tuple[int, ...], str]]:
-    """Shapes of the buffers that no batch changes."""
-    fixed: dict[BufferId, tuple[tuple[int, ...], str]] = {}
-    for w in weights.values():
-        fixed[w.buffer] = compiler.packed(w.k, w.n_columns)
-    for v in values:
-        fixed[v.buffer] = (v.shape, "float32")
-    for low in stages:
-        for g in low.gradients:
-            for i, buffer in g.totals:
-                fixed[buffer] = (total_shape(g.program, i), "float32")
-    sites = [c["site"] for _, c in kinds.programs.forward.select("dropout")]
-    if sites:
-        fixed[SITE_KEYS] = ((max(sites) + 1,), "uint32")
-    return fixed
 
 
 def _left_out(r: RowGradient, kinds: Kinds) -> bool:

@@ -7,10 +7,11 @@ where they are and never copied first.
 
 from __future__ import annotations
 
+from .buffer_assignment import assign_buffers
 from .contributions import Contributions, Part, contributions, summed_with
 from .ops import Value
 from .options import ALL, Options
-from .places import Places, is_product
+from .places import is_product
 from .products import Outer, Product
 from .program import Builder, Call, Program
 from .region_builder import RegionBuilder
@@ -59,7 +60,7 @@ class _Lowering:
     def __init__(self, program: Program, arity: int, options: Options) -> None:
         self.program, self.calls = program, program.calls
         self.added: Contributions = contributions(program)
-        self.places = Places(program, arity, self.added.rows, options)
+        self.places = assign_buffers(program, arity, self.added.rows, options)
         self.summed_with = summed_with(program)
         self.steps: list[Step] = []
         self.weights: dict[BufferId, Weights] = {}
@@ -87,7 +88,7 @@ class _Lowering:
     def _region(self, r: int) -> None:
         builder = RegionBuilder(self.places, r)
         for i in range(len(self.calls)):
-            if self.places.is_line(i) and self.places.ready[i] == r:
+            if i in self.places.lines and self.places.ready[i] == r:
                 builder.line(i)
         for i, to in self.places.copies:
             if self.places.ready[i] == r:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .places import VIEWS, Places
+from .places import VIEWS, BufferAssignment, source
 from .plan import Space
 from .program import Program
 from .regions import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
@@ -16,7 +16,7 @@ class RegionBuilder:
     net_values: buffers that the region reads net-level values from, with the call they hold.
     """
 
-    def __init__(self, places: Places, number: int) -> None:
+    def __init__(self, places: BufferAssignment, number: int) -> None:
         self.places, self.number = places, number
         self.net_values: dict[BufferId, int] = {}
         self.arrays: list[tuple[Buffer, bool]] = []
@@ -32,7 +32,8 @@ class RegionBuilder:
     def operand(self, i: int) -> Operand:
         """How a line reads value %i."""
         low = self.places
-        c = low.calls[i]
+        calls = low.program.calls
+        c = calls[i]
         if i in self.line_of:
             return Ref(self.line_of[i])
         if c.op == "full":
@@ -40,7 +41,7 @@ class RegionBuilder:
         if c.op == "absent":
             return Constant(-1, "int32")
         being_copied = i in low.copied and low.ready[i] == self.number
-        place = low.source(i) if being_copied else low.place(i)
+        place = source(low.program, i) if being_copied else low.place(i)
         if place is not None:
             if place.index is None:
                 return Load(self.array(place.buffer, True), place.column)
@@ -48,18 +49,19 @@ class RegionBuilder:
                 self.array(place.buffer, False), place.column, self.array(place.index, True)
             )
         if c.op in VIEWS:
-            source, shape = self.operand(c.args[0]), low.calls[c.args[0]].type.shape
-            if c.op == "slice" and isinstance(source, Load) and len(shape) == 1:
-                return Load(source.array, source.column + c["start"], source.index)
-            return View(source, c.op, shape, c.get("axis", 0), c.get("start", 0))
+            base, shape = self.operand(c.args[0]), calls[c.args[0]].type.shape
+            if c.op == "slice" and isinstance(base, Load) and len(shape) == 1:
+                return Load(base.array, base.column + c["start"], base.index)
+            return View(base, c.op, shape, c.get("axis", 0), c.get("start", 0))
         assert c.type.per == "net", c.text()
         return Load(self.array(self._net_buffer(low.program, i), False))
 
     def line(self, i: int) -> None:
         """Append the line that computes %i and gives it to its stores."""
-        c, low = self.places.calls[i], self.places
+        low, calls = self.places, self.places.program.calls
+        c = calls[i]
         args = [self.operand(a) for a in c.args]
-        shapes = [low.calls[a].type.shape for a in c.args]
+        shapes = [calls[a].type.shape for a in c.args]
         attrs = [(k, v) for k, v in c.attrs if k != "type"]
         if c.op == "gather_sum":
             slots = Buffer(Role.ADJOINT, c["field"], low.arity * c.type.size, EDGES)
@@ -91,7 +93,7 @@ class RegionBuilder:
 
     def copy(self, i: int, to: Place) -> None:
         """Append a line that copies %i, a read or a view, to a place."""
-        c = self.places.calls[i]
+        c = self.places.program.calls[i]
         line = Line(
             "copy",
             (self.operand(i),),

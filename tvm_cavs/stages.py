@@ -61,8 +61,12 @@ def split(program: Program, lazy: bool = True) -> Stages:
     _delay_totals(program, stage)
     names = _names(program)
     again = _read_again(program)
-    crossing: dict[str, set[int]] = {s: set() for s in STAGES}
-    parts = {s: _part(program, stage, s, names, again, crossing) for s in reversed(STAGES)}
+    parts: dict[str, Program] = {}
+    crossing: frozenset[int] = frozenset()
+    for s in reversed(STAGES):
+        kept = sorted(i for i in crossing if stage[i] == s)
+        parts[s], read = _part(program, stage, s, names, again, kept)
+        crossing |= read
     return Stages(**parts)
 
 
@@ -112,12 +116,13 @@ def _part(
     mine: str,
     names: list[str],
     again: list[bool],
-    crossing: dict[str, set[int]],
-) -> Program:
-    """The calls of one stage; adds to `crossing` what earlier stages must save for it."""
+    kept: list[int],
+) -> tuple[Program, frozenset[int]]:
+    """The calls of one stage, which saves `kept`, and the values that cross to it."""
     b = Builder(f"{program.name}, {mine}", shared=True)
     states = {c.args[0]: c["field"] for _, c in program.select("scatter") if c.get("slot") is None}
     new: dict[int, int] = {}
+    crossing: set[int] = set()
 
     def get(i: int) -> Value:
         c = program.calls[i]
@@ -130,7 +135,7 @@ def _part(
         elif i in states:
             value = b.call("own_state", field=states[i], type=c.type)
         else:
-            crossing[stage[i]].add(i)
+            crossing.add(i)
             value = b.call("saved", name=names[i], type=c.type)
         new[i] = value.index
         return value
@@ -139,7 +144,7 @@ def _part(
     for i, c in enumerate(program.calls):
         if c.op in EFFECTS and stage[i] == mine:
             b.call(c.op, get(c.args[0]), where=c.where, **dict(c.attrs))
-    for i in sorted(crossing[mine]):
+    for i in kept:
         if names[i] not in saved:
             b.call("save", get(i), name=names[i])
-    return without_dead(b.finish())
+    return without_dead(b.finish()), frozenset(crossing)
