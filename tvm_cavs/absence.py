@@ -86,7 +86,7 @@ def reach(op: str, operands: Sequence[Presence]) -> Presence:
     return _REACH[op](operands) if op in _REACH else ALWAYS
 
 
-def find(program: Program, saved: Mapping[str, Runs] | None = None) -> list[Runs]:
+def presences(program: Program, saved: Mapping[str, Runs] | None = None) -> list[Runs]:
     """For every call, when its result is there; `saved`: the same of an adjoint's saved values."""
     found: list[Runs] = []
     for c in program.calls:
@@ -96,7 +96,7 @@ def find(program: Program, saved: Mapping[str, Runs] | None = None) -> list[Runs
 
 def saved_runs(program: Program) -> dict[str, Runs]:
     """When the values are there that an adjoint reads as `saved`."""
-    return {str(i): runs for i, runs in enumerate(find(program))}
+    return {str(i): runs for i, runs in enumerate(presences(program))}
 
 
 def _found(program: Program, c: Call, args: list[Runs], saved: Mapping[str, Runs]) -> Runs:
@@ -167,7 +167,7 @@ def _merged(runs: Iterable[tuple[int, Presence]]) -> Runs:
     return tuple(out)
 
 
-def nothing(runs: Runs, has: Collection[Need]) -> list[tuple[int, int]]:
+def absent_ranges(runs: Runs, has: Collection[Need]) -> list[tuple[int, int]]:
     """The ranges along the first axis that are nothing at a vertex that has these."""
     out: list[tuple[int, int]] = []
     at = 0

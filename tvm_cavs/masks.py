@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from . import pieces
-from .absence import ALWAYS, NEVER, Need, Presence, Runs, find
+from .absence import ALWAYS, NEVER, Need, Presence, Runs, presences
 from .ops import Type, Value, nothing
 from .program import Builder, Call, Program
 
@@ -28,7 +28,7 @@ def guarded(
     Args:
         saved: when the values are there that it reads as `saved`.
     """
-    return _Guard(program, find(program, saved), sure, maybe).run()
+    return _Guard(program, presences(program, saved), sure, maybe).run()
 
 
 class _Guard:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from . import absence, dropout
+from . import dropout
+from .absence import Need, absent_ranges, presences, saved_runs
 from .errors import TargetError
 from .execution import Programs, Result, Seeds
 from .graph import Graph
@@ -41,10 +42,10 @@ class ReferenceExecutor:
         self._programs, self._parameters = programs, parameters
         self._data: dict[str, np.ndarray] = {}
         self._last: tuple[Graph, Seeds, list[dict[str, Any]], State] | None = None
-        self._runs = [absence.find(programs.forward)]
+        self._runs = [presences(programs.forward)]
         if programs.adjoint is not None:
-            self._runs.append(absence.find(programs.adjoint, absence.saved_runs(programs.forward)))
-        self._nothing: dict[tuple[int, frozenset[absence.Need]], list[Any]] = {}
+            self._runs.append(presences(programs.adjoint, saved_runs(programs.forward)))
+        self._nothing: dict[tuple[int, frozenset[Need]], list[Any]] = {}
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Only look at the batches: the reference compiles nothing."""
@@ -97,12 +98,12 @@ class ReferenceExecutor:
         first, last = graph.child_ptr[vertex : vertex + 2]
         slots = (k for k, child in enumerate(graph.child[first:last].tolist()) if child >= 0)
         held = (name for name, field in graph.inputs.items() if field.present[vertex])
-        has: frozenset[absence.Need] = frozenset((*slots, *held))
+        has: frozenset[Need] = frozenset((*slots, *held))
         if (which, has) not in self._nothing:
             program = self._programs.adjoint if which else self._programs.forward
             assert program is not None
             self._nothing[which, has] = [
-                _mask(c.type.shape, absence.nothing(runs, has))
+                _mask(c.type.shape, absent_ranges(runs, has))
                 for c, runs in zip(program.calls, self._runs[which], strict=True)
             ]
         return self._nothing[which, has]

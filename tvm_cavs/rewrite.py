@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import pieces, rules
-from .absence import Need, Runs, find, nothing, saved_runs
+from .absence import Need, Runs, absent_ranges, presences, saved_runs
 from .masks import guarded
 from .ops import EFFECTS, OPS, Value, full
 from .ops import nothing as absent
@@ -362,7 +362,7 @@ def _specialised(
     program = keep(program, set(range(len(program.calls))) - dead)
     if kind.maybe:
         program = guarded(program, saved or {}, has - set(kind.maybe), kind.maybe)
-    runs = find(program, saved)
+    runs = presences(program, saved)
 
     def substitute(b: Builder, c: Call) -> Value | None:
         if c.op == "pull" and c["name"] not in kind.pulls and c.type.dtype == "int32":
@@ -380,7 +380,7 @@ def _specialised(
         """The value with nothing exactly where `absence` says so."""
         if program.calls[i].op in EFFECTS or value.type.dtype != "float32":
             return value
-        gone = nothing(runs[i], has)
+        gone = absent_ranges(runs[i], has)
         if not gone:
             return pieces.read(value.builder, value) if pieces.is_absent(value) else value
         return _without(value, gone)

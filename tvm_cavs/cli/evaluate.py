@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from .. import runlog
 from ..build import build_data, build_network
 from ..checkpoint import load_checkpoint, restore
 from ..config import load_config
@@ -17,6 +16,7 @@ from ..data import Vocab
 from ..errors import CavsError
 from ..evaluation import as_json, evaluate
 from ..report import metrics_table
+from ..runlog import BEST, LAST
 from .output import put, put_table
 from .parser import FORM, make_parser, run_folder
 
@@ -45,8 +45,8 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
 
 def measure(given: argparse.Namespace) -> tuple[dict[str, dict[str, float]], str]:
     """Metrics by split, and which parameters they are of."""
-    best = given.run / runlog.BEST
-    path = given.run / runlog.LAST if given.last or not os.path.exists(best) else best
+    best = given.run / BEST
+    path = given.run / LAST if given.last or not os.path.exists(best) else best
     checkpoint = load_checkpoint(path)
     config = load_config(given.run / "config.yaml", given.overrides)
     vocab = Vocab(tuple(checkpoint.vocabulary or ["<unk>"]))
