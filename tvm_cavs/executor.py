@@ -72,9 +72,9 @@ class TvmExecutor:
         precision: str = "float32",
         without: Iterable[str] = (),
     ) -> None:
-        self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
         self.compiler = _compiler(target, threads, cache, precision)
         self.n_threads = self.compiler.n_threads
+        self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
         self.planner = Planner(host_kernels(self.compiler), programs.arity, self.kinds.pulls)
         self.memory = _memory_of(parameters)
         self._parameters = parameters
