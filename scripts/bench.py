@@ -7,7 +7,6 @@ import sys
 
 from tvm_cavs.cli.bench import main as main
 from tvm_cavs.cli.bench import parse as parse
-from tvm_cavs.cli.bench import table as table
 from tvm_cavs.cli.main import run
 
 if __name__ == "__main__":

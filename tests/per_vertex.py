@@ -14,7 +14,7 @@ import numpy as np
 from tvm_cavs.execution import Programs, Seeds
 from tvm_cavs.graph import Graph
 from tvm_cavs.program import Program
-from tvm_cavs.reference import Gradients, ReferenceExecutor, State, VertexRun, parents_of
+from tvm_cavs.reference import AtVertex, Gradients, ReferenceExecutor, State, VertexRun, parents_of
 from tvm_cavs.rewrite import Kind, specialise
 from tvm_cavs.stages import split
 from tvm_cavs.vertex import Parameter
@@ -96,17 +96,8 @@ class PerVertex:
                 yield parts[v][s], int(v)
 
     def run(self, part: Program, v: int, slots: State, parents: list[int]) -> VertexRun:
-        run = VertexRun(
-            self.executor,
-            part,
-            self.graph,
-            self.seeds,
-            v,
-            self.state,
-            slots,
-            self.saved[v],
-            parents,
-        )
+        seen = self.state, slots, self.saved[v], parents
+        run = VertexRun(AtVertex(self.executor, self.graph, self.seeds, v, *seen), part)
         for c, value in run.effects:
             if c.op == "save":
                 assert c["name"] not in self.saved[v], f"{c['name']} is saved twice"

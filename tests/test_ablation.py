@@ -25,8 +25,9 @@ from tvm_cavs.bench import (
     save_ablations,
 )
 from tvm_cavs.bench import Case as Measured
-from tvm_cavs.bench.ablate import OVERLAP, summarise
+from tvm_cavs.bench.ablate import summarise
 from tvm_cavs.bench.measure import Round, Times
+from tvm_cavs.bench_names import OVERLAP
 from tvm_cavs.errors import BenchError, TargetError
 from tvm_cavs.executor import TvmExecutor
 from tvm_cavs.kinds import Kinds

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tvm_cavs import bench_names
 from tvm_cavs.bench import (
     CLOCKS,
     WORKLOADS,
@@ -26,6 +27,7 @@ from tvm_cavs.bench import (
 from tvm_cavs.bench.arithmetic import rows_of_kinds
 from tvm_cavs.bench.measure import Times, parts_of, round_of, summarise
 from tvm_cavs.bench.sgemm import environment
+from tvm_cavs.bench.table import table
 from tvm_cavs.bench.workloads import N_CLASSES, complete_trees, random_sequences, random_trees
 from tvm_cavs.errors import BenchError, DataError
 from tvm_cavs.graph import batch
@@ -36,6 +38,10 @@ from tvm_cavs.sharing import share
 
 ROOT = Path(__file__).parent.parent
 measuring = sys.modules["tvm_cavs.bench.measure"]  # the package has a function of this name
+
+
+def test_the_names_that_can_be_given_are_those_there_are():
+    assert bench_names.WORKLOADS == tuple(WORKLOADS) and bench_names.CLOCKS == tuple(CLOCKS)
 
 
 def test_random_trees_are_binary_and_as_long_as_sentences():
@@ -235,7 +241,6 @@ def test_overlap_is_told_by_wall_time_and_no_other_system(arguments, message, ca
 
 
 def test_the_table_says_that_batches_were_planned_ahead():
-    table = runpy.run_path(str(ROOT / "scripts" / "bench.py"))["table"]
     case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
     clocks = [[Times(plan=1.0, forward=2.0)]]
     for given, title, plan in (

@@ -23,7 +23,7 @@ TINY = (
     "executor.name=reference data.n_train=12 data.n_dev=4 data.n_test=4 data.max_tokens=6 "
     "model.embedding=3 model.hidden=4 train.batch_size=6 train.epochs=1"
 ).split()
-NO_TVM = "import sys; assert not {'tvm', 'tvm_ffi', 'schedules'} & set(sys.modules)"
+NO_TVM = "import sys; assert not {'tvm', 'tvm_ffi', 'schedules', 'torch'} & set(sys.modules)"
 COMPILER = [pytest.mark.compiles]  # what the benchmarks import
 
 
@@ -86,7 +86,16 @@ def test_help_names_every_command(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["trian"], ["train", "--help"], ["evaluate", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["trian"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["bench", "--help"],
+        ["bench", "--rounds", "0"],
+    ],
 )
 def test_what_needs_no_compiler_does_not_import_it(arguments):
     code = f"import sys; from tvm_cavs.cli.main import main\ntry: main({arguments})\n"

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan", "data", "netlevel", "digests"),
     ("occupancy",),
     ("timings",),
-    ("timeline", "observer"),
+    ("timeline", "observer", "bench_names"),
     ("execution", "sharing"),
     ("reference", "inputs"),
     ("target_rules",),  # from here on: TVM

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import host_kernels_in_numpy as oracle
 import numpy as np
 import pytest
 from random_graphs import random_dag, random_tree
@@ -118,6 +119,20 @@ def test_rows(seed: int, planned: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_sort_against_numpy(seed: int, planned: Any) -> None:
+    graph, kinds, p, *_ = planned(seed)
+    bits, _ = masks(graph, ARITY, PULLS)
+    lookup = np.zeros(1 << (ARITY + len(PULLS)), "int64")
+    for mask, kind in kinds.of_mask.items():
+        lookup[mask] = kinds.ranks[kind]
+    *rows, cells = oracle.sort(graph.level, bits, lookup, np.argsort(kinds.ranks))
+    for found, expected in zip((p.row, p.order, p.kind_of_row), rows, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for found, expected in zip((p.cells.level, p.cells.kind, p.cells.count), cells, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_groups_are_contiguous_and_cells_count_them(seed: int, planned: Any) -> None:
     graph, kinds, p, *_ = planned(seed)
     pairs = list(zip(graph.level[p.order].tolist(), p.kind_of_row.tolist(), strict=True))
@@ -169,10 +184,33 @@ def slices_of(
     first, n = cut.place("forward")
     slices = spaces.slices(cut, memory)[first : first + n]
     found = [s for s in slices if s.group is mine]
-    check_order(spaces, cut, memory, [*compiled.forward, *compiled.backward])
+    groups = [*compiled.forward, *compiled.backward]
+    check_order(spaces, cut, memory, groups)
+    check_segments(p, spaces, cut, memory, groups, compiled.members)
     columns = [spaces.column(s) for s in used]
     assert spaces.column(Space("scratch")) == 0 and all(s.row[0] == 0 for s in found)
     return [(s.level, s.n_rows, [s.row[c] for c in columns]) for s in found]
+
+
+def check_segments(
+    p: Plan,
+    spaces: Spaces,
+    cut: Any,
+    memory: HostMemory,
+    groups: list[Any],
+    members: dict[Space, np.ndarray],
+) -> None:
+    """NumPy finds the same slices, in the same order."""
+    expected = oracle.segments(
+        (p.cells.level, p.cells.kind, p.cells.count),
+        np.array([space.base for space in members]),
+        np.array([STAGES.index(g.stage) for g in groups]),
+        np.array([g.member for g in groups]),
+        np.array([[space in g.spaces for space in members] for g in groups]),
+        np.array(list(members.values())),
+    )
+    found = memory.read(SLICES)[: cut.n * spaces.width].reshape(cut.n, spaces.width)
+    np.testing.assert_array_equal(found, np.concatenate(list(expected)))
 
 
 def check_order(spaces: Spaces, cut: Any, memory: HostMemory, groups: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import host_kernels_in_numpy as oracle
 import numpy as np
 import pytest
 
@@ -13,7 +14,8 @@ from tvm_cavs.buffers import HostMemory, tensor_of  # noqa: E402
 from tvm_cavs.compile import Compiler  # noqa: E402
 from tvm_cavs.host_kernels import host_kernels  # noqa: E402
 from tvm_cavs.roles import BufferId, Role  # noqa: E402
-from tvm_cavs.routine import Column, Entry, Frames, Routine, Rows, Unless  # noqa: E402
+from tvm_cavs.routine import TENSOR, Column, Entry, Frames, Routine, Rows, Unless  # noqa: E402
+from tvm_cavs.routine_kernel import FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS  # noqa: E402
 from tvm_cavs.slice_kernels import COUNT, GROUP, SLICE_COLUMNS  # noqa: E402
 
 pytestmark = pytest.mark.compiles
@@ -32,6 +34,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.fails: set[str] = set()
+        self.kernels: dict[str, Any] = {}
 
     def kernel(self, name: str) -> Any:
         def run(*args: Any) -> None:
@@ -40,7 +43,8 @@ class Recorder:
             if name in self.fails:
                 raise ValueError(f"{name} does not like {plain[0]}")
 
-        return tvm_ffi.convert(run)
+        self.kernels[name] = tvm_ffi.convert(run)
+        return self.kernels[name]
 
 
 def slices_of(*rows: tuple[int, int, int, int]) -> np.ndarray:
@@ -117,6 +121,30 @@ def test_a_group_runs_on_parts_of_its_rows(kernel: Any, parts: Any) -> None:
         ("other", (1, 1, 36, b, a)),
         ("last", (2, 21, 11, b)),
         ("last", (2, 23, 13, b)),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_calls_of_random_slices_against_numpy(seed: int, kernel: Any, parts: Any) -> None:
+    calls, groups, memory = parts
+    rng = np.random.default_rng(seed)
+    routine = Routine(kernel, groups, rng.integers(1, 12, 2).tolist())
+    frames = Frames(routine, memory)
+    rows = [(rng.integers(2), *rng.integers(1, 40, 3)) for _ in range(9)]
+    slices, order = slices_of(*rows), rng.permutation(9).astype("int32")
+    frames.run(2, 6, WIDTH, tensor_of(order), tensor_of(slices.reshape(-1)))
+    tables = [np.from_dlpack(t) for t in (routine.groups, routine.parts, *routine.tables)]
+    steps, forms, moves = (
+        table.reshape(-1, n)
+        for table, n in zip(tables[2:], (STEP_COLUMNS, FORM_COLUMNS, MOVE_COLUMNS), strict=True)
+    )
+    kernels = {f.__chandle__(): name for name, f in calls.kernels.items()}
+    data = {t.__chandle__(): t.data_ptr() for t in map(memory.tensor, (A, B))}
+    words = frames._words.copy()
+    given = slices[order[2:8]], *tables[:2], steps, forms, moves, words
+    assert calls.calls == [
+        (kernels[handle], tuple(data[v] if what == TENSOR else v for what, v in frame.tolist()))
+        for handle, frame in oracle.routine(*given)
     ]
 
 

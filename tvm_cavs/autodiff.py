@@ -7,7 +7,10 @@ one child (the adjoint of `gather(slot)`), its pulls are saved forward values. S
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
 from math import prod
+from operator import add
 
 from .errors import TraceError
 from .ops import OPS, Type, Value, full, nothing
@@ -31,57 +34,93 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
     Raises:
         TraceError: `output` is not pushed, or is not a scalar.
     """
+    _check_scalar(program, output)
+    sweep = _Sweep(program, output, weight)
+    for i in reversed(range(len(program.calls))):
+        _ADJOINTS.get(program.calls[i].op, _of_value)(sweep, i)
+    _complete_scatters(program, sweep.builder)
+    return without_dead(sweep.builder.finish())
+
+
+def _check_scalar(program: Program, output: str) -> None:
     losses = [c for _, c in program.select("push") if c["name"] == output]
     if not losses or losses[0].type.shape != ():
         given = f"{losses[0].type}" if losses else "no such output"
         raise TraceError(
             f"{program.name}: to differentiate, push one scalar named {output!r}; found {given}"
         )
-    b = Builder(f"adjoint of {program.name}")
-    primal, wanted = _Primal(program, b), _has_gradient(program)
-    grads: dict[int, list[Value]] = {}
-    gathers = any(c.op == "gather" for c in program.calls)
 
-    def total(i: int) -> Value | None:
-        found = grads.get(i)
-        if not found:
-            return None
-        result = found[0]
-        for g in found[1:]:
-            result = result + g
-        return result
 
-    for i in reversed(range(len(program.calls))):
-        c = program.calls[i]
-        if c.op == "push":
-            if c["name"] == output:
-                seed = b.call("pull", name=weight, type=Type(())) if weight else full(b, 1.0)
-                grads.setdefault(c.args[0], []).append(seed)
-        elif c.op == "scatter" and gathers:  # else no parent reads it
-            state = b.call("gather_sum", field=c["field"], type=c.type)
-            grads.setdefault(c.args[0], []).append(state)
-        elif c.op == "gather":
-            g = total(i)
-            b.call(
-                "scatter",
-                nothing(b, c.type.shape) if g is None else g,
-                field=c["field"],
-                slot=c["slot"],
-            )
-        elif c.op == "param":
-            for g in grads.get(i, ()):  # several: a sparse one does not add to a dense one
-                b.call("gradient", g, name=c["name"])
-        elif (g := total(i)) is not None and (rule := OPS[c.op].derivative) is not None:
-            if not wanted[i]:
-                continue
-            args = [primal(a) for a in c.args]
-            parts = rule(g, primal(i), args, dict(c.attrs))
-            for a, contribution in zip(c.args, parts, strict=True):
-                if contribution is not None and wanted[a]:
-                    matched = _match(contribution, program.calls[a].type, c.type)
-                    grads.setdefault(a, []).append(matched)
-    _complete_scatters(program, b)
-    return without_dead(b.finish())
+class _Sweep:
+    """The state of one sweep over a program's calls, from the last to the first.
+
+    builder: of the adjoint. gradients: the contributions to every value's gradient so far.
+    """
+
+    def __init__(self, program: Program, output: str, weight: str | None) -> None:
+        self.program, self.output, self.weight = program, output, weight
+        self.builder = Builder(f"adjoint of {program.name}")
+        self.primal, self.wanted = _Primal(program, self.builder), _has_gradient(program)
+        self.gathers = any(c.op == "gather" for c in program.calls)
+        self.gradients: dict[int, list[Value]] = {}
+
+    def add(self, i: int, contribution: Value) -> None:
+        """Add to the gradient of value %i."""
+        self.gradients.setdefault(i, []).append(contribution)
+
+    def total(self, i: int) -> Value | None:
+        """The gradient of value %i; None if nothing contributes to it."""
+        found = self.gradients.get(i)
+        return reduce(add, found) if found else None
+
+
+def _of_push(s: _Sweep, i: int) -> None:
+    """The loss begins the sweep; other outputs have no part in it."""
+    c, b = s.program.calls[i], s.builder
+    if c["name"] == s.output:
+        s.add(c.args[0], b.call("pull", name=s.weight, type=Type(())) if s.weight else full(b, 1.0))
+
+
+def _of_scatter(s: _Sweep, i: int) -> None:
+    """What the parents give to a state, if any parent reads one."""
+    c = s.program.calls[i]
+    if s.gathers:
+        s.add(c.args[0], s.builder.call("gather_sum", field=c["field"], type=c.type))
+
+
+def _of_gather(s: _Sweep, i: int) -> None:
+    """The gradient of a child's state goes to that child."""
+    c, g = s.program.calls[i], s.total(i)
+    g = nothing(s.builder, c.type.shape) if g is None else g
+    s.builder.call("scatter", g, field=c["field"], slot=c["slot"])
+
+
+def _of_param(s: _Sweep, i: int) -> None:
+    """One `gradient` for every contribution: a sparse one does not add to a dense one."""
+    for g in s.gradients.get(i, ()):
+        s.builder.call("gradient", g, name=s.program.calls[i]["name"])
+
+
+def _of_value(s: _Sweep, i: int) -> None:
+    """By the op's own rule, to the operands that a parameter or a child's state can move."""
+    c, g = s.program.calls[i], s.total(i)
+    rule = OPS[c.op].derivative
+    if g is None or rule is None or not s.wanted[i]:
+        return
+    args = [s.primal(a) for a in c.args]
+    parts = rule(g, s.primal(i), args, dict(c.attrs))
+    for a, contribution in zip(c.args, parts, strict=True):
+        if contribution is not None and s.wanted[a]:
+            s.add(a, _match(contribution, s.program.calls[a].type, c.type))
+
+
+# The adjoints of calls that reach beyond a vertex; all others have a derivative in `OPS`.
+_ADJOINTS: dict[str, Callable[[_Sweep, int], None]] = {
+    "push": _of_push,
+    "scatter": _of_scatter,
+    "gather": _of_gather,
+    "param": _of_param,
+}
 
 
 def _has_gradient(program: Program) -> list[bool]:

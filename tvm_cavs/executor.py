@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from threading import Lock
-from typing import Any, TypeVar, cast, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from .routine import Call
 from .threads import use_threads
 from .vertex import Parameter, RowSparse
 
-Made = TypeVar("Made")
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
 
 
@@ -75,9 +74,9 @@ class TvmExecutor:
         precision: str = "float32",
         without: Iterable[str] = (),
     ) -> None:
-        self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
         self.compiler = _compiler(target, threads, cache, precision)
         self.n_threads = self.compiler.n_threads
+        self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
         self.planner = Planner(host_kernels(self.compiler), programs.arity, self.kinds.pulls)
         self.memory = _memory_of(parameters)
         self._parameters = parameters
@@ -115,27 +114,24 @@ class TvmExecutor:
         """
         with self._planning:
             try:
-                return self._part("plan", self._plan, graph, ahead)
+                if self.observer is None:
+                    return self._plan(graph, ahead)
+                return self.observer.part("plan", self._plan, graph, ahead)
             except NewKindError:
                 return None
-
-    def _part(self, name: str, function: Callable[..., Made], *given: Any) -> Made:
-        """`function(*given)`, seen by the observer if there is one."""
-        if self.observer is None:
-            return function(*given)
-        return cast(Made, self.observer.part(name, function, *given))
 
     def _plan(self, graph: Graph, ahead: bool) -> Batch:
         memory = self._memory_of_batches.take()
         plan = self.planner.plan(graph, memory, _refuse if ahead else self._learn)
-        passes = self._passes_for(plan, ahead)
-        batch = self.loaded.batch(plan, passes, self.planner, memory)
+        loaded = self.loaded
+        passes = self._passes_for(plan, loaded, ahead)
+        batch = loaded.batch(plan, passes, self.planner, memory)
         self._memory_of_batches.give(batch)
         return batch
 
-    def _passes_for(self, plan: Plan, ahead: bool) -> Passes:
+    def _passes_for(self, plan: Plan, loaded: Loaded, ahead: bool) -> Passes:
         """With packed weights or without, by the size of the batch alone."""
-        loaded, trains = self.loaded, self.kinds.programs.adjoint is not None
+        trains = self.kinds.programs.adjoint is not None
         if not (trains and self.kinds.options.direct and plan.n_rows <= DIRECT_VERTICES):
             return loaded.packed
         if loaded.direct is None:
@@ -168,14 +164,22 @@ class TvmExecutor:
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
         """The forward pass of a planned batch; planned again if kinds were compiled since."""
-        return self._part("run", self._run, batch, seeds)
+        if self.observer is None:
+            return self._run(batch, seeds)
+        return self.observer.part("run", self._run, batch, seeds)
 
     def _run(self, batch: Batch, seeds: Seeds) -> Result:
-        if batch.spaces is not self.loaded.spaces:
+        loaded = self.loaded
+        if batch.spaces is not loaded.spaces:
             batch = self.plan(batch.plan.graph)
+            loaded = self.loaded
         self._batch = batch
-        self.loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
-        self._part("pack", self.load_parameters, batch)
+        loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
+        packs = batch.passes.packs(batch.cut)
+        if self.observer is None:
+            loaded.weights.load(packs)
+        else:
+            self.observer.part("pack", loaded.weights.load, packs)
         if self._sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in self._sites]
             self.memory.write(SITE_KEYS, np.array(keys, "uint32"))
@@ -185,10 +189,6 @@ class TvmExecutor:
             rows = self.memory.read(buffer)[batch.plan.row]
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
-
-    def load_parameters(self, batch: Batch) -> None:
-        """Pack the weights that the batch reads, as far as they changed since they were packed."""
-        self.loaded.weights.load(batch.passes.packs(batch.cut))
 
     def execute(self, batch: Batch, direction: str) -> None:
         """Make all kernel calls of one direction of a planned batch."""
@@ -207,7 +207,9 @@ class TvmExecutor:
         Raises:
             TraceError: kinds of vertices were compiled since.
         """
-        return self._part("backward", self._backward)
+        if self.observer is None:
+            return self._backward()
+        return self.observer.part("backward", self._backward)
 
     def _backward(self) -> dict[str, np.ndarray | RowSparse]:
         batch, loaded = self._batch, self.loaded

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:  # it brings TVM along
     from .routine import Call
 
 
+Made = TypeVar("Made")
+
+
 class Observer(Protocol):
     """Runs the parts of a step in its own way; a part's result has to be what it returns."""
 
-    def part(self, name: str, function: Callable[..., Any], *given: Any) -> Any:
+    def part(self, name: str, function: Callable[..., Made], *given: Any) -> Made:
         """Return `function(*given)`, which does the part of this name."""
         ...
 

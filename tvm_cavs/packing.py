@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -208,39 +209,79 @@ def pack_words(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights
 
     A rectangle that begins or ends within a word leaves the other half as it is.
     """
-    panel, count, offset, width = seg
-    row, column = (a[0] for a in (place.rows, place.columns)[:: -1 if place.transposed else 1])
-    column += panel * cut.columns + offset - place.column
-    begin, end = place.row, place.row + place.shape[0]
+    _, count, _, width = seg
+    words_of = _Words(place, seg, cut, param, weights)
+    begin, end = words_of.begin, words_of.end
+    with loop(count) as p:
+        for k in (begin,) * (begin % 2) + (end - 1,) * (end % 2):
+            strips(width, partial(words_of.put_half, p, k))
+        if place.transposed:  # strips outside: the rows of a vector are read along their length
+            strips(width, partial(words_of.put_rows, p))
+        else:
+            with words_of.rows() as i:
+                strips(width, partial(words_of.put, p, i + words(begin)))
 
-    def value(p: Expr, k: Expr, j: Expr, lanes: int) -> Expr:
-        k, j = int64(k + row - begin), p * cut.columns + j + column
-        if not place.transposed or lanes == 1:
-            return param[j, k] if place.transposed else param[k, span(j, lanes)]
+
+@dataclass(frozen=True)
+class _Words:
+    """A rectangle of a parameter, in the words of a segment of panels."""
+
+    place: Placement
+    segment: Segment
+    cut: Tile
+    param: Buffer
+    weights: Buffer
+
+    @property
+    def begin(self) -> int:
+        """The first row of W."""
+        return self.place.row
+
+    @property
+    def end(self) -> int:
+        """One more than the last row of W."""
+        return self.place.row + self.place.shape[0]
+
+    def rows(self) -> Any:
+        """A loop over the rows of whole words, from 0 on."""
+        return loop(self.end // 2 - words(self.begin))
+
+    def put(self, p: Expr, i: Expr, j: Expr, lanes: int) -> None:
+        """Words of row i, both halves of which are in the rectangle."""
+        both = (self._value(p, i * 2 + half, j, lanes) for half in (0, 1))
+        T.buffer_store(self.weights, word(*both, lanes=lanes), self._at(p, i, j, lanes))
+
+    def put_rows(self, p: Expr, j: Expr, lanes: int) -> None:
+        """Words of all those rows."""
+        with self.rows() as i:
+            self.put(p, i + words(self.begin), j, lanes)
+
+    def put_half(self, p: Expr, k: int, j: Expr, lanes: int) -> None:
+        """Row k of W alone, into its half of the words."""
+        at = self._at(p, int64(k // 2), j, lanes)
+        new = (upper if k % 2 else word)(self._value(p, int64(k), j, lanes), lanes=lanes)
+        old = T.bitwise_and(self.weights[tuple(at)], constant(OTHER_HALF[k % 2], lanes))
+        T.buffer_store(self.weights, T.bitwise_or(old, new), at)
+
+    def _at(self, p: Expr, i: Expr, j: Expr, lanes: int) -> list[Expr]:
+        panel, _, offset, _ = self.segment
+        return [p + panel, i, span(j + offset, lanes)]
+
+    def _value(self, p: Expr, k: Expr, j: Expr, lanes: int) -> Expr:
+        """Elements of row k of W, `lanes` of them from column j of the segment on."""
+        param, transposed = self.param, self.place.transposed
+        row, column = self._origin()
+        k, j = int64(k + row - self.begin), p * self.cut.columns + j + column
+        if not transposed or lanes == 1:
+            return param[j, k] if transposed else param[k, span(j, lanes)]
         held = scratch([lanes], "local")  # only the last index of an element may be a vector
         with loop(lanes, "lane") as lane:
             T.buffer_store(held, param[j + lane, k], [lane])
         return held[span(0, lanes)]
 
-    def put(p: Expr, i: Expr, j: Expr, lanes: int) -> None:
-        both = (value(p, i * 2 + half, j, lanes) for half in (0, 1))
-        T.buffer_store(weights, word(*both, lanes=lanes), [p + panel, i, span(j + offset, lanes)])
-
-    def put_half(p: Expr, k: int, j: Expr, lanes: int) -> None:
-        at = [p + panel, int64(k // 2), span(j + offset, lanes)]
-        new = (upper if k % 2 else word)(value(p, int64(k), j, lanes), lanes=lanes)
-        old = T.bitwise_and(weights[tuple(at)], constant(OTHER_HALF[k % 2], lanes))
-        T.buffer_store(weights, T.bitwise_or(old, new), at)
-
-    def rows(p: Expr, j: Expr, lanes: int) -> None:
-        with loop(end // 2 - words(begin)) as i:
-            put(p, i + words(begin), j, lanes)
-
-    with loop(count) as p:
-        for k in (begin,) * (begin % 2) + (end - 1,) * (end % 2):
-            strips(width, partial(put_half, p, k))
-        if place.transposed:  # strips outside: the rows of a vector are read along their length
-            strips(width, partial(rows, p))
-        else:
-            with loop(end // 2 - words(begin)) as i:
-                strips(width, partial(put, p, i + words(begin)))
+    def _origin(self) -> tuple[int, int]:
+        """Where the rectangle begins along W's rows, where the segment does along its columns."""
+        panel, _, offset, _ = self.segment
+        rows, columns = self.place.rows[0], self.place.columns[0]
+        row, column = (columns, rows) if self.place.transposed else (rows, columns)
+        return row, column + panel * self.cut.columns + offset - self.place.column

@@ -7,7 +7,7 @@ other arrays are int32 unless a comment says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from tvm.tirx.script import builder as T
@@ -46,7 +46,7 @@ def sort() -> None:
 
     lookup[mask] is the rank of a kind, -1 where unknown; kind_of[rank] its number. Counts n_keys =
     n_levels * n_kinds groups in `count`; those with vertices are the cells. result = (n_cells,
-    vertices of unknown kind).
+    vertices of unknown kind). The same in NumPy: `sort` of tests/host_kernels_in_numpy.py.
     """
     n, n_kinds, n_keys = scalars(["n", "n_kinds", "n_keys"])
     names = "level lookup kind_of rank count row order kind".split()
@@ -57,39 +57,50 @@ def sort() -> None:
     with loop(n_keys) as q:
         put(count, q, 0)
     with loop(n) as v:
-        found = Counter(at(lookup, at(mask, v)))
-
-        def miss() -> None:
-            unknown.add()
-            found.set(0)
-
-        when(found.value < 0, miss)
+        found = _or_zero(at(lookup, at(mask, v)), unknown)
         put(rank, v, found.value)
         key = hold(at(level, v) * n_kinds + found.value)
         put(count, key, at(count, key) + 1)
     with loop(n_keys) as q:
         size = hold(at(count, q))
-
-        def cell() -> None:
-            for array, value in zip(
-                cells, (q // n_kinds, at(kind_of, q % n_kinds), size), strict=True
-            ):
-                put(array, n_cells.value, value)
-            n_cells.add()
-
-        when(size > 0, cell)
+        cell = q // n_kinds, at(kind_of, q % n_kinds), size
+        when(size > 0, partial(_append, cells, n_cells, cell))
         put(count, q, start.value)
         start.add(size)
     with loop(n) as v:
         r = hold(at(rank, v))
-        key = hold(at(level, v) * n_kinds + r)
-        to = hold(at(count, key))
-        put(count, key, to + 1)
+        to = _next(count, hold(at(level, v) * n_kinds + r))
         put(row, v, to)
         put(order, to, v)
         put(kind, to, at(kind_of, r))
     put(result, 0, n_cells.value)
     put(result, 1, unknown.value)
+
+
+def _or_zero(rank: Expr, unknown: Counter) -> Counter:
+    """A rank, or 0 where it is -1, which is counted."""
+    found = Counter(rank)
+
+    def miss() -> None:
+        unknown.add()
+        found.set(0)
+
+    when(found.value < 0, miss)
+    return found
+
+
+def _append(columns: Sequence[Buffer], n: Counter, values: Sequence[Expr]) -> None:
+    """Add an entry to every column, of which there are n."""
+    for column, value in zip(columns, values, strict=True):
+        put(column, n.value, value)
+    n.add()
+
+
+def _next(count: Buffer, key: Expr) -> Expr:
+    """count[key]++."""
+    to = hold(at(count, key))
+    put(count, key, to + 1)
+    return to
 
 
 def below() -> None:

@@ -22,6 +22,7 @@ MASK, CHILDREN, BELOW, COUNT, NEXT = (
 )
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
+Learn = Callable[[Sequence[int]], None]
 
 
 class Planner:
@@ -65,28 +66,15 @@ class Planner:
             for mask, kind in number.items():
                 self._lookup[mask] = ranks[kind]
 
-    def plan(
-        self, graph: Graph, memory: HostMemory, learn: Callable[[Sequence[int]], None]
-    ) -> Plan:
+    def plan(self, graph: Graph, memory: HostMemory, learn: Learn) -> Plan:
         """Sort the batch's vertices into rows; the arrays of the plan are memory's.
 
         Args:
             learn: given distinct masks of which some are new, it lets the planner `know` them.
         """
-        n, n_levels = graph.n_vertices, int(graph.level.max()) + 1
-        mask, level = self.masks(graph, memory), tensor_of(graph.level, "int32")
-        if self._small:
-            self._sort(n, n_levels, level, self._lookup_tensor, memory)
-            if self.value(1):
-                learn(np.unique(mask).tolist())
-                self._sort(n, n_levels, level, self._lookup_tensor, memory)
-        else:
-            distinct, mask[:] = np.unique(mask, return_inverse=True)
-            if not self._number.keys() >= set(distinct.tolist()):
-                learn(distinct.tolist())
-            lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
-            self._sort(n, n_levels, level, tensor_of(lookup), memory)
-        n_cells = self.value()
+        mask = self.masks(graph, memory)
+        ranks = self._by_table if self._small else self._by_search
+        n, n_cells = graph.n_vertices, ranks(graph, mask, memory, learn)
         below = memory.rows(BELOW, n * self.arity, 0, "int32")
         order, row, children = map(memory.tensor, (ORDER, ROW, CHILDREN))
         self.kernels["below"](n, self.arity, order, row, children, below)
@@ -100,13 +88,30 @@ class Planner:
             Cells(*(read(cell)[:n_cells] for cell in CELL_BUFFERS)),
         )
 
-    def _sort(self, n: int, n_levels: int, level: Any, lookup: Any, memory: HostMemory) -> None:
-        n_keys = n_levels * self._n_kinds
+    def _by_table(self, graph: Graph, mask: np.ndarray, memory: HostMemory, learn: Learn) -> int:
+        """Sort, with the rank of every mask in a table; return the number of cells."""
+        self._sort(graph, self._lookup_tensor, memory)
+        if self.value(1):
+            learn(np.unique(mask).tolist())
+            self._sort(graph, self._lookup_tensor, memory)
+        return self.value()
+
+    def _by_search(self, graph: Graph, mask: np.ndarray, memory: HostMemory, learn: Learn) -> int:
+        """The same with more bits than a table is made for: masks are numbered in the batch."""
+        distinct, mask[:] = np.unique(mask, return_inverse=True)
+        if not self._number.keys() >= set(distinct.tolist()):
+            learn(distinct.tolist())
+        lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
+        self._sort(graph, tensor_of(lookup), memory)
+        return self.value()
+
+    def _sort(self, graph: Graph, lookup: Any, memory: HostMemory) -> None:
+        n, n_keys = len(graph.level), (int(graph.level.max()) + 1) * self._n_kinds
         rows = [memory.rows(b, n, 0, "int32") for b in (RANK, ROW, ORDER, KIND)]
         count = memory.rows(COUNT, n_keys, 0, "int32")
         cells = [memory.rows(b, min(n, n_keys), 0, "int64") for b in CELL_BUFFERS]
         mask = memory.tensor(MASK)
-        known = (level, lookup, self._kind_of)
+        known = (tensor_of(graph.level, "int32"), lookup, self._kind_of)
         self.kernels["sort"](
             n, self._n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, self.result
         )

@@ -21,7 +21,7 @@ from . import occupancy
 from .graph import Graph, batch
 from .loss import LossFunction
 from .network import Network, record
-from .observer import Observer
+from .observer import Made, Observer
 from .occupancy import Level
 from .tape import Tape
 from .timings import KernelSpan, Line, Profile
@@ -186,8 +186,9 @@ class Recorder:
         self.around, self.each_kernel = Tape(), Tape()
         self.planned: Batch | None = None
 
-    def part(self, name: str, function: Callable[..., Any], *given: Any) -> Any:
-        return self.around.timed(PARTS[name], function)(*given)
+    def part(self, name: str, function: Callable[..., Made], *given: Any) -> Made:
+        timed: Callable[..., Made] = self.around.timed(PARTS[name], function)
+        return timed(*given)
 
     def kernels(self, batch: Batch, calls: Callable[[], Sequence[Call]]) -> None:
         """The calls one by one, on a tape of their own."""

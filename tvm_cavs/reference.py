@@ -7,7 +7,8 @@ infinities included; what absent children and inputs give is nothing, as `absenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ class ReferenceExecutor:
             c["name"]: [None] * graph.n_vertices for _, c in program.select("push")
         }
         for v in map(int, np.argsort(graph.level, kind="stable")):
-            run = VertexRun(self, program, graph, seeds, v, state, nothing=self._masks(0, graph, v))
+            at = AtVertex(self, graph, seeds, v, state, nothing=self._masks(0, graph, v))
+            run = VertexRun(at, program)
             saved[v] = {name: run.values[int(name)] for name in wanted}
             for c, value in run.effects:
                 if c.op == "scatter":
@@ -84,8 +86,8 @@ class ReferenceExecutor:
         parents, slots = parents_of(graph, arity), State()
         gradients = Gradients(self._programs, self._parameters, self.dtype)
         for v in map(int, np.argsort(-graph.level, kind="stable")):
-            seen = (state, slots, saved[v], parents[v], self._masks(1, graph, v))
-            run = VertexRun(self, adjoint, graph, seeds, v, *seen)
+            seen = state, slots, saved[v], parents[v], self._masks(1, graph, v)
+            run = VertexRun(AtVertex(self, graph, seeds, v, *seen), adjoint)
             for c, value in run.effects:
                 if c.op == "scatter":
                     slots[v * arity + c["slot"], c["field"]] = value
@@ -97,7 +99,7 @@ class ReferenceExecutor:
         """For every call of F (0) or its adjoint (1), where its result is nothing at a vertex."""
         first, last = graph.child_ptr[vertex : vertex + 2]
         slots = (k for k, child in enumerate(graph.child[first:last].tolist()) if child >= 0)
-        held = (name for name, field in graph.inputs.items() if field.present[vertex])
+        held = (name for name, given in graph.inputs.items() if given.present[vertex])
         has: frozenset[Need] = frozenset((*slots, *held))
         if (which, has) not in self._nothing:
             program = self._programs.adjoint if which else self._programs.forward
@@ -142,31 +144,44 @@ class Gradients:
         return made_rows(rows, total[rows])
 
 
+@dataclass(frozen=True)
+class AtVertex:
+    """What a program finds at one vertex.
+
+    executor: its parameters and dtype. state: what vertices scattered, by (vertex, field). slots:
+    what the adjoint scattered, by (parent * arity + slot, field). saved: forward values of this
+    vertex by name. parents: the numbers `parent * arity + slot` of the slots that this vertex
+    fills. nothing: for every call a mask of where its result is nothing, or None; () where all
+    there is counts.
+    """
+
+    executor: ReferenceExecutor
+    graph: Graph
+    seeds: Seeds
+    vertex: int
+    state: State
+    slots: State = field(default_factory=dict)
+    saved: Mapping[str, Any] = field(default_factory=dict)
+    parents: Sequence[int] = ()
+    nothing: Sequence[Any] = ()
+
+    def child(self, slot: int) -> int:
+        """The vertex in a slot, or -1."""
+        first, last = self.graph.child_ptr[self.vertex : self.vertex + 2]
+        return int(self.graph.child[first + slot]) if first + slot < last else -1
+
+    def dtype(self, c: Call) -> str:
+        """The dtype of a call's result here."""
+        return self.executor.dtype if c.type.dtype == "float32" else c.type.dtype
+
+
 class VertexRun:
     """One program at one vertex: `values` by call number, `effects` in order.
 
-    state: what vertices scattered, by (vertex, field). slots: what the adjoint scattered, by
-    (parent * arity + slot, field). saved: forward values of this vertex by name. parents: the
-    numbers `parent * arity + slot` of the slots that this vertex fills. nothing: for every call a
-    mask of where its result is nothing, or None; what is masked is 0.0 in `values`.
+    What `at.nothing` masks is 0.0 in `values`.
     """
 
-    def __init__(
-        self,
-        executor: ReferenceExecutor,
-        program: Program,
-        graph: Graph,
-        seeds: Seeds,
-        vertex: int,
-        state: State,
-        slots: State | None = None,
-        saved: Mapping[str, Any] | None = None,
-        parents: list[int] | None = None,
-        nothing: list[Any] | None = None,
-    ) -> None:
-        self._executor, self._graph, self._seeds, self._vertex = executor, graph, seeds, vertex
-        self._state, self._slots, self._saved = state, slots or {}, saved or {}
-        self._parents = parents or []
+    def __init__(self, at: AtVertex, program: Program) -> None:
         self.values: dict[int, Any] = {}
         self.effects: list[tuple[Call, Any]] = []
         for i, c in enumerate(program.calls):
@@ -174,98 +189,132 @@ class VertexRun:
             if c.op in EFFECTS:
                 self.effects.append((c, args[0]))
                 continue
-            gone = [nothing[a] for a in c.args] if nothing else []
+            gone = [at.nothing[a] for a in c.args] if at.nothing else []
             with np.errstate(all="ignore"):
                 whole = all(g is None for g in gone)
-                value = self._evaluate(c, args) if whole else self._partly(c, args, gone)
-            mask = nothing[i] if nothing else None
+                value = _evaluate(at, c, args) if whole else _partly(at, c, args, gone)
+            mask = at.nothing[i] if at.nothing else None
             if mask is not None and c.type.dtype == "float32" and c.op != "total_rows":
                 value = np.where(mask, value.dtype.type(0), value)
             self.values[i] = value
 
-    def _partly(self, c: Call, args: list[Any], gone: list[Any]) -> Any:
-        """An op some of whose operands are nothing, in parts: sums and products without those."""
-        masks = [np.zeros((), bool) if g is None else g for g in gone]
-        match c.op:
-            case "add":
-                a, b = np.broadcast_arrays(*args)
-                return np.where(masks[0], b, np.where(masks[1], a, a + b))
-            case "sub":
-                a, b = np.broadcast_arrays(*args)
-                left = np.where(masks[0], -b, a - b)
-                return np.where(masks[1], np.where(masks[0], a.dtype.type(0), a), left)
-            case "matmul":
-                kept = ~np.broadcast_to(masks[0], args[0].shape)
-                return args[0][kept] @ args[1][kept]
-            case "outer":
-                left, right = (
-                    np.broadcast_to(m, a.shape) for m, a in zip(masks, args, strict=True)
-                )
-                return np.where(np.logical_or.outer(left, right), 0, self._evaluate(c, args))
-            case "equal" if args[0].dtype.kind == "i" and masks[0] != masks[1]:
-                return np.zeros((), self._executor.dtype)
-        return self._evaluate(c, args)
 
-    def _evaluate(self, c: Call, args: list[Any]) -> Any:
-        floats = self._executor.dtype
-        v = self._vertex
-        match c.op:
-            case "param":
-                return self._executor.parameter(c["name"])
-            case "pull":
-                return self._pull(c)
-            case "present":
-                return np.asarray(self._graph.inputs[c["name"]].present[v], floats)
-            case "gather" | "child_state":
-                child = self._child(c["slot"])
-                return (
-                    self._state[child, c["field"]] if child >= 0 else np.zeros(c.type.shape, floats)
-                )
-            case "own_state":
-                return self._state[v, c["field"]]
-            case "gather_sum":
-                found = [self._slots.get((p, c["field"]), 0.0) for p in self._parents]
-                return sum(found, np.zeros(c.type.shape, floats))
-            case "child_present":
-                return np.asarray(self._child(c["slot"]) >= 0, floats)
-            case "absent":
-                integer = c.type.dtype == "int32"
-                return np.full(
-                    c.type.shape, ABSENT if integer else 0, "int32" if integer else floats
-                )
-            case "saved":
-                return self._saved[c["name"]]
-            case "dropout":
-                scale = self._dropout(c).astype(floats)
-                return np.where(scale > 0, args[0] * scale, args[0].dtype.type(0))
-            case "total":
-                return args[0]
-            case "total_rows":
-                return (int(args[0]), args[1])
-            case "full":
-                return np.full(c.type.shape, c["value"], floats)
-        compute = OPS[c.op].numpy
-        assert compute is not None, c.op
-        result = compute(*args, **{k: x for k, x in c.attrs if k != "type"})
-        return np.asarray(result, floats if c.type.dtype == "float32" else c.type.dtype)
+Args = Sequence[Any]  # the values of a call's operands
 
-    def _pull(self, c: Call) -> np.ndarray:
-        field, v = self._graph.inputs[c["name"]], self._vertex
-        floats = c.type.dtype == "float32"
-        if not field.present[v]:  # an input that no vertex of the batch has may have another shape
-            return np.full(
-                c.type.shape, 0.0 if floats else ABSENT, self._executor.dtype if floats else "int32"
-            )
-        return np.asarray(field.values[v], self._executor.dtype if floats else "int32")
 
-    def _dropout(self, c: Call) -> np.ndarray:
-        key = dropout.site_key(self._seeds.seed, self._seeds.step, c["site"])
-        mine = dropout.vertex_keys(self._graph.vertex_id[self._vertex : self._vertex + 1])
-        return dropout.scale(c["rate"], key, mine, c.type.size).reshape(c.type.shape)
+def _evaluate(at: AtVertex, c: Call, args: Args) -> Any:
+    """The value of a call, all of whose operands are there."""
+    if c.op in _HERE:
+        return _HERE[c.op](at, c, args)
+    compute = OPS[c.op].numpy
+    assert compute is not None, c.op
+    result = compute(*args, **{k: x for k, x in c.attrs if k != "type"})
+    return np.asarray(result, at.dtype(c))
 
-    def _child(self, slot: int) -> int:
-        first, last = self._graph.child_ptr[self._vertex : self._vertex + 2]
-        return int(self._graph.child[first + slot]) if first + slot < last else -1
+
+def _partly(at: AtVertex, c: Call, args: Args, gone: Sequence[Any]) -> Any:
+    """An op some of whose operands are nothing, in parts: sums and products without those."""
+    masks = [np.zeros((), bool) if g is None else g for g in gone]
+    match c.op:
+        case "add":
+            a, b = np.broadcast_arrays(*args)
+            return np.where(masks[0], b, np.where(masks[1], a, a + b))
+        case "sub":
+            a, b = np.broadcast_arrays(*args)
+            left = np.where(masks[0], -b, a - b)
+            return np.where(masks[1], np.where(masks[0], a.dtype.type(0), a), left)
+        case "matmul":
+            kept = ~np.broadcast_to(masks[0], args[0].shape)
+            return args[0][kept] @ args[1][kept]
+        case "outer":
+            left, right = (np.broadcast_to(m, a.shape) for m, a in zip(masks, args, strict=True))
+            return np.where(np.logical_or.outer(left, right), 0, _evaluate(at, c, args))
+        case "equal" if args[0].dtype.kind == "i" and masks[0] != masks[1]:
+            return np.zeros((), at.executor.dtype)
+    return _evaluate(at, c, args)
+
+
+def _param(at: AtVertex, c: Call, _: Args) -> np.ndarray:
+    return at.executor.parameter(c["name"])
+
+
+def _pull(at: AtVertex, c: Call, args: Args) -> np.ndarray:
+    inputs = at.graph.inputs[c["name"]]
+    if not inputs.present[at.vertex]:
+        return _absent(at, c, args)  # what no vertex of the batch has may have another shape
+    return np.asarray(inputs.values[at.vertex], at.dtype(c))
+
+
+def _present(at: AtVertex, c: Call, _: Args) -> np.ndarray:
+    return np.asarray(at.graph.inputs[c["name"]].present[at.vertex], at.executor.dtype)
+
+
+def _child_state(at: AtVertex, c: Call, _: Args) -> np.ndarray:
+    child = at.child(c["slot"])
+    if child < 0:
+        return np.zeros(c.type.shape, at.executor.dtype)
+    found: np.ndarray = at.state[child, c["field"]]
+    return found
+
+
+def _own_state(at: AtVertex, c: Call, _: Args) -> Any:
+    return at.state[at.vertex, c["field"]]
+
+
+def _gather_sum(at: AtVertex, c: Call, _: Args) -> Any:
+    found = [at.slots.get((p, c["field"]), 0.0) for p in at.parents]
+    return sum(found, np.zeros(c.type.shape, at.executor.dtype))
+
+
+def _child_present(at: AtVertex, c: Call, _: Args) -> np.ndarray:
+    return np.asarray(at.child(c["slot"]) >= 0, at.executor.dtype)
+
+
+def _absent(at: AtVertex, c: Call, _: Args) -> np.ndarray:
+    return np.full(c.type.shape, ABSENT if c.type.dtype == "int32" else 0, at.dtype(c))
+
+
+def _saved(at: AtVertex, c: Call, _: Args) -> Any:
+    return at.saved[c["name"]]
+
+
+def _dropout(at: AtVertex, c: Call, args: Args) -> np.ndarray:
+    key = dropout.site_key(at.seeds.seed, at.seeds.step, c["site"])
+    mine = dropout.vertex_keys(at.graph.vertex_id[at.vertex : at.vertex + 1])
+    drawn = dropout.scale(c["rate"], key, mine, c.type.size).reshape(c.type.shape)
+    scale = drawn.astype(at.executor.dtype)
+    return np.where(scale > 0, args[0] * scale, args[0].dtype.type(0))
+
+
+def _total(_at: AtVertex, _c: Call, args: Args) -> Any:
+    return args[0]
+
+
+def _total_rows(_at: AtVertex, _c: Call, args: Args) -> tuple[int, Any]:
+    return int(args[0]), args[1]
+
+
+def _full(at: AtVertex, c: Call, _: Args) -> np.ndarray:
+    return np.full(c.type.shape, c["value"], at.executor.dtype)
+
+
+# What depends on the vertex, the batch or the executor; all else is a NumPy function in `OPS`.
+_HERE: dict[str, Callable[[AtVertex, Call, Args], Any]] = {
+    "param": _param,
+    "pull": _pull,
+    "present": _present,
+    "gather": _child_state,
+    "child_state": _child_state,
+    "own_state": _own_state,
+    "gather_sum": _gather_sum,
+    "child_present": _child_present,
+    "absent": _absent,
+    "saved": _saved,
+    "dropout": _dropout,
+    "total": _total,
+    "total_rows": _total_rows,
+    "full": _full,
+}
 
 
 def _mask(shape: tuple[int, ...], ranges: list[tuple[int, int]]) -> Any:

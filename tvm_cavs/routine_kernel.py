@@ -7,11 +7,14 @@ a pointer, so that line is in LLVM's own language.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from .integers import Counter, at, ints, longs, put, when
-from .loopnest import Expr, arrays, hold, kernel, loop, scalars, with_llvm
+from .loopnest import Buffer, Expr, arrays, hold, kernel, loop, scalars, with_llvm
 from .slice_kernels import COUNT, GROUP, SLICE_COLUMNS
 
 # of a step: the first form and the one after the last, the same of its moves, its frame, the
@@ -37,44 +40,22 @@ def routine() -> None:
     slices int64[..., width] as `segments` makes them; steps[groups[g]:groups[g + 1]] are those of
     group g, in the columns above, and run on at most parts[g] rows at once. result = (the place in
     `order` and the step of a call that failed, from 1 on; zeros if none did), after which nothing
-    is called any more.
+    is called any more. The same in NumPy: `routine` of tests/host_kernels_in_numpy.py.
     """
     first, n, width = scalars(["first", "n", "width"])
-    order, slices, groups, parts, steps, forms, moves, frames, result = arrays(
+    order, slices, groups, parts, *tables, result = arrays(
         [
             *ints("order"),
             *longs("slices", "groups", "parts", "steps", "forms", "moves", "frames", "result"),
         ]
     )
-    failed = Counter()
+    calls, failed = _Calls(slices, *tables), Counter()
     put(result, 0, 0)
     put(result, 1, 0)
 
-    def call(i: Expr, begin: Expr, step: Expr, offset: Expr, rows: Expr) -> None:
-        form, last, move, end, frame, count = (
-            hold(at(steps, step * STEP_COLUMNS + j)) for j in range(STEP_COLUMNS)
-        )
-        found = Counter(form)
-        with loop(last - form - 1) as j:
-            more = form + 1 + j
-            when(rows >= at(forms, more * FORM_COLUMNS), lambda: found.set(more))
-        with loop(end - move) as j:
-            at_move = (move + j) * MOVE_COLUMNS
-            column = hold(at(moves, at_move + 1))
-            value = Counter(at(slices, begin + column))
-            when(column >= SLICE_COLUMNS, lambda: value.add(offset))
-            when(column.equal(COUNT), lambda: value.set(rows))
-            put(frames, at(moves, at_move), value.value)
-        function, self = (at(forms, found.value * FORM_COLUMNS + j) for j in (1, 2))
-        place, n_args = tirx.address_of(frames[frame]), count.astype("int32")
-        code = tirx.call_extern("int32", "tvm_cavs_call", function, self, place, n_args)
-        when(T.bind(code) != 0, lambda: failed.set(1))
-
-        def report() -> None:
-            put(result, 0, i + 1)
-            put(result, 1, step + 1)
-
-        when(failed.value > 0, report)
+    def call(i: Expr, part: _Part, step: Expr) -> None:
+        calls.make(part, step, failed)
+        when(failed.value > 0, lambda: _report(result, i, step))
 
     with loop(n) as i:
         begin = hold(at(order, first + i) * width)
@@ -83,9 +64,62 @@ def routine() -> None:
         total, most = hold(at(slices, begin + COUNT)), hold(at(parts, group))
         with loop((total + most - 1) // most) as p:
             offset = hold(p * most)
-            rows = hold(tirx.min(most, total - offset))
+            part = _Part(begin, offset, hold(tirx.min(most, total - offset)))
             with loop(at(groups, group + 1) - start) as s:
-                when(failed.value < 1, lambda: call(i, begin, hold(start + s), offset, rows))
+                when(failed.value < 1, lambda: call(i, part, hold(start + s)))
+
+
+def _report(result: Buffer, i: Expr, step: Expr) -> None:
+    put(result, 0, i + 1)
+    put(result, 1, step + 1)
+
+
+class _Part(NamedTuple):
+    """Rows of a slice: where the slice begins in `slices`, the first of its rows, how many."""
+
+    begin: Expr
+    offset: Expr
+    rows: Expr
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """The slices, and the tables of what is called on them."""
+
+    slices: Buffer
+    steps: Buffer
+    forms: Buffer
+    moves: Buffer
+    frames: Buffer
+
+    def make(self, part: _Part, step: Expr, failed: Counter) -> None:
+        """Call a step's kernel on a part, or note that it failed."""
+        form, last, move, end, frame, count = (
+            hold(at(self.steps, step * STEP_COLUMNS + j)) for j in range(STEP_COLUMNS)
+        )
+        found = self._serving(part, form, last)
+        with loop(end - move) as j:
+            self._move(part, (move + j) * MOVE_COLUMNS)
+        function, self_ = (at(self.forms, found.value * FORM_COLUMNS + j) for j in (1, 2))
+        place, n_args = tirx.address_of(self.frames[frame]), count.astype("int32")
+        code = tirx.call_extern("int32", "tvm_cavs_call", function, self_, place, n_args)
+        when(T.bind(code) != 0, lambda: failed.set(1))
+
+    def _serving(self, part: _Part, form: Expr, last: Expr) -> Counter:
+        """The last of these forms that serves as many rows."""
+        found = Counter(form)
+        with loop(last - form - 1) as j:
+            more = form + 1 + j
+            when(part.rows >= at(self.forms, more * FORM_COLUMNS), lambda: found.set(more))
+        return found
+
+    def _move(self, part: _Part, at_move: Expr) -> None:
+        """Put what the slice's row has for the part into the frame of its step."""
+        column = hold(at(self.moves, at_move + 1))
+        value = Counter(at(self.slices, part.begin + column))
+        when(column >= SLICE_COLUMNS, lambda: value.add(part.offset))
+        when(column.equal(COUNT), lambda: value.set(part.rows))
+        put(self.frames, at(self.moves, at_move), value.value)
 
 
 def make(name: str) -> tirx.PrimFunc:

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from .integers import Counter, at, flags, ints, longs, put, when
-from .loopnest import Expr, arrays, hold, int64, loop, scalars
+from .loopnest import Buffer, Expr, arrays, hold, int64, loop, scalars
 
 ZERO, LEVEL, COUNT, GROUP, SLICE_COLUMNS = range(5)  # columns of a slice; its first rows follow
 EAGER, RECURRENT, LAZY = range(3)  # stages by number
@@ -27,6 +27,8 @@ def segments() -> None:
     stage int64[n_groups] = RECURRENT they are of one level. out int64[n, 4 + n_spaces]: zero, where
     scratch begins; the level; the count of rows; the group; the first row in every space, counted
     from `base` int64[n_spaces] on. result int64[n_groups]: slices of each group.
+
+    The same in NumPy: `segments` of tests/host_kernels_in_numpy.py.
     """
     n_groups, n_cells, n_kinds, n_spaces = scalars(["n_groups", "n_cells", "n_kinds", "n_spaces"])
     level, kind, count, base, stage, out, result, member, uses, spaces = arrays(
@@ -35,48 +37,62 @@ def segments() -> None:
             *flags("member", "uses", "spaces"),
         ]
     )
-    width = hold(n_spaces + SLICE_COLUMNS)
-    slices, apart = Counter(), Counter()  # apart: the next cell begins a slice
-
-    def each_space(row: Expr, emit: Callable[[Expr, Expr], None]) -> None:
-        start = hold(row * width + SLICE_COLUMNS)
-        with loop(n_spaces) as s:
-            emit(s, hold(start + s))
-
-    def open_slice(level: Expr, g: Expr) -> None:
-        for column, value in enumerate((0, level, 0, g)):
-            put(out, slices.value * width + column, value)
-        slices.add()
-        each_space(slices.value, lambda _, to: put(out, to, at(out, to - width)))
-        apart.set(0)
-
-    def take_cell(g: Expr, c: Expr, size: Expr) -> None:
-        here, last = hold(at(level, c)), hold((slices.value - 1) * width)
-        with T.If(apart.value < 1), T.Then():
-            crossing = tirx.all(at(stage, g).equal(RECURRENT), here != at(out, last + LEVEL))
-            when(crossing, lambda: apart.set(1))
-        when(apart.value > 0, lambda: open_slice(here, g))
-        mine = hold((slices.value - 1) * width + COUNT)
-        put(out, mine, at(out, mine) + size)
-
+    slices = _Slices(out, stage, n_spaces)
     with loop(n_groups) as g:
-        before = hold(slices.value)
-        apart.set(1)
-        each_space(before, lambda s, to: put(out, to, at(base, s)))
+        before = hold(slices.n.value)
+        slices.apart.set(1)
+        slices.each_space(before, lambda s, to: put(out, to, at(base, s)))
         with loop(n_cells) as c:
             k, size = hold(at(kind, c)), hold(at(count, c))
             held = hold(at(member, g * n_kinds + k))
-            when(held > 0, lambda: take_cell(g, c, size))
+            when(held > 0, lambda: slices.take(g, at(level, c), size))
 
             def move(s: Expr, to: Expr) -> None:
-                """A space's running end, kept in the row after the last slice."""
                 there = hold(at(spaces, s * n_kinds + k))
                 put(out, to, at(out, to) + there * size)
                 used = at(uses, g * n_spaces + s) > 0
-                when(tirx.all(used, there != held), lambda: apart.set(1))
+                when(tirx.all(used, there != held), lambda: slices.apart.set(1))
 
-            each_space(slices.value, move)
-        put(result, g, slices.value - before)
+            slices.each_space(slices.n.value, move)
+        put(result, g, slices.n.value - before)
+
+
+class _Slices:
+    """Slices as they are found; in the row after the last one, the running end of every space.
+
+    n: how many there are. apart: whether the next cell begins another.
+    """
+
+    def __init__(self, out: Buffer, stage: Buffer, n_spaces: Expr) -> None:
+        self._out, self._stage, self._n_spaces = out, stage, n_spaces
+        self._width = hold(n_spaces + SLICE_COLUMNS)
+        self.n, self.apart = Counter(), Counter()
+
+    def each_space(self, row: Expr, emit: Callable[[Expr, Expr], None]) -> None:
+        """`emit(space, where it is in a slice's row)`."""
+        start = hold(row * self._width + SLICE_COLUMNS)
+        with loop(self._n_spaces) as s:
+            emit(s, hold(start + s))
+
+    def take(self, group: Expr, level: Expr, size: Expr) -> None:
+        """Add a cell of the group to the last slice, or begin another with it."""
+        out = self._out
+        here, last = hold(level), hold((self.n.value - 1) * self._width)
+        with T.If(self.apart.value < 1), T.Then():
+            recurrent = at(self._stage, group).equal(RECURRENT)
+            crossing = tirx.all(recurrent, here != at(out, last + LEVEL))
+            when(crossing, lambda: self.apart.set(1))
+        when(self.apart.value > 0, lambda: self._open(here, group))
+        mine = hold((self.n.value - 1) * self._width + COUNT)
+        put(out, mine, at(out, mine) + size)
+
+    def _open(self, level: Expr, group: Expr) -> None:
+        out, width = self._out, self._width
+        for column, value in enumerate((0, level, 0, group)):
+            put(out, self.n.value * width + column, value)
+        self.n.add()
+        self.each_space(self.n.value, lambda _, to: put(out, to, at(out, to - width)))
+        self.apart.set(0)
 
 
 def arrange() -> None:

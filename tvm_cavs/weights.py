@@ -30,7 +30,7 @@ class Weights:
 
     def load(self, packs: Iterable[BufferId]) -> None:
         """Compute what depends on parameters alone, and pack these, as far as they changed."""
-        version = sum(p.version for p in self._parameters.values())
+        version = sum([p.version for p in self._parameters.values()])
         if version != self._evaluated:
             for v in self._compiled.net_values:
                 self._evaluate(v)

@@ -4,11 +4,11 @@ A workload (`workloads`) is trained or run and timed (`measure`); its matrix pro
 (`arithmetic`) and NumPy's best product is timed in between, in a process of its own (`sgemm`).
 """
 
-from .ablate import OFF as OFF
+from ..bench_names import OFF as OFF
+from ..bench_names import measurable as measurable
 from .ablate import Ablation as Ablation
 from .ablate import ablate as ablate
 from .ablate import ablation_table as ablation_table
-from .ablate import measurable as measurable
 from .ablation_plot import save_ablations as save_ablations
 from .arithmetic import product_flop as product_flop
 from .arithmetic import tree_lstm_flop as tree_lstm_flop

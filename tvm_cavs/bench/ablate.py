@@ -12,26 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
+from ..bench_names import FULL, OVERLAP, SETTINGS, measurable
 from ..errors import BenchError
 from ..graph import Graph
-from ..options import SWITCHES
 from .measure import Case, Round, parts_of, round_of
 from .workloads import Workload
-
-FULL, OVERLAP = "full", "overlap"
-SETTINGS: dict[str, dict[str, Any]] = {
-    FULL: {},
-    **{name: {"without": (name,)} for name in SWITCHES},
-    "sharing": {"sharing": False},
-    OVERLAP: {},
-}
-"""What a network is hybridized with to leave an optimisation out; OVERLAP is how it is run."""
-OFF = tuple(name for name in SETTINGS if name != FULL)
-
-
-def measurable(clock: str) -> tuple[str, ...]:
-    """Those of OFF that a clock can tell; in CPU time not OVERLAP, which saves waiting, no work."""
-    return tuple(name for name in OFF if name != OVERLAP or clock == "wall")
 
 
 @dataclass(frozen=True)

@@ -1,132 +1,15 @@
-"""`tvm-cavs bench`: cases of a workload -> their times, as a table or as lines of JSON."""
+"""`tvm-cavs bench`: its arguments are looked at first, then what times is imported, TVM with it."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
 
-from ..bench import (
-    OFF,
-    WORKLOADS,
-    Case,
-    Peers,
-    Sgemm,
-    Workload,
-    ablate,
-    ablation_table,
-    compare,
-    measurable,
-    measure,
-    peer_table,
-    profile_case,
-    save_ablations,
-    save_comparison,
-)
-from ..bench.table import table as table
-from ..errors import CavsError
-from ..runlog import write_whole
-from ..timeline import to_json
 from .bench_options import parse as parse
-from .output import put, put_table
 from .parser import FORM
-
-
-def cases(given: argparse.Namespace, workload: Workload) -> Iterator[Case]:
-    for mode in given.mode:
-        for hidden in given.hidden or workload.hidden:
-            embedding = given.embedding or workload.embedding or hidden
-            for batch in given.batch or workload.batch:
-                yield Case(
-                    hidden,
-                    embedding,
-                    batch,
-                    mode,
-                    given.threads,
-                    given.clock,
-                    given.precision,
-                    given.overlap,
-                )
-
-
-def ablations(given: argparse.Namespace, workload: Workload) -> None:
-    """What each optimisation is worth in every case."""
-    results, switches = [], given.ablate or measurable(given.clock)
-    if left_out := not given.ablate and set(OFF) - set(switches):
-        print(f"not told by --clock {given.clock}: {', '.join(left_out)}", file=sys.stderr)
-    for case in cases(given, workload):
-        results.append(ablate(workload, case, given.rounds, switches))
-        for row in results[-1].rows() if given.json else ():
-            put(json.dumps(row))
-    if not given.json:
-        put(ablation_table(results))
-    if given.plot:
-        draw(given.plot, lambda path: save_ablations(path, results), "plot")
-
-
-def comparisons(given: argparse.Namespace, workload: Workload) -> None:
-    """tvm_cavs and its peers in every case."""
-    results = []
-    with (
-        Sgemm(given.threads, given.clock) as sgemm,
-        Peers(workload.name, given.threads, given.mkl) as peers,
-    ):
-        for case in cases(given, workload):
-            results.append(compare(workload, case, given.rounds, sgemm, peers))
-            for row in results[-1].rows() if given.json else ():
-                put(json.dumps(row))
-    if not given.json:
-        put(peer_table(results))
-    if given.plot:
-        draw(given.plot, lambda path: save_comparison(path, results), "bench")
-
-
-def draw(path: Path, save: Callable[[Path], bool], extra: str) -> None:
-    """Save a picture.
-
-    Raises:
-        CavsError: matplotlib is missing, or the file cannot be written.
-    """
-    try:
-        saved = save(path)
-    except OSError as error:
-        raise CavsError(
-            f"--plot {path} cannot be written: {error.strerror}. Name another file; the numbers "
-            "are those printed above."
-        ) from error
-    if not saved:
-        raise CavsError(f"--plot needs matplotlib: pip install 'tvm_cavs[{extra}]'")
-
-
-def times(given: argparse.Namespace, workload: Workload) -> None:
-    """The time of every case, and with --profile where it goes."""
-    results = []
-    with Sgemm(given.threads, given.clock) as sgemm:
-        for case in cases(given, workload):
-            results.append(measure(workload, case, given.rounds, sgemm))
-            if given.profile:
-                found = profile_case(workload, case, sgemm.best)
-                print(f"{case}\n{found}\n", file=sys.stderr)
-                if given.trace:
-                    write_whole(given.trace, to_json(found))
-            if given.json:
-                put(json.dumps(results[-1].row()))
-    if not given.json:
-        put_table(table(results))
 
 
 def main(arguments: Sequence[str], form: str = FORM) -> int:
     given = parse(arguments, form)
-    workload = WORKLOADS[given.workload](given.data)
-    if given.dropout is not None:
-        workload = replace(workload, dropout=given.dropout)
-    if given.peers:
-        comparisons(given, workload)
-    elif given.ablate is not None:
-        ablations(given, workload)
-    else:
-        times(given, workload)
+    import_module(".bench_cases", __package__).run(given)
     return 0

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..bench import CLOCKS, OFF, WORKLOADS
+from ..bench_names import CLOCKS, OFF, WORKLOADS
 from .parser import FORM, make_parser
 
 WHAT = (
@@ -33,7 +33,7 @@ def _add_cases(parser: argparse.ArgumentParser) -> None:
     """What is run."""
     parser.add_argument(
         "--workload",
-        choices=list(WORKLOADS),
+        choices=WORKLOADS,
         default="treelstm",
         metavar="NAME",
         help=f"{', '.join(WORKLOADS)} (default: treelstm)",
@@ -89,7 +89,7 @@ def _add_measurements(parser: argparse.ArgumentParser) -> None:
     """What is measured, how, and where it is written to."""
     parser.add_argument(
         "--clock",
-        choices=list(CLOCKS),
+        choices=CLOCKS,
         default="wall",
         metavar="CLOCK",
         help="wall (the default), or cpu: time this process has computed; for one thread on a "
