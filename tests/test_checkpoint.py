@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_round_trip(path):
     assert read.vocabulary == given.vocabulary
     assert read.versions == installed_versions()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_older_versions_noted_of_progress_is_passed_over(path):
+    @dataclass
+    class Older(Progress):
+        finished: bool = False
+
+    save_checkpoint(path, replace(example(), progress=Older(epoch=2, step=7, best_value=0.4)))
+    assert load_checkpoint(path).progress == Progress(epoch=2, step=7, best_value=0.4)
 
 
 def test_restore_fills_the_network(path):

@@ -63,7 +63,6 @@ class Progress:
     best_epoch: int = 0
     n_bad_epochs: int = 0
     seconds: float = 0.0
-    finished: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ is evaluated by NumPy, once per step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,6 @@ import numpy as np
 
 from .ops import OPS
 from .program import Program
-
-Box = tuple[tuple[int, int], tuple[int, int]]  # (rows, columns), half open
 
 
 @dataclass(frozen=True)
@@ -138,6 +136,3 @@ def evaluate(
             with np.errstate(all="ignore"):  # infinities and NaN are values like others
                 done[i] = np.asarray(compute(*args, **dict(c.attrs)), "float32")
     return done[i]
-
-
-Shapes = Mapping[str, tuple[int, ...]]

@@ -269,4 +269,3 @@ READS = frozenset(
         *("gather", "gather_sum", "child_state", "child_present"),
     }
 )
-GATHERS = frozenset({"gather", "gather_sum"})
