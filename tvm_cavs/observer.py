@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-if TYPE_CHECKING:  # it brings TVM along
-    from .routine import Call
-
+from typing import Any, Protocol, TypeVar
 
 Made = TypeVar("Made")
 
@@ -19,6 +15,6 @@ class Observer(Protocol):
         """Return `function(*given)`, which does the part of this name."""
         ...
 
-    def kernels(self, batch: Any, calls: Callable[[], Sequence[Call]]) -> None:
-        """Make the kernel calls of one direction of a planned batch, which `calls` lists."""
+    def kernels(self, batch: Any, calls: Callable[[], Sequence[Any]]) -> None:
+        """Make the kernel calls of one direction of a planned batch, which `calls` lists (`runtime.Call`)."""
         ...
