@@ -16,5 +16,8 @@ class Observer(Protocol):
         ...
 
     def kernels(self, batch: Any, calls: Callable[[], Sequence[Any]]) -> None:
-        """Make the kernel calls of one direction of a planned batch, which `calls` lists (`runtime.Call`)."""
+        """Make the kernel calls of one direction of a planned batch, which `calls` lists.
+
+        They are `runtime.Call`s.
+        """
         ...
