@@ -34,8 +34,9 @@ def public_names() -> Iterator[tuple[str, Any]]:
 
 
 def exported(module: ModuleType, path: str) -> Iterator[tuple[str, Any]]:
-    """The public names of a module, without modules."""
-    for name, value in vars(module).items():
+    """The public names of a module, without modules; `__all__` if it has one."""
+    for name in getattr(module, "__all__", vars(module)):
+        value = getattr(module, name)
         if not name.startswith("_") and not isinstance(value, ModuleType):
             yield f"{path}.{name}", value
 

@@ -36,7 +36,7 @@ from safetensors.numpy import save
 from tvm_cavs.bench import Ablation, Comparison, Result, Workload
 from tvm_cavs.bench.measure import parts_of
 from tvm_cavs.bench.peers import PEERS
-from tvm_cavs.cli import bench
+from tvm_cavs.cli import bench_cases as bench
 from tvm_cavs.errors import BenchError
 from tvm_cavs.runlock import LOCK
 from tvm_cavs.tape import Span

@@ -25,6 +25,7 @@ from .errors import ShapeError as ShapeError
 from .errors import TargetError as TargetError
 from .errors import TraceError as TraceError
 from .errors import TrainingError as TrainingError
+from .evaluation import evaluate as evaluate
 from .functions import abs as abs
 from .functions import argmax as argmax
 from .functions import concat as concat

@@ -32,11 +32,25 @@ def evaluate(
 
     A metric is nan where the network's outputs are.
 
+    Args:
+        metrics: names, such as "accuracy" (every vertex that has a label) or "root_accuracy".
+        label: the input that holds labels. output: what the network pushes for them.
+        batch_size: graphs that run together; it changes no result.
+
     Raises:
         ConfigError: a metric that is unknown.
         DataError: the graphs have no input named `label`, a label that training refuses, or no
             label that a metric counts.
         GraphError: the graphs do not fit the network.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=1))
+        >>> net.initialize(seed=0)
+        >>> net.hybridize("reference")
+        >>> chain = cavs.Graph.from_sequence(2, {"word": [7, 2], "label": [None, 0]})
+        >>> print(cavs.evaluate(net, cavs.data.Dataset.from_graphs([chain]), ["accuracy"]))
+        {'accuracy': 1.0}
     """
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         raise ConfigError(
