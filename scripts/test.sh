@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks everything: makes .venv if it is absent, installs the package, runs ruff, mypy and pytest.
-# Arguments go to pytest: bash scripts/test.sh tests/test_optim.py -k adagrad
+# Arguments go to pytest: bash scripts/test.sh tests/training/test_optim.py -k adagrad
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install test
 

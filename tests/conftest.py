@@ -42,7 +42,7 @@ def _no_marked_product(request: pytest.FixtureRequest) -> Iterator[None]:
     if not request.config.getoption("--llvm"):
         yield
         return
-    from llvm_for_tests import marked_products, recorded_llvm
+    from helpers.llvm import marked_products, recorded_llvm
 
     with recorded_llvm() as texts:
         yield

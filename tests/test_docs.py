@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 import tvm_cavs as cavs
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md"))
 LANGUAGES = {"python", "bash", "yaml", "json", "text", "diff"}

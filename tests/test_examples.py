@@ -9,7 +9,8 @@ from types import FunctionType
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from helpers.paths import ROOT
+
 PUBLIC = dict(runpy.run_path(str(ROOT / "scripts" / "public_names.py"))["public_names"]())
 CONSTANTS = {"tvm_cavs.data.LISTOPS_VOCAB", "tvm_cavs.nn.CELLS"}
 COMPILES = {"tvm_cavs.Trainer"}  # a trainer compiles its updates, whatever runs the network

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
+
 SCRIPT = ROOT / "scripts" / "mutate.py"
 PART = "def part(x):\n    return x[1:]\n\n\ndef twice(x):\n    return x + x\n"
 TESTS = """

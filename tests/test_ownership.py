@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks_for_tests import LOSS, network
-from random_graphs import random_tree
 
 import tvm_cavs as cavs
+from helpers.networks import LOSS, network
+from helpers.random_graphs import random_tree
 from tvm_cavs.errors import CavsError, TraceError
 from tvm_cavs.graph import Field, Graph, batch, unbatch
 from tvm_cavs.loss import SoftmaxCrossEntropy

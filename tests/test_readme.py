@@ -5,13 +5,12 @@ import re
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from tvm_cavs import execution
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALLER = {"1_000": "30", "12_000": "300", "range(6)": "range(1)", "64, 10)": "16, 10)"}
 

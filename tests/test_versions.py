@@ -3,14 +3,12 @@
 import configparser
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from tvm_cavs import versions
 from tvm_cavs.errors import TargetError
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_pins_are_those_of_setup_cfg():

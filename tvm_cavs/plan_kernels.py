@@ -46,7 +46,7 @@ def sort() -> None:
 
     lookup[mask] is the rank of a kind, -1 where unknown; kind_of[rank] its number. Counts n_keys =
     n_levels * n_kinds groups in `count`; those with vertices are the cells. result = (n_cells,
-    vertices of unknown kind). The same in NumPy: `sort` of tests/host_kernels_in_numpy.py.
+    vertices of unknown kind). The same in NumPy: `sort` of tests/helpers/host_kernels_in_numpy.py.
     """
     n, n_kinds, n_keys = scalars(["n", "n_kinds", "n_keys"])
     names = "level lookup kind_of rank count row order kind".split()

@@ -40,7 +40,7 @@ def routine() -> None:
     slices int64[..., width] as `segments` makes them; steps[groups[g]:groups[g + 1]] are those of
     group g, in the columns above, and run on at most parts[g] rows at once. result = (the place in
     `order` and the step of a call that failed, from 1 on; zeros if none did), after which nothing
-    is called any more. The same in NumPy: `routine` of tests/host_kernels_in_numpy.py.
+    is called any more. The same in NumPy: `routine` of tests/helpers/host_kernels_in_numpy.py.
     """
     first, n, width = scalars(["first", "n", "width"])
     order, slices, groups, parts, *tables, result = arrays(

@@ -28,7 +28,7 @@ def segments() -> None:
     scratch begins; the level; the count of rows; the group; the first row in every space, counted
     from `base` int64[n_spaces] on. result int64[n_groups]: slices of each group.
 
-    The same in NumPy: `segments` of tests/host_kernels_in_numpy.py.
+    The same in NumPy: `segments` of tests/helpers/host_kernels_in_numpy.py.
     """
     n_groups, n_cells, n_kinds, n_spaces = scalars(["n_groups", "n_cells", "n_kinds", "n_spaces"])
     level, kind, count, base, stage, out, result, member, uses, spaces = arrays(

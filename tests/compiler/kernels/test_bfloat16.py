@@ -1,0 +1,324 @@
+"""bfloat16 products: the law with rounded operands, every row count and odd size, and who may.
+
+The oracle rounds by bit arithmetic and multiplies in float64. Kernels are compiled for CPUs that
+have the instruction on any machine; where this one lacks it, what would run is skipped.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+tvm = pytest.importorskip("tvm")
+
+import schedules
+import tvm_cavs as cavs
+from helpers.law import dense
+from helpers.products import (
+    GUARD,
+    PACK,
+    WHOLE,
+    assembled,
+    call,
+    inputs,
+    one_source,
+    result,
+    two_pieces,
+)
+from helpers.random_graphs import random_graph
+from schedules import layout
+from schedules.target import simd
+from tvm_cavs import packing, products
+from tvm_cavs.compile import Compiler
+from tvm_cavs.config import load_config
+from tvm_cavs.errors import TargetError
+from tvm_cavs.operands import Piece
+from tvm_cavs.packing import Placement
+
+HOST = schedules.host_target(2)
+HAS_BF16 = simd(HOST).bf16
+needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no AVX512_BF16")
+MODELS = ("cooperlake", "sapphirerapids", "znver4", "znver5")
+TARGET = HOST if HAS_BF16 else schedules.make_target({"kind": "llvm", "mcpu": "znver4"}, 2)
+KERNEL_TOLERANCE = 1e-4  # of sums of up to 170 products near 1, against exact sums
+GRADIENT_TOLERANCE = 2e-2  # against float32, of the largest element
+SIZES = ((1, 1), (5, 40), (32, 16), (33, 5), (150, 35), (33, 170))  # K, N
+COUNTS = (*range(21), 140, 300 - 16)
+ODD = packing.Pack(  # rectangles that begin and end within words; nothing is left over
+    ((60, 3), (1, 60), (7, 60)),
+    (
+        Placement(0, 0, 0, (0, 60), (0, 3), transposed=True),
+        Placement(1, 3, 0, (0, 1), (0, 60)),
+        Placement(2, 4, 0, (0, 1), (0, 60)),
+        Placement(2, 5, 0, (2, 7), (0, 60)),
+    ),
+    10,
+    60,
+)
+PACKS = {"pack_holes": PACK, "pack_whole": WHOLE, "pack_odd": ODD}
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    """float32 rounded to the nearest bfloat16, ties to even: its upper 16 bits, as uint32."""
+    raw = np.ascontiguousarray(values, "float32").view("uint32")
+    nearest = (raw + np.uint32(0x7FFF) + (raw >> 16 & 1)) >> 16
+    return np.where(np.isnan(values), raw >> 16 | 64, nearest).astype("uint32")
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """What bfloat16 holds of float32 values, as float64."""
+    return (bits(values) << 16).view("float32").astype("float64")
+
+
+def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
+    """[k, n] as words uint32[panels, ceil(k / 2), NR], zeros in the rest."""
+    k, n = weights.shape
+    whole = np.zeros((k + k % 2, layout.panels(n, tile) * tile.columns), "uint32")
+    whole[:k, :n] = bits(weights)
+    words = whole[0::2] | whole[1::2] << 16
+    return np.ascontiguousarray(words.reshape(len(words), -1, tile.columns).transpose(1, 0, 2))
+
+
+def specs() -> tuple[dict[str, tuple], dict[str, tuple]]:
+    """Products and weight gradients of all sizes in all forms: (spec, variant) by name."""
+    muls, outers = {}, {}
+    for k, n in SIZES:
+        for v in layout.product_variants(TARGET, k, n, "bf16"):
+            tag = f"{k}_{n}{v.suffix}"
+            muls[f"product_{tag}"] = products.Product(two_pieces(k), n, n + 2, 1), v
+            muls[f"adding_{tag}"] = products.Product(one_source(k), n, n, accumulate=True), v
+        for v in layout.outer_variants(TARGET, k, n, "bf16"):
+            tag = f"{k}_{n}{v.suffix}"
+            right = (Piece(n, 2, n + 2, 1),)
+            outers[f"outer_{tag}"] = products.Outer(two_pieces(k), right, n + 1, 1), v
+    gathered = (Piece(30, 1, 33, 1, 1), Piece(41, 2, 41))
+    (first, *_) = layout.outer_variants(TARGET, 37, 71, "bf16")
+    outers["outer_sums"] = products.Outer(one_source(37), gathered, 71, sums=0), first
+    (*_, split) = layout.outer_variants(TARGET, 37, 8, "bf16")
+    in_order = products.Outer((Piece(37, 0, 37),), (Piece(8, 1, 8),), 8, sums=0)
+    outers["outer_split_rows"] = in_order, split
+    tile = layout.product_variants(TARGET, 37, 70, "bf16")[0]
+    wide = layout.panels(70, tile.tile) * tile.tile.columns
+    muls["covering"] = products.Product(one_source(37), 70, wide, cover=True), tile
+    found = [
+        {x: (replace(s, precision="bf16"), v) for x, (s, v) in d.items()} for d in (muls, outers)
+    ]
+    return found[0], found[1]
+
+
+PRODUCTS, OUTERS = specs()
+
+
+def cut(spec: packing.Pack) -> layout.Tile:
+    return layout.product_variants(TARGET, spec.k, spec.n_columns, "bf16")[0].tile
+
+
+def compiled(functions: dict[str, tvm.tirx.PrimFunc], target: tvm.target.Target):
+    mod, unclaimed = schedules.schedule(tvm.IRModule(functions), target)
+    assert unclaimed == ()
+    return tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """Every kernel of this file, compiled together once."""
+    functions = {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
+    functions |= {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
+    for name, spec in PACKS.items():
+        functions[name] = packing.pack(replace(spec, precision="bf16"), cut(spec), name)
+    return compiled(functions, TARGET)
+
+
+def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
+    np.testing.assert_allclose(got, want, KERNEL_TOLERANCE, KERNEL_TOLERANCE, err_msg=what)
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_product(kernels, name):
+    spec, variant = PRODUCTS[name]
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
+    for n in COUNTS:
+        offsets, arrays, left = inputs(rng, spec.pieces, n)
+        out, place = result(rng, spec, n)
+        want = out.copy()
+        added = out[place] if spec.accumulate else 0
+        want[place] = rounded(left) @ rounded(weights) + added
+        words = packed(weights, variant.tile)
+        *_, got = call(kernels[name], n, GUARD, *offsets, *arrays, words, out)
+        if spec.cover:
+            after = place[0], slice(spec.n_columns, None)
+            got[after] = want[after]
+        near(got, want, f"{n} rows")
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", OUTERS)
+def test_outer(kernels, name):
+    spec, _ = OUTERS[name]
+    rng = np.random.default_rng(1)
+    for n in COUNTS:
+        offsets, arrays, operand = inputs(rng, spec.left + spec.right, n)
+        out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
+        want = out.copy()
+        left, right = operand[:, : spec.k], operand[:, spec.k :]
+        columns = slice(spec.column, spec.column + spec.n_columns)
+        want[:, columns] += rounded(left).T @ rounded(right)
+        sums = (
+            [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums is not None else []
+        )
+        results = call(kernels[name], n, 1, *offsets, *arrays, out, *sums)
+        near(results[len(arrays)], want, f"{n} rows")
+        if sums:  # of what was not rounded
+            near(results[-1], sums[0] + right.sum(0), f"sums of {n} rows")
+
+
+def test_float32_would_not_pass():
+    """The tester tells rounded operands from others: float32, and bfloat16 cut off."""
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal(s, dtype="float32") for s in ((20, 33), (33, 170)))
+    want = rounded(left) @ rounded(right)
+    short = [(a.view("uint32") & 0xFFFF0000).view("float32") for a in (left, right)]
+    for other in (left @ right, short[0] @ short[1]):
+        with pytest.raises(AssertionError, match="Not equal to tolerance"):
+            near(other, want, "float32")
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", PACKS)
+def test_pack_is_exact(kernels, name):
+    spec = PACKS[name]
+    rng = np.random.default_rng(2)
+    parameters = [rng.standard_normal(shape, dtype="float32") for shape in spec.shapes]
+    for p in parameters:  # ties, both ways; the largest numbers; what has no rounded value
+        ties = np.array([0x3F808000, 0x3F818000, 0xBF808000, 0x7F7FFFFF, 0x7F7F0000], "uint32")
+        p.flat[: len(ties)] = ties.view("float32")
+        p.flat[len(ties) : len(ties) + 3] = np.inf, -np.inf, -0.0
+    want = packed(assembled(spec, parameters), cut(spec))
+    *_, got = call(kernels[name], *parameters, np.full_like(want, 0x12345678))
+    np.testing.assert_array_equal(got, want)
+
+
+@needs_bf16
+def test_a_nan_stays_in_its_row(kernels):
+    name = "product_33_170"
+    spec, variant = PRODUCTS[name]
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((33, 170), dtype="float32")
+    source, gathered = rng.random((9, 19), "float32"), rng.random((9, 34), "float32")
+    source[4, 2] = np.uint32(0x7FFFFFFF).view("float32")  # rounding up would make it -0
+    gathered[6, 17] = np.inf  # paired with the zero of an odd K
+    index = np.arange(9, dtype="int32")
+    out = np.zeros((9, spec.ldc), "float32")
+    *_, got = call(
+        kernels[name], 9, 0, 0, 0, source, gathered, index, packed(weights, variant.tile), out
+    )
+    got = got[:, 1:171]
+    assert np.isnan(got[4]).all() and np.isinf(got[6]).all()
+    assert np.isfinite(np.delete(got, [4, 6], 0)).all()
+
+
+@needs_bf16
+def test_same_rows_same_bits_whatever_shares_the_call(kernels):
+    spec, variant = PRODUCTS["product_33_170"]
+    rng = np.random.default_rng(6)
+    weights = packed(rng.standard_normal((33, 170), dtype="float32"), variant.tile)
+    offsets, arrays, _ = inputs(rng, spec.pieces, 29)
+    results = []
+    for n in (29, 28, 13, 5, 1):
+        out = np.zeros((29, spec.ldc), "float32")
+        args = (n, 0, *offsets, *arrays, weights, out)
+        results.append(call(kernels["product_33_170"], *args)[-1][:1])
+    assert all(np.array_equal(results[0], r) for r in results)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_instructions_are_used(model):
+    """Products and gradients become one instruction a vector; nothing is called in their loops."""
+    target = schedules.make_target({"kind": "llvm", "mcpu": model}, 2)
+    (variant, *_) = layout.product_variants(target, 37, 70, "bf16")
+    spec = products.Product(two_pieces(37), 70, 70, precision="bf16")
+    mul = products.product(spec, variant.tile, "mul")
+    (variant, *_) = layout.outer_variants(target, 37, 70, "bf16")
+    both = products.Outer(two_pieces(37), (Piece(70, 2, 70),), 70, precision="bf16")
+    grad = products.outer(both, variant.tile, "grad")
+    pack = packing.pack(replace(ODD, precision="bf16"), variant.tile, "pack")
+    for func in (mul, grad, pack):
+        library = compiled({str(func.attrs["global_symbol"]): func}, target)
+        assembly = library.mod.inspect_source("asm")
+        assert "vcvtneps2bf16" in assembly
+        assert ("vdpbf16ps" in assembly) == (func is not pack)
+        assert not re.search(r"\b(call|jmp)q?\s+tvm_cavs_bf16", assembly)  # all are inlined
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "message"),
+    [
+        ("skylake-avx512", "bf16", r"AVX512_BF16.*skylake-avx512 \(AVX-512\).*precision=float32"),
+        ("haswell", "bf16", r"AVX512_BF16.*haswell \(AVX2\).*precision=float32"),
+        ("znver4", "fp8", "precision is 'fp8'; expected one of float32, bf16"),
+    ],
+)
+def test_who_may_not(target, precision, message):
+    net = cavs.Network(cavs.nn.TreeLSTM(7, 40, 36, 3))
+    net.initialize(seed=0)
+    net.hybridize("tvm", target={"kind": "llvm", "mcpu": target}, precision=precision)
+    with pytest.raises(TargetError, match=message):
+        net.executor(None)
+
+
+def test_short_products_stay_float32():
+    assert [layout.operand_precision(k, "bf16") for k in (31, 32)] == ["float32", "bf16"]
+    compiler = Compiler(TARGET, 2, cache=False, precision="bf16")
+    assert compiler.packed(5, 300) == Compiler(TARGET, 2, cache=False).packed(5, 300)
+    (n_panels, depth, columns), dtype = compiler.packed(301, 300)
+    assert (depth, dtype) == (151, "uint32") and n_panels * columns >= 300
+
+
+def test_the_config_has_the_key(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_text("executor: {precision: bf16}\n")
+    assert load_config(path).executor.precision == "bf16"
+    path.write_text("executor: {precision: half}\n")
+    with pytest.raises(cavs.errors.ConfigError, match="executor.precision.*float32.*bf16"):
+        load_config(path)
+
+
+def step(precision: str, threads: int, cache: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Losses and gradients of random trees under a cell of odd widths."""
+    net = cavs.Network(cavs.nn.TreeRNN(7, 41, 35, 3))
+    net.initialize(seed=3)
+    net.hybridize("tvm", threads=threads, cache=cache, precision=precision)
+    rng = np.random.default_rng(11)
+    batch = cavs.batch([random_graph(rng, 2, 9) for _ in range(30)])
+    loss = cavs.loss.SoftmaxCrossEntropy()
+    with cavs.record():
+        result = loss(net(batch))
+    result.backward()
+    gradients = {name: dense(p) for name, p in net.parameters().items()}
+    return result.outputs["loss"].copy(), gradients
+
+
+@needs_bf16
+@pytest.mark.compiles
+def test_a_step_is_near_float32(cache: Path):
+    losses, gradients = step("float32", 1, cache)
+    half_losses, half = step("bf16", 1, cache)
+    np.testing.assert_allclose(half_losses, losses, atol=GRADIENT_TOLERANCE)
+    for name, want in gradients.items():
+        error = np.abs(half[name] - want).max() / np.abs(want).max()
+        assert error < GRADIENT_TOLERANCE, (name, error)
+        assert error > 1e-5, f"{name}: nothing was rounded"
+
+
+@needs_bf16
+@pytest.mark.compiles
+def test_threads_change_no_bit(cache: Path):
+    one, gradients = step("bf16", 1, cache)  # of the cache, if the test above has run
+    two, others = step("bf16", 2, cache)
+    np.testing.assert_array_equal(one, two)
+    for name, want in gradients.items():
+        np.testing.assert_array_equal(others[name], want)

@@ -1,0 +1,310 @@
+"""Products, weight gradients, packing, sums against NumPy: awkward sizes, guard rows, NaNs."""
+
+import numpy as np
+import pytest
+
+tvm = pytest.importorskip("tvm")
+
+import schedules
+from helpers.products import (
+    GUARD,
+    PACK,
+    ROWS,
+    WHOLE,
+    assembled,
+    call,
+    counts,
+    inputs,
+    one_source,
+    result,
+    two_pieces,
+)
+from schedules import layout
+from schedules.target import simd
+from tvm_cavs import packing, products
+from tvm_cavs.errors import ShapeError
+from tvm_cavs.operands import Piece, operands
+
+SPLIT = "_parallel"
+TASKS = (1, 2, 3)  # more than TVM's pool has threads is fine: tasks are shared out
+SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (33, 450))  # K, N
+NARROW = ((67, 1), (131, 2), (600, 2))  # for every CPU; these too with 16 lanes:
+SOMETIMES_NARROW = ((150, 5), (64, 8))
+COUNTS = (0, 1, 2, 3, 4, 5, 7, 11, 13, 29, 140)
+TARGET = schedules.host_target(2)
+LANES = simd(TARGET).lanes
+
+
+PRODUCTS = {}
+OUTERS = {}
+for k, n_columns in (*SIZES, *NARROW, *SOMETIMES_NARROW):
+    for variant in layout.product_variants(TARGET, k, n_columns):
+        tag = f"{k}_{n_columns}{variant.suffix}"
+        PRODUCTS[f"product_{tag}"] = (
+            products.Product(two_pieces(k), n_columns, n_columns + 2, 1),
+            variant,
+        )
+        PRODUCTS[f"adding_{tag}"] = (
+            products.Product(one_source(k), n_columns, n_columns, accumulate=True),
+            variant,
+        )
+    for variant in layout.outer_variants(TARGET, k, n_columns):
+        tag = f"{k}_{n_columns}{variant.suffix}"
+        OUTERS[f"outer_{tag}"] = (
+            products.Outer(
+                two_pieces(k), (Piece(n_columns, 2, n_columns + 2, 1),), n_columns + 1, 1
+            ),
+            variant,
+        )
+UNIT = simd(TARGET)
+for vectors in range(1, layout.MAX_VECTORS + 1):  # every register tile; blocks of few rows
+    heights = layout.tile_heights(UNIT, vectors)
+    tile = layout.Tile(LANES, vectors, heights, 2 * heights[0])
+    for tail in (1, LANES - 1, LANES, LANES + 1)[: 1 + vectors]:  # columns of the last panel
+        width = tile.columns + min(tail, tile.columns)
+        PRODUCTS[f"tile_{vectors}_{tail}"] = (
+            products.Product((Piece(3, 0, 3),), width, width),
+            layout.Variant("", tile, 1),
+        )
+k, n_columns = 37, 70  # both operands of several pieces; the product may write whole panels
+(WIDE, *_) = layout.product_variants(TARGET, k, n_columns)
+PRODUCTS["covering"] = (
+    products.Product(
+        one_source(k),
+        n_columns,
+        layout.panels(n_columns, WIDE.tile) * WIDE.tile.columns,
+        cover=True,
+    ),
+    WIDE,
+)
+OUTERS["outer_pieces"] = (
+    products.Outer(
+        one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4
+    ),
+    layout.outer_variants(TARGET, k, n_columns)[0],
+)
+OUTERS["outer_split_rows"] = (
+    products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=0),
+    layout.outer_variants(TARGET, k, 8)[1],
+)
+one_more = layout.outer_variants(TARGET, 37, 8)[0].tile.heights[0] + 1  # the first task ends with
+OUTERS["outer_split_before_the_rest"] = (  # the only whole tile, the second has what is left
+    products.Outer((Piece(one_more, 0, one_more),), (Piece(8, 1, 8),), 8),
+    layout.outer_variants(TARGET, one_more, 8)[-1],
+)
+for variant in layout.outer_variants(TARGET, 131, 2):  # no operand can be read where it lies
+    OUTERS[f"outer_narrow_pieces{variant.suffix}"] = (
+        products.Outer(one_source(131), (Piece(1, 1, 33, 1, 1), Piece(1, 2, 40, 7)), 11, 5, 3, 4),
+        variant,
+    )
+for variant in layout.outer_variants(TARGET, 600, 2):  # both can; more rows than a block
+    OUTERS[f"outer_narrow_sums{variant.suffix}"] = (
+        products.Outer((Piece(600, 0, 603, 2),), (Piece(2, 1, 7, 4),), 2, sums=3),
+        variant,
+    )
+
+SUM = packing.ColumnSum((Piece(20, 0, 22, 2, 0), Piece(3, 1, 3)))
+SEGMENTS = packing.SegmentSum(21, 24, 2, 22)
+CUT = layout.product_variants(TARGET, 25, 113)[0].tile
+NARROW_PACK = packing.Pack(
+    shapes=((70, 3), (2, 60)),
+    placements=(
+        packing.Placement(0, 5, 1, (1, 67), (2, 3)),
+        packing.Placement(1, 71, 0, (0, 2), (0, 60), transposed=True),
+    ),
+    k=131,
+    n_columns=2,
+)
+NARROW_CUT = layout.product_variants(TARGET, 131, 2)[0].tile
+PACKS = {"pack": (PACK, CUT), "pack_whole": (WHOLE, CUT), "pack_narrow": (NARROW_PACK, NARROW_CUT)}
+
+
+class Kernels:
+    """The kernels of this file by name; asked for one, it compiles all of its kind together."""
+
+    def __init__(self) -> None:
+        self._modules: list = []
+
+    def __getitem__(self, name):
+        for made, module in self._modules:
+            if name in made:
+                return module[name]
+        made = next(f for f in (make() for make in MAKERS) if name in f)
+        mod, unclaimed = schedules.schedule(tvm.IRModule(made), TARGET)
+        assert unclaimed == ()
+        module = tvm.compile(mod, target=TARGET, tir_pipeline=schedules.pipeline())
+        self._modules.append((made, module))
+        return module[name]
+
+
+def all_products():
+    return {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
+
+
+def all_outers():
+    return {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
+
+
+def the_others():
+    made = {name: packing.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
+    made["column_sum"] = packing.column_sum(SUM, LANES, "column_sum")
+    for tasks in TASKS:
+        name = f"segment_sum_{tasks}"
+        made[name] = packing.segment_sum(SEGMENTS, LANES, name, tasks)
+    return made
+
+
+MAKERS = (the_others, all_outers, all_products)
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    return Kernels()
+
+
+def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
+    """[k, n] as [panels][k][NR], zeros in the last panel's rest; narrow ones as [1][n][k]."""
+    k, n = weights.shape
+    if tile.narrow:
+        whole = np.zeros((1, n, -(-k // LANES) * LANES), "float32")
+        whole[0, :, :k] = weights.T
+        return whole
+    whole = np.zeros((layout.panels(n, tile) * tile.columns, k), "float32")
+    whole[:n] = weights.T
+    return np.ascontiguousarray(whole.reshape(-1, tile.columns, k).transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_product(kernels, name):
+    spec, variant = PRODUCTS[name]
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
+    heights = range(2 * variant.tile.heights[0]) if name.startswith("tile") else COUNTS
+    for n in counts(variant.tile, heights):
+        offsets, arrays, left = inputs(rng, spec.pieces, n)
+        out, place = result(rng, spec, n)
+        want = out.copy()
+        want[place] = left @ weights + (out[place] if spec.accumulate else 0)
+        *_, got = call(
+            kernels[name], n, GUARD, *offsets, *arrays, packed(weights, variant.tile), out
+        )
+        if spec.cover:
+            after = place[0], slice(spec.n_columns, None)
+            got[after] = want[after]
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
+
+
+@pytest.mark.parametrize("adds", [1, 0])
+@pytest.mark.parametrize("name", OUTERS)
+def test_outer(kernels, name, adds):
+    """Added to C; or in place of what is there, of which nothing is read."""
+    spec, variant = OUTERS[name]
+    rng = np.random.default_rng(1)
+    for n in counts(variant.tile, COUNTS if adds else COUNTS[1:]):
+        both = spec.left + spec.right
+        offsets, arrays, operand = inputs(rng, both, n)
+        out = rng.standard_normal((spec.row + spec.k + 1, spec.ldc), dtype="float32")
+        want = out.copy()
+        left, right = operand[:, : spec.k], operand[:, spec.k :]
+        columns = slice(spec.column, spec.column + spec.n_columns)
+        rows = slice(spec.row, spec.row + spec.k)
+        want[rows, columns] = left.T @ right + (out[rows, columns] if adds else 0)
+        if not adds:
+            out[rows, columns] = np.nan
+        sums = []
+        if spec.sums is not None:
+            sums.append(rng.standard_normal(spec.sums + spec.n_columns + 2, dtype="float32"))
+        results = call(kernels[name], n, adds, *offsets, *arrays, out, *sums)
+        got = results[len(arrays)]
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-4, err_msg=f"{n} rows")
+        if sums:
+            want = sums[0].copy()
+            want[spec.sums : spec.sums + spec.n_columns] += right.sum(0)
+            np.testing.assert_allclose(results[-1], want, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_pack(kernels, name):
+    spec, tile = PACKS[name]
+    rng = np.random.default_rng(2)
+    parameters = [rng.standard_normal(shape, dtype="float32") for shape in spec.shapes]
+    want = packed(assembled(spec, parameters), tile)
+    *_, got = call(kernels[name], *parameters, np.full_like(want, np.nan))
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_column_sum(kernels, n):
+    rng = np.random.default_rng(4)
+    offsets, arrays, operand = inputs(rng, SUM.pieces, n)
+    out = rng.standard_normal(operand.shape[1], dtype="float32")
+    *_, got = call(kernels["column_sum"], n, *offsets, *arrays, out)
+    np.testing.assert_allclose(got, out + operand.sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tasks", TASKS)
+@pytest.mark.parametrize("n", [0, 1, 5, 40, 41])
+def test_segment_sum(kernels, n, tasks):
+    rng = np.random.default_rng(5)
+    ptr = np.concatenate([[0], np.cumsum(rng.integers(0, 4, n))]).astype("int32")
+    edge = rng.integers(0, ROWS, ptr[-1], dtype="int32")
+    source = rng.standard_normal((ROWS, SEGMENTS.ld), dtype="float32")
+    out = np.full((n + GUARD, 22), np.nan, "float32")
+    want = out.copy()
+    for u in range(n):
+        rows = source[edge[ptr[u] : ptr[u + 1]], 2 : 2 + SEGMENTS.width]
+        want[u, : SEGMENTS.width] = rows.sum(0)
+    *_, got = call(kernels[f"segment_sum_{tasks}"], n, source, edge, ptr, out)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["product_33_450", "product_131_2", "product_150_5"])
+def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
+    """A row's product does not depend on how many rows are multiplied with it."""
+    spec, variant = PRODUCTS[name]
+    rng = np.random.default_rng(6)
+    weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
+    weights = packed(weights, variant.tile)
+    offsets, arrays, _ = inputs(rng, spec.pieces, 29)
+    results = []
+    for n in (29, 28, 13, 5, 1):
+        out = np.zeros((29, spec.ldc), "float32")
+        results.append(call(kernels[name], n, 0, *offsets, *arrays, weights, out)[-1][:1])
+    assert all(np.array_equal(results[0], r) for r in results)
+
+
+@pytest.mark.parametrize("size", NARROW[1:])
+def test_same_gradients_with_any_number_of_threads(kernels, size):
+    """Threads split a narrow weight gradient, never its sums over rows."""
+    rng = np.random.default_rng(7)
+    name = "outer_{}_{}".format(*size)
+    spec, variant = OUTERS[name]
+    assert variant.tile.narrow
+    offsets, arrays, _ = inputs(rng, spec.left + spec.right, 140)
+    out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
+    one, two = (call(kernels[n], 140, 1, *offsets, *arrays, out)[-1] for n in (name, name + SPLIT))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ((), "without pieces"),
+        ((Piece(5, 0, 4),), "do not lie in source 0, which has 4 columns"),
+        ((Piece(2, 0, 4), Piece(2, 0, 5)), "has 5 columns here and 4 in another"),
+    ],
+)
+def test_bad_pieces_are_refused(pieces, message):
+    with pytest.raises(ShapeError, match=message):
+        operands(pieces)
+
+
+def test_results_that_do_not_fit_are_refused():
+    with pytest.raises(ShapeError, match="columns 1:9 do not lie in a result of 8 columns"):
+        products.product(products.Product((Piece(4, 0, 4),), 8, 8, 1), CUT, "f")
+
+
+def test_overlapping_placements_are_refused():
+    one = packing.Placement(0, 0, 0, (0, 2), (0, 2))
+    with pytest.raises(ShapeError, match="overlaps"):
+        packing.pack(packing.Pack(((2, 2),), (one, one), 4, 4), CUT, "f")

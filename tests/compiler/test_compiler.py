@@ -1,0 +1,247 @@
+"""Compiling: what is kept on disk, when it is built again, and what is said about it."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+tvm = pytest.importorskip("tvm")
+
+from tvm.support import cc
+
+import schedules
+import tvm_cavs
+from tvm_cavs import cache as caching
+from tvm_cavs import compile as compiling
+from tvm_cavs.cache import default_cache
+from tvm_cavs.compile import Compiler
+from tvm_cavs.errors import TargetError
+from tvm_cavs.forms import Form
+from tvm_cavs.operands import Piece
+from tvm_cavs.steps import Kernel
+from tvm_cavs.sums import ColumnSum
+from tvm_cavs.threads import use_threads
+
+WIDTH = 5
+KERNEL = Kernel("column_sum", ColumnSum((Piece(WIDTH, 0, WIDTH),)))
+
+compiles = pytest.mark.compiles
+
+
+def built(monkeypatch: pytest.MonkeyPatch, cache: Any, n_threads: int = 1) -> bool:
+    """Whether a fresh compiler with this cache builds the kernel. Its result is checked."""
+    builds: list[str] = []
+    build = Compiler._build
+
+    def counted(self: Compiler, forms: list[Form], key: str) -> list[Any]:
+        builds.append(key)
+        return build(self, forms, key)
+
+    with monkeypatch.context() as m:
+        m.setattr(Compiler, "_build", counted)
+        compiler = Compiler("host", n_threads, cache)
+        forms = compiler.forms(KERNEL)
+        compiler.compile(forms)
+        compiler.compile(forms)
+    rows, out = np.arange(4 * WIDTH, dtype="float32").reshape(4, WIDTH), np.ones(WIDTH, "float32")
+    total = tvm.runtime.tensor(out)
+    compiler.function(forms[0].symbol)(3, 1, tvm.runtime.tensor(rows), total)
+    np.testing.assert_array_equal(total.numpy(), 1 + rows[1:].sum(0))
+    return len(builds) == 1
+
+
+def files(cache: Path, suffix: str) -> list[Path]:
+    return sorted(cache.glob(f"*{suffix}"))
+
+
+@compiles
+def test_a_second_compiler_loads_what_the_first_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert built(monkeypatch, tmp_path / "new" / "folder")
+    assert not built(monkeypatch, tmp_path / "new" / "folder")
+    assert built(monkeypatch, False)
+    assert built(monkeypatch, tmp_path / "other")
+
+
+SECOND = """
+import sys
+from tvm_cavs.compile import Compiler
+from tvm_cavs.operands import Piece
+from tvm_cavs.steps import Kernel
+from tvm_cavs.sums import ColumnSum
+
+def refuse(*_): raise SystemExit("built again")
+
+Compiler._build = refuse
+compiler = Compiler("host", 1, sys.argv[1])
+compiler.compile(compiler.forms(Kernel("column_sum", ColumnSum((Piece(5, 0, 5),)))))
+print("loaded")
+"""
+
+
+@compiles
+def test_a_second_process_loads_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert built(monkeypatch, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", SECOND, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(caching.__file__).parent.parent,
+        check=False,
+    )
+    assert done.stdout == "loaded\n", done.stderr
+
+
+def damage(path: Path, content: bytes) -> None:
+    """Replace a file: another one of the same name, for this process may have mapped the first."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("suffix", "content", "reason"),
+    [
+        (".so", None, "the checksum differs"),
+        (".so", b"", "the checksum differs"),
+        (".json", b"\x00\xffgarbage", "damaged"),
+        (".json", b"[1, 2]", "damaged"),
+        (".json", b"{}", "is in none of its libraries"),
+    ],
+)
+def test_a_damaged_entry_is_built_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str, content: bytes, reason: str
+) -> None:
+    assert built(monkeypatch, tmp_path)
+    (path,) = files(tmp_path, suffix)
+    damage(path, path.read_bytes()[:1000] if content is None else content)
+    with pytest.warns(UserWarning, match=f"damaged.*{reason}|{reason}.*building it again"):
+        assert built(monkeypatch, tmp_path)
+    assert not built(monkeypatch, tmp_path)
+
+
+@compiles
+def test_a_missing_library_is_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert built(monkeypatch, tmp_path)
+    files(tmp_path, ".so")[0].unlink()
+    assert built(monkeypatch, tmp_path)
+    assert not built(monkeypatch, tmp_path)
+
+
+@compiles
+def test_a_folder_that_cannot_be_written_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.warns(UserWarning, match="cannot be kept in .*every start compiles again"):
+        assert built(monkeypatch, tmp_path / "file")
+
+
+@compiles
+def test_a_machine_without_a_c_compiler_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cc, "get_cc", lambda: None)
+    with pytest.warns(UserWarning, match="no C compiler.*Install gcc"):
+        assert built(monkeypatch, tmp_path)
+    assert files(tmp_path, "") == []
+
+
+@compiles
+def test_what_changes_kernels_is_another_entry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert built(monkeypatch, tmp_path)
+    assert built(monkeypatch, tmp_path, n_threads=2)
+    monkeypatch.setattr(compiling, "source_digest", lambda: "edited")
+    assert built(monkeypatch, tmp_path)
+    keys = [Compiler(t, 1, tmp_path)._key(["f"]) for t in ("host", {"kind": "llvm"})]
+    keys += [Compiler("host", 1, tmp_path)._key(["f", "g"])]
+    assert len(set(keys)) == 3
+    assert len(files(tmp_path, ".json")) == 3
+
+
+@compiles
+def test_two_that_store_at_once_do_not_mix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The checksums of one process never describe the library of another."""
+    assert built(monkeypatch, tmp_path)
+    (note,) = files(tmp_path, ".json")
+    first = note.read_text()
+    (name,) = json.loads(first)
+    note.unlink()
+    assert built(monkeypatch, tmp_path)
+    damage(note, first.encode())
+    assert (tmp_path / name).exists()
+    assert not built(monkeypatch, tmp_path)
+
+
+def test_unknown_targets_are_refused() -> None:
+    for target in ("no-such-kind", {"kind": "llvm", "mcpu": "haswel"}, {"kind": "cuda"}):
+        with pytest.raises(TargetError):
+            Compiler(target, cache=False)
+    with pytest.raises(TargetError, match="threads is 0"):
+        Compiler("host", 0, cache=False)
+
+
+@compiles
+def test_a_kernel_without_a_rule_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(schedules.RULES, "llvm", ())
+    with pytest.warns(UserWarning, match=f"no schedule rule for {KERNEL.name}"):
+        assert built(monkeypatch, tmp_path)
+
+
+def test_where_libraries_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.setenv("TVM_CAVS_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "tvm_cavs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache" / "tvm_cavs"
+
+
+def test_every_module_that_makes_kernels_is_in_the_key() -> None:
+    """An edit to any of them makes another entry."""
+    folder = Path(tvm_cavs.__file__).parent
+    found, waiting = (
+        set(),
+        "direct_product packing plan_kernels region_kernel routine_kernel slice_kernels sums "
+        "update_kernels optim".split(),  # an optimizer's rule is traced into its update
+    )
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        found.add(module)
+        for node in ast.walk(ast.parse((folder / f"{module}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                names = [node.module] if node.module else [a.name for a in node.names]
+                waiting += [n for n in names if n is not None]
+    assert found - {"arguments", "errors", "neighbours", "target_rules"} == set(caching.SOURCES) - {
+        "forms"
+    }
+
+
+def test_nothing_is_said_about_an_empty_cache(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert caching.load(tmp_path, "none", ["f"]) is None
+
+
+def test_threads_are_started_and_not_bound() -> None:
+    before = os.sched_getaffinity(0)
+    count = tvm.get_global_func("runtime.NumThreads")
+    for n in (1, min(2, os.cpu_count() or 1)):
+        use_threads(n)
+        assert count() == n
+    assert os.sched_getaffinity(0) == before

@@ -1,0 +1,91 @@
+"""Stage functions in Relax, run by its virtual machine, do what the executor's own calls do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+import schedules
+import tvm_cavs as cavs
+from helpers.random_graphs import N_CLASSES, N_WORDS, random_graph
+from schedules import host_target
+from schedules.target import PRECISIONS, simd
+from tvm_cavs import relaxed
+from tvm_cavs.assemble import CompiledGroup
+from tvm_cavs.batching import Spaces
+from tvm_cavs.compile import Compiler
+from tvm_cavs.execution import Seeds
+from tvm_cavs.executor import TvmExecutor
+from tvm_cavs.kinds import Group
+from tvm_cavs.loaded import Batch
+from tvm_cavs.relaxed import stage_name
+from tvm_cavs.roles import BufferId, Role
+
+pytestmark = pytest.mark.compiles
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None:
+    if precision == "bf16" and not simd(host_target()).bf16:
+        pytest.skip("this CPU has no AVX512_BF16")
+    width = {"float32": 4, "bf16": 33}[precision]  # products of few rows stay float32
+    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, width, width + 1, N_CLASSES))
+    net.initialize(seed=2)
+    chosen = {"precision": precision, "without": ("direct",)}  # as module and buffers have it
+    net.hybridize("tvm", sharing=False, threads=1, cache=tmp_path, **chosen)
+    loss = cavs.loss.SoftmaxCrossEntropy()
+    rng = np.random.default_rng(4)
+    batch = cavs.batch([random_graph(rng, 2) for _ in range(5)])
+    executor = net.executor(loss)
+    assert isinstance(executor, TvmExecutor)
+    want = {k: v.copy() for k, v in executor.forward(batch, Seeds()).outputs.items()}
+    totals = executor.compiled.totals
+    assert len(totals) >= 5
+    executor.backward()
+    gradients = {buffer: executor.memory.read(buffer).copy() for buffer in totals}
+
+    module = relaxed.network_module(executor.kinds, executor.compiler)
+    assert "def forward_recurrent_" in str(module)
+    vm = build(module, executor.compiler)
+    pushed = {name: BufferId(Role.PUSHED, name) for name in want}
+    states = (BufferId(Role.STATE, name) for name in "hc")
+    for buffer in (*pushed.values(), *states, *totals):
+        executor.memory.fill(buffer, 0.0)
+    planned, compiled = executor.plan(batch), executor.compiled
+    for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
+        lowered = relaxed.directions(executor.kinds)[direction]
+        run_stages(vm, direction, lowered, groups, executor.spaces, planned)
+    for name, value in want.items():
+        got = executor.memory.read(pushed[name])[planned.plan.row].reshape(value.shape)
+        np.testing.assert_array_equal(got, value)
+    for buffer, value in gradients.items():
+        np.testing.assert_array_equal(executor.memory.read(buffer), value)
+
+
+def build(module: tvm.IRModule, compiler: Compiler) -> relax.VirtualMachine:
+    """Schedule and compile a network module for the host, and load it."""
+    scheduled, _ = schedules.schedule(module, compiler.target)
+    executable = tvm.compile(scheduled, target=compiler.target, tir_pipeline=schedules.pipeline())
+    return relax.VirtualMachine(executable, tvm.cpu())
+
+
+def run_stages(
+    vm: relax.VirtualMachine,
+    direction: str,
+    lowered: Sequence[Group],
+    groups: Sequence[CompiledGroup],
+    spaces: Spaces,
+    batch: Batch,
+) -> None:
+    """Run one direction of a planned batch through the virtual machine."""
+    found = {
+        id(group): (vm[stage_name(direction, group.stage, number)], low.lowered.buffers)
+        for number, (low, group) in enumerate(zip(lowered, groups, strict=True))
+    }
+    for piece in batch.slices(direction):
+        function, buffers = found[id(piece.group)]
+        starts = (piece.row[spaces.column(s)] for s in piece.group.spaces)
+        function(piece.n_rows, *starts, *map(batch.memory.tensor, buffers))

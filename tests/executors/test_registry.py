@@ -1,0 +1,60 @@
+"""Executors: the registry, other packages' executors, options."""
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.networks import network, some_graphs
+from helpers.random_graphs import N_CLASSES
+from tvm_cavs import execution
+from tvm_cavs.errors import TargetError
+from tvm_cavs.execution import Programs, Result, Seeds
+from tvm_cavs.graph import Graph
+
+
+class Doubling:
+    """An executor that is not ours: every output is 2."""
+
+    def __init__(self, programs: Programs, parameters: Any, scale: float = 2.0) -> None:
+        self.names = [c["name"] for _, c in programs.forward.select("push")]
+        self.scale = scale
+
+    def forward(self, graph: Graph, seeds: Seeds) -> Result:
+        return Result({n: np.full(graph.n_vertices, self.scale) for n in self.names})
+
+    def backward(self) -> dict[str, Any]:
+        return {}
+
+
+def test_unknown_executors_and_options() -> None:
+    net = network()
+    with pytest.raises(TargetError, match="executor 'tmv': expected one of reference, tvm"):
+        net.hybridize("tmv")
+    with pytest.raises(TargetError, match="'reference' has no option threads; expected dtype"):
+        net.hybridize("reference", threads=2)
+    net.hybridize("reference", dtype="float16")
+    with pytest.raises(TargetError, match="expected dtype float32 or float64, given 'float16'"):
+        net(some_graphs(1)[0])
+
+
+def test_a_registered_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "_REGISTERED", dict(execution._REGISTERED))
+    execution.register("doubling", lambda: Doubling)
+    assert "doubling" in execution.names()
+    net = network()
+    net.hybridize("doubling", scale=3.0)
+    assert set(net(some_graphs(1)[0])["logits"].tolist()) == {3.0}
+    net.hybridize("reference")
+    assert net(some_graphs(1)[0])["logits"].shape == (7, N_CLASSES)
+
+
+def test_an_executor_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("theirs", f"{__name__}:Doubling", "tvm_cavs.executors")
+    monkeypatch.setattr(execution, "entry_points", lambda group: [entry])
+    net = network()
+    net.hybridize("theirs")
+    assert set(net(some_graphs(1)[0])["logits"].tolist()) == {2.0}
+    with pytest.raises(TargetError, match="expected one of reference, theirs, tvm"):
+        net.hybridize("ours")

@@ -1,0 +1,317 @@
+"""The TVM executor over several batches: memory, later kinds, parameters, interruptions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import functions
+from helpers.random_graphs import N_WORDS
+
+pytest.importorskip("tvm")
+
+import tvm_cavs as cavs
+from helpers.law import Case, assert_batch, dense, make_case, near, run
+from schedules import layout
+from tvm_cavs import executor as executing
+from tvm_cavs import kinds
+from tvm_cavs.execution import Seeds
+from tvm_cavs.executor import TvmExecutor
+from tvm_cavs.field import Field
+from tvm_cavs.gradients import merge
+from tvm_cavs.roles import BufferId, Role
+from tvm_cavs.vertex import RowSparse, Vertex
+
+pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
+
+
+class Small(cavs.VertexFunction):
+    """Words, two products with the children's states, dropout; quick to compile."""
+
+    arity = 2
+    state = {"h": 3}
+
+    def __init__(self) -> None:
+        self.E, self.U = cavs.Parameter((N_WORDS, 3)), cavs.Parameter((6, 3))
+
+    def forward(self, v: Vertex) -> None:
+        x = v.dropout(cavs.embedding(v.pull("word"), self.E), 0.3)
+        h = cavs.tanh(x + cavs.concat(v.gather(0).h, v.gather(1).h) @ self.U)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+def small(cache: Path, n: int) -> Case:
+    return make_case(Small(), functions.Score(), cache, threads=1, n=n)
+
+
+def executor_of(case: Case) -> TvmExecutor:
+    made = case.net.executor(case.loss)
+    assert isinstance(made, TvmExecutor)
+    return made
+
+
+def test_buffers_grow_and_are_used_again(cache: Path) -> None:
+    case = small(cache, 12)
+    assert_batch(case, range(3))
+    memory = executor_of(case).memory
+    before = memory.sizes()
+    assert_batch(case, range(12))
+    large = {name: memory.read(name) for name in memory.sizes()}
+    assert all(large[name].nbytes >= before[name] for name in before)
+    assert sum(a.nbytes for a in large.values()) > 1.5 * sum(before.values())
+    for chosen in ([4], range(12), range(5, 9)):
+        assert_batch(case, chosen)
+        assert all(memory.read(name) is array for name, array in large.items())
+
+
+def test_buffers_grow_for_kinds_that_are_known(cache: Path) -> None:
+    net = cavs.Network(Small())
+    net.initialize(seed=1)
+    net.hybridize("tvm", threads=1, cache=cache, sharing=False)
+    executor = net.executor()
+    assert isinstance(executor, TvmExecutor)
+    for n in (3, 300, 7):
+        graph = cavs.Graph.from_sequence(n, {"word": [1] * n})
+        executor.run(executor.plan(graph), Seeds())
+        assert len(executor.memory.read(BufferId(Role.STATE, "h"))) > n  # and a row of zeros
+    assert len(executor.memory.read(BufferId(Role.STATE, "h"))) > 300
+
+
+class Rows(cavs.VertexFunction):
+    """Rows of a table, chosen by an input of any name, and products with both children's states."""
+
+    arity = 2
+    state = {"h": 4}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.E, self.U = cavs.Parameter((N_WORDS, 4)), cavs.Parameter((8, 4))
+
+    def forward(self, v: Vertex) -> None:
+        children = cavs.concat(v.gather(0).h, v.gather(1).h)
+        h = cavs.tanh(children @ self.U + cavs.embedding(v.pull(self.name), self.E))
+        v.scatter(h=h)
+        v.push("logits", h)
+
+
+@pytest.mark.parametrize("name", ["slots", "pointers", "word"])
+def test_an_input_may_have_any_name(name: str, cache: Path) -> None:
+    """What is found for an input is not taken for what is found for edges."""
+    net = cavs.Network(Rows(name))
+    net.initialize(seed=1)
+    inputs = {name: [3, 1, 3, 2, 4], "label": [0, 1, 2, 3, 0]}
+    graph = cavs.Graph.from_children([[], [], [0, 1], [], [2, 3]], inputs)
+    loss_fn, found = cavs.loss.SoftmaxCrossEntropy(), []
+    for options in ({"executor": "reference"}, {"executor": "tvm", "threads": 1, "cache": cache}):
+        net.hybridize(sharing=False, **options)
+        with cavs.record():
+            loss = loss_fn(net(graph))
+        loss.backward()
+        found.append(dense(net.parameters()["E"]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_kinds_of_later_batches(cache: Path) -> None:
+    case = small(cache, 8)
+    leaves = [i for i, g in enumerate(case.graphs) if g.n_vertices == 1]
+    n_kinds = []
+    for chosen in (leaves or [0], [1], [2, 3], range(8), [0]):
+        assert_batch(case, chosen)
+        n_kinds.append(len(executor_of(case).kinds.kinds))
+    assert n_kinds == sorted(n_kinds) and n_kinds[0] < n_kinds[-1] == n_kinds[-2]
+
+
+def test_more_sets_of_slots_than_are_specialised(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further ones run as if all children were there."""
+    case = small(cache, 8)
+    assert_batch(case, range(8))
+    every = {k.slots for k in executor_of(case).kinds.kinds}
+    assert every == {(), (0,), (1,), (0, 1)}
+    monkeypatch.setattr(kinds, "MAX_SLOT_SETS", 1)
+    case = small(cache, 8)
+    for chosen in (*([i] for i in range(8)), range(8)):
+        assert_batch(case, chosen)
+    found = {k.slots for k in executor_of(case).kinds.kinds}
+    assert len(found) == 3 and (0, 1) in found
+
+
+def lone(n: int) -> cavs.Graph:
+    """Vertices without children, all of one kind."""
+    return cavs.Graph.from_children([[]] * n, {"x": [[1.0, 2.0, 3.0]] * n})
+
+
+def test_gradients_that_are_alike_have_memory_of_their_own(cache: Path) -> None:
+    """Two biases have one sum over vertices: writing to one gradient must not change the other."""
+    net = cavs.Network(functions.TwoOrOne())
+    net.initialize(seed=0)
+    results = []
+    for name, options in (("reference", {}), ("tvm", {"threads": 1, "cache": cache})):
+        net.hybridize(name, **options)
+        results.append(run(net, functions.Score(), lone(4))[2])
+    for name in results[0]:
+        near(results[1][name], results[0][name], name)
+    grads = [p.grad for p in net.parameters().values()]
+    for i, a in enumerate(grads):
+        for b in grads[:i]:
+            assert isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+            assert not np.shares_memory(a, b)
+
+
+@pytest.mark.parametrize("make", [functions.Linear, functions.TwoLooks])
+def test_parameters_written_in_place_are_seen(make: type[cavs.VertexFunction], cache: Path) -> None:
+    """By products, look-ups, elementwise work, and what is computed from parameters alone."""
+    net = cavs.Network(make())
+    net.initialize(seed=1)
+    graphs = make_case(make(), functions.Score(), cache, 1, 3).graphs
+    batch = cavs.batch(graphs)
+    net.hybridize("tvm", threads=1, cache=cache)
+    seen = []
+    for step in range(3):
+        for k, p in enumerate(net.parameters().values()):
+            with p.writing() as weight:
+                weight += 0.1 * (k + step)
+        got = run(net, functions.Score(), batch)
+        executors = net._executors
+        net.hybridize("reference")
+        want = run(net, functions.Score(), batch)
+        net.hybridize("tvm", threads=1, cache=cache)
+        net._executors = executors
+        near(got[0]["score"], want[0]["score"], "score")
+        for name in want[2]:
+            near(got[2][name], want[2][name], name)
+        seen.append(got[0]["score"].copy())
+    assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
+
+
+def test_an_interrupted_compilation_is_done_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while a later batch brings a new kind: batches after it still run right."""
+    case = small(cache, 8)
+    known = [min(range(8), key=lambda i: case.graphs[i].n_vertices)]
+    assert_batch(case, known)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(executing, "assemble", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            assert_batch(case, range(8))
+    assert_batch(case, known)
+    assert_batch(case, range(8))
+
+
+def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few rows the steps of a level run on at once."""
+    found = []
+    for bytes_ in (layout.PART_BYTES, 1):
+        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+        monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
+        cell = cavs.nn.TreeLSTM(N_WORDS, 3, 4, 5)
+        case = make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=20)
+        found.append(run(case.net, case.loss, cavs.batch(case.graphs)))
+        batch = executor_of(case).plan(cavs.batch(case.graphs))
+        for direction in ("forward", "backward"):
+            more = len(batch.parts(direction)) - len(batch.slices(direction))
+            assert (more > 0) == (bytes_ == 1)
+    for one, other in zip(*found, strict=True):  # outputs, losses, gradients
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+def test_sums_of_rows_are_never_taken_apart(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where a stage sums rows and does nothing else: where they end decides no bit."""
+    monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
+    found = []
+    for bytes_ in (layout.PART_BYTES, 1):
+        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+        case = make_case(functions.TwoOrOne(), functions.Score(), cache, threads=1, n=20)
+        found.append(run(case.net, case.loss, cavs.batch(case.graphs))[2])
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("seed", [2, 6, 8])
+def test_random_functions(seed: int, cache: Path) -> None:
+    case = make_case(functions.Random(seed, n_calls=8), functions.Score(), cache, 1, 4)
+    batches: Sequence[Sequence[int]] = (range(4), [0], [2, 1])
+    for chosen in batches:
+        assert_batch(case, chosen)
+
+
+def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = small(cache, 8)
+    case.net.prepare(case.graphs, case.loss)
+    case.net.prepare(case.graphs)
+    monkeypatch.setattr(executing, "assemble", lambda *_: pytest.fail("compiled again"))
+    for chosen in ([0], [5, 1], range(8)):
+        assert_batch(case, chosen)
+
+
+def assert_steps(function: cavs.VertexFunction, graphs: Sequence[cavs.Graph], cache: Path) -> None:
+    """Gradients are the reference's, whichever of the graphs the step before has run."""
+    net, loss = cavs.Network(function), functions.Score()
+    net.initialize(seed=4)
+
+    def gradients(graph: cavs.Graph) -> dict[str, np.ndarray]:
+        with cavs.record():
+            loss(net(graph)).backward()
+        return {name: dense(p) for name, p in net.parameters().items()}
+
+    net.hybridize("reference")
+    want = [gradients(graph) for graph in graphs]
+    net.hybridize("tvm", threads=1, cache=cache, sharing=False)
+    net.prepare(graphs, loss)
+    for number in (*range(len(graphs)), *range(len(graphs))):
+        for name, value in gradients(graphs[number]).items():
+            near(value, want[number][name], f"{name}, graph {number}")
+
+
+def test_parts_of_one_parameter(cache: Path) -> None:
+    """What a step adds to is cleared, whichever part of a gradient the step before has made."""
+    x = np.random.default_rng(4).normal(size=(5, functions.WIDTH))
+    children = [[], [], [0, 1], [], [2, 3]]
+    some = [x[0].tolist(), None, x[2].tolist(), None, None]
+    steps = [cavs.Graph.from_children(children, {"x": given}) for given in (some, x)]
+    nowhere = Field(np.zeros_like(x, "float32"), np.zeros(5, bool))
+    steps.append(replace(steps[0], inputs={"x": nowhere}))
+    assert_steps(functions.Parts(), steps, cache)
+
+
+def test_rows_that_get_no_gradient_this_time(cache: Path) -> None:
+    word, x = [0, 1, 2, 1], [1.0] * 4
+    steps = [
+        cavs.Graph.from_sequence(4, {"word": word, "x": given})
+        for given in (x, [None, None, 1.0, None], [1.0, None, None, None])
+    ]
+    assert_steps(functions.Sometimes(), steps, cache)
+
+
+def test_a_plan_from_before_new_kinds(cache: Path) -> None:
+    """It is made again: what was compiled since has other spaces."""
+    case = small(cache, 8)
+    few = cavs.Graph.from_children([[], [0]], {"word": [1, None]})
+    alone = cavs.Graph.from_children([[]], {"word": [1]})
+    executor = executor_of(case)
+    want = executor.run(executor.plan(few), Seeds(1, 1)).outputs["loss"].copy()
+    case.net.hybridize("tvm", threads=1, cache=cache)
+    executor = executor_of(case)
+    early = executor.plan(few)
+    executor.run(executor.plan(cavs.batch([*case.graphs, alone])), Seeds(1, 1))
+    np.testing.assert_array_equal(executor.run(early, Seeds(1, 1)).outputs["loss"], want)
+    assert executor.backward()
+
+
+def test_rows_of_a_table_chosen_by_two_inputs_add_up() -> None:
+    one = RowSparse(np.array([3, 1], "int32"), np.array([[1, 2], [3, 4]], "float32"))
+    other = RowSparse(np.array([4, 1], "int32"), np.array([[5, 6], [7, 8]], "float32"))
+    both = merge([one, other], 2)
+    assert both.rows.tolist() == [1, 3, 4]
+    assert both.values.tolist() == [[10, 12], [1, 2], [5, 6]]
+    assert merge([], 2).values.shape == (0, 2)

@@ -1,0 +1,82 @@
+"""forest.py: a batch gathered from one forest is the batch that concatenation makes."""
+
+import copy
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from helpers.random_graphs import random_dag, random_graph
+from tvm_cavs.data import Dataset
+from tvm_cavs.field import make_field
+from tvm_cavs.forest import common_forest
+from tvm_cavs.graph import Graph, batch, check, unbatch
+
+
+def assert_same(a: Graph, b: Graph) -> None:
+    for name in ("child_ptr", "child", "level", "vertex_id", "graph_ptr"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+    assert list(a.inputs) == list(b.inputs)
+    for name, field in a.inputs.items():
+        np.testing.assert_array_equal(field.present, b.inputs[name].present)
+        np.testing.assert_array_equal(field.values, b.inputs[name].values)
+        assert field.values.dtype == b.inputs[name].values.dtype
+
+
+def strangers(graphs: list[Graph]) -> list[Graph]:
+    """The same graphs without a forest in common."""
+    return [replace(g) for g in graphs]
+
+
+def examples(seed: int) -> tuple[np.random.Generator, list[Graph]]:
+    """Graphs of one forest: trees without empty slots only, or any."""
+    rng = np.random.default_rng(seed)
+    make = random_graph if seed % 2 else lambda rng, arity, n: Graph.from_sequence(n, {})
+    made = [make(rng, 2, int(rng.integers(1, 9))) for _ in range(12)]
+    return rng, unbatch(batch(list(Dataset.from_graphs(made))))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_gathered_equals_concatenated(seed: int) -> None:
+    rng, graphs = examples(seed)
+    chosen = [graphs[i] for i in rng.integers(0, len(graphs), int(rng.integers(2, 20)))]
+    assert common_forest(chosen) is not None and common_forest(strangers(chosen)) is None
+    got = batch(chosen)
+    check(got)
+    assert_same(got, batch(strangers(chosen)))
+    for one, again in zip(chosen, unbatch(got), strict=True):
+        assert_same(one, again)
+    assert_same(batch(unbatch(got)), got)
+
+
+def test_graphs_with_inputs_of_their_own_are_concatenated() -> None:
+    graphs = examples(1)[1]
+    label = make_field("label", [7] * graphs[3].n_vertices)
+    graphs[3] = replace(graphs[3], inputs={**graphs[3].inputs, "label": label})
+    graphs[4] = graphs[4].with_inputs({**graphs[4].inputs, "label": [8] * graphs[4].n_vertices})
+    for number, want in ((3, 7), (4, 8)):
+        joined = batch([graphs[0], graphs[number]])
+        assert joined.inputs["label"].values[graphs[0].n_vertices :].tolist() == [want] * (
+            graphs[number].n_vertices
+        )
+
+
+def test_batches_and_graphs_of_two_forests_are_concatenated() -> None:
+    first, second = examples(1)[1], examples(3)[1]
+    made = batch([batch(first[:3]), batch(second[:2]), first[5]])
+    assert made.n_graphs == 6
+    assert_same(made, batch(strangers([*first[:3], *second[:2], first[5]])))
+    no_inputs = examples(2)[1]
+    pair = batch(no_inputs[:2])
+    assert_same(batch([pair, pair]), batch(strangers([*no_inputs[:2], *no_inputs[:2]])))
+
+
+def test_a_stored_graph_forgets_its_forest() -> None:
+    graphs = unbatch(batch([random_dag(np.random.default_rng(s), 2) for s in range(50)]))
+    text = pickle.dumps(graphs[0])
+    assert len(text) < 4000
+    for again in (pickle.loads(text), copy.deepcopy(graphs[0])):
+        assert again.memo.forest is None
+        assert_same(again, graphs[0])

@@ -1,0 +1,147 @@
+"""Batches that are planned while others run: the same results, and what wrong use says."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvm_cavs as cavs
+from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
+from tvm_cavs import network
+from tvm_cavs.errors import GraphError, TraceError
+from tvm_cavs.graph import Graph
+from tvm_cavs.vertex import RowSparse
+
+pytest.importorskip("tvm")
+LOSS = cavs.loss.SoftmaxCrossEntropy()
+
+
+@pytest.fixture(autouse=True)
+def _always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the passes of these small networks are, and however few the cores."""
+    monkeypatch.setattr(network, "LONG_FORWARD", -1.0)
+    monkeypatch.setattr(network.os, "cpu_count", lambda: 64)
+
+
+def compiled(cache: Path) -> cavs.Network:
+    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 3, 4, N_CLASSES))
+    net.initialize(seed=2)
+    net.hybridize("tvm", threads=1, cache=cache)
+    return net
+
+
+def test_batches_planned_ahead_train_alike(cache: Path) -> None:
+    """The same losses and parameters, bit for bit, with kinds that are new in the middle."""
+    rng = np.random.default_rng(5)
+    batches = [cavs.batch([random_tree(rng, 2, 9) for _ in range(4)]) for _ in range(5)]
+    inputs = {"word": [1, 2, 3], "label": [0, 1, 2]}
+    batches.append(Graph.from_children([[], [0], [1]], inputs))
+    batches += batches[:3]
+    results = []
+    for ahead in (False, True):
+        net = compiled(cache)
+        trainer, losses = cavs.Trainer(net.parameters(), "adagrad", lr=0.1), []
+        for graph in net.ahead(batches, LOSS) if ahead else batches:
+            with cavs.record():
+                loss = LOSS(net(graph))
+            loss.backward()
+            trainer.step(graph.n_graphs)
+            losses.append(float(loss))
+            net(graph)  # another executor of the same network, and the same one with another batch
+            with cavs.record():
+                LOSS(net(batches[0]))
+        results.append((losses, [p.data.copy() for p in net.parameters().values()]))
+    assert results[0][0] == results[1][0] and len(set(results[0][0])) > 5
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_that_does_not_fit_stops_the_loop_when_its_turn_comes(cache: Path) -> None:
+    net = compiled(cache)
+    good = cavs.batch([random_tree(np.random.default_rng(0), 2, 5)])
+    bad = Graph.from_children([[]], {"label": [0]})
+    seen = []
+    with pytest.raises(GraphError, match="pulls 'word', which the graph does not have"):
+        for graph in net.ahead([good, good, bad, good]):
+            seen.append(net(graph)["logits"].copy())
+    assert len(seen) == 2 and list(net.ahead([])) == []
+
+
+def test_another_graph_inside_the_loop(cache: Path) -> None:
+    """And the same one for something else: what was planned is for one graph and one executor."""
+    graphs = []
+    for k in range(4):
+        inputs = {"word": [0, k, None, 1, None], "label": [0] * 5}
+        graphs.append(
+            Graph.from_children(
+                [[], [], [0, 1], [], [2, 3]][: 5 - 2 * (k % 2)],
+                {name: values[: 5 - 2 * (k % 2)] for name, values in inputs.items()},
+            )
+        )
+    net = compiled(cache)
+    want = [net(graph)["logits"].copy() for graph in graphs]
+    for number, _ in enumerate(net.ahead(graphs)):
+        other = (number + 1) % 4
+        np.testing.assert_array_equal(net(graphs[other])["logits"], want[other])
+    for number, graph in enumerate(net.ahead(graphs, LOSS)):
+        np.testing.assert_array_equal(net(graph)["logits"], want[number])
+
+
+def test_a_loss_can_wait_while_batches_are_taken(cache: Path) -> None:
+    """What was planned for a batch stays until its backward pass is done."""
+    graphs = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(5)]
+    found = []
+    for n_taken in (0, 3):
+        net = compiled(cache)
+        net.prepare(graphs, LOSS)
+        taken: Any = net.ahead(graphs, LOSS)
+        with cavs.record():
+            loss = LOSS(net(next(taken)))
+        for _ in range(n_taken):
+            next(taken)
+        loss.backward()
+        found.append({name: gradient(p) for name, p in net.parameters().items()})
+        taken.close()
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(found[1][name], value)
+
+
+def gradient(p: Any) -> np.ndarray:
+    rows = isinstance(p.grad, RowSparse)
+    return np.copy(p.grad.values if rows else p.grad)
+
+
+def test_preparing_between_the_passes_is_refused(cache: Path) -> None:
+    net, tree = compiled(cache), random_tree(np.random.default_rng(1), 2, 9)
+    with cavs.record():
+        loss = LOSS(net(tree))
+    inputs = {"word": [1, 2], "label": [0, 1]}
+    net.prepare([Graph.from_children([[], [0]], inputs)], LOSS)
+    with pytest.raises(TraceError, match="call backward.. first"):
+        loss.backward()
+
+
+def test_where_it_would_lose_the_loop_plans_by_itself(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short passes, or no core to spare."""
+    graphs = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(4)]
+    for name, value in (("LONG_FORWARD", 60.0), ("os", SimpleNamespace(cpu_count=lambda: 1))):
+        with monkeypatch.context() as patch:
+            patch.setattr(network, name, value)
+            patch.setattr(network, "ThreadPoolExecutor", NoThread)
+            net = compiled(cache)
+            assert len([net(graph) for graph in net.ahead(graphs)]) == 4
+
+
+class NoThread:
+    """A pool that must not be used."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> "NoThread":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...

@@ -1,0 +1,191 @@
+"""Configs: defaults, overrides, and every problem of a file in one message."""
+
+import re
+
+import pytest
+import yaml
+
+from helpers.paths import ROOT
+from tvm_cavs.config import dump_config, load_config
+from tvm_cavs.errors import ConfigError
+from tvm_cavs.nn import CELLS
+from tvm_cavs.schema import RunConfig
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_text(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_text
+
+
+def problems(path, *overrides):
+    """The problem lines of a config that must be refused."""
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    return [line.strip() for line in str(error.value).splitlines()[1:]]
+
+
+def test_an_empty_file_is_all_defaults(write):
+    assert load_config(write("")) == RunConfig()
+
+
+def test_values_and_overrides(write):
+    path = write("data: {name: ptb, train: a.txt}\ntrain: {lr: 1e-4, seed: 3}\n")
+    overrides = [
+        "train.lr=0.5",
+        "train.lr_mult={E: 0.1}",
+        "executor.name=reference",
+        "model.arity=3",
+    ]
+    config = load_config(path, overrides)
+    assert config.data.train == "a.txt"
+    assert (config.train.lr, config.train.seed) == (0.5, 3)
+    assert config.train.lr_mult == {"E": 0.1}
+    assert config.executor.name == "reference"
+    assert config.model.arity == 3
+    assert load_config(path).train.lr == 1e-4  # which YAML alone reads as text
+
+
+@pytest.mark.parametrize(
+    ("loss", "metrics"),
+    [
+        ("softmax_cross_entropy", ("accuracy", "root_accuracy")),
+        ("squared_error", ("mse", "root_mse")),
+        ("logistic", ("answer_accuracy", "root_answer_accuracy")),
+    ],
+)
+def test_metrics_follow_the_loss(write, loss, metrics):
+    given = load_config(write(f"train: {{loss: {loss}, early_stop: {{patience: 2}}}}")).train
+    assert (given.metrics, given.early_stop.metric) == (metrics, metrics[0])
+    given = load_config(write(f"train: {{loss: {loss}, metrics: [{metrics[1]}]}}")).train
+    assert given.early_stop.metric == metrics[1]
+
+
+def test_the_dump_reads_back(write):
+    config = load_config(write("train: {epochs: 3, metrics: [root_accuracy, accuracy]}"))
+    assert load_config(write(dump_config(config))) == config
+
+
+def test_all_problems_at_once(write):
+    path = write(
+        "data: {name: listop}\n"
+        "model: {cell: treelstm, hidden: -3, hiden: 4}\n"
+        "train: {optimizer: adagrd, lrr: 0.1, epochs: ten, batch_size: null}\n"
+        "executor: tvm\n"
+        "clip_norm: 5\n"
+    )
+    found = problems(path, "train.dropout=0.5", "speed")
+    assert found == [
+        "'speed': expected an override such as train.lr=0.1",
+        "data.name = 'listop': expected one of listops, ptb, jsonl; did you mean 'listops'?",
+        f"model.cell = 'treelstm': expected one of {', '.join(CELLS)}; did you mean 'tree_lstm'?",
+        "model.hidden = -3: expected greater than 0",
+        "model.hiden = 4: unknown key; did you mean model.hidden?",
+        "train.optimizer = 'adagrd': expected one of sgd, momentum, adagrad, adam, adamw; "
+        "did you mean 'adagrad'?",
+        "train.vertex_budget = None: expected train.batch_size, train.vertex_budget or both",
+        "train.epochs = 'ten': expected a valid integer, unable to parse string as an integer",
+        "train.lrr = 0.1: unknown key; did you mean train.lr?",
+        "train.dropout = 0.5: unknown key; did you mean model.dropout?",
+        "executor = 'tvm': expected a section with keys of its own",
+        "clip_norm = 5: unknown key; did you mean train.clip_norm?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data: {name: ptb, trian: x}", "data.train: missing; set it in the file, or add"),
+        ("data: {name: ptb, trian: x}", "data.trian = 'x': unknown key; did you mean data.train?"),
+        ("data: {n_train: 5}", "data.name: missing; expected one of listops, ptb, jsonl"),
+        ("model: {dropout: 1.5}", "model.dropout = 1.5: expected less than 1"),
+        ("train: {hyper: {eps: 1, momentum: 2}}", "'adagrad' does not take momentum; it takes eps"),
+        ("train: {schedule: {name: cosine}}", "schedule 'cosine' takes n_steps, floor; missing"),
+        ("train: {early_stop: {metric: mse}}", "expected a metric in train.metrics: accuracy"),
+        (
+            "train: {metrics: [mse]}",
+            "mse does not fit the loss softmax_cross_entropy",
+        ),
+        (
+            "train: {loss: squared_error, early_stop: {metric: accuracy}}",
+            "expected a metric in train.metrics: mse, root_mse",
+        ),
+        ("train: {metrics: [acuracy]}", "train.metrics.0 = 'acuracy': expected one of accuracy"),
+        (
+            "{data: {name: ptb, train: x}, train: {early_stop: {patience: 2}}}",
+            "early_stop.patience needs a dev set; expected data.dev as well",
+        ),
+        ("train: {lr: .nan}", "train.lr = nan: expected a finite number"),
+        ("executor: {name: tmv}", "executor.name = 'tmv': expected one of reference, tvm"),
+    ],
+)
+def test_one_problem(write, text, expected):
+    assert any(expected in line for line in problems(write(text)))
+
+
+def test_an_override_into_a_value(write):
+    found = problems(write("train: {lr: 0.1}"), "train.lr.x=3", "train.seed=[1")
+    assert found[0] == "train.lr.x = 3: lr is 0.1, not a section"
+    assert found[1].startswith("train.seed = [1: line 1, column 3: no valid YAML")
+    assert found[1].endswith("; put quotes around it")
+
+
+def test_files_that_cannot_be_read(write, tmp_path):
+    path = write("train:\n  lr: [1,\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: line 3, column 1: no valid YAML"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="expected keys such as 'data:'.*got list"):
+        load_config(write("- 1\n"))
+    with pytest.raises(ConfigError, match=r"rum\.yaml does not exist\. Did you mean .*run\.yaml\?"):
+        load_config(tmp_path / "rum.yaml")
+    with pytest.raises(ConfigError, match="cannot be read as a config"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {lr: 0.1}\nmodel: {}\ntrain: {epochs: 3}", "line 3: 'train' is given a second.*1"),
+        ("train:\n  lr: 1\n  seed: 2\n  lr: 3\n", "line 4: 'lr' is given a second time .*line 2"),
+        ("model: {hidden: 4, hidden: 5}\ntrain: {lr: 1, lr: 2}", "'hidden' is.*; line 2: 'lr' is"),
+        ("executor:\n  target: &t {kind: llvm, x: *t}", "line 2: a value that holds itself"),
+        ("[" * 1100, "nested too deeply"),
+        ("folder: 2026-13-01", "month must be in 1..12.*needs quotes"),
+        ("a: \x00", "no valid YAML"),
+    ],
+)
+def test_yaml_that_would_lose_something(write, text, expected):
+    with pytest.raises(ConfigError, match=rf"run\.yaml: .*{expected}"):
+        load_config(write(text))
+
+
+def test_overrides_that_undo_each_other(write):
+    path = write("train: {lr: 0.1, lr_mult: &m {E: 0.5}, decay_mult: *m}")
+    found = problems(path, "train.lr=1", "train.lr=2", "train={seed: 1}", "train.lrs=1")
+    assert "train.lr: given twice on the command line; keep one of the two" in found
+    assert "train: given besides train.lr on the command line; keep one of the two" in found
+    train = load_config(path, ["train.lr_mult.E=0"]).train
+    assert (train.lr_mult, train.decay_mult) == ({"E": 0.0}, {"E": 0.5})
+
+
+def test_numbers_as_people_write_them(write):
+    for text in ("1e-3", "+1E-3", ".1e-2", "1.e-3", "0.001"):
+        assert load_config(write(f"train: {{lr: {text}}}")).train.lr == 0.001
+        assert load_config(write(""), [f"train.lr={text}"]).train.lr == 0.001
+    assert load_config(write("train: {batch_size: 1e2}")).train.batch_size == 100
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configs(path):
+    text = path.read_text(encoding="utf-8")
+    command = re.match(r"# python scripts/train\.py (\S+)", text)
+    assert command, "the first line is the command that runs it"
+    assert command.group(1) == f"configs/{path.name}"
+    assert isinstance(load_config(path), RunConfig)
+    assert isinstance(yaml.safe_load(text), dict)

@@ -1,0 +1,323 @@
+"""Runs: exact resume, early stopping, and everything that can end one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from helpers.paths import ROOT
+from helpers.runs import Silent, assert_same_run, config, parameters, run_to_the_end
+from tvm_cavs import checkpoint as checkpoint_module
+from tvm_cavs import runlog
+from tvm_cavs.checkpoint import load_checkpoint
+from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
+from tvm_cavs.evaluation import evaluate
+from tvm_cavs.fit import _keep_best, fit
+from tvm_cavs.network import record
+from tvm_cavs.process import Stop
+from tvm_cavs.run import resume, start
+from tvm_cavs.runlog import new_folder
+from tvm_cavs.schema import ExecutorConfig
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_to_the_end(start(config(), folder))
+    return folder
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 6])
+def test_resume_is_exact(whole, tmp_path, n_steps):
+    """Stopped in the middle and at the end of an epoch of 4 steps, with dropout and Adam."""
+    stop = Stop()
+
+    def after_step(status):
+        if (status.epoch - 1) * 4 + status.batch == n_steps:
+            stop.signal = signal.SIGINT
+
+    outcome = fit(start(config(), tmp_path), Silent(after_step), stop)
+    assert outcome.interrupted
+    assert load_checkpoint(tmp_path / runlog.LAST).progress.step == n_steps
+    outcome = run_to_the_end(resume(tmp_path))
+    assert outcome.reason == "all 3 epochs done"
+    assert_same_run(whole, tmp_path)
+
+
+def test_resume_after_a_kill_uses_the_last_checkpoint(whole, tmp_path):
+    """What came after the checkpoint, log lines included, is done again."""
+
+    def after_step(status):
+        if (status.epoch, status.batch) == (3, 2):
+            raise SystemExit  # nothing is saved
+
+    with pytest.raises(SystemExit):
+        fit(start(config(), tmp_path), Silent(after_step), Stop())
+    assert load_checkpoint(tmp_path / runlog.LAST).progress.step == 8
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        line = '{"event": "step", "step": 10, "epoch": 3, "train_loss": 1.0}'
+        file.write(line + '\n{"event": "st')  # torn
+    run_to_the_end(resume(tmp_path))
+    assert_same_run(whole, tmp_path)
+
+
+def test_what_a_run_leaves(whole):
+    names = {path.name for path in whole.iterdir()} - {"curve.png"}
+    assert names == {
+        "config.yaml",
+        "versions.json",
+        "metrics.jsonl",
+        "run.lock",
+        runlog.LAST,
+        runlog.BEST,
+    }
+    epochs = [event for event in runlog.read_events(whole) if event["event"] == "epoch"]
+    assert [event["step"] for event in epochs] == [4, 8, 12]
+    assert set(epochs[0]["dev"]) == {"accuracy", "root_accuracy"}
+    text = (whole / "config.yaml").read_text(encoding="utf-8")
+    assert text.startswith(f"# python scripts/train.py {whole}/config.yaml\n")
+    assert "arity: 2" in text
+    assert json.loads((whole / "versions.json").read_text())["numpy"] == np.__version__
+
+
+def test_a_run_is_the_loop_written_by_hand(tmp_path):
+    """Sums are divided by examples, not by labels; plain SGD, for which that matters."""
+    given = config(epochs=1, optimizer="sgd")
+    run, hand = start(given, new_folder(tmp_path / "run")), start(given, new_folder(tmp_path / "b"))
+    run_to_the_end(run)
+    for batch in hand.loader.batches(0):
+        with record():
+            loss = hand.loss(hand.net(batch))
+        assert loss.n_labels != batch.n_graphs
+        loss.backward()
+        hand.trainer.step(batch.n_graphs)
+    for name, array in parameters(hand).items():
+        np.testing.assert_array_equal(
+            array, load_checkpoint(run.folder / runlog.LAST).parameters[name]
+        )
+
+
+def test_a_finished_run_can_be_extended(whole, tmp_path):
+    run_to_the_end(start(config(epochs=1), tmp_path))
+    assert fit(resume(tmp_path), Silent(), Stop()).reason == "all 1 epochs done"
+    run_to_the_end(resume(tmp_path, ["train.epochs=3"]))
+    last, other = load_checkpoint(whole / runlog.LAST), load_checkpoint(tmp_path / runlog.LAST)
+    for name, array in last.parameters.items():
+        np.testing.assert_array_equal(array, other.parameters[name])
+
+
+def test_early_stopping_keeps_the_best(tmp_path):
+    run = start(config(lr=1e-9, epochs=9, early_stop={"patience": 2}), tmp_path)
+    display = Silent()
+    outcome = fit(run, display, Stop())
+    assert outcome.reason == "no better dev accuracy for 2 epochs"
+    assert run.progress.epoch == 3
+    assert run.progress.best_epoch == 1
+    assert load_checkpoint(tmp_path / runlog.BEST).progress.step == 4
+    assert outcome.metrics["dev"]["accuracy"] == run.progress.best_value
+    assert display.lines[0].endswith("*")
+    assert not display.lines[1].endswith("*")
+
+
+def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
+    run = start(config(), tmp_path)
+    monkeypatch.setattr("tvm_cavs.fit.save", lambda *_: None)
+    counts = []
+    for value in (0.5, 0.4, 0.5, 0.6, 0.1):
+        _keep_best(run, value)
+        counts.append(run.progress.n_bad_epochs)
+    assert counts == [0, 1, 2, 0, 1]
+
+
+def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):
+    run = start(config(), tmp_path)
+    dev, metrics = run.data.splits["dev"], ("accuracy",)
+    assert evaluate(run.net, dev, metrics, stop=lambda: True) is None
+    assert evaluate(run.net, dev, metrics) is not None
+
+
+def test_time_limit(tmp_path):
+    run = start(config(max_seconds=1e-6), tmp_path)
+    outcome = run_to_the_end(run)
+    assert outcome.reason == "train.max_seconds = 1e-06 used up"
+    assert (run.progress.step, run.progress.epoch) == (1, 0)
+    assert set(outcome.metrics) == {"dev", "test"}
+
+
+def test_nan_loss(tmp_path):
+    run = start(config(), tmp_path)
+
+    def after_step(status):
+        if status.batch == 2:
+            with run.net.parameters()["W"].writing() as weight:
+                weight[0, 0] = np.nan
+
+    with pytest.raises(TrainingError) as error:
+        fit(run, Silent(after_step), Stop())
+    examples = ", ".join(str(i) for i in run.loader.parts(0)[2])
+    where = f"step 2 (epoch 1, batch 3, training examples {examples}): the loss is nan"
+    assert where in str(error.value)
+    assert "last good checkpoint is kept" in str(error.value)
+    for array in load_checkpoint(tmp_path / runlog.LAST).parameters.values():
+        assert np.isfinite(array).all()
+
+
+def test_nan_gradient(tmp_path):
+    run = start(config(), tmp_path)
+    before = parameters(run)
+    run.trainer.parameters["V"].grad = None
+    backward = run.net.executor(run.loss).backward
+
+    def broken():
+        return {name: grad * np.inf if name == "V" else grad for name, grad in backward().items()}
+
+    run.net.executor(run.loss).backward = broken
+    with (
+        pytest.raises(TrainingError, match=r"step 0 \(epoch 1, batch 1,.*gradient norm.*V:"),
+        np.errstate(invalid="ignore"),
+    ):
+        fit(run, Silent(), Stop())
+    for name, array in parameters(run).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_disk_full_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    run = start(config(), tmp_path)
+    before = (tmp_path / runlog.LAST).read_bytes()
+    monkeypatch.setattr(
+        checkpoint_module, "_open_for_writing", lambda path: open("/dev/full", "wb")
+    )
+    with pytest.raises(CheckpointError, match="the disk is full.*resume"):
+        run_to_the_end(run)
+    assert (tmp_path / runlog.LAST).read_bytes() == before
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"train\.lr_mult\.e: no such parameter.*expected one of E"
+    ):
+        start(config(lr_mult={"e": 0.1}), tmp_path)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        resume(tmp_path / "absent")
+    run_to_the_end(start(config(epochs=1), tmp_path))
+    with pytest.raises(ConfigError, match=r"model\.hidden: 4 in the run, 5 now"):
+        resume(tmp_path, ["model.hidden=5"])
+    with pytest.raises(CavsError, match="cannot be made"):
+        new_folder(tmp_path / runlog.LAST / "x")
+
+
+def test_a_run_gets_a_folder_of_its_own(tmp_path):
+    (tmp_path / "demo").mkdir()
+    assert new_folder(tmp_path / "demo") == tmp_path / "demo"  # empty
+    (tmp_path / "demo" / "config.yaml").touch()
+    assert new_folder(tmp_path / "demo") == tmp_path / "demo-2"
+
+
+# The commands, each in a process of its own.
+
+ARGUMENTS = [
+    "configs/demo.yaml",
+    "executor.name=reference",
+    "data.n_train=30",
+    "data.n_dev=5",
+    "data.n_test=5",
+    "data.max_tokens=6",
+    "data.seed=0",
+    "model.embedding=3",
+    "model.hidden=4",
+    "train.batch_size=3",
+]
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def command(script, *arguments):
+    return [sys.executable, str(ROOT / "scripts" / script), *arguments]
+
+
+def call(script, *arguments):
+    """The finished process of a script, with its output."""
+    return subprocess.run(
+        command(script, *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_train_and_evaluate_commands(tmp_path):
+    folder = tmp_path / "run"
+    done = call("train.py", *ARGUMENTS, "train.epochs=2", f"folder={folder}")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout, "plain lines when piped"
+    assert "epoch 2  0:0" in done.stdout
+    assert "dev accuracy over epochs" in done.stdout
+    evaluated = call("evaluate.py", str(folder), "--json", "executor.name=reference")
+    assert evaluated.returncode == 0, evaluated.stderr
+    test = [event for event in runlog.read_events(folder) if event["event"] == "test"][0]["test"]
+    assert json.loads(evaluated.stdout)["test"] == test
+
+
+def test_ctrl_c_and_resume(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    arguments = [*ARGUMENTS, "train.epochs=12"]
+    assert call("train.py", *arguments, f"folder={whole}").returncode == 0
+    process = subprocess.Popen(
+        command("train.py", *arguments, f"folder={stopped}"),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not runlog.read_events(stopped) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert f"resume with: python scripts/train.py --resume {stopped}" in output
+    resumed = call("train.py", "--resume", str(stopped))
+    assert resumed.returncode == 0, resumed.stderr
+    first, second = load_checkpoint(whole / runlog.LAST), load_checkpoint(stopped / runlog.LAST)
+    assert first.progress.step == second.progress.step
+    for name, array in first.parameters.items():
+        np.testing.assert_array_equal(array, second.parameters[name])
+
+
+def test_errors_are_one_message(tmp_path):
+    done = call("train.py", "configs/demo.yaml", "train.lrr=1", "model.cell=tree_lstn")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "train.lrr = 1: unknown key; did you mean train.lr?" in done.stderr
+    assert "did you mean 'tree_lstm'?" in done.stderr
+    assert "does not exist" in call("evaluate.py", os.fspath(tmp_path)).stderr
+
+
+@pytest.mark.compiles
+def test_resume_is_exact_on_the_compiled_executor(tmp_path):
+    """Also after the best parameters were put back for the final measurement."""
+    given = config(epochs=2).model_copy(update={"executor": ExecutorConfig(name="tvm")})
+    whole, stopped, stop = tmp_path / "whole", tmp_path / "stopped", Stop()
+    outcome = run_to_the_end(start(given, new_folder(whole)))
+
+    def after_step(status):
+        if (status.epoch, status.batch) == (2, 1):
+            stop.signal = signal.SIGTERM
+
+    assert fit(start(given, new_folder(stopped)), Silent(after_step), stop).interrupted
+    assert stop.exit_code == 143
+    assert run_to_the_end(resume(stopped)) == outcome
+    assert_same_run(whole, stopped)
+    measured = run_to_the_end(resume(stopped, ["executor.name=reference"])).metrics
+    for split, values in measured.items():
+        for name, value in values.items():
+            assert value == pytest.approx(outcome.metrics[split][name], abs=0.03)

@@ -1,0 +1,271 @@
+"""Rules, targets and layouts: every CPU compiles, every kernel is claimed or reported."""
+
+import numpy as np
+import pytest
+
+tvm = pytest.importorskip("tvm")
+
+from tvm.target import codegen
+
+import schedules
+from schedules import layout, loops
+from schedules.target import Simd, simd, threads
+from tvm_cavs import direct_product, outer, packing, products, sums
+from tvm_cavs.operands import Piece
+
+TARGETS = {
+    "plain": {"kind": "llvm", "mcpu": "x86-64"},
+    "haswell": {"kind": "llvm", "mcpu": "haswell", "num-cores": 2},
+    "avx512": {"kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 4},
+    "zen5": {"kind": "llvm", "mcpu": "znver5", "num-cores": 2},
+    "arm": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "num-cores": 2},
+}
+WIDTHS = (1, 5, 8, 40, 150, 256, 300, 450, 750, 1280)
+
+
+def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
+    """One small kernel of every sort, in every variant that this target has."""
+    pieces = (Piece(7, 0, 12, 3, 0), Piece(5, 1, 5))
+    long = (Piece(70, 0, 80, 3, 0), Piece(5, 1, 5))
+    functions = {}
+    for variant in layout.product_variants(target, 12, 21):
+        name = f"product{variant.suffix}"
+        functions[name] = products.product(products.Product(pieces, 21, 21), variant.tile, name)
+    for variant in layout.outer_variants(target, 12, 21):
+        name = f"outer{variant.suffix}"
+        spec = outer.Outer(pieces, (Piece(21, 2, 21),), 21, sums=0)
+        functions[name] = outer.outer(spec, variant.tile, name)
+    for variant in layout.product_variants(target, 75, 2):
+        name = f"narrow_product{variant.suffix}"
+        functions[name] = products.product(products.Product(long, 2, 2), variant.tile, name)
+    for variant in layout.outer_variants(target, 75, 2):
+        name = f"narrow_outer{variant.suffix}"
+        spec = outer.Outer(long, (Piece(2, 2, 2),), 2, sums=0)
+        functions[name] = outer.outer(spec, variant.tile, name)
+    for transposed in (False, True):
+        for variant in layout.direct_variants(target, 12, 21, transposed):
+            name = f"direct{'_transposed' * transposed}{variant.suffix}"
+            where = direct_product.Rectangle(30, 2, 3, transposed)
+            spec = products.Product(pieces, 21, 21)
+            functions[name] = direct_product.direct_product(spec, where, variant.tile, name)
+    cut = layout.product_variants(target, 12, 21)[0].tile
+    pack = packing.Pack(((12, 21),), (packing.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
+    functions["pack"] = packing.pack(pack, cut, "pack")
+    functions["column_sum"] = sums.column_sum(sums.ColumnSum(pieces), cut.lanes, "column_sum")
+    functions["segment_sum"] = sums.segment_sum(sums.SegmentSum(7, 9), cut.lanes, "segment_sum")
+    return functions
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_kernel_is_claimed_and_compiles(name):
+    target = schedules.make_target(TARGETS[name])
+    mod, unclaimed = schedules.schedule(tvm.IRModule(kernels(target)), target)
+    assert unclaimed == ()
+    assert all(loops.SCHEDULED in func.attrs for func in mod.functions.values())
+    library = tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())
+    assembly = library.mod.inspect_source("asm")
+    registers = {"plain": "xmm", "haswell": "ymm", "avx512": "zmm", "zen5": "zmm", "arm": ".4s"}
+    assert registers[name] in assembly
+    assert ("zmm" in assembly) == (registers[name] == "zmm")
+    if runs_here(target):
+        check_product(library["product"], layout.product_variants(target, 12, 21)[0].tile)
+
+
+def runs_here(target: tvm.target.Target) -> bool:
+    """Whether this machine has the target's instructions."""
+    host = schedules.host_target()
+    arm = "mtriple" in target.attrs
+    wanted = {"znver5": "avx512f", "skylake-avx512": "avx512f", "haswell": "avx2"}
+    feature = wanted.get(str(target.attrs["mcpu"]), "sse2")
+    return not arm and codegen.llvm_cpu_has_features(feature, host)
+
+
+def check_product(kernel, tile):
+    """Nine rows of the small product against NumPy."""
+    rng = np.random.default_rng(0)
+    first, second = rng.random((20, 12), "float32"), rng.random((20, 5), "float32")
+    index = rng.integers(0, 20, 9, dtype="int32")
+    weights = rng.random((12, 21), "float32")
+    whole = np.zeros((layout.panels(21, tile) * tile.columns, 12), "float32")
+    whole[:21] = weights.T
+    packed = np.ascontiguousarray(whole.reshape(-1, tile.columns, 12).transpose(0, 2, 1))
+    out = tvm.runtime.tensor(np.full((9, 21), np.nan, "float32"))
+    kernel(9, 0, 2, 0, *map(tvm.runtime.tensor, (first, second, index, packed)), out)
+    want = np.concatenate([first[index, 3:10], second[2:11]], 1) @ weights
+    np.testing.assert_allclose(out.numpy(), want, rtol=1e-5)
+
+
+def test_a_kernel_without_a_rule_is_reported():
+    target = schedules.make_target("host", 1)
+    func = products.product(
+        products.Product((Piece(4, 0, 4),), 8, 8),
+        layout.product_variants(target, 4, 8)[0].tile,
+        "stranger",
+    )
+    func = func.with_attr(loops.KERNEL, "stranger")
+    mod, unclaimed = schedules.schedule(tvm.IRModule({"stranger": func}), target)
+    assert unclaimed == ("stranger",)
+    assert str(mod["stranger"]) == str(func)
+
+
+def test_rules_leave_the_given_function_alone():
+    target = schedules.make_target(TARGETS["zen5"])
+    func = kernels(target)["product"]
+    before = str(func)
+    done = schedules.schedule_function(func, target)
+    assert str(func) == before
+    assert "T.vectorized" in str(done) and "T.unroll" in str(done)
+    assert "T.vectorized" not in before
+
+
+def test_threads_are_only_used_where_there_are_some():
+    one = schedules.make_target({"kind": "llvm", "mcpu": "znver5"})
+    two = schedules.make_target({"kind": "llvm", "mcpu": "znver5"}, n_threads=2)
+    assert (threads(one), threads(two)) == (1, 2)
+    for k, n_columns in ((512, 1280), (300, 450), (8, 40)):
+        for variants in (layout.product_variants, layout.outer_variants):
+            assert [v.tile.tasks for v in variants(one, k, n_columns)] == [1]
+    serial, parallel = layout.product_variants(two, 300, 450)
+    assert (serial.tile.tasks, parallel.tile.tasks) == (1, 2)
+    assert layout.choose((serial, parallel), parallel.min_rows - 1) is serial
+    assert layout.choose((serial, parallel), parallel.min_rows) is parallel
+    assert layout.choose((serial, parallel), 10**6) is parallel
+    (wide,) = layout.product_variants(two, 512, 1280)  # one row already takes 40 us
+    assert wide.tile.parts == (1, 2)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_tiles_fit_the_registers_and_waste_few_lanes(name):
+    target = schedules.make_target(TARGETS[name])
+    unit = simd(target)
+    for n_columns in WIDTHS:
+        variants = layout.product_variants(target, 100, n_columns)
+        tile = variants[0].tile
+        assert tile.heights[0] * tile.vectors + tile.vectors + 1 <= unit.registers
+        assert tile.heights == tuple(sorted(set(tile.heights), reverse=True))
+        assert tile.heights[-1] == 1
+        assert all(v.tile.columns == tile.columns for v in variants)
+        least = -(-n_columns // unit.lanes) * unit.lanes
+        assert layout.panels(n_columns, tile) * tile.columns <= 1.11 * least + unit.lanes
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", TARGETS)
+def test_tiles_of_direct_products_fit_the_registers_and_split_columns_only(name, transposed):
+    target = schedules.make_target(TARGETS[name])
+    unit = simd(target)
+    for n_columns in WIDTHS:
+        for v in layout.direct_variants(target, 100, n_columns, transposed):
+            assert v.tile.narrow == transposed
+            assert v.tile.heights[0] * v.tile.vectors + v.tile.vectors + 1 <= unit.registers
+            assert v.tile.heights == tuple(sorted(set(v.tile.heights), reverse=True))
+            assert v.tile.heights[-1] == 1
+            assert v.tile.parts[0] == 1
+            assert v.tile.tasks <= layout.direct_panels(n_columns, v.tile)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_has_few_columns_and_enough_rows_is_narrow(name):
+    """Its tiles fit the registers, and its panels cover the rows of a weight gradient evenly."""
+    target = schedules.make_target(TARGETS[name])
+    unit = simd(target)
+    half = unit.lanes // 2
+    for k, n_columns in ((4 * unit.lanes, half), (4 * unit.lanes, 1), (300, 1), (1280, half)):
+        for v in layout.product_variants(target, k, n_columns):
+            assert v.tile.narrow
+            assert v.tile.heights[0] * (n_columns + 1) + 1 <= unit.registers
+            assert v.tile.heights[-1] == 1
+            n_vectors = -(-k // unit.lanes)
+            shape = (1, n_columns, n_vectors * unit.lanes)
+            assert layout.weights_shape(k, n_columns, v.tile) == shape
+        for v in layout.outer_variants(target, k, n_columns):
+            assert v.tile.narrow
+            assert v.tile.vectors * (n_columns + 1) + 1 <= unit.registers
+            assert layout.panels(k, v.tile) * v.tile.vectors - n_vectors < layout.panels(k, v.tile)
+    others = [(4 * unit.lanes - 1, 1, "float32"), (300, half + 1, "float32")]
+    others += [(300, 1, "bf16")] * unit.bf16
+    for variants in (layout.product_variants, layout.outer_variants):
+        assert not any(v.tile.narrow for other in others for v in variants(target, *other))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "unit"),
+    [
+        ("plain", Simd("128-bit", 4, 15)),
+        ("haswell", Simd("AVX2", 8, 16)),
+        ("avx512", Simd("AVX-512", 16, 32)),
+        ("arm", Simd("NEON", 4, 32)),
+    ],
+)
+def test_vector_units(attributes, unit):
+    assert simd(schedules.make_target(TARGETS[attributes])) == unit
+
+
+def test_the_host_is_detected_and_described():
+    target = schedules.make_target("host", 3)
+    assert target.attrs["mcpu"] == tvm.target.codegen.llvm_get_system_cpu()
+    line = schedules.describe(target)
+    assert str(target.attrs["mcpu"]) in line
+    assert "3 thread(s)" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "cuda", "arch": "sm_90"}, "no schedule rules for a target of kind 'cuda'"),
+        ("no-such-kind", "is not a TVM target"),
+        ({"kind": "llvm", "mcpuu": "haswell"}, "is not a TVM target"),
+        ({"kind": "llvm", "mcpu": "haswel"}, "knows no CPU 'haswel'.*haswell"),
+    ],
+)
+def test_bad_targets_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.make_target(given)
+
+
+def test_bad_thread_counts_are_refused():
+    with pytest.raises(ValueError, match="threads is 0"):
+        schedules.make_target("host", 0)
+
+
+def test_gpu_rules_are_an_honest_empty_list():
+    cuda = tvm.target.Target({"kind": "cuda", "arch": "sm_90"})
+    assert schedules.rules_for(cuda) == ()
+    with pytest.raises(ValueError, match="no schedule rules for targets of kind 'c'"):
+        schedules.rules_for(tvm.target.Target("c"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "lacking"),
+    [
+        ("sse4_1 sse4_2 ssse3 pni avx avx2 fma f16c bmi1 bmi2 abm popcnt movbe", "haswell", None),
+        ("sse4_1 sse4_2 ssse3 pni avx f16c bmi1 bmi2 abm popcnt movbe", "haswell", "avx2, fma"),
+        ("sse4_1", "x86-64", None),
+    ],
+)
+def test_a_target_that_this_cpu_cannot_run(flags, model, lacking, monkeypatch):
+    from schedules import target as module
+
+    plain = frozenset(map(module._plain, flags.split()))
+    monkeypatch.setattr(module, "_host_flags", lambda: plain)
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    made = schedules.make_target({"kind": "llvm", "mcpu": model})
+    if lacking is None:
+        module.require_host(made)
+    else:
+        with pytest.raises(ValueError, match=f"{model} has instructions .* lacks: {lacking}"):
+            module.require_host(made)
+
+
+def test_a_target_of_another_architecture(monkeypatch):
+    from schedules import target as module
+
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+    with pytest.raises(ValueError, match="is for aarch64 .* this machine is x86_64"):
+        module.require_host(schedules.make_target(TARGETS["arm"]))
+
+
+def test_this_machine_runs_its_own_target():
+    from schedules.target import require_host
+
+    require_host(schedules.host_target())

@@ -1,0 +1,211 @@
+"""The adjoint: gradients of every cell on random graphs agree with central differences."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvm_cavs as cavs
+from helpers.functions import ODD, Attention, OneSlot, Random, Score
+from helpers.gradient_check import SEEDS, check_gradients, dense, initialized
+from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
+from tvm_cavs.autodiff import differentiate
+from tvm_cavs.errors import TraceError
+from tvm_cavs.graph import Graph, batch
+from tvm_cavs.loss import LogisticLoss, LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.network import Network
+from tvm_cavs.nn import CELLS
+from tvm_cavs.ops import OPS
+from tvm_cavs.reference import ReferenceExecutor
+from tvm_cavs.vertex import Vertex, VertexFunction, trace
+
+HIDDEN = 3
+LOSS = SoftmaxCrossEntropy()
+
+
+def cell(name: str, dropout: float = 0.3, seed: int = 0) -> Network:
+    """A cell with biases and weights that leave no unit saturated."""
+    function = CELLS[name](N_WORDS, 2, HIDDEN, N_CLASSES, dropout=dropout)
+    return initialized(Network(function), seed, scale=0.7)
+
+
+def graphs_for(network: Network, seed: int) -> Graph:
+    """A tree and a DAG (and a chain where a vertex has one child), together."""
+    rng, arity = np.random.default_rng(seed), network.function.arity
+    graphs = [random_tree(rng, arity), random_dag(rng, arity)]
+    if arity == 1:
+        graphs.append(random_chain(rng))
+    return batch(graphs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_of_every_cell(name: str, seed: int) -> None:
+    network = cell(name, seed=seed)
+    check_gradients(network, LOSS, graphs_for(network, seed), seed)
+
+
+@pytest.mark.parametrize("name", ["tree_lstm", "tree_gru"])
+def test_three_children(name: str) -> None:
+    function = CELLS[name](N_WORDS, 2, HIDDEN, N_CLASSES, arity=3, dropout=0.2)
+    network = initialized(Network(function), 1, scale=0.7)
+    check_gradients(network, LOSS, graphs_for(network, 5))
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("loss", [SquaredError(), LogisticLoss()], ids=lambda x: type(x).__name__)
+def test_a_function_of_many_ops(loss: LossFunction, seed: int) -> None:
+    network = initialized(Network(Attention()), seed)
+    check_gradients(network, loss, graphs_for(network, seed), seed)
+
+
+@pytest.mark.parametrize("function", ODD.values(), ids=ODD)
+def test_odd_functions(function: Any) -> None:
+    for seed in range(2):
+        network = initialized(Network(function()), seed)
+        check_gradients(network, Score(), graphs_for(network, seed), seed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_functions(seed: int) -> None:
+    network = initialized(Network(Random(seed)), seed)
+    check_gradients(network, Score(), graphs_for(network, seed), seed, jointly=True)
+
+
+def test_a_chain_under_a_binary_cell_keeps_slots_apart() -> None:
+    """The batch's widest vertex may have fewer slots than F gathers from."""
+    network = initialized(Network(OneSlot()), 0)
+    chain = Graph.from_children([[1], [2], []], {})
+    check_gradients(network, Score(), chain)
+    network = cell("tree_lstm")
+    one = {"word": [None, None, 1], "label": [0, 1, 2]}
+    check_gradients(network, LOSS, Graph.from_children([[2], [0], []], one))
+
+
+def test_row_sparse_gradients_are_the_rows_of_the_batch() -> None:
+    network = cell("tree_rnn")
+    graph = graphs_for(network, 2)
+    programs = network.programs(LOSS)
+    assert programs.row_sparse == {"E"}
+    executor = ReferenceExecutor(programs, network.parameters(), "float64")
+    executor.forward(graph, SEEDS)
+    gradient = executor.backward()["E"]
+    words = graph.inputs["word"].values
+    assert isinstance(gradient, cavs.RowSparse)
+    assert gradient.rows.tolist() == sorted(set(words[words >= 0].tolist()))
+    assert dense(gradient, (N_WORDS, 2)).shape == (N_WORDS, 2)
+
+
+def test_a_table_used_as_a_matrix_too_has_a_dense_gradient() -> None:
+    class Tied(VertexFunction):
+        arity = 2
+        state = {"h": N_WORDS}
+
+        def __init__(self) -> None:
+            self.E = cavs.Parameter((N_WORDS, N_WORDS))
+
+        def forward(self, v: Vertex) -> None:
+            h = cavs.tanh(cavs.embedding(v.pull("word"), self.E) + v.gather(0).h)
+            v.scatter(h=h)
+            v.push("logits", (h @ self.E)[:N_CLASSES])
+
+    network = initialized(Network(Tied()), 0)
+    assert network.programs(LOSS).row_sparse == frozenset()
+    check_gradients(network, LOSS, graphs_for(network, 3))
+
+
+WRONG = {
+    "mul": lambda g, y, a, at: (g * a[1] * 1.001, g * a[0]),
+    "sigmoid": lambda g, y, a, at: (g * y * (1.001 - y),),
+    "tanh": lambda g, y, a, at: (g * (1.0 - y * y) * 1.001,),
+    "log_softmax": lambda g, y, a, at: (
+        g * 1.001 - cavs.exp(y) * cavs.reduce_sum(g, keepdims=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("op", WRONG)
+def test_the_check_rejects_a_derivative_that_is_a_thousandth_wrong(
+    op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = cell("tree_lstm", dropout=0.0)
+    graph = graphs_for(network, 0)
+    check_gradients(network, LOSS, graph)
+    monkeypatch.setitem(OPS, op, replace(OPS[op], derivative=WRONG[op]))
+    wrong = cell("tree_lstm", dropout=0.0)
+    with pytest.raises(AssertionError, match="numeric"):
+        check_gradients(wrong, LOSS, graph)
+
+
+def test_the_check_rejects_parents_that_are_not_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = cell("tree_rnn")
+    shared = Graph.from_children([[1, 2], [3, 3], [3, None], []], labelled(4))
+    check_gradients(network, LOSS, shared)
+    from tvm_cavs import reference
+
+    original = reference.parents_of
+    monkeypatch.setattr(reference, "parents_of", lambda g, n: [p[:1] for p in original(g, n)])
+    with pytest.raises(AssertionError, match="numeric"):
+        check_gradients(network, LOSS, shared)
+
+
+def labelled(n: int) -> dict[str, Sequence[Any]]:
+    return {"word": [i % N_WORDS for i in range(n)], "label": [i % N_CLASSES for i in range(n)]}
+
+
+def test_the_adjoint_needs_a_scalar_loss() -> None:
+    program = trace(CELLS["tree_rnn"](N_WORDS, 2, HIDDEN, N_CLASSES))
+    with pytest.raises(TraceError, match="push one scalar named 'loss'; found no such output"):
+        differentiate(program)
+    with pytest.raises(TraceError, match=r"scalar named 'logits'; found float32\[3\]"):
+        differentiate(program, "logits")
+
+
+class OneUse(cavs.VertexFunction):
+    """The sum of one use of a parameter, weighted by numbers of the vertex."""
+
+    arity = 0
+
+    def __init__(self, shape: tuple[int, ...], use: Any) -> None:
+        self.state, self.use, self.P = {"h": 1}, use, cavs.Parameter(shape)
+
+    def forward(self, v: cavs.Vertex) -> None:
+        y = self.use(self.P, v)
+        flat = cavs.reshape(y, (y.type.size,))
+        weighted = cavs.reduce_sum(flat * v.pull("weight", (y.type.size,)), keepdims=True)
+        v.scatter(h=weighted)
+        v.push("prediction", weighted)
+
+
+def gradient_of(function: OneUse, data: np.ndarray, **inputs: np.ndarray) -> np.ndarray:
+    """Of the prediction, at one vertex: of (prediction - target)^2 with a target 1/2 below it."""
+    net = cavs.Network(function)
+    function.P.set_data(data)
+    net.hybridize("reference", dtype="float64")
+    given = {name: value[None] for name, value in inputs.items()}
+    answer = net(cavs.Graph.from_sequence(1, given))["prediction"]
+    with cavs.record():
+        loss = cavs.loss.SquaredError()(
+            net(cavs.Graph.from_sequence(1, {**given, "target": answer - 0.5}))
+        )
+    loss.backward()
+    return np.array(function.P.grad)
+
+
+def test_ties_of_a_maximum_share_its_gradient() -> None:
+    function = OneUse(
+        (4,), lambda p, v: cavs.reduce_max(p * 1.0, keepdims=True) + v.pull("x", (1,))
+    )
+    found = gradient_of(function, np.array([1, 3, 3, 2.0]), x=np.ones(1), weight=np.array([2.0]))
+    np.testing.assert_allclose(found, [0, 1, 1, 0], rtol=1e-4)
+
+
+def test_a_middle_axis_that_was_broadcast_is_summed() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(2, 3, 4)), rng.normal(size=24)
+    function = OneUse((2, 1, 4), lambda p, v: p * v.pull("x", (2, 3, 4)))
+    found = gradient_of(function, rng.normal(size=(2, 1, 4)), x=x, weight=weight)
+    want = (x * weight.reshape(2, 3, 4)).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)

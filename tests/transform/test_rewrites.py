@@ -1,0 +1,347 @@
+"""Rewrites keep the meaning, for every kind of vertex, and do what they are for."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvm_cavs as cavs
+from helpers.functions import ODD, Attention, FiveGates, Random, Score
+from helpers.gradient_check import SEEDS, dense, initialized
+from helpers.op_cases import CASES
+from helpers.per_vertex import PerVertex
+from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
+from tvm_cavs.errors import ShapeError
+from tvm_cavs.graph import Graph, batch
+from tvm_cavs.loss import LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.netlevel import evaluate
+from tvm_cavs.network import Network
+from tvm_cavs.nn import CELLS
+from tvm_cavs.ops import OPS, Type, full
+from tvm_cavs.program import Builder, Program
+from tvm_cavs.reference import ReferenceExecutor
+from tvm_cavs.rewrite import Kind, canonical, join_products, simplify, specialise
+from tvm_cavs.stages import split
+from tvm_cavs.vertex import Vertex, VertexFunction, call, trace
+
+LOSS = SoftmaxCrossEntropy()
+FUNCTIONS: dict[str, tuple[Any, LossFunction]] = {
+    **{
+        f"{n}": (lambda c=c: c(N_WORDS, 2, 3, N_CLASSES, dropout=0.3), LOSS)
+        for n, c in CELLS.items()
+    },
+    "tree_lstm_of_3": (lambda: CELLS["tree_lstm"](N_WORDS, 2, 3, N_CLASSES, arity=3), LOSS),
+    **{name: (function, Score()) for name, function in ODD.items() if name != "attention"},
+    "attention": (Attention, SquaredError()),
+    "five_gates": (FiveGates, LOSS),
+    **{f"random_{seed}": (lambda s=seed: Random(s), Score()) for seed in range(8)},
+}
+
+
+def graphs_for(network: Network, seed: int) -> Graph:
+    rng, arity = np.random.default_rng(seed), network.function.arity
+    return batch([random_tree(rng, arity), random_dag(rng, arity, 8), random_chain(rng, 3)])
+
+
+def assert_close(a: Any, b: Any, what: str) -> None:
+    scale = max(1.0, float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0)))
+    assert np.abs(np.asarray(a) - b).max(initial=0) <= 1e-12 * scale, what
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_kinds_and_stages_keep_outputs_and_gradients(name: str) -> None:
+    make, loss = FUNCTIONS[name]
+    network = initialized(Network(make()), 0, 0.7)
+    programs, graph = network.programs(loss), graphs_for(network, 1)
+    plain = ReferenceExecutor(programs, network.parameters(), "float64")
+    expected, exact = plain.forward(graph, SEEDS).outputs, plain.backward()
+    kinds: dict[Kind, Any] = {}
+    for staged in (False, True):
+        runner = PerVertex(programs, network.parameters(), staged, kinds)
+        outputs = runner.forward(graph, SEEDS)
+        assert set(outputs) == set(expected)
+        for output, want in expected.items():
+            assert_close(outputs[output], want, f"{output}, staged: {staged}")
+        gradients = runner.backward()
+        for w, p in network.parameters().items():
+            given, want = dense(gradients[w], p.shape), dense(exact[w], p.shape)
+            assert_close(given, want, f"{w}, staged: {staged}")
+
+
+@pytest.mark.parametrize("name", ["tree_lstm", "attention", "random_3"])
+def test_inference_too(name: str) -> None:
+    network = initialized(Network(FUNCTIONS[name][0]()), 0)
+    programs, graph = network.programs(), graphs_for(network, 2)
+    expected = ReferenceExecutor(programs, network.parameters(), "float64").forward(graph, SEEDS)
+    outputs = PerVertex(programs, network.parameters(), True, {}).forward(graph, SEEDS)
+    for output, want in expected.outputs.items():
+        assert_close(outputs[output], want, output)
+
+
+# ---- what the rewrites are for ----
+
+
+def ops(program: Program, *names: str) -> list[str]:
+    return [c.op for c in program.calls if not names or c.op in names]
+
+
+def body(build: Any) -> Program:
+    """A program of one expression: build(x, y) of vectors float32[3], and parameters by W(name)."""
+    b = Builder("F")
+    x, y = (b.call("gather", slot=k, field="h", type=Type((3,))) for k in (0, 1))
+
+    def weight(name: str, shape: tuple[int, ...] = (3, 3)) -> Any:
+        return b.call("param", name=name, type=Type(shape, per="net"))
+
+    b.call("scatter", build(x, y, weight), field="h")
+    return b.finish()
+
+
+def nothing(x: Any) -> Any:
+    """What an absent child gives, as wide as x."""
+    return x.builder.call("absent", type=Type(x.shape, per="net"))
+
+
+def lines(program: Program) -> list[str]:
+    return str(program).splitlines()[1:]
+
+
+def test_gates_written_separately_become_one_product() -> None:
+    program = trace(FiveGates())
+    assert ops(program, "matmul").count("matmul") == 16
+    inner = specialise(program, None, Kind((0, 1), ("word",)))[0]
+    shapes = [c.type.shape for _, c in inner.select("matmul")]
+    assert sorted(shapes) == [(N_CLASSES,), (15,), (15,)]  # the classifier, the word's, the states'
+    leaf = specialise(program, None, Kind((), ("word",)))[0]
+    assert sorted(c.type.shape for _, c in leaf.select("matmul")) == [(N_CLASSES,), (9,)]
+
+
+def test_weight_gradients_of_separate_gates_are_one_product() -> None:
+    programs = Network(FiveGates()).programs(LOSS)
+    _, adjoint = specialise(programs.forward, programs.adjoint, Kind((0, 1), ("label",)))
+    assert adjoint is not None
+    sizes = sorted(
+        adjoint.calls[c.args[0]].type.shape
+        for _, c in adjoint.select("total")
+        if adjoint.calls[c.args[0]].op == "outer"
+    )
+    assert sizes == [(3, N_CLASSES), (6, 15)]
+
+
+def test_a_sum_of_products_is_stacked() -> None:
+    program = canonical(body(lambda x, y, w: x @ w("U") + y @ w("V") + w("b", (3,))))
+    assert ops(program, "matmul", "concat", "add") == ["concat", "concat", "matmul", "add"]
+
+
+def test_terms_that_occur_twice_are_kept() -> None:
+    program = canonical(body(lambda x, y, w: x @ w("U") + x @ w("U") + y))
+    assert ops(program, "matmul", "add") == ["matmul", "add", "add"]
+    twice = canonical(body(lambda x, y, w: (s := x @ w("U") + y @ w("V")) + s))
+    assert ops(twice, "matmul", "add") == ["matmul", "add"]
+
+
+@pytest.mark.parametrize("kind", [Kind((), ("word",)), Kind((), ("word", "label"))])
+@pytest.mark.parametrize("name", CELLS)
+def test_leaves_do_not_multiply_a_state(name: str, kind: Kind) -> None:
+    programs = Network(CELLS[name](N_WORDS, 2, 3, N_CLASSES)).programs(LOSS)
+    forward, adjoint = specialise(programs.forward, programs.adjoint, kind)
+    assert adjoint is not None
+    for program in (forward, adjoint):
+        read = {c["name"] for _, c in program.select("param")}
+        assert not read & {"U", "Un"}, "a leaf reads the recurrent weights"
+        assert not ops(program, "gather", "child_state")
+    assert {c["name"] for _, c in adjoint.select("gradient")} >= {"E", "W", "b"}
+    assert not {c["name"] for _, c in adjoint.select("gradient")} & {"U", "Un"}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_inner_vertices_do_not_multiply_a_missing_word(name: str) -> None:
+    network = Network(CELLS[name](N_WORDS, 2, 3, N_CLASSES))
+    programs = network.programs(LOSS)
+    kind = Kind(tuple(range(network.function.arity)), ("label",))
+    for program in specialise(programs.forward, programs.adjoint, kind):
+        assert program is not None
+        assert not {c["name"] for _, c in program.select("param", "gradient")} & {"E", "W", "Wn"}
+
+
+def test_without_a_label_nothing_of_the_loss_is_left() -> None:
+    programs = Network(CELLS["tree_rnn"](N_WORDS, 2, 3, N_CLASSES)).programs(LOSS)
+    forward, adjoint = specialise(programs.forward, programs.adjoint, Kind((0,), ()))
+    assert adjoint is not None
+    assert not ops(forward, "log_softmax", "argmax")
+    assert not {c["name"] for _, c in adjoint.select("gradient")} & {"V", "d"}
+
+
+def test_common_subexpressions_and_dead_code() -> None:
+    def build(x: Any, y: Any, w: Any) -> Any:
+        _ = cavs.exp(x @ w("U"))
+        return cavs.tanh(x + y) * cavs.sigmoid(x + y) + cavs.tanh(x + y)
+
+    program = simplify(body(build))
+    assert ops(program)[2:] == ["add", "tanh", "sigmoid", "mul", "add", "scatter"]
+    assert canonical(program).calls == program.calls
+
+
+@pytest.mark.parametrize(
+    ("build", "want"),
+    [
+        (lambda x, y, w: nothing(x) * x + y, []),
+        (lambda x, y, w: x * 0.0 + y, ["mul", "add"]),  # x may be infinite, or NaN
+        (lambda x, y, w: 0.0 / x + (x - x), ["div", "sub", "add"]),
+        (lambda x, y, w: nothing(x) / x + y, ["div", "add"]),  # reads a zero: 0/0 is NaN
+        (lambda x, y, w: nothing(x) / 2.0 + y, []),
+        (lambda x, y, w: cavs.exp(full(x.builder, 100.0)) + y, ["exp", "add"]),  # not in float64
+        (lambda x, y, w: (x * 1.0 - 0.0) / 1.0 + 0.0, []),
+        (lambda x, y, w: -1.0 * (-x), []),
+        (lambda x, y, w: nothing(x) - x, ["neg"]),
+        (lambda x, y, w: 0.0 - x, ["sub"]),  # 0.0, not -0.0, where x is
+        (lambda x, y, w: x * -1.0, ["neg"]),
+        (lambda x, y, w: cavs.concat(x[:1], x[1:]), []),
+        (lambda x, y, w: cavs.concat(x, y)[3:], []),
+        (lambda x, y, w: cavs.concat(x, y)[2:4][1:], ["slice"]),
+        (lambda x, y, w: cavs.reshape(x, (3,)), []),
+        (lambda x, y, w: cavs.reshape(cavs.reshape(x, (3, 1)), (3,)), []),
+        (lambda x, y, w: x @ call("transpose", call("transpose", w("U"))), ["matmul"]),
+        (lambda x, y, w: cavs.where(nothing(x), x, y), []),
+        (lambda x, y, w: cavs.concat(nothing(x), y) @ w("U", (6, 3)), ["slice", "matmul"]),
+        (lambda x, y, w: cavs.sigmoid(nothing(x)) * y, ["mul"]),
+        (lambda x, y, w: (nothing(x) - cavs.reduce_sum(y)) * x, ["sum", "sub", "mul"]),
+        (lambda x, y, w: cavs.log(nothing(x)) + y, ["log", "add"]),
+        (lambda x, y, w: cavs.sigmoid(nothing(x)) @ w("U") + y, "transpose mul sum add".split()),
+        (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
+        (lambda x, y, w: call("dropout", nothing(x), rate=0.5, site=0) + y, []),
+        (lambda x, y, w: call("dropout", x, rate=0.5, site=0), ["dropout"]),
+    ],
+)
+def test_small_rewrites(build: Any, want: list[str]) -> None:
+    program = simplify(body(build))
+    reads = ("gather", "scatter", "param", "full", "absent")
+    left = [c.op for c in program.calls if c.op not in reads]
+    assert left == want, str(program)
+
+
+def test_only_products_of_one_stage_are_joined() -> None:
+    class Mixed(VertexFunction):
+        state = {"h": 3}
+
+        def __init__(self) -> None:
+            self.A, self.B, self.C = (cavs.Parameter((3, 3)) for _ in range(3))
+
+        def forward(self, v: Vertex) -> None:
+            x, h = v.pull("x", (3,)), v.gather(0).h
+            new = cavs.tanh(x @ self.A + h @ self.B)
+            v.scatter(h=new)
+            v.push("out", h @ self.C)
+
+    program = canonical(trace(Mixed()))
+    assert len(ops(program, "matmul")) == 3
+    stages = split(program)
+    assert [len(ops(part, "matmul")) for part in stages] == [1, 1, 1]
+
+
+def test_only_sums_of_one_stage_are_joined() -> None:
+    """The gradient of what feeds outputs only is not put off until all levels are done."""
+
+    class Two(VertexFunction):
+        arity, state = 1, {"h": 3}
+
+        def __init__(self) -> None:
+            self.A, self.B = (cavs.Parameter((3, 3)) for _ in range(2))
+
+        def forward(self, v: Vertex) -> None:
+            x = v.pull("x", (3,))
+            v.scatter(h=cavs.tanh(x @ self.A + v.gather(0).h))
+            v.push("score", cavs.reduce_sum(cavs.exp(x @ self.B)))
+
+    programs = Network(Two()).programs(Score())
+    _, adjoint = specialise(programs.forward, programs.adjoint, Kind((0,), ("x",)))
+    assert adjoint is not None
+    assert [len(ops(part, "total")) for part in split(adjoint)] == [1, 0, 1]
+
+
+def test_simplify_and_canonical_settle() -> None:
+    for name in (*CELLS, *ODD, "five_gates", "random_0", "random_1"):
+        make, loss = FUNCTIONS[name]
+        programs = Network(make()).programs(loss)
+        for program in (programs.forward, programs.adjoint):
+            assert program is not None
+            once = simplify(program)
+            assert simplify(once).calls == once.calls, name
+            joined = join_products(once)
+            assert join_products(joined).calls == joined.calls, name
+
+
+def test_equal_keys_mean_equal_programs() -> None:
+    a, b = (body(lambda x, y, w, c=c: x * c) for c in (0.12345678, 0.12345679))
+    assert a.key != b.key
+    assert a.key == body(lambda x, y, w: x * 0.12345678).key
+
+
+# ---- every rule, with its guard and without ----
+
+SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 1), (1, 3), (2, 3))
+
+
+def pushed(program: Program, values: dict[str, np.ndarray]) -> np.ndarray:
+    """The one value that a program of parameters pushes."""
+    ((_, push),) = program.select("push")
+    return np.asarray(evaluate(program, push.args[0], lambda i: values[program.calls[i]["name"]]))
+
+
+@pytest.mark.parametrize("op", [name for name, row in OPS.items() if row.elementwise])
+def test_rules_keep_shape_and_meaning(op: str) -> None:
+    """One operand a constant that rules look for; any shapes that broadcast."""
+    n_args, rng = len(CASES[op][0].args), np.random.default_rng(0)
+    for constant, at, shapes in itertools.product(
+        (0.0, 1.0, -1.0, 2.0), range(n_args), itertools.product(SHAPES, repeat=n_args)
+    ):
+        b = Builder("F")
+        args = [
+            b.call("param", name=f"p{i}", type=Type(s, per="net")) for i, s in enumerate(shapes)
+        ]
+        values = {f"p{i}": rng.uniform(0.5, 2.0, s) for i, s in enumerate(shapes)}
+        args[at] = full(b, constant, shapes[at])
+        try:
+            b.call("push", b.call(op, *args), name="y")
+        except ShapeError:
+            continue
+        made = b.finish()
+        with np.errstate(all="ignore"):
+            before, after = (pushed(program, values) for program in (made, simplify(made)))
+        what = f"{op} of {shapes}, number {at} is {constant}"
+        assert before.shape == after.shape, what
+        np.testing.assert_allclose(after, before, rtol=1e-6, err_msg=what)
+
+
+# ---- golden text ----
+
+TREE_LSTM = "tree_lstm_hidden_4"
+
+
+def tree_lstm() -> Network:
+    return Network(CELLS["tree_lstm"](10, 3, 4, 5, dropout=0.5))
+
+
+def test_golden_programs(golden: Any) -> None:
+    network = tree_lstm()
+    programs = network.programs(LOSS)
+    golden(f"{TREE_LSTM}_inference", network.programs().forward)
+    golden(f"{TREE_LSTM}_forward", programs.forward)
+    golden(f"{TREE_LSTM}_adjoint", programs.adjoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("leaf", Kind((), ("word", "label"))),
+        ("inner", Kind((0, 1), ("label",))),
+        ("right_child_only", Kind((1,), ())),
+    ],
+)
+def test_golden_kinds_and_stages(golden: Any, name: str, kind: Kind) -> None:
+    programs = tree_lstm().programs(LOSS)
+    forward, adjoint = specialise(programs.forward, programs.adjoint, kind)
+    assert adjoint is not None
+    golden(f"{TREE_LSTM}_{name}", f"{forward}\n\n{adjoint}")
+    golden(f"{TREE_LSTM}_{name}_stages", f"{split(forward)}\n\n{split(adjoint)}")
