@@ -8,7 +8,7 @@ import argparse
 
 import numpy as np
 
-from tvm_cavs.accuracy import FUNCTIONS, Error, compiled, errors, truth
+from tvm_cavs.compiler.accuracy import FUNCTIONS, Error, compiled, errors, truth
 
 CHUNK = 1 << 16  # fits the caches
 

@@ -41,8 +41,8 @@ def work() -> None:
 
     Only what has long had its name is imported, since the code may be an old one.
     """
-    from tvm_cavs.bench import WORKLOADS
     from tvm_cavs.bench.measure import Case, parts_of, round_of
+    from tvm_cavs.bench.workloads import WORKLOADS
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to stderr

@@ -6,7 +6,7 @@ The same as `tvm-cavs bench`, for a clone.
 import sys
 
 from tvm_cavs.cli.bench import main as main
-from tvm_cavs.cli.bench import parse as parse
+from tvm_cavs.cli.bench_options import parse as parse
 from tvm_cavs.cli.main import run
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "tests/mutants.yaml"
 LEFT_OUT = ("__pycache__", ".*", "*.egg-info", "build", "dist", "runs", "shared")
-KERNELS = "tvm_cavs/cache.py"  # its SOURCES are the modules that make kernels
+PACKAGE = "tvm_cavs"
+KERNELS = f"{PACKAGE}/compiler/cache.py"  # its SOURCES are the modules that make kernels
 SECONDS = 300.0
 NOTICED, SURVIVED, SKIPPED, STALE, BROKEN = "noticed", "SURVIVED", "skipped", "STALE", "broken"
 
@@ -172,9 +173,10 @@ def copied(source: Path) -> Iterator[Path]:
 def makes_kernels(file: str, source: Path) -> bool:
     """Whether kernels made by the code without the error must not be read by the code with it."""
     path = source / KERNELS
-    names = re.search(r"SOURCES = \(([^)]*)\)", path.read_text()) if path.exists() else None
-    makers = re.findall(r"\w+", names.group(1)) if names else []
-    return Path(file).stem in (*makers, "compile", "cache") or file.startswith("schedules/")
+    listed = re.search(r"SOURCES = \((.*?)\n\)", path.read_text(), re.S) if path.exists() else None
+    patterns = re.findall(r'"([^"]+\.py)"', listed.group(1)) if listed else []
+    makers = {f.relative_to(source) for p in patterns for f in (source / PACKAGE).glob(p)}
+    return Path(file) in makers or file.startswith((f"{PACKAGE}/compiler/c", "schedules/"))
 
 
 def check(

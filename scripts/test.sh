@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks everything: makes .venv if it is absent, installs the package, runs ruff, mypy and pytest.
+# Checks everything: makes .venv if it is absent, installs the package, runs ruff, mypy,
+# the import rules of setup.cfg and pytest.
 # Arguments go to pytest: bash scripts/test.sh tests/training/test_optim.py -k adagrad
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install test
@@ -9,6 +10,10 @@ say "ruff"
 "$VENV/bin/python" -m ruff format --check .
 say "mypy"
 "$VENV/bin/python" -m mypy
+if "$VENV/bin/python" -c "import importlinter" 2>/dev/null; then # its versions need Python 3.11
+    say "import rules"
+    "$VENV/bin/lint-imports" setup.cfg
+fi
 say "pytest"
 "$VENV/bin/python" -m pytest "$@"
 say "all checks passed"

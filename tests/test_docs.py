@@ -95,8 +95,8 @@ def run_command(command: str, folder: Path) -> None:
 def tables() -> Iterator[None]:
     """Ops that a page adds are gone afterwards."""
     pytest.importorskip("tvm")
-    from tvm_cavs.elementwise import ELEMENTWISE
-    from tvm_cavs.ops import OPS
+    from tvm_cavs.compiler.kernels.region.elementwise import ELEMENTWISE
+    from tvm_cavs.language.ops import OPS
 
     before = [(table, dict(table)) for table in (OPS, ELEMENTWISE)]
     yield

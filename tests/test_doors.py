@@ -22,12 +22,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tvm_cavs as cavs
-from tvm_cavs import graph as graph_module
-from tvm_cavs.data import Dataset, Loader, Vocab, generate, listops_dataset, parse_ptb_tree
-from tvm_cavs.data.dataset import build_graphs
-from tvm_cavs.evaluation import evaluate
-from tvm_cavs.nn import CELLS
-from tvm_cavs.schedule import make_schedule
+from tvm_cavs.data.dataset import Dataset, build_graphs
+from tvm_cavs.data.listops import generate
+from tvm_cavs.data.listops_trees import listops_dataset
+from tvm_cavs.data.loader import Loader
+from tvm_cavs.data.ptb import parse_ptb_tree
+from tvm_cavs.data.vocab import Vocab
+from tvm_cavs.graph import graph as graph_module
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.training.evaluation import evaluate
+from tvm_cavs.training.lr_schedules import make_schedule
 
 EXAMPLES = int(os.environ.get("DOORS_EXAMPLES", "1300"))
 

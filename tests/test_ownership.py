@@ -14,9 +14,11 @@ import tvm_cavs as cavs
 from helpers.networks import LOSS, network
 from helpers.random_graphs import random_tree
 from tvm_cavs.errors import CavsError, TraceError
-from tvm_cavs.graph import Field, Graph, batch, unbatch
-from tvm_cavs.loss import SoftmaxCrossEntropy
-from tvm_cavs.recent import KEPT, Recent, key_of
+from tvm_cavs.graph.batching import batch, unbatch
+from tvm_cavs.graph.field import Field
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
+from tvm_cavs.nn.recent import KEPT, Recent, key_of
 
 COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,

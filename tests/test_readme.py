@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from helpers.paths import ROOT
-from tvm_cavs import execution
+from tvm_cavs.executors import registry
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALLER = {"1_000": "30", "12_000": "300", "range(6)": "range(1)", "64, 10)": "16, 10)"}
@@ -21,7 +21,7 @@ def blocks(language):
 
 @pytest.mark.compiles
 def test_the_code_runs_in_order(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(execution, "_REGISTERED", dict(execution._REGISTERED))
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     code = "\n".join(blocks("python"))
     for shown, here in SMALLER.items():
         assert shown in code

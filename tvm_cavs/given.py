@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cavs.arguments import MOST, whole
-from tvm_cavs.errors import CavsError, GraphError
+from .arguments import MOST, whole
+from .errors import CavsError, GraphError
 
 INT, FLOAT = np.dtype(np.int32), np.dtype(np.float32)
+
 Refusal = type[CavsError]
 
 

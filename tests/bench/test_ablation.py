@@ -16,26 +16,19 @@ from helpers import functions
 from helpers.law import Case, assert_law, make_case
 from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS
-from tvm_cavs.bench import (
-    OFF,
-    WORKLOADS,
-    Ablation,
-    ablate,
-    ablation_table,
-    measurable,
-    save_ablations,
-)
-from tvm_cavs.bench import Case as Measured
-from tvm_cavs.bench.ablate import summarise
+from tvm_cavs.bench.ablate import Ablation, ablate, ablation_table, summarise
+from tvm_cavs.bench.ablation_plot import save_ablations
+from tvm_cavs.bench.measure import Case as Measured
 from tvm_cavs.bench.measure import Round, Times
-from tvm_cavs.bench_names import OVERLAP
+from tvm_cavs.bench.names import OFF, OVERLAP, measurable
+from tvm_cavs.bench.workloads import WORKLOADS
+from tvm_cavs.compiler.kinds import Kinds
+from tvm_cavs.compiler.lowering.places import VIEWS
+from tvm_cavs.compiler.lowering.region import Region
+from tvm_cavs.compiler.lowering.specs import Outer, Product
 from tvm_cavs.errors import BenchError, TargetError
-from tvm_cavs.executor import TvmExecutor
-from tvm_cavs.kinds import Kinds
-from tvm_cavs.options import ALL, SWITCHES, Options, leaving_out
-from tvm_cavs.places import VIEWS
-from tvm_cavs.products import Outer, Product
-from tvm_cavs.regions import Region
+from tvm_cavs.executors.tvm import TvmExecutor
+from tvm_cavs.transform.options import ALL, SWITCHES, Options, leaving_out
 
 EVERY = [*((name,) for name in SWITCHES), tuple(SWITCHES)]
 

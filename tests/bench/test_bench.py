@@ -15,33 +15,30 @@ import numpy as np
 import pytest
 
 from helpers.paths import ROOT
-from tvm_cavs import bench_names
-from tvm_cavs.bench import (
-    CLOCKS,
-    WORKLOADS,
-    Case,
-    Sgemm,
-    measure,
-    product_flop,
-    tree_lstm_flop,
-)
-from tvm_cavs.bench.arithmetic import rows_of_kinds
-from tvm_cavs.bench.measure import Times, parts_of, round_of, summarise
-from tvm_cavs.bench.sgemm import environment
+from tvm_cavs.bench import names
+from tvm_cavs.bench.arithmetic import product_flop, rows_of_kinds, tree_lstm_flop
+from tvm_cavs.bench.measure import Case, Times, measure, parts_of, round_of, summarise
+from tvm_cavs.bench.sgemm import CLOCKS, Sgemm, environment
 from tvm_cavs.bench.table import table
-from tvm_cavs.bench.workloads import N_CLASSES, complete_trees, random_sequences, random_trees
+from tvm_cavs.bench.workloads import (
+    N_CLASSES,
+    WORKLOADS,
+    complete_trees,
+    random_sequences,
+    random_trees,
+)
+from tvm_cavs.compiler.kinds import Kinds
 from tvm_cavs.errors import BenchError, DataError
-from tvm_cavs.graph import batch
-from tvm_cavs.kinds import Kinds
-from tvm_cavs.loss import SoftmaxCrossEntropy
-from tvm_cavs.plan import masks
-from tvm_cavs.sharing import share
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.kind import masks
+from tvm_cavs.graph.sharing import share
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
 
 measuring = sys.modules["tvm_cavs.bench.measure"]  # the package has a function of this name
 
 
 def test_the_names_that_can_be_given_are_those_there_are():
-    assert bench_names.WORKLOADS == tuple(WORKLOADS) and bench_names.CLOCKS == tuple(CLOCKS)
+    assert names.WORKLOADS == tuple(WORKLOADS) and names.CLOCKS == tuple(CLOCKS)
 
 
 def test_random_trees_are_binary_and_as_long_as_sentences():
@@ -150,7 +147,7 @@ def test_with_overlap_another_thread_plans_and_the_wait_counts(mode, monkeypatch
     net.hybridize("tvm", sharing=False, threads=1)
     executor = net.executor(SoftmaxCrossEntropy() if mode == "train" else None)
     seconds = [0.0]
-    monkeypatch.setattr("tvm_cavs.network.LONG_FORWARD", -1.0)  # however short a pass is
+    monkeypatch.setattr("tvm_cavs.nn.network.LONG_FORWARD", -1.0)  # however short a pass is
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setitem(CLOCKS, "wall", lambda: seconds[0])
     monkeypatch.setattr(measuring, "WARM_SECONDS", 0.0)

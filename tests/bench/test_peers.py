@@ -7,16 +7,17 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from tvm_cavs.bench import WORKLOADS, Case, Comparison, Peers, Sgemm, compare, peer_table
-from tvm_cavs.bench.compare import PeerResult, outputs, peer_result
-from tvm_cavs.bench.measure import Result
+from tvm_cavs.bench.compare import Comparison, PeerResult, Peers, compare, outputs, peer_result
+from tvm_cavs.bench.measure import Case, Result
 from tvm_cavs.bench.peer_plot import save_comparison
+from tvm_cavs.bench.peer_table import peer_table
 from tvm_cavs.bench.peers import PEERS, mkl
 from tvm_cavs.bench.peers.plan import plan_chains, plan_trees
 from tvm_cavs.bench.peers.process import Peer
-from tvm_cavs.bench.workloads import random_sequences, random_trees
+from tvm_cavs.bench.sgemm import Sgemm
+from tvm_cavs.bench.workloads import WORKLOADS, random_sequences, random_trees
 from tvm_cavs.errors import BenchError, PeerError, TargetError
-from tvm_cavs.graph import batch
+from tvm_cavs.graph.batching import batch
 
 N_GRAPHS = {"treelstm": 6, "treefc": 2, "varlstm": 6}
 BY_HAND = [

@@ -26,21 +26,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.any_config import KEYS, LIKELY, raw, text_of, values
-from tvm_cavs import report, runlog
-from tvm_cavs.checkpoint import _checksum, _read
 from tvm_cavs.cli.main import COMMANDS, main
+from tvm_cavs.runs import report, runlog
+from tvm_cavs.training.checkpoint import _checksum, _read
 
 pytest.importorskip("tvm")
 from safetensors.numpy import save
 
-from tvm_cavs.bench import Ablation, Comparison, Result, Workload
-from tvm_cavs.bench.measure import parts_of
+from tvm_cavs.bench.ablate import Ablation
+from tvm_cavs.bench.compare import Comparison
+from tvm_cavs.bench.measure import Result, parts_of
 from tvm_cavs.bench.peers import PEERS
+from tvm_cavs.bench.workloads import Workload
 from tvm_cavs.cli import bench_cases as bench
 from tvm_cavs.errors import BenchError
-from tvm_cavs.runlock import LOCK
-from tvm_cavs.tape import Span
-from tvm_cavs.timings import Profile
+from tvm_cavs.profiling.report import Profile
+from tvm_cavs.profiling.tape import Span
+from tvm_cavs.runs.runlock import LOCK
 
 pytestmark = pytest.mark.compiles  # the optimizer
 

@@ -338,6 +338,6 @@ def test_a_wheel_works_away_from_the_clone(wheel, tmp_path, empty):
     (empty / "schedules.py").write_text("raise SystemExit('ran')")
     done = python("-m", "tvm_cavs", "evaluate", "runs/demo", path=site, cwd=empty)
     assert done.returncode == 0 and "best.safetensors" in done.stdout
-    done = python("-c", "import tvm_cavs.target_rules", path=site, cwd=empty)
+    done = python("-c", "import tvm_cavs.compiler.target_rules", path=site, cwd=empty)
     assert done.returncode == 1 and "TargetError: tvm_cavs needs its package" in done.stderr
     assert str(empty / "schedules.py") in done.stderr and "ran" not in done.stderr.split()

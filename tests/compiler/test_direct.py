@@ -11,16 +11,16 @@ from helpers.random_graphs import N_CLASSES, N_WORDS
 pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
-from tvm_cavs import executor as executing
-from tvm_cavs.direct import rectangle_of
-from tvm_cavs.execution import Seeds
-from tvm_cavs.executor import TvmExecutor
-from tvm_cavs.loaded import Batch
-from tvm_cavs.ops import Type, full
-from tvm_cavs.program import Builder
-from tvm_cavs.roles import BufferId, Role
-from tvm_cavs.steps import Weights
-from tvm_cavs.vertex import Vertex
+from tvm_cavs.compiler.direct import rectangle_of
+from tvm_cavs.compiler.lowering.steps import Weights
+from tvm_cavs.executors import tvm as executing
+from tvm_cavs.executors.protocol import Seeds
+from tvm_cavs.executors.tvm import TvmExecutor
+from tvm_cavs.language.program import Builder
+from tvm_cavs.language.value import Type, full
+from tvm_cavs.language.vertex import Vertex
+from tvm_cavs.runtime.batch_memory import Batch
+from tvm_cavs.runtime.roles import BufferId, Role
 
 pytestmark = pytest.mark.compiles
 LOSS = cavs.loss.SoftmaxCrossEntropy()

@@ -13,16 +13,16 @@ import tvm_cavs as cavs
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_graph
 from schedules import host_target
 from schedules.target import PRECISIONS, simd
-from tvm_cavs import relaxed
-from tvm_cavs.assemble import CompiledGroup
-from tvm_cavs.batching import Spaces
-from tvm_cavs.compile import Compiler
-from tvm_cavs.execution import Seeds
-from tvm_cavs.executor import TvmExecutor
-from tvm_cavs.kinds import Group
-from tvm_cavs.loaded import Batch
-from tvm_cavs.relaxed import stage_name
-from tvm_cavs.roles import BufferId, Role
+from tvm_cavs.compiler import relaxed
+from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.kinds import Group
+from tvm_cavs.compiler.relaxed import stage_name
+from tvm_cavs.executors.protocol import Seeds
+from tvm_cavs.executors.tvm import TvmExecutor
+from tvm_cavs.runtime.batch_memory import Batch
+from tvm_cavs.runtime.executable import CompiledGroup
+from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.slices import Spaces
 
 pytestmark = pytest.mark.compiles
 

@@ -13,24 +13,22 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tvm_cavs import record
-from tvm_cavs.build import build_data, build_loss, build_network, build_trainer
-from tvm_cavs.data import (
-    Dataset,
-    Loader,
-    Vocab,
-    generate,
-    jsonl_dataset,
-    listops_dataset,
-    load_glove,
-    parse_ptb_tree,
-    ptb_dataset,
-    read_listops_tsv,
-)
+from tvm_cavs.data.dataset import Dataset
+from tvm_cavs.data.glove import load_glove
+from tvm_cavs.data.jsonl import jsonl_dataset
+from tvm_cavs.data.listops import generate, read_listops_tsv
+from tvm_cavs.data.listops_trees import listops_dataset
+from tvm_cavs.data.loader import Loader
+from tvm_cavs.data.ptb import parse_ptb_tree, ptb_dataset
+from tvm_cavs.data.vocab import Vocab
 from tvm_cavs.errors import CavsError
-from tvm_cavs.evaluation import as_json, evaluate
-from tvm_cavs.graph import Graph, batch, check
-from tvm_cavs.metrics import METRICS, Tally
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph, check
+from tvm_cavs.runs.build import build_loss, build_network, build_trainer
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.runs.splits import build_data
+from tvm_cavs.training.evaluation import as_json, evaluate
+from tvm_cavs.training.metrics import METRICS, Tally
 
 N = int(os.environ.get("TVM_CAVS_EXAMPLES", "60"))
 few = settings(

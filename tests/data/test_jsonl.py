@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tvm_cavs.data import Vocab, jsonl_dataset
+from tvm_cavs.data.jsonl import jsonl_dataset
+from tvm_cavs.data.vocab import Vocab
 from tvm_cavs.errors import DataError
-from tvm_cavs.graph import batch, check
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import check
 
 GOOD = {"children": [[], [], [0, 1]], "inputs": {"label": [0, 1, 2]}}
 

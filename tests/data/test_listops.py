@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from helpers.real_data import real_data
-from tvm_cavs.data import LISTOPS_VOCAB, evaluate, generate, listops_dataset, read_listops_tsv
+from tvm_cavs.data.listops import evaluate, generate, read_listops_tsv
+from tvm_cavs.data.listops_trees import LISTOPS_VOCAB, listops_dataset
 from tvm_cavs.errors import DataError
-from tvm_cavs.graph import Graph, batch, check
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph, check
 
 EXPRESSION = "[MAX 3 [SM 8 9 ] 1 ]"
 BRACKETS = "( ( ( ( [MAX 3 ) ( ( ( [SM 8 ) 9 ) ] ) ) 1 ) ] )"

@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tvm_cavs.data import Dataset, Loader, Vocab, build_graphs, load_glove
+from tvm_cavs.data.dataset import Dataset, build_graphs
+from tvm_cavs.data.glove import load_glove
+from tvm_cavs.data.loader import Loader
+from tvm_cavs.data.vocab import Vocab
 from tvm_cavs.errors import DataError, GraphError
-from tvm_cavs.graph import Graph, batch
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph
 
 
 def chains(n: int = 23) -> Dataset:

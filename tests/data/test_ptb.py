@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from helpers.real_data import real_data
-from tvm_cavs.data import Vocab, parse_ptb_tree, ptb_dataset, read_ptb_trees
+from tvm_cavs.data.ptb import parse_ptb_tree, ptb_dataset, read_ptb_trees
+from tvm_cavs.data.vocab import Vocab
 from tvm_cavs.errors import DataError
-from tvm_cavs.graph import batch, check
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import check
 
 TOASTER = "(3 (2 (2 The) (2 toaster)) (3 (3 works) (2 .)))"
 

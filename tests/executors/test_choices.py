@@ -10,8 +10,8 @@ import pytest
 import tvm_cavs as cavs
 from helpers.gradient_check import dense
 from tvm_cavs.errors import GraphError, ShapeError, TraceError
-from tvm_cavs.ops import Value
-from tvm_cavs.vertex import Vertex, VertexFunction, trace
+from tvm_cavs.language.value import Value
+from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
 
 
 class Matrices(VertexFunction):

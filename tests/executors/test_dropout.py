@@ -8,13 +8,14 @@ import pytest
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_dag
 from tvm_cavs.dropout import mix, scale, site_key, vertex_keys
 from tvm_cavs.errors import TraceError
-from tvm_cavs.execution import Seeds
-from tvm_cavs.graph import Graph, batch
-from tvm_cavs.loss import SoftmaxCrossEntropy
-from tvm_cavs.network import Network
-from tvm_cavs.nn import CELLS
-from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.vertex import Vertex, VertexFunction, trace
+from tvm_cavs.executors.protocol import Seeds
+from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
+from tvm_cavs.nn.network import Network
 
 IDS = np.arange(4000)
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import tvm_cavs as cavs
-from tvm_cavs.ops import full
+from tvm_cavs.language.value import full
 
 pytestmark = pytest.mark.compiles
 

@@ -11,16 +11,17 @@ import pytest
 import tvm_cavs as cavs
 from helpers.random_graphs import N_CLASSES, N_WORDS, alike, random_dag, random_tree
 from helpers.runs import TINY, Silent, assert_same_run, run_to_the_end
-from tvm_cavs import sharing
-from tvm_cavs.data import Dataset
-from tvm_cavs.digests import Names
+from tvm_cavs.data.dataset import Dataset
 from tvm_cavs.errors import TraceError
-from tvm_cavs.fit import fit
-from tvm_cavs.graph import Graph, batch
-from tvm_cavs.nn import CELLS
-from tvm_cavs.process import Stop
-from tvm_cavs.run import resume, start
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.graph import sharing
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.digests import Names
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.runs.loop import fit
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.run import resume, start
+from tvm_cavs.runs.schema import RunConfig
 
 WORD: Names = ("word",)
 TOLERANCE = 1e-5  # float32, relative to the largest element
@@ -158,7 +159,7 @@ def test_a_gradient_without_copies_would_be_wrong(monkeypatch: pytest.MonkeyPatc
     want = results(net, graph)
     net.hybridize("reference", sharing=True)
     whole = sharing.with_copies
-    monkeypatch.setattr("tvm_cavs.network.with_copies", lambda graph, copies=None: whole(graph))
+    monkeypatch.setattr("tvm_cavs.nn.network.with_copies", lambda graph, copies=None: whole(graph))
     with pytest.raises(AssertionError, match="gradient"):
         for name, value in results(net, graph).items():
             near(value, want[name], name)

@@ -19,10 +19,11 @@ from helpers.gradient_check import SEEDS
 from helpers.gradient_check import dense as dense_of
 from helpers.law import run
 from helpers.per_vertex import PerVertex, kind_of
-from tvm_cavs import kinds
-from tvm_cavs.ops import Value
-from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.rewrite import Kind, specialise
+from tvm_cavs.compiler import kinds
+from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.kind import Kind
+from tvm_cavs.language.value import Value
+from tvm_cavs.transform.specialisation import specialise
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 

@@ -15,14 +15,15 @@ pytest.importorskip("tvm")
 import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
-from tvm_cavs import executor as executing
-from tvm_cavs import kinds
-from tvm_cavs.execution import Seeds
-from tvm_cavs.executor import TvmExecutor
-from tvm_cavs.field import Field
-from tvm_cavs.gradients import merge
-from tvm_cavs.roles import BufferId, Role
-from tvm_cavs.vertex import RowSparse, Vertex
+from tvm_cavs.compiler import kinds
+from tvm_cavs.executors import tvm as executing
+from tvm_cavs.executors.gradients import merge
+from tvm_cavs.executors.protocol import Seeds
+from tvm_cavs.executors.tvm import TvmExecutor
+from tvm_cavs.graph.field import Field
+from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.language.vertex import Vertex
+from tvm_cavs.runtime.roles import BufferId, Role
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from helpers.random_graphs import random_dag, random_graph
-from tvm_cavs.data import Dataset
-from tvm_cavs.field import make_field
-from tvm_cavs.forest import common_forest
-from tvm_cavs.graph import Graph, batch, check, unbatch
+from tvm_cavs.data.dataset import Dataset
+from tvm_cavs.graph.batching import batch, common_forest, unbatch
+from tvm_cavs.graph.field import make_field
+from tvm_cavs.graph.graph import Graph, check
 
 
 def assert_same(a: Graph, b: Graph) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import GraphError
-from tvm_cavs.graph import Graph, batch, check, made_graph, unbatch
+from tvm_cavs.graph.batching import batch, unbatch
+from tvm_cavs.graph.graph import Graph, check, made_graph
 
 
 def random_dag(rng: np.random.Generator, arity: int = 3) -> Graph:

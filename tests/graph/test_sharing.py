@@ -8,10 +8,12 @@ import pytest
 
 import tvm_cavs as cavs
 from helpers.random_graphs import N_WORDS, alike, random_graph
-from tvm_cavs.digests import Names, find_digests
-from tvm_cavs.graph import Graph, batch, check, unbatch
-from tvm_cavs.nn import CELLS
-from tvm_cavs.sharing import Policy, Shared, choose_policy, first_of_class, share
+from tvm_cavs.graph.batching import batch, unbatch
+from tvm_cavs.graph.digests import Names, find_digests
+from tvm_cavs.graph.graph import Graph, check
+from tvm_cavs.graph.sharing import Policy, Shared, first_of_class, share
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.transform.programs import choose_policy
 
 WORD: Names = ("word",)
 TOLERANCE = 1e-5  # float32, relative to the largest element

@@ -6,12 +6,12 @@ import yaml
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tvm_cavs.config import DATA
-from tvm_cavs.loss import LOSSES
-from tvm_cavs.nn import CELLS
-from tvm_cavs.optim import OPTIMIZERS
-from tvm_cavs.schedule import SCHEDULES
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import LOSSES
+from tvm_cavs.runs.config import DATA
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.training.lr_schedules import SCHEDULES
+from tvm_cavs.training.optim import OPTIMIZERS
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:

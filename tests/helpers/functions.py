@@ -6,9 +6,9 @@ import numpy as np
 
 import tvm_cavs as cavs
 from helpers.random_graphs import N_CLASSES, N_WORDS, WIDTH
-from tvm_cavs.loss import LossFunction
-from tvm_cavs.ops import Value
-from tvm_cavs.vertex import Vertex, VertexFunction, call
+from tvm_cavs.language.value import Value
+from tvm_cavs.language.vertex import Vertex, VertexFunction, call
+from tvm_cavs.nn.loss import LossFunction
 
 
 class Score(LossFunction):

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cavs.execution import Seeds
-from tvm_cavs.graph import Graph
-from tvm_cavs.inputs import check_inputs
-from tvm_cavs.network import Network
-from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.vertex import RowSparse
+from tvm_cavs.executors.protocol import Seeds
+from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.reads import check_inputs
+from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.nn.network import Network
 
 GRID = 2.0**-14
 TOLERANCE = 1e-6  # relative, float64

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tvm_cavs.slice_kernels import COUNT, GROUP, RECURRENT, SLICE_COLUMNS
+from tvm_cavs.runtime.tables import COUNT, GROUP, RECURRENT, SLICE_COLUMNS
 
 Cells = tuple[np.ndarray, np.ndarray, np.ndarray]  # level, kind, count
 

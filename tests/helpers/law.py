@@ -8,8 +8,8 @@ import numpy as np
 
 import tvm_cavs as cavs
 from helpers.random_graphs import random_graph
-from tvm_cavs.graph import Graph
-from tvm_cavs.loss import LossFunction
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.nn.loss import LossFunction
 
 TOLERANCE = 1e-4  # float32, relative to the largest element
 N_GRAPHS = 24

@@ -19,7 +19,7 @@ def marked_products(text: str) -> list[str]:
 @contextmanager
 def recorded_llvm() -> Iterator[list[str]]:
     """The texts of the modules that are compiled within; such as come from a cache are not."""
-    from tvm_cavs.compile import Compiler
+    from tvm_cavs.compiler.compiler import Compiler
 
     texts: list[str] = []
     compile_part = Compiler._compile_part

@@ -4,10 +4,10 @@ import numpy as np
 
 from helpers.gradient_check import dense, initialized
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_dag, random_tree
-from tvm_cavs.graph import Graph
-from tvm_cavs.loss import SoftmaxCrossEntropy
-from tvm_cavs.network import Network
-from tvm_cavs.nn import CELLS
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
+from tvm_cavs.nn.network import Network
 
 LOSS = SoftmaxCrossEntropy()
 

@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cavs.execution import Programs, Seeds
-from tvm_cavs.graph import Graph
-from tvm_cavs.program import Program
-from tvm_cavs.reference import AtVertex, Gradients, ReferenceExecutor, State, VertexRun, parents_of
-from tvm_cavs.rewrite import Kind, specialise
-from tvm_cavs.stages import split
-from tvm_cavs.vertex import Parameter
+from tvm_cavs.executors.protocol import Seeds
+from tvm_cavs.executors.reference import (
+    AtVertex,
+    Gradients,
+    ReferenceExecutor,
+    State,
+    VertexRun,
+    parents_of,
+)
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.kind import Kind
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.program import Program
+from tvm_cavs.transform.programs import Programs
+from tvm_cavs.transform.specialisation import specialise
+from tvm_cavs.transform.stages import split
 
 Outputs = dict[str, list[Any]]
 Kinds = dict[Kind, tuple[Program, Program | None]]

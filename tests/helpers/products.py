@@ -6,8 +6,8 @@ import numpy as np
 import tvm
 
 from schedules.layout import Tile
-from tvm_cavs import packing
-from tvm_cavs.operands import Piece, operands
+from tvm_cavs.compiler.lowering import specs
+from tvm_cavs.compiler.lowering.specs import Piece, operands
 
 FIRST, INDEX_FIRST, ROWS = 7, 3, 300
 GUARD = 4  # rows before and after a result
@@ -76,23 +76,23 @@ def result(rng, spec, n: int):
     return out, place
 
 
-PACK = packing.Pack(
+PACK = specs.Pack(
     shapes=((20, 30), (70, 11), (9, 9)),
     placements=(
-        packing.Placement(0, 0, 3, (2, 20), (5, 30)),
-        packing.Placement(1, 0, 40, (0, 70), (3, 11), transposed=True),
-        packing.Placement(2, 20, 0, (1, 2), (0, 9)),
+        specs.Placement(0, 0, 3, (2, 20), (5, 30)),
+        specs.Placement(1, 0, 40, (0, 70), (3, 11), transposed=True),
+        specs.Placement(2, 20, 0, (1, 2), (0, 9)),
     ),
     k=25,
     n_columns=113,
 )
-WHOLE = packing.Pack(((25, 60), (53, 25)), (
-    packing.Placement(0, 0, 0, (0, 25), (0, 60)),
-    packing.Placement(1, 0, 60, (0, 53), (0, 25), transposed=True),
+WHOLE = specs.Pack(((25, 60), (53, 25)), (
+    specs.Placement(0, 0, 0, (0, 25), (0, 60)),
+    specs.Placement(1, 0, 60, (0, 53), (0, 25), transposed=True),
 ), 25, 113)  # fmt: skip
 
 
-def assembled(spec: packing.Pack, parameters: list[np.ndarray]) -> np.ndarray:
+def assembled(spec: specs.Pack, parameters: list[np.ndarray]) -> np.ndarray:
     """The operand that a Pack stands for."""
     weights = np.zeros((spec.k, spec.n_columns), "float32")
     for p in spec.placements:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cavs.graph import Graph
+from tvm_cavs.graph.graph import Graph
 
 N_WORDS, N_CLASSES, WIDTH = 5, 3, 3
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from tvm_cavs import runlog
-from tvm_cavs.checkpoint import load_checkpoint
-from tvm_cavs.fit import fit
-from tvm_cavs.process import Stop
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.runs import runlog
+from tvm_cavs.runs.loop import fit
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.training.checkpoint import load_checkpoint
 
 TINY = {
     "data": {"name": "listops", "n_train": 20, "n_dev": 6, "n_test": 6, "max_tokens": 8},

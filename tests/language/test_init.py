@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tvm_cavs import init
 from tvm_cavs.errors import ShapeError
+from tvm_cavs.language import init
 
 ALL = [
     init.Zeros(),

@@ -10,15 +10,17 @@ import pytest
 from helpers.gradient_check import GRID, SEEDS, check_gradients
 from helpers.op_cases import CASES, INDEX, STRUCTURAL, Arg, Case
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.execution import Programs
-from tvm_cavs.functions import reduce_sum, reshape
-from tvm_cavs.graph import Graph
-from tvm_cavs.loss import LossFunction
-from tvm_cavs.network import Network
-from tvm_cavs.ops import EFFECTS, OPS, READS, Type, Value
-from tvm_cavs.program import Builder
-from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.vertex import Parameter, Vertex, VertexFunction, call, trace
+from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.functions import reduce_sum, reshape
+from tvm_cavs.language.ops import EFFECTS, OPS, READS
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.program import Builder
+from tvm_cavs.language.value import Type, Value
+from tvm_cavs.language.vertex import Vertex, VertexFunction, call, trace
+from tvm_cavs.nn.loss import LossFunction
+from tvm_cavs.nn.network import Network
+from tvm_cavs.transform.programs import Programs
 
 N_VERTICES = 4
 ALL = [pytest.param(op, case, id=f"{op}-{case}") for op, cases in CASES.items() for case in cases]

@@ -7,8 +7,9 @@ import pytest
 
 import tvm_cavs as cavs
 from tvm_cavs.errors import ShapeError, TraceError
-from tvm_cavs.network import Network
-from tvm_cavs.vertex import Parameter, Vertex, VertexFunction, trace
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
+from tvm_cavs.nn.network import Network
 
 
 def function(forward: Any, **attributes: Any) -> VertexFunction:

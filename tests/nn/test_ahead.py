@@ -9,10 +9,10 @@ import pytest
 
 import tvm_cavs as cavs
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
-from tvm_cavs import network
 from tvm_cavs.errors import GraphError, TraceError
-from tvm_cavs.graph import Graph
-from tvm_cavs.vertex import RowSparse
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.nn import network
 
 pytest.importorskip("tvm")
 LOSS = cavs.loss.SoftmaxCrossEntropy()

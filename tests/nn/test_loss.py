@@ -10,10 +10,11 @@ import pytest
 import tvm_cavs as cavs
 from helpers.networks import LOSS, gradients, network
 from tvm_cavs.errors import TraceError
-from tvm_cavs.graph import Graph
-from tvm_cavs.loss import LOSSES, LogisticLoss, LossFunction, SoftmaxCrossEntropy, SquaredError
-from tvm_cavs.network import Network
-from tvm_cavs.vertex import Parameter, Vertex, VertexFunction
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.vertex import Vertex, VertexFunction
+from tvm_cavs.nn.loss import LOSSES, LogisticLoss, LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.nn.network import Network
 
 
 class Given(VertexFunction):

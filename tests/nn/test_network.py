@@ -10,10 +10,12 @@ import tvm_cavs as cavs
 from helpers.networks import LOSS, gradients, network, some_graphs
 from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.errors import GraphError, ShapeError, TraceError
-from tvm_cavs.graph import Graph, batch, unbatch
-from tvm_cavs.network import Network
-from tvm_cavs.nn import CELLS
-from tvm_cavs.vertex import Parameter, Vertex, VertexFunction
+from tvm_cavs.graph.batching import batch, unbatch
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.vertex import Vertex, VertexFunction
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.network import Network
 
 
 def test_a_training_loop_learns() -> None:

@@ -11,18 +11,19 @@ from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_tree
 pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
-from tvm_cavs import occupancy, runlog
-from tvm_cavs.display import Plain
-from tvm_cavs.fit import fit
-from tvm_cavs.graph import Graph
-from tvm_cavs.occupancy import Level
-from tvm_cavs.process import Stop
-from tvm_cavs.profiling import profile
-from tvm_cavs.rewrite import Kind
-from tvm_cavs.run import start
-from tvm_cavs.schema import RunConfig
-from tvm_cavs.timings import PRODUCTS, REST, Profile
-from tvm_cavs.trainer import Trainer
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.kind import Kind
+from tvm_cavs.profiling import occupancy
+from tvm_cavs.profiling.occupancy import Level
+from tvm_cavs.profiling.profiler import profile
+from tvm_cavs.profiling.report import PRODUCTS, REST, Profile
+from tvm_cavs.runs import runlog
+from tvm_cavs.runs.display import Plain
+from tvm_cavs.runs.loop import fit
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.run import start
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.training.trainer import Trainer
 
 LOSS = cavs.loss.SoftmaxCrossEntropy()
 

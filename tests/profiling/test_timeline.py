@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tvm_cavs.occupancy import Level
-from tvm_cavs.rewrite import Kind
-from tvm_cavs.tape import Span, Tape
-from tvm_cavs.timeline import KERNELS, PARTS, to_json, trace
-from tvm_cavs.timings import KernelSpan, Line, Profile
+from tvm_cavs.graph.kind import Kind
+from tvm_cavs.profiling.occupancy import Level
+from tvm_cavs.profiling.report import KernelSpan, Line, Profile
+from tvm_cavs.profiling.tape import Span, Tape
+from tvm_cavs.profiling.timeline import KERNELS, PARTS, to_json, trace
 
 START = 1000.0
 US = 1e-6

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 
 from tvm_cavs import record
-from tvm_cavs.build import (
-    build_data,
-    build_loss,
-    build_network,
-    build_trainer,
-    load_pretrained,
-    resolve,
-)
 from tvm_cavs.errors import ConfigError, DataError
-from tvm_cavs.evaluation import evaluate
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.runs.build import build_loss, build_network, build_trainer, load_pretrained
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.runs.splits import build_data, resolve
+from tvm_cavs.training.evaluation import evaluate
 
 TREES = "(3 (2 good) (4 toast))\n(1 (0 bad) (2 (2 burnt) (1 toast)))\n"
 

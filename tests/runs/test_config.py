@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from helpers.paths import ROOT
-from tvm_cavs.config import dump_config, load_config
 from tvm_cavs.errors import ConfigError
-from tvm_cavs.nn import CELLS
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.runs.config import dump_config, load_config
+from tvm_cavs.runs.schema import RunConfig
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 

@@ -14,11 +14,11 @@ from helpers.any_config import (
     raw,
     text_of,
 )
-from tvm_cavs.config import dump_config, load_config
 from tvm_cavs.errors import ConfigError
-from tvm_cavs.optim import OPTIMIZERS, Hyper
-from tvm_cavs.run import absolute
-from tvm_cavs.schedule import make_schedule
+from tvm_cavs.runs.config import dump_config, load_config
+from tvm_cavs.runs.run import absolute
+from tvm_cavs.training.lr_schedules import make_schedule
+from tvm_cavs.training.optim import OPTIMIZERS, Hyper
 
 N_CASES = int(os.environ.get("TVM_CAVS_EXAMPLES", "200"))
 EMPTY = Path(os.devnull)

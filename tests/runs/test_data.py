@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from helpers.paths import ROOT
-from tvm_cavs import runlog
-from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.errors import CavsError, DataError
-from tvm_cavs.fit import fit
-from tvm_cavs.process import Stop
-from tvm_cavs.run import resume, save, start
-from tvm_cavs.schema import RunConfig
+from tvm_cavs.runs import runlog
+from tvm_cavs.runs.loop import fit
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.run import resume, save, start
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.training.checkpoint import load_checkpoint
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
 

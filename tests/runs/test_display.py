@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from tvm_cavs import display
-from tvm_cavs.curve import draw, save_picture
-from tvm_cavs.display import Status, clock, show
+from tvm_cavs.runs import display
+from tvm_cavs.runs.curve import draw, save_picture
+from tvm_cavs.runs.display import Status, clock, show
 
 STATUS = Status(2, 10, 30, 120, 0.51234, 987.6, 75.0)
 

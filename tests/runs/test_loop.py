@@ -12,17 +12,17 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.runs import Silent, assert_same_run, config, parameters, run_to_the_end
-from tvm_cavs import checkpoint as checkpoint_module
-from tvm_cavs import runlog
-from tvm_cavs.checkpoint import load_checkpoint
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
-from tvm_cavs.evaluation import evaluate
-from tvm_cavs.fit import _keep_best, fit
-from tvm_cavs.network import record
-from tvm_cavs.process import Stop
-from tvm_cavs.run import resume, start
-from tvm_cavs.runlog import new_folder
-from tvm_cavs.schema import ExecutorConfig
+from tvm_cavs.nn.network import record
+from tvm_cavs.runs import runlog
+from tvm_cavs.runs.loop import _keep_best, fit
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.run import resume, start
+from tvm_cavs.runs.runlog import new_folder
+from tvm_cavs.runs.schema import ExecutorConfig
+from tvm_cavs.training import checkpoint as checkpoint_module
+from tvm_cavs.training.checkpoint import load_checkpoint
+from tvm_cavs.training.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
 
 def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
     run = start(config(), tmp_path)
-    monkeypatch.setattr("tvm_cavs.fit.save", lambda *_: None)
+    monkeypatch.setattr("tvm_cavs.runs.loop.save", lambda *_: None)
     counts = []
     for value in (0.5, 0.4, 0.5, 0.6, 0.1):
         _keep_best(run, value)

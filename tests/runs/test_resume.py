@@ -9,15 +9,15 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.runs import Silent, config, run_to_the_end
-from tvm_cavs import runlog
-from tvm_cavs.checkpoint import Progress
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError
-from tvm_cavs.fit import fit
-from tvm_cavs.graph import batch
-from tvm_cavs.pace import count_recent, recent_loss
-from tvm_cavs.process import Stop
-from tvm_cavs.run import resume, save, start
-from tvm_cavs.runlock import RunLock
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.runs import runlog
+from tvm_cavs.runs.loop import fit
+from tvm_cavs.runs.pace import count_recent, recent_loss
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.run import resume, save, start
+from tvm_cavs.runs.runlock import RunLock
+from tvm_cavs.training.checkpoint import Progress
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_changed_data_are_said_and_refused(tmp_path):
 
 def test_a_nan_metric_neither_wins_nor_blocks(tmp_path, monkeypatch):
     values = iter([float("nan"), 0.1, 0.5, float("nan"), 0.2])
-    monkeypatch.setattr("tvm_cavs.fit._evaluate", lambda *_: {"accuracy": next(values)})
+    monkeypatch.setattr("tvm_cavs.runs.loop._evaluate", lambda *_: {"accuracy": next(values)})
     run = start(config(), tmp_path)
     run_to_the_end(run)
     assert (run.progress.best_value, run.progress.best_epoch) == (0.5, 3)
@@ -129,14 +129,14 @@ def test_what_a_resume_cannot_change_is_not_written_down(done, override):
 
 
 def test_other_versions_are_said(done, monkeypatch):
-    monkeypatch.setattr("tvm_cavs.run.installed_versions", lambda: {"numpy": "9.9"})
+    monkeypatch.setattr("tvm_cavs.runs.run.installed_versions", lambda: {"numpy": "9.9"})
     run = resume(done)
     run.lock.release()
     assert "written with" in run.notes[0] and "(now 9.9)" in run.notes[0]
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    held = "import sys, time, pathlib; from tvm_cavs.runlock import RunLock; "
+    held = "import sys, time, pathlib; from tvm_cavs.runs.runlock import RunLock; "
     held += "lock = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", held, str(tmp_path)],

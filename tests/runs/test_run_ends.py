@@ -12,16 +12,16 @@ from rich.console import Console
 
 from helpers.paths import ROOT
 from helpers.runs import Silent, config, run_to_the_end
-from tvm_cavs import runlog
-from tvm_cavs.checkpoint import load_checkpoint
-from tvm_cavs.display import Lasting, Plain
 from tvm_cavs.errors import CavsError, CheckpointError, TargetError, TrainingError
-from tvm_cavs.fit import fit
-from tvm_cavs.process import Stop
-from tvm_cavs.report import print_curves
-from tvm_cavs.run import resume, start
-from tvm_cavs.runlog import new_folder
-from tvm_cavs.schema import ExecutorConfig, RunConfig
+from tvm_cavs.runs import runlog
+from tvm_cavs.runs.display import Lasting, Plain
+from tvm_cavs.runs.loop import fit
+from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.report import print_curves
+from tvm_cavs.runs.run import resume, start
+from tvm_cavs.runs.runlog import new_folder
+from tvm_cavs.runs.schema import ExecutorConfig, RunConfig
+from tvm_cavs.training.checkpoint import load_checkpoint
 
 
 def closed_pipe():

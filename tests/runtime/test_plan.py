@@ -11,18 +11,20 @@ import pytest
 
 from helpers import host_kernels_in_numpy as oracle
 from helpers.random_graphs import random_dag, random_tree
-from tvm_cavs.batching import SLICES, Spaces
-from tvm_cavs.buffers import HostMemory, tensor_of
-from tvm_cavs.compile import Compiler
+from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.host import host_kernels
 from tvm_cavs.errors import GraphError
-from tvm_cavs.graph import Graph, batch
-from tvm_cavs.host_kernels import host_kernels
-from tvm_cavs.plan import Plan, Space, kind_of, masks
-from tvm_cavs.planner import CHILDREN, Planner
-from tvm_cavs.rewrite import Kind
-from tvm_cavs.roles import BufferId, Role
-from tvm_cavs.slice_kernels import COUNT, GROUP, LEVEL
-from tvm_cavs.stages import STAGES
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.kind import Kind, kind_of, masks
+from tvm_cavs.runtime.memory import HostMemory, tensor_of
+from tvm_cavs.runtime.plan import Plan
+from tvm_cavs.runtime.planner import CHILDREN, Planner
+from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.slices import SLICES, Spaces
+from tvm_cavs.runtime.spaces import Space
+from tvm_cavs.runtime.tables import COUNT, GROUP, LEVEL
+from tvm_cavs.transform.stages import STAGES
 
 ARITY, PULLS = 3, ("word", "label", "x")
 SEEDS = range(12)

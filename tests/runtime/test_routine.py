@@ -11,13 +11,19 @@ from helpers import host_kernels_in_numpy as oracle
 tvm_ffi = pytest.importorskip("tvm_ffi")
 pytest.importorskip("tvm")
 
-from tvm_cavs.buffers import HostMemory, tensor_of
-from tvm_cavs.compile import Compiler
-from tvm_cavs.host_kernels import host_kernels
-from tvm_cavs.roles import BufferId, Role
-from tvm_cavs.routine import TENSOR, Column, Entry, Frames, Routine, Rows, Unless
-from tvm_cavs.routine_kernel import FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS
-from tvm_cavs.slice_kernels import COUNT, GROUP, SLICE_COLUMNS
+from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.host import host_kernels
+from tvm_cavs.runtime.memory import HostMemory, tensor_of
+from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.routine import TENSOR, Column, Entry, Frames, Routine, Rows, Unless
+from tvm_cavs.runtime.tables import (
+    COUNT,
+    FORM_COLUMNS,
+    GROUP,
+    MOVE_COLUMNS,
+    SLICE_COLUMNS,
+    STEP_COLUMNS,
+)
 
 pytestmark = pytest.mark.compiles
 WIDTH = SLICE_COLUMNS + 2

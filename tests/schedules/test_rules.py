@@ -10,8 +10,9 @@ from tvm.target import codegen
 import schedules
 from schedules import layout, loops
 from schedules.target import Simd, simd, threads
-from tvm_cavs import direct_product, outer, packing, products, sums
-from tvm_cavs.operands import Piece
+from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
+from tvm_cavs.compiler.lowering import specs
+from tvm_cavs.compiler.lowering.specs import Piece
 
 TARGETS = {
     "plain": {"kind": "llvm", "mcpu": "x86-64"},
@@ -30,29 +31,29 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
     functions = {}
     for variant in layout.product_variants(target, 12, 21):
         name = f"product{variant.suffix}"
-        functions[name] = products.product(products.Product(pieces, 21, 21), variant.tile, name)
+        functions[name] = product.product(specs.Product(pieces, 21, 21), variant.tile, name)
     for variant in layout.outer_variants(target, 12, 21):
         name = f"outer{variant.suffix}"
-        spec = outer.Outer(pieces, (Piece(21, 2, 21),), 21, sums=0)
+        spec = specs.Outer(pieces, (Piece(21, 2, 21),), 21, sums=0)
         functions[name] = outer.outer(spec, variant.tile, name)
     for variant in layout.product_variants(target, 75, 2):
         name = f"narrow_product{variant.suffix}"
-        functions[name] = products.product(products.Product(long, 2, 2), variant.tile, name)
+        functions[name] = product.product(specs.Product(long, 2, 2), variant.tile, name)
     for variant in layout.outer_variants(target, 75, 2):
         name = f"narrow_outer{variant.suffix}"
-        spec = outer.Outer(long, (Piece(2, 2, 2),), 2, sums=0)
+        spec = specs.Outer(long, (Piece(2, 2, 2),), 2, sums=0)
         functions[name] = outer.outer(spec, variant.tile, name)
     for transposed in (False, True):
         for variant in layout.direct_variants(target, 12, 21, transposed):
             name = f"direct{'_transposed' * transposed}{variant.suffix}"
-            where = direct_product.Rectangle(30, 2, 3, transposed)
-            spec = products.Product(pieces, 21, 21)
+            where = specs.DirectWeights(30, 2, 3, transposed)
+            spec = specs.Product(pieces, 21, 21)
             functions[name] = direct_product.direct_product(spec, where, variant.tile, name)
     cut = layout.product_variants(target, 12, 21)[0].tile
-    pack = packing.Pack(((12, 21),), (packing.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
-    functions["pack"] = packing.pack(pack, cut, "pack")
-    functions["column_sum"] = sums.column_sum(sums.ColumnSum(pieces), cut.lanes, "column_sum")
-    functions["segment_sum"] = sums.segment_sum(sums.SegmentSum(7, 9), cut.lanes, "segment_sum")
+    spec = specs.Pack(((12, 21),), (specs.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
+    functions["pack"] = pack.pack(spec, cut, "pack")
+    functions["column_sum"] = sums.column_sum(specs.ColumnSum(pieces), cut.lanes, "column_sum")
+    functions["segment_sum"] = sums.segment_sum(specs.SegmentSum(7, 9), cut.lanes, "segment_sum")
     return functions
 
 
@@ -97,8 +98,8 @@ def check_product(kernel, tile):
 
 def test_a_kernel_without_a_rule_is_reported():
     target = schedules.make_target("host", 1)
-    func = products.product(
-        products.Product((Piece(4, 0, 4),), 8, 8),
+    func = product.product(
+        specs.Product((Piece(4, 0, 4),), 8, 8),
         layout.product_variants(target, 4, 8)[0].tile,
         "stranger",
     )

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from tvm_cavs import checkpoint as module
-from tvm_cavs.checkpoint import (
+from tvm_cavs.errors import CheckpointError
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.training import checkpoint as module
+from tvm_cavs.training.checkpoint import (
     Checkpoint,
     Progress,
     installed_versions,
@@ -19,8 +21,6 @@ from tvm_cavs.checkpoint import (
     restore,
     save_checkpoint,
 )
-from tvm_cavs.errors import CheckpointError
-from tvm_cavs.vertex import Parameter
 
 
 def example(seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import ConfigError
-from tvm_cavs.schedule import SCHEDULES, check_settings, make_schedule
+from tvm_cavs.training.lr_schedules import SCHEDULES, check_settings, make_schedule
 
 
 def test_values():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import ConfigError, DataError
-from tvm_cavs.evaluation import as_json
-from tvm_cavs.field import Field
-from tvm_cavs.graph import Graph, batch
-from tvm_cavs.loss import LOSSES
-from tvm_cavs.metrics import LEARNS, METRICS, Tally, fitting
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.field import Field
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.nn.loss import LOSSES
+from tvm_cavs.training.evaluation import as_json
+from tvm_cavs.training.metrics import LEARNS, METRICS, Tally, fitting
 
 # Two trees of three vertices (the last is the root) and labels on some of them.
 GRAPH = batch(

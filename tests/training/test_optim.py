@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.optim import OPTIMIZERS, Hyper
-from tvm_cavs.updates import GRAIN, Gradient, Updates
-from tvm_cavs.vertex import RowSparse
+from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.training.optim import OPTIMIZERS, Hyper
+from tvm_cavs.training.updates import GRAIN, Gradient, Updates
 
 LR, DECAY = 0.1, 0.01
 
@@ -86,7 +86,7 @@ def test_every_size_in_every_part(
 
     The number of threads is set here: by itself it is what another test has used before.
     """
-    monkeypatch.setattr("tvm_cavs.updates.threads_in_use", lambda: tasks)
+    monkeypatch.setattr("tvm_cavs.training.updates.threads_in_use", lambda: tasks)
     rng = np.random.default_rng(1)
     w, gradients = rng.standard_normal(n), rng.standard_normal((2, n))
     whole = run(updates[name], w, list(gradients), DECAY)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
-from tvm_cavs.schedule import make_schedule
-from tvm_cavs.trainer import Trainer
-from tvm_cavs.vertex import Parameter, RowSparse
+from tvm_cavs.language.parameter import Parameter, RowSparse
+from tvm_cavs.training.lr_schedules import make_schedule
+from tvm_cavs.training.trainer import Trainer
 
 
 def parameter(values, grad=None, **multipliers):

@@ -11,15 +11,16 @@ import tvm_cavs as cavs
 from helpers.functions import ODD, Attention, OneSlot, Random, Score
 from helpers.gradient_check import SEEDS, check_gradients, dense, initialized
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
-from tvm_cavs.autodiff import differentiate
 from tvm_cavs.errors import TraceError
-from tvm_cavs.graph import Graph, batch
-from tvm_cavs.loss import LogisticLoss, LossFunction, SoftmaxCrossEntropy, SquaredError
-from tvm_cavs.network import Network
-from tvm_cavs.nn import CELLS
-from tvm_cavs.ops import OPS
-from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.vertex import Vertex, VertexFunction, trace
+from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.ops import OPS
+from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import LogisticLoss, LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.nn.network import Network
+from tvm_cavs.transform.autodiff import differentiate
 
 HIDDEN = 3
 LOSS = SoftmaxCrossEntropy()
@@ -143,7 +144,7 @@ def test_the_check_rejects_parents_that_are_not_summed(monkeypatch: pytest.Monke
     network = cell("tree_rnn")
     shared = Graph.from_children([[1, 2], [3, 3], [3, None], []], labelled(4))
     check_gradients(network, LOSS, shared)
-    from tvm_cavs import reference
+    from tvm_cavs.executors import reference
 
     original = reference.parents_of
     monkeypatch.setattr(reference, "parents_of", lambda g, n: [p[:1] for p in original(g, n)])

@@ -12,18 +12,23 @@ from helpers.gradient_check import SEEDS, dense, initialized
 from helpers.op_cases import CASES
 from helpers.per_vertex import PerVertex
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
+from tvm_cavs.compiler.lowering.rectangles import evaluate
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.graph import Graph, batch
-from tvm_cavs.loss import LossFunction, SoftmaxCrossEntropy, SquaredError
-from tvm_cavs.netlevel import evaluate
-from tvm_cavs.network import Network
-from tvm_cavs.nn import CELLS
-from tvm_cavs.ops import OPS, Type, full
-from tvm_cavs.program import Builder, Program
-from tvm_cavs.reference import ReferenceExecutor
-from tvm_cavs.rewrite import Kind, canonical, join_products, simplify, specialise
-from tvm_cavs.stages import split
-from tvm_cavs.vertex import Vertex, VertexFunction, call, trace
+from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.kind import Kind
+from tvm_cavs.language.ops import OPS
+from tvm_cavs.language.program import Builder, Program
+from tvm_cavs.language.value import Type, full
+from tvm_cavs.language.vertex import Vertex, VertexFunction, call, trace
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import LossFunction, SoftmaxCrossEntropy, SquaredError
+from tvm_cavs.nn.network import Network
+from tvm_cavs.transform.join_products import join_products
+from tvm_cavs.transform.simplify import simplify
+from tvm_cavs.transform.specialisation import canonical, specialise
+from tvm_cavs.transform.stages import split
 
 LOSS = SoftmaxCrossEntropy()
 FUNCTIONS: dict[str, tuple[Any, LossFunction]] = {

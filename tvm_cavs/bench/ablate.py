@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from ..bench_names import FULL, OVERLAP, SETTINGS, measurable
 from ..errors import BenchError
 from ..graph import Graph
 from .measure import Case, Round, parts_of, round_of
+from .names import FULL, OVERLAP, SETTINGS, measurable
 from .workloads import Workload
 
 

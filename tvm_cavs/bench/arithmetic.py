@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..graph import Graph
-from ..kinds import Group, Kinds
-from ..plan import masks
+from ..compiler import Group, Kinds
+from ..graph import Graph, masks
 
 PRODUCTS = ("product", "outer")
 

@@ -19,20 +19,10 @@ import numpy as np
 
 from ..errors import BenchError, PeerError
 from ..graph import Graph, batch
-from ..loss import SoftmaxCrossEntropy
-from ..network import Network, record
-from ..vertex import RowSparse
+from ..language import RowSparse
+from ..nn import Network, SoftmaxCrossEntropy, record
 from .arithmetic import product_flop, rows_of_kinds
-from .measure import (
-    Case,
-    Result,
-    Round,
-    Times,
-    loss_of,
-    parts_of,
-    round_of,
-    summarise,
-)
+from .measure import Case, Result, Round, Times, loss_of, parts_of, round_of, summarise
 from .peers import PEERS
 from .peers.mkl import unlock
 from .peers.process import Peer, check_torch
@@ -40,10 +30,13 @@ from .sgemm import Sgemm
 from .workloads import Workload
 
 TOLERANCE = 1e-4  # of the largest value of an output or a gradient
+
 # A ReLU whose input is within rounding of 0 is open in one system and shut in another; all that is
 # below it then differs. One such unit among millions was found to move U's gradient by 2e-3.
 KINK_TOLERANCE = 1e-2
+
 OURS = "tvm_cavs"
+
 MAY_FAIL = ("compile",)  # what it can compile depends on torch's version and on a C++ compiler
 
 

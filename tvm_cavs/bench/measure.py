@@ -19,18 +19,19 @@ import numpy as np
 
 from ..errors import BenchError, DataError
 from ..graph import Graph, batch
-from ..loss import SoftmaxCrossEntropy
-from ..network import Network, record
-from ..profiling import profile
-from ..timings import Profile
-from ..trainer import Trainer
+from ..nn import Network, SoftmaxCrossEntropy, record
+from ..profiling import Profile, profile
+from ..training import Trainer
 from .arithmetic import product_flop, rows_of_kinds
 from .sgemm import CLOCKS, Sgemm
 from .workloads import Workload
 
 MODES = ("train", "infer")
+
 GRAPHS = 256  # how many a measurement goes through
+
 WARM_SECONDS = 0.05  # before every round
+
 BATCHES = 64  # and at most so many batches of them
 
 
@@ -100,7 +101,9 @@ class Times:
 
 
 Now = Callable[[], float]
+
 Step = Callable[[Graph], Times]
+
 Round = Callable[[], list[Times]]
 
 

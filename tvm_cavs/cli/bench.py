@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from .bench_options import parse as parse
+from .bench_options import parse
 from .parser import FORM
 
 

@@ -9,27 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..bench import (
-    OFF,
-    WORKLOADS,
-    Case,
-    Peers,
-    Sgemm,
-    Workload,
-    ablate,
-    ablation_table,
-    compare,
-    measurable,
-    measure,
-    peer_table,
-    profile_case,
-    save_ablations,
-    save_comparison,
-)
+from ..bench.ablate import ablate, ablation_table
+from ..bench.ablation_plot import save_ablations
+from ..bench.compare import Peers, compare
+from ..bench.measure import Case, measure, profile_case
+from ..bench.names import OFF, measurable
+from ..bench.peer_plot import save_comparison
+from ..bench.peer_table import peer_table
+from ..bench.sgemm import Sgemm
 from ..bench.table import table
+from ..bench.workloads import WORKLOADS, Workload
 from ..errors import CavsError
-from ..runlog import write_whole
-from ..timeline import to_json
+from ..profiling import to_json
+from ..runs import write_whole
 from .output import put, put_table
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..bench_names import CLOCKS, OFF, WORKLOADS
+from ..bench.names import CLOCKS, OFF, WORKLOADS
 from .parser import FORM, make_parser
 
 WHAT = (
@@ -15,6 +15,7 @@ WHAT = (
     "Workload sst gives the sentences a second of training by its recipe; --data is a treebank's "
     "train.txt.",
 )
+
 EXAMPLES = ("--hidden 256 --batch 1 64", "--workload chain --json", "--batch 64 --ablate")
 
 

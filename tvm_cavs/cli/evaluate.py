@@ -9,14 +9,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from ..build import build_data, build_network
-from ..checkpoint import load_checkpoint, restore
-from ..config import load_config
 from ..data import Vocab
 from ..errors import CavsError
-from ..evaluation import as_json, evaluate
-from ..report import metrics_table
-from ..runlog import BEST, LAST
+from ..runs import BEST, LAST, build_data, build_network, load_config, metrics_table
+from ..training import as_json, evaluate, load_checkpoint, restore
 from .output import put, put_table
 from .parser import FORM, make_parser, run_folder
 
@@ -24,6 +20,7 @@ WHAT = (
     "Measure the best parameters of a run.",
     "key=value changes the saved config, for instance data.test=PATH or executor.threads=1.",
 )
+
 EXAMPLES = ("runs/demo", "runs/demo --json", "runs/demo --split train")
 
 

@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..schema import choose
+from ..runs import choose
 
 FOLDER = Path(__file__).parents[1] / "configs"
+
 ENDINGS = ("", ".yaml", ".yml")
 
 

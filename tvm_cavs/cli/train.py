@@ -9,13 +9,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..config import load_config
-from ..display import clock, open_console, show
-from ..fit import Outcome, fit
-from ..process import process_age, stop_on_signal
-from ..report import metrics_table, print_curves, say
-from ..run import Run, resume, start
-from ..runlog import new_folder
+from ..runs import (
+    Outcome,
+    Run,
+    clock,
+    fit,
+    load_config,
+    metrics_table,
+    new_folder,
+    open_console,
+    print_curves,
+    process_age,
+    resume,
+    say,
+    show,
+    start,
+    stop_on_signal,
+)
 from .parser import FORM, make_parser, run_folder
 from .shipped import find_config, shipped
 
@@ -24,7 +34,9 @@ WHAT = (
     "A config is a YAML file, or the name of one that comes with tvm_cavs: "
     f"{', '.join(shipped())}. key=value changes any of its keys.",
 )
+
 EXAMPLES = ("demo", "demo train.lr=1e-3", "mine.yaml folder=runs/a", "--resume runs/a")
+
 NOT_MEASURED = "last parameters, no whole epoch was measured"
 
 

@@ -17,18 +17,22 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tvm_cavs.data.vocab import Vocab
-from tvm_cavs.errors import DataError
-from tvm_cavs.field import Field, empty_field
+from ..errors import DataError
+from ..graph import Field, empty_field
+from .vocab import Vocab
 
 TOKENS, INTEGERS, NUMBERS = "tokens", "integers", "numbers"
+
 KINDS = {
     TOKENS: 'tokens such as "a"',
     INTEGERS: "integers such as 3",
     NUMBERS: "numbers such as 0.5",
 }
+
 NO_KINDS: Mapping[str, str] = {}
+
 MOST_AXES = 8
+
 INT32 = np.iinfo(np.int32)
 
 

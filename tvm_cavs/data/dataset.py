@@ -14,9 +14,9 @@ from typing import Any, overload
 
 import numpy as np
 
-from tvm_cavs.data.vocab import Vocab
-from tvm_cavs.errors import DataError, GraphError
-from tvm_cavs.graph import Graph, batch, unbatch
+from ..errors import DataError, GraphError
+from ..graph import Graph, batch, unbatch
+from .vocab import Vocab
 
 MOST_VERTICES = 2**31 - 1
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tvm_cavs.errors import DataError
+from ..errors import DataError
 
 # What a file begins with that is no text: how it is opened, or None and its name.
 OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
     b"\x1f\x8b": gzip.open,
 }
+
 UNREAD = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "bzip2 data",
@@ -29,6 +30,7 @@ UNREAD = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
+
 LONGEST_MARK = 6
 
 

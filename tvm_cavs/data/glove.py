@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tvm_cavs.data.columns import is_integer
-from tvm_cavs.data.files import read_lines
-from tvm_cavs.data.vocab import UNKNOWN, Vocab
-from tvm_cavs.errors import DataError
+from ..errors import DataError
+from .columns import is_integer
+from .files import read_lines
+from .vocab import UNKNOWN, Vocab
 
 WIDEST = 2**20
+
 TREEBANK_ESCAPES = {
     "-LRB-": "(",
     "-RRB-": ")",

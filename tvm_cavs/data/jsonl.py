@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tvm_cavs.data.columns import (
+from ..errors import DataError, GraphError
+from ..graph import Field, Graph
+from .columns import (
     NO_KINDS,
     TOKENS,
     Column,
@@ -24,12 +26,9 @@ from tvm_cavs.data.columns import (
     read_column,
     vocabulary,
 )
-from tvm_cavs.data.dataset import Dataset, build_graphs
-from tvm_cavs.data.files import nearest, read_lines
-from tvm_cavs.data.vocab import UNKNOWN, Vocab
-from tvm_cavs.errors import DataError, GraphError
-from tvm_cavs.field import Field
-from tvm_cavs.graph import Graph
+from .dataset import Dataset, build_graphs
+from .files import nearest, read_lines
+from .vocab import UNKNOWN, Vocab
 
 KEYS = ("children", "parents", "inputs")
 

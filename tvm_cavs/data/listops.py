@@ -12,14 +12,18 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from tvm_cavs import arguments as checks
-from tvm_cavs.data.files import nearest, read_lines
-from tvm_cavs.errors import DataError
+from .. import arguments as checks
+from ..errors import DataError
+from .files import nearest, read_lines
 
 P_OPERATOR = 0.25
+
 MIN_ARGUMENTS, MAX_ARGUMENTS = 2, 5
+
 MAX_DEPTH = 20
+
 CLOSE = "]"
+
 DIGITS = {str(digit): digit for digit in range(10)}
 
 

@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tvm_cavs.data.dataset import Dataset, build_graphs_flat
-from tvm_cavs.data.files import nearest
-from tvm_cavs.data.listops import CLOSE, DIGITS, OPERATORS, Expression, parse
-from tvm_cavs.data.vocab import UNKNOWN, Vocab
-from tvm_cavs.errors import DataError
-from tvm_cavs.field import Field
+from ..errors import DataError
+from ..graph import Field
+from .dataset import Dataset, build_graphs_flat
+from .files import nearest
+from .listops import CLOSE, DIGITS, OPERATORS, Expression, parse
+from .vocab import UNKNOWN, Vocab
 
 LISTOPS_VOCAB = Vocab((UNKNOWN, *DIGITS, *OPERATORS, CLOSE))
+
 N_CLASSES = 10
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tvm_cavs.data.columns import is_integer
-from tvm_cavs.data.dataset import Dataset
-from tvm_cavs.errors import DataError
-from tvm_cavs.graph import Graph, batch
+from ..errors import DataError
+from ..graph import Graph, batch
+from .columns import is_integer
+from .dataset import Dataset
 
 
 class Loader:

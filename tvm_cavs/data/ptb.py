@@ -15,23 +15,19 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tvm_cavs.data.columns import (
-    NO_KINDS,
-    TOKENS,
-    Places,
-    check_reading,
-    class_indices,
-    read_column,
-)
-from tvm_cavs.data.dataset import Dataset, build_graphs
-from tvm_cavs.data.files import read_lines
-from tvm_cavs.data.glove import TREEBANK_ESCAPES
-from tvm_cavs.data.vocab import Vocab
-from tvm_cavs.errors import DataError
+from ..errors import DataError
+from .columns import NO_KINDS, TOKENS, Places, check_reading, class_indices, read_column
+from .dataset import Dataset, build_graphs
+from .files import read_lines
+from .glove import TREEBANK_ESCAPES
+from .vocab import Vocab
 
 PIECE = re.compile(r"[()]|[^ \t\n()]+")
+
 INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
+
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+
 LONGEST_LABEL = 60
 
 Label: TypeAlias = int | float | str

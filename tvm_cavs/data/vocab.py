@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tvm_cavs.errors import DataError
+from ..errors import DataError
 
 UNKNOWN = "<unk>"
 

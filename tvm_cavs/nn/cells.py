@@ -7,10 +7,20 @@ table of their names.
 
 from __future__ import annotations
 
-from .. import arguments, init
-from ..functions import concat, embedding, relu, sigmoid, split, tanh
-from ..ops import Value
-from ..vertex import Parameter, Vertex, VertexFunction
+from .. import arguments
+from ..language import (
+    Parameter,
+    Value,
+    Vertex,
+    VertexFunction,
+    concat,
+    embedding,
+    init,
+    relu,
+    sigmoid,
+    split,
+    tanh,
+)
 
 
 class Cell(VertexFunction):

@@ -30,12 +30,12 @@ from helpers.products import (
 from helpers.random_graphs import random_graph
 from schedules import layout
 from schedules.target import simd
-from tvm_cavs import packing, products
-from tvm_cavs.compile import Compiler
-from tvm_cavs.config import load_config
+from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.kernels.cpu import outer, pack, product
+from tvm_cavs.compiler.lowering import specs
+from tvm_cavs.compiler.lowering.specs import Piece, Placement
 from tvm_cavs.errors import TargetError
-from tvm_cavs.operands import Piece
-from tvm_cavs.packing import Placement
+from tvm_cavs.runs.config import load_config
 
 HOST = schedules.host_target(2)
 HAS_BF16 = simd(HOST).bf16
@@ -46,7 +46,7 @@ KERNEL_TOLERANCE = 1e-4  # of sums of up to 170 products near 1, against exact s
 GRADIENT_TOLERANCE = 2e-2  # against float32, of the largest element
 SIZES = ((1, 1), (5, 40), (32, 16), (33, 5), (150, 35), (33, 170))  # K, N
 COUNTS = (*range(21), 140, 300 - 16)
-ODD = packing.Pack(  # rectangles that begin and end within words; nothing is left over
+ODD = specs.Pack(  # rectangles that begin and end within words; nothing is left over
     ((60, 3), (1, 60), (7, 60)),
     (
         Placement(0, 0, 0, (0, 60), (0, 3), transposed=True),
@@ -81,37 +81,37 @@ def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
     return np.ascontiguousarray(words.reshape(len(words), -1, tile.columns).transpose(1, 0, 2))
 
 
-def specs() -> tuple[dict[str, tuple], dict[str, tuple]]:
+def all_specs() -> tuple[dict[str, tuple], dict[str, tuple]]:
     """Products and weight gradients of all sizes in all forms: (spec, variant) by name."""
     muls, outers = {}, {}
     for k, n in SIZES:
         for v in layout.product_variants(TARGET, k, n, "bf16"):
             tag = f"{k}_{n}{v.suffix}"
-            muls[f"product_{tag}"] = products.Product(two_pieces(k), n, n + 2, 1), v
-            muls[f"adding_{tag}"] = products.Product(one_source(k), n, n, accumulate=True), v
+            muls[f"product_{tag}"] = specs.Product(two_pieces(k), n, n + 2, 1), v
+            muls[f"adding_{tag}"] = specs.Product(one_source(k), n, n, accumulate=True), v
         for v in layout.outer_variants(TARGET, k, n, "bf16"):
             tag = f"{k}_{n}{v.suffix}"
             right = (Piece(n, 2, n + 2, 1),)
-            outers[f"outer_{tag}"] = products.Outer(two_pieces(k), right, n + 1, 1), v
+            outers[f"outer_{tag}"] = specs.Outer(two_pieces(k), right, n + 1, 1), v
     gathered = (Piece(30, 1, 33, 1, 1), Piece(41, 2, 41))
     (first, *_) = layout.outer_variants(TARGET, 37, 71, "bf16")
-    outers["outer_sums"] = products.Outer(one_source(37), gathered, 71, sums=0), first
+    outers["outer_sums"] = specs.Outer(one_source(37), gathered, 71, sums=0), first
     (*_, split) = layout.outer_variants(TARGET, 37, 8, "bf16")
-    in_order = products.Outer((Piece(37, 0, 37),), (Piece(8, 1, 8),), 8, sums=0)
+    in_order = specs.Outer((Piece(37, 0, 37),), (Piece(8, 1, 8),), 8, sums=0)
     outers["outer_split_rows"] = in_order, split
     tile = layout.product_variants(TARGET, 37, 70, "bf16")[0]
     wide = layout.panels(70, tile.tile) * tile.tile.columns
-    muls["covering"] = products.Product(one_source(37), 70, wide, cover=True), tile
+    muls["covering"] = specs.Product(one_source(37), 70, wide, cover=True), tile
     found = [
         {x: (replace(s, precision="bf16"), v) for x, (s, v) in d.items()} for d in (muls, outers)
     ]
     return found[0], found[1]
 
 
-PRODUCTS, OUTERS = specs()
+PRODUCTS, OUTERS = all_specs()
 
 
-def cut(spec: packing.Pack) -> layout.Tile:
+def cut(spec: specs.Pack) -> layout.Tile:
     return layout.product_variants(TARGET, spec.k, spec.n_columns, "bf16")[0].tile
 
 
@@ -124,10 +124,10 @@ def compiled(functions: dict[str, tvm.tirx.PrimFunc], target: tvm.target.Target)
 @pytest.fixture(scope="module")
 def kernels():
     """Every kernel of this file, compiled together once."""
-    functions = {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
-    functions |= {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
+    functions = {name: product.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
+    functions |= {name: outer.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
     for name, spec in PACKS.items():
-        functions[name] = packing.pack(replace(spec, precision="bf16"), cut(spec), name)
+        functions[name] = pack.pack(replace(spec, precision="bf16"), cut(spec), name)
     return compiled(functions, TARGET)
 
 
@@ -240,13 +240,13 @@ def test_the_instructions_are_used(model):
     """Products and gradients become one instruction a vector; nothing is called in their loops."""
     target = schedules.make_target({"kind": "llvm", "mcpu": model}, 2)
     (variant, *_) = layout.product_variants(target, 37, 70, "bf16")
-    spec = products.Product(two_pieces(37), 70, 70, precision="bf16")
-    mul = products.product(spec, variant.tile, "mul")
+    spec = specs.Product(two_pieces(37), 70, 70, precision="bf16")
+    mul = product.product(spec, variant.tile, "mul")
     (variant, *_) = layout.outer_variants(target, 37, 70, "bf16")
-    both = products.Outer(two_pieces(37), (Piece(70, 2, 70),), 70, precision="bf16")
-    grad = products.outer(both, variant.tile, "grad")
-    pack = packing.pack(replace(ODD, precision="bf16"), variant.tile, "pack")
-    for func in (mul, grad, pack):
+    both = specs.Outer(two_pieces(37), (Piece(70, 2, 70),), 70, precision="bf16")
+    grad = outer.outer(both, variant.tile, "grad")
+    packed = pack.pack(replace(ODD, precision="bf16"), variant.tile, "pack")
+    for func in (mul, grad, packed):
         library = compiled({str(func.attrs["global_symbol"]): func}, target)
         assembly = library.mod.inspect_source("asm")
         assert "vcvtneps2bf16" in assembly

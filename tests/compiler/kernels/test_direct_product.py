@@ -10,9 +10,9 @@ tvm = pytest.importorskip("tvm")
 import schedules
 from helpers.products import GUARD, call, inputs, one_source, result, two_pieces
 from schedules import layout
-from tvm_cavs.direct_product import Rectangle, direct_product
+from tvm_cavs.compiler.kernels.cpu.direct_product import direct_product
+from tvm_cavs.compiler.lowering.specs import DirectWeights, Product
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.products import Product
 
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 29)
 TARGET = schedules.host_target(2)
@@ -24,13 +24,13 @@ class Case:
     """A kernel to compile."""
 
     spec: Product
-    weights: Rectangle
+    weights: DirectWeights
     variant: layout.Variant
 
 
-def rectangle(k: int, n_columns: int, transposed: bool, row: int, column: int) -> Rectangle:
+def rectangle(k: int, n_columns: int, transposed: bool, row: int, column: int) -> DirectWeights:
     """Weights inside of a wider parameter."""
-    return Rectangle((k if transposed else n_columns) + column + 2, row, column, transposed)
+    return DirectWeights((k if transposed else n_columns) + column + 2, row, column, transposed)
 
 
 CASES = {}
@@ -51,7 +51,7 @@ for k, n_columns in SIZES:
                 )
 (BLOCKS,) = layout.direct_variants(schedules.host_target(1), 2100, 9, True)
 CASES["transposed_blocks"] = Case(  # more rows than are packed at once
-    Product(one_source(2100), 9, 9), Rectangle(2100, transposed=True), BLOCKS
+    Product(one_source(2100), 9, 9), DirectWeights(2100, transposed=True), BLOCKS
 )
 
 
@@ -67,7 +67,7 @@ def kernels():
     return tvm.compile(mod, target=TARGET, tir_pipeline=schedules.pipeline())
 
 
-def placed(weights: np.ndarray, where: Rectangle) -> np.ndarray:
+def placed(weights: np.ndarray, where: DirectWeights) -> np.ndarray:
     """The smallest parameter that has the weights there; NaN around them."""
     block = weights.T if where.transposed else weights
     parameter = np.full((where.row + block.shape[0], where.ld), np.nan, "float32")
@@ -109,9 +109,9 @@ def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (Rectangle(8, 0, 1), "columns 1:9, do not lie in a parameter of 8 columns"),
-        (Rectangle(3, transposed=True), "columns 0:4, do not lie in a parameter of 3 columns"),
-        (Rectangle(8, -1), "from row -1 on"),
+        (DirectWeights(8, 0, 1), "columns 1:9, do not lie in a parameter of 8 columns"),
+        (DirectWeights(3, transposed=True), "columns 0:4, do not lie in a parameter of 3 columns"),
+        (DirectWeights(8, -1), "from row -1 on"),
     ],
 )
 def test_weights_outside_of_their_parameter_are_refused(weights, message):
@@ -124,4 +124,4 @@ def test_rounded_operands_are_refused():
     (variant, *_) = layout.direct_variants(TARGET, 4, 8, False)
     spec = Product(one_source(4), 8, 8, precision="bf16")
     with pytest.raises(ShapeError, match="bf16 operands need packed weights"):
-        direct_product(spec, Rectangle(8), variant.tile, "f")
+        direct_product(spec, DirectWeights(8), variant.tile, "f")

@@ -19,9 +19,9 @@ from helpers.law import run
 from helpers.llvm import marked_products, recorded_llvm
 from helpers.targets import label, runnable
 from tvm_cavs import dropout
-from tvm_cavs.compile import Compiler
-from tvm_cavs.regions import Array, Line, Load, Region, Store
-from tvm_cavs.steps import Kernel
+from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.lowering.region import Array, Line, Load, Region, Store
+from tvm_cavs.compiler.lowering.steps import Kernel
 
 pytestmark = pytest.mark.compiles
 

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("tvm")
 
 from helpers.targets import label, runnable
-from tvm_cavs import accuracy
-from tvm_cavs.accuracy import FUNCTIONS, WIDTH, Error
+from tvm_cavs.compiler import accuracy
+from tvm_cavs.compiler.accuracy import FUNCTIONS, WIDTH, Error
 
 pytestmark = pytest.mark.compiles
 

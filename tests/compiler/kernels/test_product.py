@@ -21,9 +21,10 @@ from helpers.products import (
 )
 from schedules import layout
 from schedules.target import simd
-from tvm_cavs import packing, products
+from tvm_cavs.compiler.kernels.cpu import outer, pack, product, sums
+from tvm_cavs.compiler.lowering import specs
+from tvm_cavs.compiler.lowering.specs import Piece, operands
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.operands import Piece, operands
 
 SPLIT = "_parallel"
 TASKS = (1, 2, 3)  # more than TVM's pool has threads is fine: tasks are shared out
@@ -41,19 +42,17 @@ for k, n_columns in (*SIZES, *NARROW, *SOMETIMES_NARROW):
     for variant in layout.product_variants(TARGET, k, n_columns):
         tag = f"{k}_{n_columns}{variant.suffix}"
         PRODUCTS[f"product_{tag}"] = (
-            products.Product(two_pieces(k), n_columns, n_columns + 2, 1),
+            specs.Product(two_pieces(k), n_columns, n_columns + 2, 1),
             variant,
         )
         PRODUCTS[f"adding_{tag}"] = (
-            products.Product(one_source(k), n_columns, n_columns, accumulate=True),
+            specs.Product(one_source(k), n_columns, n_columns, accumulate=True),
             variant,
         )
     for variant in layout.outer_variants(TARGET, k, n_columns):
         tag = f"{k}_{n_columns}{variant.suffix}"
         OUTERS[f"outer_{tag}"] = (
-            products.Outer(
-                two_pieces(k), (Piece(n_columns, 2, n_columns + 2, 1),), n_columns + 1, 1
-            ),
+            specs.Outer(two_pieces(k), (Piece(n_columns, 2, n_columns + 2, 1),), n_columns + 1, 1),
             variant,
         )
 UNIT = simd(TARGET)
@@ -63,13 +62,13 @@ for vectors in range(1, layout.MAX_VECTORS + 1):  # every register tile; blocks 
     for tail in (1, LANES - 1, LANES, LANES + 1)[: 1 + vectors]:  # columns of the last panel
         width = tile.columns + min(tail, tile.columns)
         PRODUCTS[f"tile_{vectors}_{tail}"] = (
-            products.Product((Piece(3, 0, 3),), width, width),
+            specs.Product((Piece(3, 0, 3),), width, width),
             layout.Variant("", tile, 1),
         )
 k, n_columns = 37, 70  # both operands of several pieces; the product may write whole panels
 (WIDE, *_) = layout.product_variants(TARGET, k, n_columns)
 PRODUCTS["covering"] = (
-    products.Product(
+    specs.Product(
         one_source(k),
         n_columns,
         layout.panels(n_columns, WIDE.tile) * WIDE.tile.columns,
@@ -78,39 +77,37 @@ PRODUCTS["covering"] = (
     WIDE,
 )
 OUTERS["outer_pieces"] = (
-    products.Outer(
-        one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4
-    ),
+    specs.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4),
     layout.outer_variants(TARGET, k, n_columns)[0],
 )
 OUTERS["outer_split_rows"] = (
-    products.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=0),
+    specs.Outer((Piece(k, 0, k),), (Piece(8, 1, 8),), 8, sums=0),
     layout.outer_variants(TARGET, k, 8)[1],
 )
 one_more = layout.outer_variants(TARGET, 37, 8)[0].tile.heights[0] + 1  # the first task ends with
 OUTERS["outer_split_before_the_rest"] = (  # the only whole tile, the second has what is left
-    products.Outer((Piece(one_more, 0, one_more),), (Piece(8, 1, 8),), 8),
+    specs.Outer((Piece(one_more, 0, one_more),), (Piece(8, 1, 8),), 8),
     layout.outer_variants(TARGET, one_more, 8)[-1],
 )
 for variant in layout.outer_variants(TARGET, 131, 2):  # no operand can be read where it lies
     OUTERS[f"outer_narrow_pieces{variant.suffix}"] = (
-        products.Outer(one_source(131), (Piece(1, 1, 33, 1, 1), Piece(1, 2, 40, 7)), 11, 5, 3, 4),
+        specs.Outer(one_source(131), (Piece(1, 1, 33, 1, 1), Piece(1, 2, 40, 7)), 11, 5, 3, 4),
         variant,
     )
 for variant in layout.outer_variants(TARGET, 600, 2):  # both can; more rows than a block
     OUTERS[f"outer_narrow_sums{variant.suffix}"] = (
-        products.Outer((Piece(600, 0, 603, 2),), (Piece(2, 1, 7, 4),), 2, sums=3),
+        specs.Outer((Piece(600, 0, 603, 2),), (Piece(2, 1, 7, 4),), 2, sums=3),
         variant,
     )
 
-SUM = packing.ColumnSum((Piece(20, 0, 22, 2, 0), Piece(3, 1, 3)))
-SEGMENTS = packing.SegmentSum(21, 24, 2, 22)
+SUM = specs.ColumnSum((Piece(20, 0, 22, 2, 0), Piece(3, 1, 3)))
+SEGMENTS = specs.SegmentSum(21, 24, 2, 22)
 CUT = layout.product_variants(TARGET, 25, 113)[0].tile
-NARROW_PACK = packing.Pack(
+NARROW_PACK = specs.Pack(
     shapes=((70, 3), (2, 60)),
     placements=(
-        packing.Placement(0, 5, 1, (1, 67), (2, 3)),
-        packing.Placement(1, 71, 0, (0, 2), (0, 60), transposed=True),
+        specs.Placement(0, 5, 1, (1, 67), (2, 3)),
+        specs.Placement(1, 71, 0, (0, 2), (0, 60), transposed=True),
     ),
     k=131,
     n_columns=2,
@@ -138,19 +135,19 @@ class Kernels:
 
 
 def all_products():
-    return {name: products.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
+    return {name: product.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
 
 
 def all_outers():
-    return {name: products.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
+    return {name: outer.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
 
 
 def the_others():
-    made = {name: packing.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
-    made["column_sum"] = packing.column_sum(SUM, LANES, "column_sum")
+    made = {name: pack.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
+    made["column_sum"] = sums.column_sum(SUM, LANES, "column_sum")
     for tasks in TASKS:
         name = f"segment_sum_{tasks}"
-        made[name] = packing.segment_sum(SEGMENTS, LANES, name, tasks)
+        made[name] = sums.segment_sum(SEGMENTS, LANES, name, tasks)
     return made
 
 
@@ -301,10 +298,10 @@ def test_bad_pieces_are_refused(pieces, message):
 
 def test_results_that_do_not_fit_are_refused():
     with pytest.raises(ShapeError, match="columns 1:9 do not lie in a result of 8 columns"):
-        products.product(products.Product((Piece(4, 0, 4),), 8, 8, 1), CUT, "f")
+        product.product(specs.Product((Piece(4, 0, 4),), 8, 8, 1), CUT, "f")
 
 
 def test_overlapping_placements_are_refused():
-    one = packing.Placement(0, 0, 0, (0, 2), (0, 2))
+    one = specs.Placement(0, 0, 0, (0, 2), (0, 2))
     with pytest.raises(ShapeError, match="overlaps"):
-        packing.pack(packing.Pack(((2, 2),), (one, one), 4, 4), CUT, "f")
+        pack.pack(specs.Pack(((2, 2),), (one, one), 4, 4), CUT, "f")

@@ -10,10 +10,19 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
-from tvm_cavs.compile import Compiler
-from tvm_cavs.ops import OPS
-from tvm_cavs.regions import Array, Constant, Line, Load, Operand, Ref, Region, Store
-from tvm_cavs.steps import Kernel
+from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.lowering.region import (
+    Array,
+    Constant,
+    Line,
+    Load,
+    Operand,
+    Ref,
+    Region,
+    Store,
+)
+from tvm_cavs.compiler.lowering.steps import Kernel
+from tvm_cavs.language.ops import OPS
 
 pytestmark = pytest.mark.compiles
 

@@ -6,19 +6,21 @@ from typing import Any
 import pytest
 
 from tvm_cavs.errors import TraceError
-from tvm_cavs.loss import SoftmaxCrossEntropy
-from tvm_cavs.network import Network
-from tvm_cavs.nn import CELLS
-from tvm_cavs.ops import Type, Value
-from tvm_cavs.program import Builder
-from tvm_cavs.rewrite import Kind, specialise
-from tvm_cavs.stages import split
+from tvm_cavs.graph.kind import Kind
+from tvm_cavs.language.program import Builder
+from tvm_cavs.language.value import Type, Value
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
+from tvm_cavs.nn.network import Network
+from tvm_cavs.transform.specialisation import specialise
+from tvm_cavs.transform.stages import split
 
 pytest.importorskip("tvm")
 
-from tvm_cavs.lower import lower
-from tvm_cavs.roles import Role
-from tvm_cavs.steps import Lowered, identity
+from tvm_cavs.compiler.lowering.lower import lower
+from tvm_cavs.compiler.lowering.lowered import Lowered
+from tvm_cavs.compiler.lowering.steps import identity
+from tvm_cavs.runtime.roles import Role
 
 KINDS = {
     "leaf": Kind((), ("word", "label")),

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from tvm_cavs.netlevel import Rectangle, evaluate, flatten, merged
-from tvm_cavs.ops import Value, full
-from tvm_cavs.program import Builder, Program
-from tvm_cavs.value import Type
+from tvm_cavs.compiler.lowering.rectangles import Rectangle, evaluate, flatten, merged
+from tvm_cavs.language.program import Builder, Program
+from tvm_cavs.language.value import Type, Value, full
 
 SHAPES = ((4, 3), (2, 5), (3, 3), (5,), (4,), (1,))
 

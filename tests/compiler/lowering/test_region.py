@@ -12,11 +12,10 @@ tvm = pytest.importorskip("tvm")
 import schedules
 from schedules.target import simd
 from tvm_cavs import dropout
-from tvm_cavs.elementwise import ELEMENTWISE
-from tvm_cavs.ops import OPS
-from tvm_cavs.region_kernel import region
-from tvm_cavs.region_loops import OWN
-from tvm_cavs.regions import (
+from tvm_cavs.compiler.kernels.region.elementwise import ELEMENTWISE
+from tvm_cavs.compiler.kernels.region.kernel import region
+from tvm_cavs.compiler.kernels.region.own_loops import OWN
+from tvm_cavs.compiler.lowering.region import (
     OWN_LOOP,
     Array,
     Constant,
@@ -29,6 +28,7 @@ from tvm_cavs.regions import (
     View,
     phases,
 )
+from tvm_cavs.language.ops import OPS
 
 pytestmark = pytest.mark.compiles
 

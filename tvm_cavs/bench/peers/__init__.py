@@ -17,4 +17,5 @@ PEERS: dict[str, tuple[str, ...]] = {
     "treefc": ("level", "compile", "manual"),
     "varlstm": ("level", "compile", "module", "manual"),
 }
+
 """Systems by workload."""

@@ -32,11 +32,13 @@ class System(Protocol):
 
 
 Parameters = Mapping[str, np.ndarray]
+
 MANUAL: dict[str, Callable[[Parameters], System]] = {
     "treelstm": ManualTreeLSTM,
     "treefc": ManualTreeFC,
     "varlstm": ManualVarLSTM,
 }
+
 COMPILED = {"level": False, "compile": True}
 
 

@@ -1,0 +1,154 @@
+"""Compile: kernels by specification -> machine code, once per target, kept on disk.
+
+All kernels of a network go into one IRModule, are scheduled by the target's rules and compiled
+together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+
+from ..errors import TargetError
+from . import forms as by_rows
+from .cache import default_cache, load, source_digest, store
+from .forms import Form, Machine
+from .lowering.specs import DirectWeights, Pack, SegmentSum
+from .lowering.steps import Kernel
+from .target_rules import require_host, require_precision, schedules, simd, threads
+
+
+class Compiler:
+    """Makes kernels for one target and keeps them.
+
+    Args:
+        target: "host", or a TVM target or its dictionary.
+        n_threads: cores that kernels may use (default: all).
+        cache: folder of compiled libraries; None for the default; False to keep nothing.
+        precision: "float32" or "bf16", to which the operands of products are rounded.
+
+    Raises:
+        TargetError: a target that is unknown, has no rules or no instruction for the precision.
+    """
+
+    def __init__(
+        self,
+        target: Any = "host",
+        n_threads: int | None = None,
+        cache: Any = None,
+        precision: str = "float32",
+    ) -> None:
+        try:
+            self.target = schedules.make_target(target, n_threads)
+            require_precision(self.target, precision)
+        except ValueError as error:
+            raise TargetError(str(error)) from None
+        lanes, n_threads = simd(self.target).lanes, threads(self.target)
+        self.machine = Machine(self.target, lanes, n_threads, precision)
+        self.lanes, self.n_threads = lanes, n_threads
+        self.cache = None if cache is False else Path(cache) if cache else default_cache()
+        self.precision = precision
+        self.unclaimed: tuple[str, ...] = ()
+        self._functions: dict[str, Any] = {}
+
+    def require_host(self) -> None:
+        """What is compiled is to run here.
+
+        Raises:
+            TargetError: the target is another architecture, or has instructions that are missing.
+        """
+        try:
+            require_host(self.target)
+        except ValueError as error:
+            raise TargetError(str(error)) from None
+
+    def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
+        """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""
+        return self.machine.packed(k, n_columns)
+
+    def reads_directly(self, k: int, n_columns: int) -> bool:
+        """Whether there is a product of these sizes that reads weights where they lie."""
+        return self.machine.reads_directly(k, n_columns)
+
+    def forms(self, kernel: Kernel, by_level: bool = True) -> list[Form]:
+        """The forms in which a kernel is compiled, by ascending row count.
+
+        A kernel that never runs level by level sees the whole batch at once: with threads, it has
+        the parallel form only.
+        """
+        found = by_rows.forms(self.machine, kernel)
+        return found if by_level else found[-1:]
+
+    def direct_forms(self, kernel: Kernel, weights: DirectWeights, by_level: bool) -> list[Form]:
+        """`forms` of a product that reads its weights in a parameter."""
+        found = by_rows.direct_forms(self.machine, kernel, weights)
+        return found if by_level else found[-1:]
+
+    def pack_form(self, spec: Pack) -> Form:
+        """The kernel that packs a weight operand."""
+        return by_rows.pack_form(self.machine, spec)
+
+    def segment_form(self, spec: SegmentSum) -> Form:
+        """The kernel that sums the rows of equal words."""
+        return by_rows.segment_form(self.machine, spec)
+
+    def compile(self, forms: Sequence[Form]) -> None:
+        """Make sure that these kernels exist."""
+        new = {f.symbol: f for f in forms if f.symbol not in self._functions}
+        if not new:
+            return
+        key = self._key(sorted(new))
+        libraries = load(self.cache, key, sorted(new)) if self.cache else None
+        if libraries is None:
+            libraries = self._build([new[symbol] for symbol in sorted(new)], key)
+        for library in libraries:
+            self._functions.update(
+                {s: library[s] for s in new if library.implements_function(s, True)}
+            )
+        assert all(symbol in self._functions for symbol in new), sorted(new)
+
+    def function(self, symbol: str) -> Any:
+        """A kernel that `compile` has made."""
+        return self._functions[symbol]
+
+    def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
+        """Schedule and compile, several parts at once: LLVM runs outside of Python's lock.
+
+        What has been stored is loaded, because TVM makes machine code a second time for a function
+        that is taken from the module in memory.
+        """
+        module = tvm.IRModule({f.symbol: f.make() for f in forms})
+        scheduled, unclaimed = schedules.schedule(module, self.target)
+        if unclaimed:
+            self.unclaimed += unclaimed
+            warnings.warn(
+                f"no schedule rule for {', '.join(unclaimed)}: "
+                "left on TVM's default lowering, which is slow",
+                stacklevel=4,
+            )
+        functions = list(scheduled.functions.items())
+        n_parts = min(os.cpu_count() or 1, len(functions))
+        parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
+        with ThreadPoolExecutor(n_parts) as pool:
+            executables = list(pool.map(self._compile_part, parts))
+            stored = self.cache and store(executables, self.cache, key, pool)
+        symbols = [f.symbol for f in forms]
+        loaded = load(self.cache, key, symbols) if self.cache and stored else None
+        return loaded or [e.mod for e in executables]
+
+    def _compile_part(self, functions: Any) -> Any:
+        return tvm.compile(
+            tvm.IRModule(functions), target=self.target, tir_pipeline=schedules.pipeline()
+        )
+
+    def _key(self, symbols: Sequence[str]) -> str:
+        parts = [str(self.target), tvm.__version__, tvm_ffi.__version__, source_digest(), *symbols]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

@@ -1,0 +1,1 @@
+"""Specifications -> kernels as TIR, by family of targets."""

@@ -1,0 +1,1 @@
+"""Products, weight gradients, packing and sums on a CPU."""

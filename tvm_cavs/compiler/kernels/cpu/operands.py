@@ -1,0 +1,117 @@
+"""Left operands of products as frozen data: concatenations of pieces of row-major buffers.
+
+A piece is a range of columns of one source buffer, its rows taken in order or through an index
+vector. Several pieces may share a source or an index; each is then one parameter of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.tirx.script import builder as T
+
+from ...lowering.specs import Operands, Piece, operands
+from ..loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors
+
+LINE = 16  # float32 of a cache line
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The parameters of `operands`, inside a kernel, by slot number."""
+
+    starts: dict[int, Expr]
+    index_starts: dict[int, Expr]
+    sources: dict[int, Buffer]
+    indices: dict[int, Buffer]
+
+
+Shapes = list[tuple[str, tuple[int | None, ...], str]]
+
+
+def bind(first: list[str], needs: Operands, last: Shapes) -> tuple[list[Expr], Bound, list[Buffer]]:
+    """Declares `first` scalars, the parameters of `needs`, then the `last` arrays."""
+    names = [f"start{slot}" for slot in needs.starts] + [f"istart{slot}" for slot in needs.indices]
+    values = scalars(first + names)
+    offsets = values[len(first) :]
+    shapes: Shapes = [(f"source{slot}", (None, ld), "float32") for slot, ld in needs.sources]
+    shapes += [(f"index{slot}", (None,), "int32") for slot in needs.indices]
+    buffers = arrays(shapes + last)
+    n_starts, n_sources, n_inputs = len(needs.starts), len(needs.sources), len(shapes)
+    bound = Bound(
+        starts=dict(zip(needs.starts, offsets[:n_starts], strict=True)),
+        index_starts=dict(zip(needs.indices, offsets[n_starts:], strict=True)),
+        sources={slot: buffers[i] for i, (slot, _) in enumerate(needs.sources)},
+        indices=dict(zip(needs.indices, buffers[n_sources:n_inputs], strict=True)),
+    )
+    return values[: len(first)], bound, buffers[n_inputs:]
+
+
+Load = Callable[[Expr, Expr], Expr]
+
+
+def packer(
+    pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int
+) -> Callable[[Expr, Expr], Load]:
+    """`pack(first, count) -> load`: after it, `load(i, k)` is row `first + i` of the operand.
+
+    Rows are copied side by side into a scratch block of `block` rows that stays in cache; rows of
+    it from `count` on may be read and hold anything. (Transposing rows as well was measured: it
+    gains nothing.)
+    """
+    rows = scratch([block, row_length(sum(piece.width for piece in pieces))])
+
+    def pack(first: Expr, count: Expr) -> Load:
+        with loop(count) as i:
+            picked = pick_rows(pieces, bound, first + i)
+            offset = 0
+            for piece in pieces:
+                copy_piece(piece, i, offset, source_row(piece, bound, picked, first + i))
+                offset += piece.width
+        return lambda i, k: rows[i, k]
+
+    def copy_piece(piece: Piece, i: Expr, offset: int, row: Expr) -> None:
+        source = bound.sources[piece.source]
+
+        def put(j: Expr) -> None:
+            T.buffer_store(rows, source[row, j + piece.column], [i, j + offset])
+
+        vectors(piece.width, lanes, put)
+
+    return pack
+
+
+def row_length(width: int) -> int:
+    """Elements from one packed row to the next: an odd number of cache lines.
+
+    A power of two would put the same column of all rows into a few sets of the cache.
+    """
+    return (-(-width // LINE) | 1) * LINE
+
+
+def reader(pieces: tuple[Piece, ...], bound: Bound) -> Callable[[Expr, Expr], Load] | None:
+    """`packer` without packing, for one piece in row order: its rows are read where they are."""
+    if len(pieces) > 1 or pieces[0].index is not None:
+        return None
+    (piece,) = pieces
+    source = bound.sources[piece.source]
+
+    def read(first: Expr, _count: Expr) -> Load:
+        row = T.bind(bound.starts[piece.source] + first)
+        return lambda i, k: source[row + i, k + piece.column]
+
+    return read
+
+
+def pick_rows(pieces: tuple[Piece, ...], bound: Bound, i: Expr) -> dict[int, Expr]:
+    """For row i, the rows of sources that the pieces' index vectors name, each read once."""
+    return {
+        slot: T.bind(bound.indices[slot][bound.index_starts[slot] + i].astype("int64"))
+        for slot in operands(pieces).indices
+    }
+
+
+def source_row(piece: Piece, bound: Bound, picked: dict[int, Expr], i: Expr) -> Expr:
+    """The source's row for row i of a piece."""
+    return bound.starts[piece.source] + i if piece.index is None else picked[piece.index]

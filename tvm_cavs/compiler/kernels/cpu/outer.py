@@ -1,0 +1,231 @@
+"""Weight gradients: sums over rows of outer products, as one blocked product.
+
+Rows are taken a block at a time; each panel of the right operand is packed when its turn comes,
+and every tile of the result then takes the block's sum. Threads split the result, never the rows,
+so the order of additions, and with it every bit of a gradient, is the same for any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from ...lowering.specs import Outer, operands
+from ...target_rules import Tile, panels
+from ..loopnest import Buffer, Expr, hold, int64, kernel, loop, part, scratch, tile
+from .bfloat16 import WORD, by_pair, linked, row_packer, span, strips, word, words
+from .narrow import column_tiles
+from .operands import Bound, Load, Shapes, bind, packer, reader
+from .register_tile import (
+    Target,
+    Term,
+    accumulate,
+    accumulate_words,
+    by_panel,
+    check_columns,
+    prefetch_tile,
+    store_tile,
+)
+
+Sums = tuple[Buffer, int, Expr]  # (c, its first column, whether this task adds to it)
+
+Pack = Callable[[Expr, Expr], Load]
+
+
+def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
+    """f(n, adds, starts..., index starts..., sources..., indices..., C[, c]), see `operands`.
+
+    With adds = 0 what is in C is replaced, not added to; c is always added to.
+
+    Raises:
+        ShapeError: columns outside of C.
+    """
+    check_columns(spec.column, spec.n_columns, spec.ldc)
+    n_strips = panels(spec.k, cut) if cut.narrow else -(-spec.k // cut.heights[0])
+
+    def emit() -> None:
+        last: Shapes = [("C", (None, spec.ldc), "float32")]
+        last += [] if spec.sums is None else [("c", (None,), "float32")]
+        (n, adds), bound, outs = bind(["n", "adds"], operands(spec.left + spec.right), last)
+        with loop(cut.tasks, "task") as task:
+            strips = part(task // cut.parts[1], cut.parts[0], n_strips)
+            sums = None if spec.sums is None else (outs[1], spec.sums, strips[0] == 0)
+            to = Target(
+                out=outs[0],
+                cut=cut,
+                n_columns=spec.n_columns,
+                column=spec.column,
+                cover=False,
+                adds=adds > 0,
+                panel=int64(0),
+                start=int64(spec.row),
+                n_rows=None,
+            )
+            if cut.narrow:
+                narrow_tiles(spec, bound, n, strips, sums, to)
+            else:
+                panel_tiles(spec, bound, n, task, strips, sums, to)
+
+    made = kernel(name, "outer", emit)
+    return linked(made) if spec.precision == "bf16" else made
+
+
+def panel_tiles(
+    spec: Outer,
+    bound: Bound,
+    n: Expr,
+    task: Expr,
+    strips: tuple[Expr, Expr],
+    sums: Sums | None,
+    to: Target,
+) -> None:
+    """A task's strips and panels of C take the sums over all rows, a block at a time."""
+    cut = to.cut
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    pack_left, pack_right, right = packers(spec, cut, bound)
+    with loop(tirx.ceildiv(n, cut.block)) as b:
+        row = hold(b * cut.block)
+        rows = hold(tirx.min(int64(cut.block), n - row))
+        load_left, load_right = pack_left(row, rows), pack_right(row, rows)
+        with loop(some) as p:
+            panel = hold(begin + p)
+            pack_panel(spec, cut, panel, load_right, rows, right, sums)
+            later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
+            outer_tiles(spec.k, strips, rows, load_left, right, later)
+
+
+def narrow_tiles(
+    spec: Outer, bound: Bound, n: Expr, strips: tuple[Expr, Expr], sums: Sums | None, to: Target
+) -> None:
+    """`panel_tiles` of few columns; an operand of one piece in row order is read where it lies."""
+    cut = to.cut
+    pack_left, pack_right = (
+        reader(pieces, bound) or packer(pieces, bound, cut.block, cut.lanes)
+        for pieces in (spec.left, spec.right)
+    )
+    with loop(tirx.ceildiv(n, cut.block)) as b:
+        row = hold(b * cut.block)
+        rows = hold(tirx.min(int64(cut.block), n - row))
+        left, right = pack_left(row, rows), pack_right(row, rows)
+        later = replace(to, adds=tirx.any(to.adds, b > 0))
+        column_tiles(spec.k, strips, rows, left, right, later)
+        if sums is not None:
+            width = to.n_columns
+            total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: right(i, j))
+            add_sums(sums, width, cut, to.panel, total)
+
+
+def packers(spec: Outer, cut: Tile, bound: Bound) -> tuple[Pack, Pack, Buffer]:
+    """What packs a block of rows of A and of B, and room for a panel of B."""
+    pack_right = reader(spec.right, bound)
+    if spec.precision == "bf16":
+        pack_left = row_packer(spec.left, bound, cut.block)
+        right = scratch([words(cut.block), cut.columns], dtype=WORD)
+    else:
+        pack_left = packer(spec.left, bound, cut.block, cut.lanes)
+        right = scratch([cut.block, cut.columns])
+    if pack_right is None:  # its panels are packed anyway
+        pack_right = packer(spec.right, bound, cut.block, cut.lanes)
+    return pack_left, pack_right, right
+
+
+def pack_panel(
+    spec: Outer, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """to[i, j] = B(i, panel * NR + j), on the last panel only real columns; c takes their sums."""
+    n_panels = panels(spec.n_columns, cut)
+    last = spec.n_columns - (n_panels - 1) * cut.columns
+    copy = round_columns if to.dtype == WORD else copy_columns
+
+    def columns(width: int) -> None:
+        copy(width, cut, panel, load, rows, to, sums)
+
+    by_panel(panel, n_panels, cut.columns, last, columns)
+
+
+def copy_columns(
+    width: int, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """The first `width` columns of a panel."""
+
+    def move(i: Expr) -> None:
+        def put(_: Expr, j: Expr) -> None:
+            T.buffer_store(to, load(i, panel * cut.columns + j), [i, j])
+
+        tile(1, width, cut.lanes, put)
+
+    if sums is None:
+        with loop(rows) as i:
+            move(i)
+    else:
+        total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: to[i, j], move)
+        add_sums(sums, width, cut, panel, total)
+
+
+def round_columns(
+    width: int, cut: Tile, panel: Expr, load: Load, rows: Expr, to: Buffer, sums: Sums | None
+) -> None:
+    """The first `width` columns of a panel in words of two rows; c takes what was not rounded."""
+    first = panel * cut.columns
+
+    def put_rows(p: Expr, *pair: Expr) -> None:
+        def put(j: Expr, lanes: int) -> None:
+            values = (load(i, span(first + j, lanes)) for i in pair)
+            T.buffer_store(to, word(*values, lanes=lanes), [p, span(j, lanes)])
+
+        strips(width, put)
+
+    by_pair(rows, put_rows)
+    if sums is not None:
+        total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: load(i, first + j))
+        add_sums(sums, width, cut, panel, total)
+
+
+def add_sums(sums: Sums, width: int, cut: Tile, panel: Expr, total: Buffer) -> None:
+    """c[first + panel * NR + j] += total[j]."""
+    out, first, condition = sums
+
+    def add(_: Expr, j: Expr) -> None:
+        at = panel * cut.columns + j + first
+        T.buffer_store(out, out[at] + total[0, j], [at])
+
+    with T.If(condition), T.Then():
+        tile(1, width, cut.lanes, add)
+
+
+def outer_tiles(
+    k_size: int, strips: tuple[Expr, Expr], rows: Expr, left: Load, right: Buffer, to: Target
+) -> None:
+    """Tiles of one panel of C, as tall as the register tile, take the sum over a block of rows."""
+    tall = to.cut.heights[0]
+    full, rest = divmod(k_size, tall)
+    begin, count = strips
+    if full:
+        with loop(tirx.min(count, int64(full) - begin)) as s:
+            outer_tile(tall, T.bind((begin + s) * tall), rows, left, right, to)
+    if rest:
+        with T.If(begin + count > full), T.Then():
+            outer_tile(rest, int64(full * tall), rows, left, right, to)
+
+
+def outer_tile(height: int, first: Expr, rows: Expr, left: Load, right: Buffer, to: Target) -> None:
+    """Rows `first` to `first + height` of C += the sum over a block of rows."""
+
+    def step(i: Expr) -> Term:
+        return lambda r, j: left(i, first + r) * right[i, j]
+
+    prefetch_tile(to, height, first)
+    if right.dtype == WORD:
+        acc = accumulate_words(
+            height,
+            to.cut.columns,
+            words(rows),
+            lambda p, r: left(p, first + r),
+            lambda p, j: right[p, j],
+        )
+    else:
+        acc = accumulate(height, to.cut.columns, to.cut.lanes, rows, step)
+    store_tile(to, height, first, acc)

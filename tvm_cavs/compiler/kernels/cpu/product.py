@@ -1,0 +1,122 @@
+"""Matrix products over rows that are gathered as they are read: specs to kernels without schedule.
+
+A kernel takes whole buffers and integer offsets, never views. Rows are packed a block at a time,
+and panels of columns of the result are computed in register tiles. The number of rows is symbolic,
+and exactly those rows are written: as many of the tallest tile as fit, then the rest with smaller
+ones, so that one row does not pay for six. Products with few columns have tiles of another kind
+(`narrow_product`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from tvm import tirx
+
+from ...lowering.specs import Product, operands
+from ...target_rules import Tile, panels, weights_shape
+from ..loopnest import Buffer, Expr, hold, int64, kernel, loop, part
+from .bfloat16 import WORD, column_packer, linked, words
+from .narrow import dot_tiles
+from .operands import Bound, Load, Shapes, bind, packer
+from .register_tile import (
+    Target,
+    Term,
+    accumulate,
+    accumulate_words,
+    by_height,
+    check_columns,
+    prefetch_tile,
+    store_tile,
+)
+
+
+def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
+    """f(n, start_c, starts..., index starts..., sources..., indices..., W, C), see `operands`.
+
+    Raises:
+        ShapeError: columns outside of C.
+    """
+    covered = panels(spec.n_columns, cut) * cut.columns if spec.cover else spec.n_columns
+    check_columns(spec.column, covered, spec.ldc)
+    needs, bf16 = operands(spec.pieces), spec.precision == "bf16"
+    depth, dtype = (words(spec.k), WORD) if bf16 else (spec.k, "float32")
+
+    def emit() -> None:
+        shape = weights_shape(depth, spec.n_columns, cut)
+        last: Shapes = [("W", shape, dtype), ("C", (None, spec.ldc), "float32")]
+        (n, start), bound, (weights, out) = bind(["n", "start_c"], needs, last)
+        with loop(cut.tasks, "task") as task:
+            rows = row_part(task // cut.parts[1], cut, n)
+            to = Target(
+                out=out,
+                cut=cut,
+                n_columns=spec.n_columns,
+                column=spec.column,
+                cover=spec.cover,
+                adds=spec.accumulate,
+                panel=int64(0),
+                start=start,
+                n_rows=None,
+            )
+            if cut.narrow:
+                dot_tiles(spec.pieces, bound, rows, weights, to)
+            else:
+                block_tiles(spec, bound, task, rows, weights, to)
+
+    made = kernel(name, "product", emit)
+    return linked(made) if bf16 else made
+
+
+def block_tiles(
+    spec: Product, bound: Bound, task: Expr, rows: tuple[Expr, Expr], weights: Buffer, to: Target
+) -> None:
+    """A task's rows (first, count), packed a block at a time, times its panels of the weights."""
+    cut, (first, count) = to.cut, rows
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    if spec.precision == "bf16":
+        pack = column_packer(spec.pieces, bound, cut.block)
+    else:
+        pack = packer(spec.pieces, bound, cut.block, cut.lanes)
+    with loop(tirx.ceildiv(count, cut.block)) as b:
+        row = hold(first + b * cut.block)
+        n_rows = hold(tirx.min(int64(cut.block), first + count - row))
+        load = pack(row, n_rows)
+        with loop(some) as p:
+            panel = hold(begin + p)
+            at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
+            depth = int(weights.shape[1])
+            by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
+
+
+def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
+    """(first row, rows) of one of the row parts: whole tiles, but for the last."""
+    if cut.parts[0] == 1:
+        return int64(0), n
+    tall = cut.heights[0]
+    each = hold(tirx.ceildiv(tirx.ceildiv(n, tall), cut.parts[0]) * tall)
+    first = hold(index * each)
+    return first, hold(tirx.max(tirx.min(n - first, each), int64(0)))
+
+
+def product_tile(
+    depth: int, load: Load, weights: Buffer, to: Target, height: int, row: Expr
+) -> None:
+    """`height` rows from `row` of a block on, times one panel."""
+
+    def step(k: Expr) -> Term:
+        return lambda r, j: load(row + r, k) * weights[to.panel, k, j]
+
+    prefetch_tile(to, height, row)
+    if weights.dtype == WORD:
+        acc = accumulate_words(
+            height,
+            to.cut.columns,
+            int64(depth),
+            lambda p, r: load(row + r, p),
+            lambda p, j: weights[to.panel, p, j],
+        )
+    else:
+        acc = accumulate(height, to.cut.columns, to.cut.lanes, int64(depth), step)
+    store_tile(to, height, row, acc)

@@ -1,0 +1,145 @@
+"""The register tile: a rectangle of a result that is summed up in vector registers, then written.
+
+A result is cut into panels of NR columns; a tile is a few rows of one panel. Its buffer is in scope
+"local", all its loops are to be unrolled and vectorised, so LLVM keeps every element in a register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from ....errors import ShapeError
+from ...target_rules import Tile, panels
+from ..loopnest import Buffer, Expr, either, hold, int64, loop, prefetch, scratch, tile, zero
+from .bfloat16 import LANES, dot, span
+from .operands import LINE
+
+Term = Callable[[Expr, Expr], Expr]
+
+Word = Callable[[Expr, Expr], Expr]
+
+
+def accumulate(
+    height: int,
+    width: int,
+    lanes: int,
+    n_steps: Expr,
+    step: Callable[[Expr], Term],
+    before: Callable[[Expr], None] | None = None,
+) -> Buffer:
+    """A register tile holding the sum of step(k)(r, j) over k < n_steps; `before(k)` runs first."""
+    acc = scratch([height, width], "local")
+    tile(height, width, lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    with loop(n_steps) as k:
+        if before is not None:
+            before(k)
+        term = step(k)
+        tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
+    return acc
+
+
+def accumulate_words(height: int, width: int, n_words: Expr, left: Word, right: Word) -> Buffer:
+    """A register tile holding the sum of products of both halves of words, over p < n_words.
+
+    `left(p, r)` is one word of row r; `right(p, j)` the words of the columns with index j.
+    """
+    acc = scratch([height, width], "local")
+    tile(height, width, LANES, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    with loop(n_words) as p, loop(height, "row") as r, loop(width // LANES, "vector") as v:
+        at = [r, span(v * LANES, LANES)]
+        row = tirx.Broadcast(left(p, r), LANES)
+        T.buffer_store(acc, dot(acc[tuple(at)], row, right(p, at[1])), at)
+    return acc
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the tiles of a panel go: rows `start + row` of C for row < n_rows, from `column` on."""
+
+    out: Buffer
+    cut: Tile
+    n_columns: int  # of the whole result
+    column: int
+    cover: bool  # the whole last panel may be written
+    adds: bool | Expr  # to what is in C; an expression is found out as the kernel runs
+    panel: Expr
+    start: Expr
+    n_rows: Expr | None  # None: every row of every tile is real
+
+    def at(self, r: Expr, j: Expr) -> list[Expr]:
+        """Indices in C of row r, column j of the panel."""
+        return [self.start + r, self.panel * self.cut.columns + j + self.column]
+
+    def either(self, write: Callable[[bool], None]) -> None:
+        """`write(whether to add)`, both ways where that is not known yet."""
+        if isinstance(self.adds, bool):
+            write(self.adds)
+        else:
+            either(self.adds, lambda: write(True), lambda: write(False))
+
+
+def prefetch_tile(to: Target, height: int, row: Expr) -> None:
+    """Asks for the part of C that a tile will be written to, before the tile is computed."""
+    with loop(height, "row") as r, loop(-(-to.cut.columns // LINE), "vector") as v:
+        prefetch(to.out[tuple(to.at(row + r, v * LINE))])
+
+
+def store_tile(to: Target, height: int, row: Expr, acc: Buffer) -> None:
+    """Writes a tile to C: real rows only, on the last panel real columns only."""
+    n_panels = panels(to.n_columns, to.cut)
+    last = to.n_columns - (n_panels - 1) * to.cut.columns
+    if to.cover:
+        last = to.cut.columns
+
+    guarded = height > 1 and to.n_rows is not None
+
+    def columns(width: int, adds: bool) -> None:
+        def put(r: Expr, j: Expr) -> None:
+            at = to.at(row + r, j)
+            T.buffer_store(to.out, to.out[tuple(at)] + acc[r, j] if adds else acc[r, j], at)
+
+        tile(height, width, to.cut.lanes, put, (lambda r: row + r < to.n_rows) if guarded else None)
+
+    by_panel(
+        to.panel, n_panels, to.cut.columns, last, lambda width: to.either(partial(columns, width))
+    )
+
+
+def by_panel(
+    panel: Expr, n_panels: int, whole: int, last: int, emit: Callable[[int], None]
+) -> None:
+    """`emit(columns)` for one panel: all of its columns, or on the last one those there are."""
+    if n_panels == 1 or last == whole:
+        emit(last)
+    else:
+        either(panel < n_panels - 1, lambda: emit(whole), lambda: emit(last))
+
+
+def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], None]) -> None:
+    """`emit(height, first row)`: as many tiles of each height as fit, the tallest first.
+
+    Rows left over that the next height could not take at once make this height's last tile, which
+    then computes rows that nobody stores. So no height but the tallest has more than one tile.
+    """
+    done, rest = int64(0), rows
+    for height, lower in zip(heights, (*heights[1:], 0), strict=True):
+        n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
+        with loop(n_tiles) as t:
+            emit(height, T.bind(done + t * height))
+        if height > 1:
+            done = hold(done + n_tiles * height)
+            rest = hold(tirx.max(rest - n_tiles * height, int64(0)))
+
+
+def check_columns(column: int, width: int, ldc: int) -> None:
+    """Refuses columns that do not lie in C."""
+    if column < 0 or column + width > ldc:
+        raise ShapeError(
+            f"columns {column}:{column + width} do not lie in a result of {ldc} columns; "
+            "a wider result, or cover=False, is needed"
+        )

@@ -1,0 +1,1 @@
+"""Regions: everything of a stage between two products, a row at a time."""

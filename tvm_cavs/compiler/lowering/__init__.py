@@ -1,0 +1,1 @@
+"""Stages -> steps on buffers, and the specifications of kernels: data, without TVM."""

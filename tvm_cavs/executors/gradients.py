@@ -1,0 +1,109 @@
+"""Gradients of parameters from the totals that the backward pass leaves in its buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from ..compiler import Compiled, Gradient, gradient_buffer, rectangles
+from ..language import Parameter, RowSparse, made_rows
+from ..runtime import BufferId, HostMemory, Role, RowGradient
+from ..transform import Programs
+
+
+class Gradients:
+    """Gives every parameter its gradient after a backward pass; made once for what was compiled."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        parameters: Mapping[str, Parameter],
+        compiled: Compiled,
+        memory: HostMemory,
+    ) -> None:
+        self._parameters, self._compiled, self._memory = parameters, compiled, memory
+        self._sparse = programs.row_sparse
+        self._rows = {
+            name: [r for r in compiled.row_sums if r.parameter == name] for name in parameters
+        }
+        self._parts = {
+            name: [g for g in compiled.gradients if g.parameter == name] for name in parameters
+        }
+
+    def clear(self, replaced: Collection[BufferId]) -> None:
+        """Zeros where kernels add; buffers in `replaced` they fill by themselves."""
+        for buffer in (*self._compiled.totals, *self._compiled.cleared):
+            if buffer not in replaced:
+                self._memory.fill(buffer, 0.0)
+
+    def collect(
+        self, distinct: Mapping[str, np.ndarray], memory: HostMemory
+    ) -> dict[str, np.ndarray | RowSparse]:
+        """The gradients by parameter, float32[shape] or rows.
+
+        The memory of their values is used again by the next backward pass.
+
+        Args:
+            distinct: the distinct values of every input that chooses rows. memory: the batch's.
+        """
+        out: dict[str, np.ndarray | RowSparse] = {}
+        for name, parameter in self._parameters.items():
+            rows = [self._row_sum(r, distinct[r.pull], memory) for r in self._rows[name]]
+            if name in self._sparse:
+                out[name] = merge(rows, parameter.shape[1])
+                continue
+            out[name] = grad = self._memory.read(gradient_buffer(name))
+            for g in self._parts[name]:
+                read, calls = self._memory.read, g.program.calls
+                totals = {i: read(b).reshape(calls[i].type.shape) for i, b in g.totals}
+                _add(grad, g, totals, self._parameters)
+            for some in rows:
+                grad[some.rows] += some.values
+        return out
+
+    def _row_sum(self, r: RowGradient, values: np.ndarray, memory: HostMemory) -> RowSparse:
+        """Sum the rows of a table's gradient that belong to the same row of the table."""
+        out = BufferId(Role.ROW_SUM, r.buffer.key)
+        groups = BufferId(Role.GROUP_ROWS, r.pull), BufferId(Role.GROUP_POINTERS, r.pull)
+        result = self._memory.rows(out, len(values), r.width, "float32")
+        self._compiled.row_sums[r](len(values), *map(memory.tensor, (r.buffer, *groups)), result)
+        # the rows lie in memory of the batch, which another forward pass may use again
+        return made_rows(values.copy(), self._memory.read(out)[: len(values)])
+
+
+def _add(
+    grad: np.ndarray,
+    g: Gradient,
+    totals: Mapping[int, np.ndarray],
+    parameters: Mapping[str, Parameter],
+) -> None:
+    parts = rectangles.flatten(g.program, g.index, "total", sums=True)
+    if parts is None:
+
+        def leaf(i: int) -> np.ndarray:
+            return totals[i] if i in totals else parameters[g.program.calls[i]["name"]].data
+
+        grad += g.count * rectangles.evaluate(g.program, g.index, leaf)
+        return
+    view = grad.reshape(rectangles.extent(grad.shape))
+    for r in parts:
+        if r.leaf not in totals:  # a kernel has added it
+            continue
+        source = totals[r.leaf].reshape(rectangles.extent(totals[r.leaf].shape))
+        part = source[r.rows[0] : r.rows[1], r.columns[0] : r.columns[1]]
+        n_rows, n_columns = r.shape
+        target = view[r.row : r.row + n_rows, r.column : r.column + n_columns]
+        target += g.count * (part.T if r.transposed else part)
+
+
+def merge(parts: Sequence[RowSparse], width: int) -> RowSparse:
+    """Row-sparse gradients of one table, from several inputs or none, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return made_rows(np.zeros(0, "int32"), np.zeros((0, width), "float32"))
+    rows, inverse = np.unique(np.concatenate([p.rows for p in parts]), return_inverse=True)
+    values = np.zeros((len(rows), width), "float32")
+    np.add.at(values, inverse, np.concatenate([p.values for p in parts]))
+    return made_rows(rows, values)

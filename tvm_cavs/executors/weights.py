@@ -1,0 +1,49 @@
+"""Weights: what kernels read of parameters, made again when a parameter has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from ..compiler import Compiled, NetValue, rectangles
+from ..language import Parameter, Program
+from ..runtime import BufferId, HostMemory
+
+
+class Weights:
+    """Packed weights, and values computed from parameters alone; made once for what was compiled.
+
+    Args:
+        memory: the network's, where all of them lie.
+    """
+
+    def __init__(
+        self, compiled: Compiled, parameters: Mapping[str, Parameter], memory: HostMemory
+    ) -> None:
+        self._compiled, self._parameters, self._memory = compiled, parameters, memory
+        self._evaluated = -1  # version of all parameters together
+        self._packed: dict[BufferId, int] = {}  # the same for every packed weight
+
+    def load(self, packs: Iterable[BufferId]) -> None:
+        """Compute what depends on parameters alone, and pack these, as far as they changed."""
+        version = sum([p.version for p in self._parameters.values()])
+        if version != self._evaluated:
+            for v in self._compiled.net_values:
+                self._evaluate(v)
+            self._evaluated = version
+        tensor = self._memory.tensor
+        for name in packs:
+            if self._packed.get(name) != version:
+                p = self._compiled.packs[name]
+                p.function(*map(tensor, p.sources), tensor(name))
+                self._packed[name] = version
+
+    def _evaluate(self, v: NetValue) -> None:
+        value = rectangles.evaluate(v.program, v.index, self._data_of(v.program))
+        target = self._memory.read(v.buffer)
+        shape = v.program.calls[v.index].type.shape
+        target[...] = np.broadcast_to(value, shape).reshape(target.shape)
+
+    def _data_of(self, program: Program) -> Callable[[int], np.ndarray]:
+        return lambda i: self._parameters[program.calls[i]["name"]].data

@@ -1,0 +1,24 @@
+"""Instance graphs: children lists -> Graph, batches of them, kinds of vertices, equal subgraphs.
+
+NumPy only, and no vertex function: what a network reads comes here as a list of `Read`.
+"""
+
+from .batching import batch as batch
+from .batching import unbatch as unbatch
+from .field import Field as Field
+from .field import empty_field as empty_field
+from .graph import Graph as Graph
+from .kind import MAX_LOOKUP_BITS as MAX_LOOKUP_BITS
+from .kind import Kind as Kind
+from .kind import check_bits as check_bits
+from .kind import kind_of as kind_of
+from .kind import masks as masks
+from .reads import Read as Read
+from .reads import check_inputs as check_inputs
+from .sharing import COPIES as COPIES
+from .sharing import LEAST_GAIN as LEAST_GAIN
+from .sharing import LEAST_PER_LEVEL as LEAST_PER_LEVEL
+from .sharing import Policy as Policy
+from .sharing import Shared as Shared
+from .sharing import Sharing as Sharing
+from .sharing import with_copies as with_copies

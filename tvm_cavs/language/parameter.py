@@ -1,0 +1,257 @@
+"""Parameters: what a network learns, and the gradients of what was used of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .. import arguments
+from ..arrays import aligned
+from ..errors import ShapeError, TraceError
+from ..given import as_list, check_finite, count, numbers
+from . import init as initialisers
+
+Gradient: TypeAlias = "np.ndarray | RowSparse"
+
+
+@dataclass(frozen=True, eq=False)
+class RowSparse:
+    """Gradient of an embedding table: only the rows that the batch used.
+
+    What it is made of is copied. rows: int32[m], distinct, read-only. values: float32[m, width].
+
+    Raises:
+        ShapeError: they are no such arrays, or a row is negative or comes twice.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> E = cavs.Parameter((5, 2))
+        >>> E.grad = cavs.RowSparse(rows=[4, 1], values=[[1.0, 2.0], [3.0, 4.0]])
+        >>> print(E.grad.rows, E.grad.values.tolist())
+        [4 1] [[1.0, 2.0], [3.0, 4.0]]
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        rows = [count("RowSparse: a row", r, 0, ShapeError) for r in _items(self.rows)]
+        values = _floats("RowSparse: values", self.values)
+        if values.ndim != 2 or len(values) != len(rows):
+            raise ShapeError(
+                f"RowSparse: {len(rows)} rows and values of shape {list(values.shape)}; expected "
+                f"values of shape [{len(rows)}, width]."
+            )
+        if len(set(rows)) < len(rows):
+            raise ShapeError("RowSparse: a row comes twice; add up the values of equal rows.")
+        self.__dict__.update(vars(made_rows(np.array(rows, np.int32), values)))
+
+    def __reduce__(self) -> tuple[Callable[..., RowSparse], tuple[np.ndarray, np.ndarray]]:
+        """A copy has read-only rows too."""
+        return made_rows, (self.rows, self.values)
+
+
+def made_rows(rows: np.ndarray, values: np.ndarray) -> RowSparse:
+    """A RowSparse of arrays that are as its docstring says; `rows` are nobody else's."""
+    gradient = object.__new__(RowSparse)
+    rows.setflags(write=False)
+    gradient.__dict__.update(rows=rows, values=values)
+    return gradient
+
+
+class Writing:
+    """Inside `with`, a parameter's data may be changed; afterwards it has another version, and the
+    array is read-only.
+    """
+
+    __slots__ = ("_data", "_parameter")
+
+    def __init__(self, parameter: Parameter, data: np.ndarray) -> None:
+        self._parameter, self._data = parameter, data
+
+    def __enter__(self) -> np.ndarray:
+        return self._data
+
+    def __exit__(self, *_: object) -> None:
+        self._data.setflags(write=False)
+        self._parameter.version += 1
+
+
+class Parameter:
+    """A trained array, shared by all vertices.
+
+    Shapes: `data` float32[shape], filled by `Network.initialize`; `grad` the same, or `RowSparse`
+    for a table that is only read by `embedding`, or None before the first backward pass. `lr_mult`
+    and `decay_mult` multiply the trainer's learning rate and weight decay. `version` grows with
+    every change of the data, so that what was made from it is known to be old.
+
+    A copy (`copy`, `pickle`) has memory of its own and no gradient.
+
+    Raises:
+        ShapeError: the shape is no list of positive whole numbers, or `init` no initialiser.
+        ConfigError: a factor is below 0 or no finite number.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> w = cavs.Parameter((2,), cavs.init.Zeros(), lr_mult=0.5)
+        >>> w.set_data([1.0, 2.0])
+        >>> with w.writing() as data:
+        ...     data *= 10
+        >>> print(w.shape, w.data)
+        (2,) [10. 20.]
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        init: initialisers.Initializer | None = None,
+        lr_mult: float = 1.0,
+        decay_mult: float = 1.0,
+    ) -> None:
+        self.shape = arguments.extents("Parameter(shape)", shape, ShapeError)
+        if init is not None and (isinstance(init, type) or not callable(init)):
+            raise ShapeError(
+                "Parameter(init=...): expected an initialiser, a function of a generator and a "
+                f"shape such as cavs.init.Xavier(), given {arguments.shown(init)}"
+            )
+        self.init = init or (initialisers.Xavier() if len(self.shape) > 1 else initialisers.Zeros())
+        self.lr_mult = arguments.number("Parameter(lr_mult=...)", lr_mult, 0)
+        self.decay_mult = arguments.number("Parameter(decay_mult=...)", decay_mult, 0)
+        self.name = ""
+        self.version = 0
+        self._grad: Gradient | None = None
+        self._given = False  # whether the gradient is a user's, which may not fit
+        self._data: np.ndarray | None = None
+        self._view: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the gradient, which belongs to the pass that made it."""
+        return {**vars(self), "_view": None, "_grad": None, "_given": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._data is not None:
+            self._hold(self._data)
+
+    @property
+    def data(self) -> np.ndarray:
+        """float32[shape], to be read: it follows every change. `set_data` and `writing` change it.
+
+        Raises:
+            TraceError: before `Network.initialize`.
+        """
+        if self._view is None:
+            raise TraceError(
+                f"parameter {self.name or '?'} {self.shape} has no data yet; "
+                "call net.initialize(seed=0)"
+            )
+        return self._view
+
+    @property
+    def memory(self) -> np.ndarray:
+        """The memory of `data`, for compiled code; who writes there changes `version` first.
+
+        Raises:
+            TraceError: before `Network.initialize`.
+        """
+        _ = self.data
+        assert self._data is not None
+        return self._data
+
+    def writing(self) -> Writing:
+        """`with p.writing() as data`: the memory, float32[shape], to be changed in place inside.
+
+        Raises:
+            TraceError: before `Network.initialize`.
+        """
+        return Writing(self, self.memory.view())
+
+    def set_data(self, values: Any) -> None:
+        """Copy `values` in, keeping the memory that an executor may already know.
+
+        Raises:
+            ShapeError: the shapes differ, or a value is no finite number: a product with rows of
+                zeros, which an absent child gives, would not be zero.
+        """
+        what = f"parameter {self.name or '?'}"
+        held = type(values) is np.ndarray and values.dtype == np.float32  # spares large ones a copy
+        given = values if held else numbers(what, values, ShapeError)
+        if given.shape != self.shape:
+            raise ShapeError(f"{what}: expected shape {self.shape}, given {given.shape}")
+        check_finite(what, given, ShapeError)
+        if self._data is None:
+            self._hold(given)
+        else:
+            self._data[...] = given
+        self.version += 1
+
+    def _hold(self, values: np.ndarray) -> None:
+        """Take memory, and copy `values` there."""
+        self._data = aligned_copy(values)
+        self._view = self._data.view()
+        self._view.flags.writeable = False
+
+    @property
+    def grad(self) -> Gradient | None:
+        """What the last backward pass of a network left, or what was assigned, which is copied.
+
+        The next backward pass of that network uses the memory again: copy what is to be kept. It
+        may be changed in place, to be scaled for instance, before `Trainer.step`.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, given: Any) -> None:
+        if given is not None and not isinstance(given, RowSparse):
+            given = _floats(f"gradient of {self.name or '?'}", given)
+        self._grad, self._given = given, given is not None
+
+    def take_grad(self, made: Gradient) -> None:
+        """The gradient that an executor made: it fits, and stays where it is."""
+        self._grad, self._given = made, False
+
+    def checked_grad(self) -> Gradient | None:
+        """`grad`, which fits the parameter.
+
+        Raises:
+            ShapeError: one that a user has given does not.
+        """
+        grad = self._grad
+        if not self._given or grad is None:
+            return grad
+        rows = grad.rows if isinstance(grad, RowSparse) else None
+        shape = grad.values.shape if isinstance(grad, RowSparse) else grad.shape
+        expected = self.shape if rows is None else (len(rows), *self.shape[1:])
+        if shape != expected:
+            raise ShapeError(
+                f"gradient of shape {shape}: expected {expected}, as of its parameter "
+                f"{self.name or '?'}"
+            )
+        if rows is not None and rows.max(initial=0) >= self.shape[0]:
+            raise ShapeError(
+                f"gradient of {self.name or '?'}: row {rows.max()} is none of its rows "
+                f"0..{self.shape[0] - 1}"
+            )
+        self._given = False
+        return grad
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name or '?'}, {self.shape})"
+
+
+def _items(given: Any) -> list[Any]:
+    return as_list("RowSparse: rows", given, "row numbers", ShapeError)
+
+
+def _floats(what: str, given: Any) -> np.ndarray:
+    return np.asarray(numbers(what, given, ShapeError), np.float32)
+
+
+def aligned_copy(values: np.ndarray) -> np.ndarray:
+    """float32 like `values`, in memory that kernels can use as it is."""
+    made = aligned(values.shape)
+    made[...] = values
+    return made

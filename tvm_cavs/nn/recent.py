@@ -1,0 +1,100 @@
+"""What was made for a loss, found again by what the loss is, as long as it is one of the last few.
+
+The one idea: a key is made of everything that an object holds, not of what it calls equal. So a
+loss made anew at every step is the same loss, one that was changed is another, and what was made
+for losses that are not used any more goes.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+KEPT = 16
+
+
+def key_of(thing: Any) -> Hashable:
+    """A key of a thing's class and of all it holds: equal for those that cannot be told apart.
+
+    What cannot be stored, such as a lambda, counts by itself and not by what it holds.
+    """
+    if thing is None:
+        return None
+    kind = type(thing)
+    if _holds_attributes_only(kind):  # type: ignore[arg-type]
+        held = vars(thing)
+        if all(type(value) is str for value in held.values()):  # as of most losses; much faster
+            return kind, tuple(held.items())
+    state = thing.__reduce_ex__(2)[2]
+    try:
+        return type(thing), pickle.dumps(state, 5)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        held = [part for part in (state if isinstance(state, tuple) else (state,)) if part]
+        return type(thing), tuple((k, Same.of(v)) for part in held for k, v in part.items())
+
+
+@lru_cache(64)
+def _holds_attributes_only(kind: type) -> bool:
+    """Whether all that things of this class hold is in their attributes."""
+    names = {name for c in kind.__mro__[:-1] for name in vars(c)}
+    return not names & {"__slots__", "__getstate__", "__reduce__", "__reduce_ex__"}
+
+
+class Same:
+    """A value that equals those of the same type with the same stored form, or itself alone."""
+
+    __slots__ = ("_form", "_value")
+
+    def __init__(self, value: Any, form: Hashable) -> None:
+        self._value, self._form = value, form
+
+    @staticmethod
+    def of(value: Any) -> Same:
+        try:
+            return Same(value, pickle.dumps(value, 5))
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return Same(value, _code(value))
+
+    def __hash__(self) -> int:
+        return hash(self._form)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self._form == other._form
+
+
+def _code(value: Any) -> Hashable:
+    """Of a function that sees nothing else its code, of anything else what it is."""
+    code = getattr(value, "__code__", None)
+    alone = code is not None and not value.__closure__ and not value.__defaults__
+    return (code, value.__module__) if alone else id(value)
+
+
+class Recent(Generic[T]):
+    """The things made for the last KEPT keys that were asked for, and always that of None.
+
+    Threads may ask at the same time for what is there.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, T] = {}
+        self._asked: dict[Hashable, int] = {}
+        self._now = 0
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made for the key, or is made now."""
+        self._now += 1
+        self._asked[key] = self._now
+        if key not in self._made:
+            made = make()
+            if len(self._made) >= KEPT:
+                oldest = min((k for k in self._made if k is not None), key=self._asked.__getitem__)
+                del self._made[oldest], self._asked[oldest]
+            self._made[key] = made
+        return self._made[key]

@@ -1,0 +1,66 @@
+"""Passes: all kernel calls of a compiled network, as one routine for every memory.
+
+There may be two: one multiplies with packed weights, which a step packs once; the other reads
+weights where they lie, which costs less where few vertices share them (`direct`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from .executable import CompiledGroup, CompiledStep
+from .memory import HostMemory
+from .roles import BufferId
+from .routine import Call, Column, Entry, Frames, Routine, Rows, Unless
+from .slices import SLICE_ORDER, SLICES, Cut, Slice, Spaces
+from .tables import COUNT, GROUP
+
+
+class Passes:
+    """Both directions' calls.
+
+    Args:
+        groups: all groups, those of the forward pass first. spaces: theirs. kernel: the routine's.
+    """
+
+    def __init__(
+        self, groups: Sequence[CompiledGroup], spaces: Spaces, kernel: Callable[..., Any]
+    ) -> None:
+        self._groups, self._spaces = groups, spaces
+        self._entries = [[self._entry(g, step) for step in g.steps] for g in groups]
+        self._routine = Routine(kernel, self._entries, [g.most_rows for g in groups])
+        self._frames: dict[HostMemory, Frames] = {}
+        self._packs: dict[tuple[bool, ...], tuple[BufferId, ...]] = {}
+
+    def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
+        starts = [Column(self._spaces.column(group.spaces[i])) for i in step.starts]
+        adds = [Unless(step.adds[0][0])] if step.kind == "outer" else []
+        buffers = map(Rows, step.buffers)
+        return Entry(step.functions, step.limits, (Column(COUNT), *adds, *starts, *buffers))
+
+    def packs(self, cut: Cut) -> tuple[BufferId, ...]:
+        """The packed weights that a batch reads."""
+        present = tuple(size > 0 for size in cut.sizes)
+        if present not in self._packs:
+            read = (g.packs for g, runs in zip(self._groups, present, strict=True) if runs)
+            self._packs[present] = tuple(dict.fromkeys(p for packs in read for p in packs))
+        return self._packs[present]
+
+    def run(
+        self, direction: str, cut: Cut, memory: HostMemory, replaced: Collection[BufferId]
+    ) -> None:
+        """Make the calls of one direction; gradients in `replaced` are written, not added to."""
+        frames = self._frames.get(memory)
+        if frames is None:
+            frames = self._frames[memory] = Frames(self._routine, memory)
+        frames.choose(replaced)
+        order, slices = memory.tensor(SLICE_ORDER), memory.tensor(SLICES)
+        frames.run(*cut.place(direction), self._spaces.width, order, slices)
+
+    def calls(
+        self, parts: Sequence[Slice], memory: HostMemory, replaced: Collection[BufferId]
+    ) -> list[Call]:
+        """The same calls, in order, to be made one by one from Python."""
+        rows = [part.row for part in parts]
+        return [e.call(row, memory, replaced) for row in rows for e in self._entries[row[GROUP]]]

@@ -1,0 +1,109 @@
+"""Masks: a Program whose children may be absent, where empty slots read zeros -> one that looks.
+
+A product with what may be absent is given up where it is (`absence`), whatever its other factor; a
+sum is the other summand, -0.0 too. A matrix product needs no mask: a row of zeros times finite
+parameters is 0.0, and no sum of products is -0.0, so that it still can be stacked with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..language import Builder, Call, Program, Type, Value, nothing
+from . import blocks
+from .absence import ALWAYS, NEVER, Need, Presence, Runs, presences
+
+_MASKED = frozenset({"mul", "over", "neg"})  # of the others, sums too, zeros make 0.0
+
+
+def guarded(
+    program: Program,
+    saved: Mapping[str, Runs],
+    sure: Collection[Need],
+    maybe: Collection[Need],
+) -> Program:
+    """The program for vertices that have `sure`, and of `maybe` any.
+
+    Args:
+        saved: when the values are there that it reads as `saved`.
+    """
+    return _Guard(program, presences(program, saved), sure, maybe).run()
+
+
+class _Guard:
+    def __init__(
+        self, program: Program, runs: list[Runs], sure: Collection[Need], maybe: Collection[Need]
+    ) -> None:
+        self.program, self.b = program, Builder(program.name, shared=True)
+        self.runs = [tuple((n, p.given(sure, maybe)) for n, p in r) for r in runs]
+        self.new: list[Value] = []
+
+    def run(self) -> Program:
+        for i, c in enumerate(self.program.calls):
+            if c.op == "total" and self.program.calls[c.args[0]].op == "outer":
+                self.new.append(self._gradient(*self.program.calls[c.args[0]].args))
+                continue
+            args = [self.new[a] for a in c.args]
+            value = self.b.call(c.op, *args, where=c.where, **dict(c.attrs))
+            if c.op in _MASKED:
+                value = self._either(self.runs[i], value, nothing(self.b, value.shape))
+            elif c.op in ("add", "sub"):
+                value = self._sum(c, value, *args)
+            self.new.append(value)
+        return self.b.finish()
+
+    def _sum(self, c: Call, value: Value, x: Value, y: Value) -> Value:
+        """A sum or difference: one of its operands where the other is not there."""
+        if any(self._has_product(a) for a in c.args) or {x.shape, y.shape} != {value.shape}:
+            return value
+        left, right = (self.runs[a] for a in c.args)
+        value = self._either(right, value, x)
+        return self._either(left, value, y if c.op == "add" else -y)
+
+    def _has_product(self, i: int) -> bool:
+        """Whether %i is a matrix product or a sum with one."""
+        c = self.program.calls[i]
+        return c.op == "matmul" or c.op == "add" and any(self._has_product(a) for a in c.args)
+
+    def _either(self, runs: Runs, x: Value, y: Value) -> Value:
+        """x where `runs` hold, else y; of what never holds x, which vanishes by itself."""
+        if all(p in (ALWAYS, NEVER) for _, p in runs):
+            return x
+        pairs = zip(self._cut(x, runs), self._cut(y, runs), strict=True)
+        pieces_of = [self._where(p, a, b) for (a, p), (b, _) in pairs]
+        return blocks.join(self.b, pieces_of, 0)
+
+    def _cut(self, x: Value, runs: Runs) -> list[tuple[Value, Presence]]:
+        out, at = [], 0
+        for n, p in runs:
+            out.append((blocks.part(self.b, x, at, at + n) if len(runs) > 1 else x, p))
+            at += n
+        return out
+
+    def _where(self, p: Presence, x: Value, y: Value) -> Value:
+        return x if p in (ALWAYS, NEVER) else self.b.call("where", self._number(p), x, y)
+
+    def _number(self, p: Presence) -> Value:
+        """1.0 where p holds, else 0.0."""
+        found = None
+        for needs in sorted(p.any_of, key=lambda n: sorted(map(str, n))):
+            every = None
+            for slot in sorted(needs, key=str):
+                one = self.b.call("child_present", slot=slot, type=Type(()))
+                every = one if every is None else every * one
+            assert every is not None, "a condition that always holds needs no number"
+            found = every if found is None else self.b.call("maximum", found, every)
+        assert found is not None
+        return found
+
+    def _gradient(self, left: int, right: int) -> Value:
+        """The sum of outer products; each part only of vertices where both of its sides are."""
+        rows = self._cut(self.new[left], self.runs[left])
+        columns = self._cut(self.new[right], self.runs[right])
+        made = [[self._part(x, p, g, q) for g, q in columns] for x, p in rows]
+        return blocks.join(self.b, [blocks.join(self.b, parts, 1) for parts in made], 0)
+
+    def _part(self, x: Value, p: Presence, g: Value, q: Presence) -> Value:
+        if p != q:
+            x, g = (self._where(r, v, nothing(self.b, v.shape)) for r, v in ((q, x), (p, g)))
+        return self.b.call("total", self.b.call("outer", x, g))
