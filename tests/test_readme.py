@@ -1,8 +1,10 @@
 """What README.md shows is what happens: its code runs, its files load, its links lead somewhere."""
 
+import importlib
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 
@@ -59,6 +61,17 @@ def test_the_shown_file_trains_with_the_shown_config(tmp_path):
 def test_links_and_commands_name_files_that_exist():
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     commands = re.findall(r"\b(?:scripts|configs)/[\w.]+\.(?:py|sh|yaml)", README)
-    assert len(links) > 4 and len(commands) > 6
+    assert len(links) > 4 and len(commands) >= 4
     for name in [*links, *commands]:
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("line", [line for b in blocks("bash") for line in b.splitlines()])
+def test_commands_are_taken(line):
+    """What README.md tells people to type is what the command takes."""
+    words = shlex.split(line, comments=True)
+    if words[:1] != ["tvm-cavs"] or "--help" in words:
+        return
+    module = importlib.import_module(f"tvm_cavs.cli.{words[1]}")
+    given = vars(module.parse([word.replace("PATH", "configs") for word in words[2:]]))
+    assert given
