@@ -74,10 +74,9 @@ def test_a_second_compiler_loads_what_the_first_built(
 
 SECOND = """
 import sys
-from tvm_cavs.compile import Compiler
-from tvm_cavs.operands import Piece
-from tvm_cavs.steps import Kernel
-from tvm_cavs.sums import ColumnSum
+from tvm_cavs.compiler import Compiler
+from tvm_cavs.compiler.lowering.specs import ColumnSum, Piece
+from tvm_cavs.compiler.lowering.steps import Kernel
 
 def refuse(*_): raise SystemExit("built again")
 

@@ -250,7 +250,7 @@ def test_the_instructions_are_used(model):
         library = compiled({str(func.attrs["global_symbol"]): func}, target)
         assembly = library.mod.inspect_source("asm")
         assert "vcvtneps2bf16" in assembly
-        assert ("vdpbf16ps" in assembly) == (func is not pack)
+        assert ("vdpbf16ps" in assembly) == (func is not packed)
         assert not re.search(r"\b(call|jmp)q?\s+tvm_cavs_bf16", assembly)  # all are inlined
 
 
