@@ -9,7 +9,7 @@ import pytest
 from helpers.networks import network, some_graphs
 from helpers.random_graphs import N_CLASSES
 from tvm_cavs.errors import TargetError
-from tvm_cavs.executors import protocol
+from tvm_cavs.executors import registry
 from tvm_cavs.executors.protocol import Result, Seeds
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.transform.programs import Programs
@@ -41,9 +41,9 @@ def test_unknown_executors_and_options() -> None:
 
 
 def test_a_registered_executor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "_REGISTERED", dict(protocol._REGISTERED))
-    protocol.register("doubling", lambda: Doubling)
-    assert "doubling" in protocol.names()
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    registry.register("doubling", lambda: Doubling)
+    assert "doubling" in registry.names()
     net = network()
     net.hybridize("doubling", scale=3.0)
     assert set(net(some_graphs(1)[0])["logits"].tolist()) == {3.0}
@@ -53,7 +53,7 @@ def test_a_registered_executor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_executor_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("theirs", f"{__name__}:Doubling", "tvm_cavs.executors")
-    monkeypatch.setattr(protocol, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
     net = network()
     net.hybridize("theirs")
     assert set(net(some_graphs(1)[0])["logits"].tolist()) == {2.0}

@@ -22,6 +22,7 @@ from tvm_cavs.runs.loop import fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.run import resume, start
 from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.transform import programs
 
 WORD: Names = ("word",)
 TOLERANCE = 1e-5  # float32, relative to the largest element
@@ -81,7 +82,7 @@ def batches(arity: int) -> Iterator[Graph]:
 @pytest.mark.compiles
 @pytest.mark.parametrize("cell", CELLS)
 def test_sharing_keeps_the_law(cell: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "LEAST_GAIN", 10)  # so that small cells share by themselves
+    monkeypatch.setattr(programs, "LEAST_GAIN", 10)  # so that small cells share by themselves
     net = network(cell)
     made = list(batches(net.function.arity))
     net.hybridize("reference", sharing=False)
@@ -166,7 +167,7 @@ def test_a_gradient_without_copies_would_be_wrong(monkeypatch: pytest.MonkeyPatc
 
 
 def test_dropout_turns_it_off_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "LEAST_GAIN", 10)
+    monkeypatch.setattr(programs, "LEAST_GAIN", 10)
     net, graph = network("tree_lstm", dropout=0.3), batch(alike(np.random.default_rng(1), 40))
     net.hybridize("reference")
     with cavs.record():

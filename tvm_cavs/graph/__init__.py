@@ -16,8 +16,6 @@ from .kind import masks as masks
 from .reads import Read as Read
 from .reads import check_inputs as check_inputs
 from .sharing import COPIES as COPIES
-from .sharing import LEAST_GAIN as LEAST_GAIN
-from .sharing import LEAST_PER_LEVEL as LEAST_PER_LEVEL
 from .sharing import Policy as Policy
 from .sharing import Shared as Shared
 from .sharing import Sharing as Sharing

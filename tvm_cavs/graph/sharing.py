@@ -21,9 +21,6 @@ from .levels import ranges
 
 COPIES = "tvm_cavs.copies"  # the input that says how many vertices one stands for
 
-LEAST_GAIN = 1 << 14  # multiplications a vertex, on average; to save less takes as long
-
-LEAST_PER_LEVEL = 16  # vertices on a level, on average; smaller batches are done before
 
 Digests = Callable[[Graph, Names], np.ndarray]
 

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import TraceError
-from ..graph import COPIES, LEAST_GAIN, LEAST_PER_LEVEL, Policy, Read
+from ..graph import COPIES, Policy, Read
 from ..language import Call, Program, Type, bounds, keep, without_dead
 from .autodiff import differentiate
+
+LEAST_GAIN = 1 << 14  # multiplications a vertex, on average; to save less takes as long
+
+LEAST_PER_LEVEL = 16  # vertices on a level, on average; smaller batches are done before
 
 
 @dataclass(frozen=True)
