@@ -17,7 +17,6 @@ import numpy as np
 from .errors import CavsError, ConfigError
 
 LARGEST = float(np.finfo("float32").max)
-
 MOST = 2**31 - 1  # of what is counted: kernels number rows by int32
 
 

@@ -10,11 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
-
 SHIFTS = (16, 15, 16)
-
 UNIT_STRIDE = 0x9E3779B9  # 2^32 / golden ratio
-
 BITS = 24  # a uniform number has this many bits
 
 

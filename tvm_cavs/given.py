@@ -17,7 +17,6 @@ from .arguments import MOST, whole
 from .errors import CavsError, GraphError
 
 INT, FLOAT = np.dtype(np.int32), np.dtype(np.float32)
-
 Refusal = type[CavsError]
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from .errors import TargetError
 
 MARK = "# A part of tvm_cavs."  # the first line of a package that is ours
-
 REINSTALL = "Install tvm_cavs again: pip install --force-reinstall --no-deps WHEEL (or its folder)"
 
 

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from .errors import TargetError
 
 VERSION = "0.1.0"  # of this package; setup.cfg reads it here
-
 REQUIRED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}  # as in setup.cfg
 
 

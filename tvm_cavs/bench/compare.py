@@ -30,13 +30,10 @@ from .sgemm import Sgemm
 from .workloads import Workload
 
 TOLERANCE = 1e-4  # of the largest value of an output or a gradient
-
 # A ReLU whose input is within rounding of 0 is open in one system and shut in another; all that is
 # below it then differs. One such unit among millions was found to move U's gradient by 2e-3.
 KINK_TOLERANCE = 1e-2
-
 OURS = "tvm_cavs"
-
 MAY_FAIL = ("compile",)  # what it can compile depends on torch's version and on a C++ compiler
 
 

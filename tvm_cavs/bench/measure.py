@@ -27,11 +27,8 @@ from .sgemm import CLOCKS, Sgemm
 from .workloads import Workload
 
 MODES = ("train", "infer")
-
 GRAPHS = 256  # how many a measurement goes through
-
 WARM_SECONDS = 0.05  # before every round
-
 BATCHES = 64  # and at most so many batches of them
 
 
@@ -101,9 +98,7 @@ class Times:
 
 
 Now = Callable[[], float]
-
 Step = Callable[[Graph], Times]
-
 Round = Callable[[], list[Times]]
 
 

@@ -7,11 +7,9 @@ from typing import Any
 from ..transform import SWITCHES
 
 WORKLOADS = ("treelstm", "treefc", "varlstm", "sst", "listops", "chain")  # keys of bench.WORKLOADS
-
 CLOCKS = ("wall", "cpu")  # keys of bench.CLOCKS
 
 FULL, OVERLAP = "full", "overlap"
-
 SETTINGS: dict[str, dict[str, Any]] = {
     FULL: {},
     **{name: {"without": (name,)} for name in SWITCHES},

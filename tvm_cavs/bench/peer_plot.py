@@ -15,7 +15,6 @@ COLORS = {
     "level": "#8fae5d",
     "compile": "#b7b7b7",
 }
-
 FLOOR = "floor (products alone)"
 
 

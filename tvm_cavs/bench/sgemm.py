@@ -14,15 +14,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 SIZE = 1024
-
 SECONDS = 0.15  # of one measurement
-
 PAUSE = 0.25  # after it: a BLAS's threads go on spinning for a while, and would take a core from us
-
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
 FIXED_CPU = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS")
 
 

@@ -15,15 +15,10 @@ from ..nn import CELLS, Network
 from ..training import Trainer
 
 N_CLASSES = 5
-
 N_WORDS = 21701  # of the Stanford Sentiment Treebank
-
 LEAVES = (2, 52)  # fewest and most leaves of a random tree
-
 COMPLETE_LEAVES = 256  # of a tree of workload treefc
-
 LENGTHS = (1, 82)  # fewest and most words of a sequence, as in the Penn Treebank
-
 CHAIN = 1000  # vertices of workload chain
 
 

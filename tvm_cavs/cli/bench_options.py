@@ -15,7 +15,6 @@ WHAT = (
     "Workload sst gives the sentences a second of training by its recipe; --data is a treebank's "
     "train.txt.",
 )
-
 EXAMPLES = ("--hidden 256 --batch 1 64", "--workload chain --json", "--batch 64 --ablate")
 
 

@@ -20,7 +20,6 @@ WHAT = (
     "Measure the best parameters of a run.",
     "key=value changes the saved config, for instance data.test=PATH or executor.threads=1.",
 )
-
 EXAMPLES = ("runs/demo", "runs/demo --json", "runs/demo --split train")
 
 

@@ -24,7 +24,6 @@ COMMANDS = {
     "evaluate": "Measure the best parameters of a run.",
     "bench": "Time training and inference.",
 }
-
 WRONG_USE = 2  # argparse's exit status
 
 

@@ -13,7 +13,6 @@ from ..errors import ConfigError
 from ..runs import choose
 
 FOLDER = Path(__file__).parents[1] / "configs"
-
 ENDINGS = ("", ".yaml", ".yml")
 
 

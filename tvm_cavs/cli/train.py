@@ -34,9 +34,7 @@ WHAT = (
     "A config is a YAML file, or the name of one that comes with tvm_cavs: "
     f"{', '.join(shipped())}. key=value changes any of its keys.",
 )
-
 EXAMPLES = ("demo", "demo train.lr=1e-3", "mine.yaml folder=runs/a", "--resume runs/a")
-
 NOT_MEASURED = "last parameters, no whole epoch was measured"
 
 

@@ -20,13 +20,9 @@ from .compiler import Compiler
 from .lowering.lower import lower
 
 WIDTH = 64  # arguments in a row of the region: whole vectors on every CPU
-
 LARGEST = 2.0**128  # what infinity counts as: the first number that rounds to it
-
 SMALLEST = 2.0**-126  # the smallest normal float32
-
 EXPONENT = np.int64(0x7FF << 52)  # of a float64
-
 Values = dict[str, np.ndarray]
 
 

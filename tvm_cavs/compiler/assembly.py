@@ -35,9 +35,7 @@ from .lowering.steps import Gradient, Kernel, Step, Weights
 from .target_rules import layout
 
 SITE_KEYS = BufferId(Role.SITE_KEYS)
-
 Forms = Mapping[tuple[str, str], list[Form]]  # of a step, by stage and the kernel's symbol
-
 Shapes = dict[BufferId, tuple[tuple[int, ...], str]]  # shape and dtype of buffers
 
 

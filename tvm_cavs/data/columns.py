@@ -22,17 +22,13 @@ from ..graph import Field, empty_field
 from .vocab import Vocab
 
 TOKENS, INTEGERS, NUMBERS = "tokens", "integers", "numbers"
-
 KINDS = {
     TOKENS: 'tokens such as "a"',
     INTEGERS: "integers such as 3",
     NUMBERS: "numbers such as 0.5",
 }
-
 NO_KINDS: Mapping[str, str] = {}
-
 MOST_AXES = 8
-
 INT32 = np.iinfo(np.int32)
 
 

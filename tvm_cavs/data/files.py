@@ -21,7 +21,6 @@ OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
     b"\x1f\x8b": gzip.open,
 }
-
 UNREAD = {
     b"PK\x03\x04": "a zip archive",
     b"BZh": "bzip2 data",
@@ -30,7 +29,6 @@ UNREAD = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
-
 LONGEST_MARK = 6
 
 

@@ -15,7 +15,6 @@ from .files import read_lines
 from .vocab import UNKNOWN, Vocab
 
 WIDEST = 2**20
-
 TREEBANK_ESCAPES = {
     "-LRB-": "(",
     "-RRB-": ")",

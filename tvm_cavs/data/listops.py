@@ -17,13 +17,9 @@ from ..errors import DataError
 from .files import nearest, read_lines
 
 P_OPERATOR = 0.25
-
 MIN_ARGUMENTS, MAX_ARGUMENTS = 2, 5
-
 MAX_DEPTH = 20
-
 CLOSE = "]"
-
 DIGITS = {str(digit): digit for digit in range(10)}
 
 

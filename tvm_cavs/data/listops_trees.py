@@ -19,7 +19,6 @@ from .listops import CLOSE, DIGITS, OPERATORS, Expression, parse
 from .vocab import UNKNOWN, Vocab
 
 LISTOPS_VOCAB = Vocab((UNKNOWN, *DIGITS, *OPERATORS, CLOSE))
-
 N_CLASSES = 10
 
 

@@ -23,11 +23,8 @@ from .glove import TREEBANK_ESCAPES
 from .vocab import Vocab
 
 PIECE = re.compile(r"[()]|[^ \t\n()]+")
-
 INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
-
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-
 LONGEST_LABEL = 60
 
 Label: TypeAlias = int | float | str

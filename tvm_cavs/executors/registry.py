@@ -16,14 +16,11 @@ from ..transform import Programs
 from .protocol import Executor
 
 Factory = Callable[..., Executor]  # (programs, parameters, **options)
-
 GROUP = "tvm_cavs.executors"  # of entry points; those of this package need not be installed
-
 BUILT_IN = (
     EntryPoint("reference", "tvm_cavs.executors.reference:ReferenceExecutor", GROUP),
     EntryPoint("tvm", "tvm_cavs.executors.tvm:TvmExecutor", GROUP),
 )
-
 _REGISTERED: dict[str, Callable[[], Factory]] = {e.name: e.load for e in BUILT_IN}
 
 

@@ -12,9 +12,7 @@ from .graph import Graph
 from .levels import ranges
 
 Names = tuple[str, ...]
-
 _EMPTY = np.uint64(0x2545F4914F6CDD1D)
-
 _ROUNDS = ((32, 0xD6E8FEB86659FD93), (29, 0x9E3779B97F4A7C15))
 
 

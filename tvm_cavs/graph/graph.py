@@ -87,7 +87,6 @@ def by_place(ids: np.ndarray) -> np.ndarray:
 
 
 NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
-
 Pairs = Sequence[tuple[int, int]] | np.ndarray
 
 

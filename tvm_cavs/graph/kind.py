@@ -29,7 +29,6 @@ class Kind:
 
 
 MASK_BITS = 62
-
 MAX_LOOKUP_BITS = 16  # of masks that are looked up in a table
 
 

@@ -20,8 +20,6 @@ from .graph import Graph, made_graph
 from .levels import ranges
 
 COPIES = "tvm_cavs.copies"  # the input that says how many vertices one stands for
-
-
 Digests = Callable[[Graph, Names], np.ndarray]
 
 

@@ -17,7 +17,6 @@ from ..errors import ShapeError
 from ..given import floats
 
 Shape: TypeAlias = tuple[int, ...]
-
 Initializer: TypeAlias = Callable[[np.random.Generator, Shape], np.ndarray]
 
 

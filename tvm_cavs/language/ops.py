@@ -256,9 +256,7 @@ _ROWS = [
 ]
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
-
 EFFECTS = frozenset({"scatter", "push", "save", "gradient"})
-
 READS = frozenset(
     {
         *("param", "pull", "present", "saved", "own_state"),

@@ -36,7 +36,6 @@ from .loss import Loss, LossFunction, Recorded
 from .recent import Recent, key_of
 
 LONG_FORWARD = 1e-3  # seconds; measured: planning ahead lost up to 0.1 ms below, and gains above
-
 _recording: ContextVar[bool] = ContextVar("recording", default=False)
 
 

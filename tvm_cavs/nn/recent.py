@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-
 KEPT = 16
 
 

@@ -31,17 +31,11 @@ if TYPE_CHECKING:
     from ..runtime import Batch, Call, CompiledStep
 
 WARM_UP = 3  # steps that are not timed: after a recorded one it takes so many to have caches back
-
 STEP, COLLATE, UPDATE = "step", "putting the batch together", "update"
-
 SHARE = "finding equal vertices"
-
 PLAN, LIST, PACK = "planning", "listing kernel calls", "packing weights"
-
 FORWARD, OUTPUTS = "forward pass", "outputs"
-
 BACKWARD, ASSEMBLY = "backward pass", "gradient assembly, sums of word rows"
-
 PARTS = {"share": SHARE, "plan": PLAN, "run": FORWARD, "pack": PACK, "backward": BACKWARD}
 
 

@@ -15,7 +15,6 @@ PRODUCTS = {
     "outer": "weight gradients",
     "column_sum": "sums over vertices",
 }
-
 REST = "rest: Python between the above"
 
 

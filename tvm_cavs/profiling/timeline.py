@@ -15,9 +15,7 @@ from typing import Any
 from .report import KernelSpan, Line, Profile
 
 PROCESS = 1
-
 PARTS, KERNELS = 1, 2  # the rows; the numbers are threads to the format
-
 ROWS = {PARTS: "step", KERNELS: "kernels by level"}
 
 

@@ -20,9 +20,7 @@ from .schema import JsonlData, ListOpsData, PtbData, RunConfig
 from .yaml_values import parse
 
 REPR = reprlib.Repr()  # a few levels of it: aliases can make a small file a huge value
-
 REPR.maxstring = REPR.maxother = REPR.maxlong = 60
-
 DATA = {"listops": ListOpsData, "ptb": PtbData, "jsonl": JsonlData}
 
 

@@ -32,7 +32,6 @@ from .profile_run import PROFILED_STEP, profile_step
 from .run import Run, restore_best, save
 
 STEPS_PER_EVENT = 50
-
 HUGE = 1e15  # an input of that size makes a square that float32 hardly holds
 
 

@@ -28,7 +28,6 @@ from .runlock import LOCK
 from .schema import RunConfig
 
 LAST, BEST = "last.safetensors", "best.safetensors"
-
 PROFILE, TRACE = "profile.txt", "trace.json"
 
 

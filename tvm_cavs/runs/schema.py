@@ -62,11 +62,8 @@ def _path(given: str) -> str:
 
 
 PathText: TypeAlias = Annotated[str, AfterValidator(_path)]
-
 Rate: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
-
 Factor: TypeAlias = Annotated[float, Field(ge=0.0, le=1e10)]  # so that float32 holds products
-
 MetricName: TypeAlias = Annotated[str, _one_of(METRICS)]
 
 

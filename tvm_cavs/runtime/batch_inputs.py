@@ -21,7 +21,6 @@ from .slices import Spaces
 from .spaces import Buffer, Space
 
 Fill = Callable[[Plan, list[int], HostMemory], None]
-
 OF_BATCH = frozenset(
     {
         Role.CHILD,
@@ -32,7 +31,6 @@ OF_BATCH = frozenset(
         Role.VERTEX_KEYS,
     }
 )
-
 EDGES = Space("edges")
 
 

@@ -16,7 +16,6 @@ from ..arrays import aligned
 from .roles import BufferId
 
 GROWTH = 1.25
-
 READ_ONLY = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # can be given away without a copy
 
 

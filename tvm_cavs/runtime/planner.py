@@ -17,15 +17,11 @@ from .plan import Cells, Plan
 from .roles import BufferId, Role
 
 PARENT_POINTERS, PARENT_SLOTS = BufferId(Role.PARENT_POINTERS), BufferId(Role.PARENT_SLOTS)
-
 MASK, CHILDREN, BELOW, COUNT, NEXT = (
     BufferId(Role.PLAN, what) for what in ("mask", "children", "below", "count", "next")
 )
-
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
-
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
-
 Learn = Callable[[Sequence[int]], None]
 
 

@@ -22,7 +22,6 @@ from .tables import COUNT, FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS, WORDS
 
 # of tvm/ffi/c_api.h
 INT, TENSOR = 1, 70  # kTVMFFIInt, kTVMFFITensor
-
 HEADER = 24  # bytes of TVMFFIObject, which a function's pointer follows
 
 Call = tuple[Any, tuple[Any, ...]]  # a function and its arguments

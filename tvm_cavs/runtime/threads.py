@@ -7,7 +7,6 @@ import os
 import tvm_ffi
 
 SHARE_ALL_CORES = -3  # a mode of TVM's thread pool
-
 _pool_threads = 1
 
 

@@ -26,7 +26,6 @@ from ..errors import CheckpointError
 from ..language import Parameter
 
 FORMAT = 1
-
 STATE: dict[str, type | tuple[type, ...]] = {
     "progress": dict,
     "config": dict,
@@ -34,7 +33,6 @@ STATE: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "data": dict,
 }
-
 PACKAGES = ("tvm_cavs", "apache-tvm", "apache-tvm-ffi", "numpy")
 
 

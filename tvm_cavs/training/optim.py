@@ -31,13 +31,9 @@ class Hyper:
 
 
 Number: TypeAlias = Any  # a float, or what stands for one in a kernel
-
 State: TypeAlias = tuple[Number, ...]
-
 Numbers: TypeAlias = Mapping[str, Number]
-
 Root: TypeAlias = Callable[[Number], Number]
-
 Rule: TypeAlias = Callable[[Number, Number, State, Numbers, Root], tuple[Number, State]]
 
 
@@ -146,7 +142,6 @@ def check_hyper(name: str, extra: Mapping[str, float]) -> None:
 
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "sgd": Optimizer((), {}, _plain, _sgd, largest=LARGEST),
     "momentum": Optimizer(("velocity",), {"momentum": 0.9}, _plain, _momentum, largest=1e30),

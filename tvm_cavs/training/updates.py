@@ -20,9 +20,7 @@ from ..runtime import tensor_of, threads_in_use
 from .optim import OPTIMIZERS, Hyper
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
-
 TINY = 1e-30  # a sum of squares below it may have lost some that are none in float32
-
 GRAIN = 1 << 16  # elements of a weight from which threads share an update
 
 

@@ -49,7 +49,6 @@ def _shortest(sets: Iterable[frozenset[Need]]) -> Presence:
 
 
 ALWAYS, NEVER = Presence(frozenset({frozenset()})), Presence(frozenset())
-
 Runs = tuple[tuple[int, Presence], ...]  # along the first axis: extents, and when they are there
 
 

@@ -11,7 +11,6 @@ from ..language import Call, Program, Type, bounds, keep, without_dead
 from .autodiff import differentiate
 
 LEAST_GAIN = 1 << 14  # multiplications a vertex, on average; to save less takes as long
-
 LEAST_PER_LEVEL = 16  # vertices on a level, on average; smaller batches are done before
 
 

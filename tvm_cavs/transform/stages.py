@@ -34,12 +34,9 @@ def feeds_scatter(program: Program) -> list[bool]:
 
 
 STAGES = ("eager", "recurrent", "lazy")
-
 _READ_AGAIN = READS - {"gather", "gather_sum"} | {"full", "embedding"}
-
 # Cheaper to compute twice than to store and load.
 _CHEAP = frozenset("add sub mul neg relu greater equal where maximum minimum one_hot".split())
-
 _VIEWS = frozenset({"slice", "concat", "reshape", "transpose"})
 
 

@@ -19,7 +19,6 @@ from .plan import ChainPlan, TreePlan, plan_chains, plan_trees
 from .store import Parameters, index, logits_of, tensors
 
 State = tuple[Tensor, ...]  # what a vertex publishes, h first
-
 Cell = Callable[..., State]
 
 

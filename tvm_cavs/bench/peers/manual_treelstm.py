@@ -19,7 +19,6 @@ from .plan import TreePlan, plan_trees
 from .store import Buffers, Manual, index, tensors
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 

@@ -18,7 +18,6 @@ from .plan import ChainPlan, plan_chains
 from .store import Buffers, Manual, index, tensors
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 

@@ -19,7 +19,6 @@ SOURCE = """
 int mkl_serv_intel_cpu(void) { return 1; }
 int mkl_serv_intel_cpu_true(void) { return 1; }
 """
-
 CHOICES = ("unlocked", "installed")
 
 

@@ -32,13 +32,11 @@ class System(Protocol):
 
 
 Parameters = Mapping[str, np.ndarray]
-
 MANUAL: dict[str, Callable[[Parameters], System]] = {
     "treelstm": ManualTreeLSTM,
     "treefc": ManualTreeFC,
     "varlstm": ManualVarLSTM,
 }
-
 COMPILED = {"level": False, "compile": True}
 
 

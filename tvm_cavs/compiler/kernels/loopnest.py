@@ -16,9 +16,7 @@ from tvm.tirx.script import builder as T
 from ..target_rules import KERNEL, ROLE
 
 Expr = Any  # a TIR expression, or an int that becomes one
-
 Buffer = Any
-
 Emit = Callable[[Expr], None]
 
 

@@ -29,7 +29,6 @@ from .loopnest import (
 )
 
 CHAINS = 8  # vectors that are added up side by side: one addition does not wait for the one before
-
 TURNS = 64  # times they are added to before all of them are added to the float64 sum
 
 # (weight, gradient, states, numbers, square root) -> (new weight, new states), on one element

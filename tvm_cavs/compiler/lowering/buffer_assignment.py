@@ -27,7 +27,6 @@ from .places import (
 from .steps import Place
 
 Write = tuple[int, Place]  # a value, and where it is to be put
-
 Rows = Sequence[tuple[int, RowGradient, Buffer]]
 
 

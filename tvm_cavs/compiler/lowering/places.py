@@ -17,7 +17,6 @@ from .specs import Piece
 from .steps import Place, Slots
 
 PRODUCTS = frozenset({"matmul", "outer", "total", "total_rows"})
-
 VIEWS = frozenset({"slice", "reshape", "transpose"})
 
 

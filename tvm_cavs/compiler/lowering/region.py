@@ -13,7 +13,6 @@ from typing import Any
 Shape = tuple[int, ...]
 
 REDUCTIONS = frozenset({"sum", "max", "argmax"})
-
 OWN_LOOP = REDUCTIONS | {"gather_sum", "pick", "concat"}  # share no loop with their operands
 
 

@@ -18,7 +18,6 @@ from ..loopnest import Expr, int64, loop, scratch, with_llvm
 from .operands import LINE, Bound, Load, pick_rows, row_length, source_row
 
 LANES = 16  # float32 of an AVX-512 register: words of one instruction
-
 WORD, HALF = "uint32", "uint16"
 
 LLVM = """

@@ -31,7 +31,6 @@ from .register_tile import (
 )
 
 Sums = tuple[Buffer, int, Expr]  # (c, its first column, whether this task adds to it)
-
 Pack = Callable[[Expr, Expr], Load]
 
 

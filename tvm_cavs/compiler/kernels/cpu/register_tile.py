@@ -20,7 +20,6 @@ from .bfloat16 import LANES, dot, span
 from .operands import LINE
 
 Term = Callable[[Expr, Expr], Expr]
-
 Word = Callable[[Expr, Expr], Expr]
 
 

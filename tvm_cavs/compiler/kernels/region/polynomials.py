@@ -20,13 +20,9 @@ from tvm.tirx.script import builder as T
 Expr = Any
 
 ROUND = 1.5 * 2**23  # added to a float32 below 2^22, it rounds to a whole number
-
 EXPONENT_OF_1 = 127
-
 LOG2_E = 1.4426950408889634
-
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # multiples of the first up to 2^14 are exact
-
 EXP_TERMS = (
     0.001381422195676882,
     0.008368898660712339,
@@ -36,17 +32,12 @@ EXP_TERMS = (
     1.0,
     1.0,
 )  # of e^r on |r| <= 0.3475, to 3.2e-9
-
 # Between these exp's result is neither 0 nor infinite; at the limits it is, without being rounded.
 EXP_LOW, EXP_HIGH = -104.6, 89.0
-
 EXP_SHIFT_LOW, EXP_SHIFT_HIGH = 24, -64  # so that n + shift is an exponent: n is -151 to 128
-
 # sigmoid is 1 from the first on, and 0 from minus the second on: there the scale is infinite.
 SIGMOID_ONE, SIGMOID_ZERO, SIGMOID_SHIFT = 17.4, 158.7, -101
-
 TANH_LIMIT = 9.02  # from here on tanh rounds to 1
-
 TANH_NUMERATOR = (
     1.3384265251659144e-08,
     2.0635819964809343e-05,
@@ -54,7 +45,6 @@ TANH_NUMERATOR = (
     0.1338268667459488,
     1.0,
 )  # of tanh(x) / x in x^2, to 4e-8; the rounding of coefficients is part of the fit
-
 TANH_DENOMINATOR = (
     7.790247877892398e-07,
     0.0003288516600150615,
