@@ -8,7 +8,8 @@ import tvm_cavs as cavs
 from helpers.random_graphs import N_CLASSES, N_WORDS, WIDTH
 from tvm_cavs.language.value import Value
 from tvm_cavs.language.vertex import Vertex, VertexFunction, call
-from tvm_cavs.nn.loss import LossFunction
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import LossFunction, SoftmaxCrossEntropy, SquaredError
 
 
 class Score(LossFunction):
@@ -336,4 +337,21 @@ ODD: dict[str, Any] = {
     "doubled": Doubled,
     "each_stage": EachStage,
     "parts": Parts,
+}
+
+
+# Vertex functions of all kinds, with a loss for each.
+FUNCTIONS: dict[str, tuple[Any, LossFunction]] = {
+    **{
+        f"{n}": (lambda c=c: c(N_WORDS, 2, 3, N_CLASSES, dropout=0.3), SoftmaxCrossEntropy())
+        for n, c in CELLS.items()
+    },
+    "tree_lstm_of_3": (
+        lambda: CELLS["tree_lstm"](N_WORDS, 2, 3, N_CLASSES, arity=3),
+        SoftmaxCrossEntropy(),
+    ),
+    **{name: (function, Score()) for name, function in ODD.items() if name != "attention"},
+    "attention": (Attention, SquaredError()),
+    "five_gates": (FiveGates, SoftmaxCrossEntropy()),
+    **{f"random_{seed}": (lambda s=seed: Random(s), Score()) for seed in range(8)},
 }

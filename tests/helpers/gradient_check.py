@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.graph.reads import check_inputs
 from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
 from tvm_cavs.nn.network import Network
 
 GRID = 2.0**-14
@@ -79,3 +83,22 @@ def dense(gradient: np.ndarray | RowSparse, shape: tuple[int, ...]) -> np.ndarra
     out = np.zeros(shape, gradient.values.dtype)
     out[gradient.rows] = gradient.values
     return out
+
+
+HIDDEN = 3
+LOSS = SoftmaxCrossEntropy()
+
+
+def cell(name: str, dropout: float = 0.3, seed: int = 0) -> Network:
+    """A cell with biases and weights that leave no unit saturated."""
+    function = CELLS[name](N_WORDS, 2, HIDDEN, N_CLASSES, dropout=dropout)
+    return initialized(Network(function), seed, scale=0.7)
+
+
+def graphs_for(network: Network, seed: int) -> Graph:
+    """A tree and a DAG (and a chain where a vertex has one child), together."""
+    rng, arity = np.random.default_rng(seed), network.function.arity
+    graphs = [random_tree(rng, arity), random_dag(rng, arity)]
+    if arity == 1:
+        graphs.append(random_chain(rng))
+    return batch(graphs)
