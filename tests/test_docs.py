@@ -4,6 +4,7 @@
 """
 
 import ast
+import configparser
 import io
 import os
 import re
@@ -239,6 +240,31 @@ def test_paths_in_texts_exist(parted: dict[str, tuple[str, str]]) -> None:
         text = parted[file][0] if file in parted else (ROOT / file).read_text(encoding="utf-8")
         found += [f"{file}: {name}" for name in lost(text, code, words)]
     assert not found, "named, but not there:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("see graph/novel.py, graph/levels.py and levels.py", ["graph/novel.py"]),
+        ("`graph/novel/`, `compiler/kernels/`, `tests/helpers`", ["graph/novel/"]),
+        ("`levels.novel` and `levels.find_cycle`", ["levels.novel"]),
+        ("`novel_word` and `find_cycle`", ["novel_word"]),
+    ],
+)
+def test_what_is_not_there_is_found(
+    text: str, missing: list[str], parted: dict[str, tuple[str, str]]
+) -> None:
+    code = {file: done for file, (_, done) in parted.items()}
+    assert list(lost(text, code, {"find_cycle"})) == missing
+
+
+def test_the_drawn_layers_are_those_of_the_import_rules() -> None:
+    rules = configparser.ConfigParser(interpolation=None)
+    rules.read(ROOT / "setup.cfg", encoding="utf-8")
+    layers = rules["importlinter:contract:layers"]["layers"].split("\n")
+    drawing = next(b.code for b in blocks("design.md") if "__main__" in b.code)
+    drawn = [re.split(r"\s{2,}", line.strip())[0] for line in drawing.splitlines()]
+    assert drawn == [layer for layer in layers if layer]
 
 
 def anchors(page: str) -> set[str]:
