@@ -3,11 +3,15 @@
 `pytest tests/test_docs.py --update-golden` puts what was printed into the pages.
 """
 
+import ast
+import configparser
+import io
 import os
 import re
 import runpy
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +28,14 @@ LANGUAGES = {"python", "bash", "yaml", "json", "text", "diff"}
 # Commands that a test only looks at: they take minutes, or change the environment.
 NOT_RUN = ("bash scripts/", "pip install")
 MEASUREMENTS = {"benchmarks.md"}  # the commands of this page take hours
+CODE = sorted(
+    p.relative_to(ROOT).as_posix()
+    for folder in ("tvm_cavs", "schedules", "autotune", "scripts", "tests")
+    for p in (ROOT / folder).rglob("*.py")
+)
+TEXTS = [*(f"docs/{p}" for p in PAGES), "README.md", "CONTRIBUTING.md", "CHANGELOG.md", *CODE]
+NOBODYS = {"file.py", "schedules.py"}  # files that a text makes up
+OBJECTS = {"train", "early_stop", "tvm"}  # `train.lr`: a key of a config; `tvm.compile`: TVM itself
 
 
 class Block(NamedTuple):
@@ -153,6 +165,106 @@ def test_diffs_fit_the_code(page: str) -> None:
         lines = [line[len(m[1]) :] for line in m[2].splitlines()]
         kept = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))
         assert any(kept in text for text in texts), f"{page}: no file has\n{kept}"
+
+
+def documented(tree: ast.Module) -> Iterator[ast.Constant]:
+    """The docstrings of a module, its classes and functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            match node.body:
+                case [ast.Expr(ast.Constant(str()) as text), *_]:
+                    yield text
+
+
+def said_and_done(code: str) -> tuple[str, str]:
+    """Docstrings and comments of a module, and the rest of it, both with the lines as they were."""
+    lines = code.splitlines()
+    said = [""] * len(lines)
+    for text in documented(ast.parse(code)):
+        for i in range(text.lineno - 1, text.end_lineno or 0):
+            said[i], lines[i] = lines[i], ""
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type == tokenize.COMMENT and lines[token.start[0] - 1]:
+            i, column = token.start[0] - 1, token.start[1]
+            said[i], lines[i] = token.string, lines[i][:column]
+    return "\n".join(said), "\n".join(lines)
+
+
+def is_a_path(path: str) -> bool:
+    """Whether a file of ours ends so; of a folder, whether it is one of the root or the package."""
+    if path.endswith(".py"):
+        return any(f"/{file}".endswith(f"/{path}") for file in CODE)
+    return (ROOT / path).exists() or (ROOT / "tvm_cavs" / path).exists()
+
+
+def is_in_a_module(module: str, name: str, code: dict[str, str]) -> bool:
+    """Whether a module or package so called has that name; True for what is no module of ours."""
+    inside = [
+        text
+        for file, text in code.items()
+        if file.endswith(f"/{module}.py") or f"/{module}/" in f"/{Path(file).parent}/"
+    ]
+    return not inside or any(re.search(rf"\b{name}\b", text) for text in inside)
+
+
+def lost(text: str, code: dict[str, str], words: set[str]) -> Iterator[str]:
+    """What a text names that is not there: files, folders, names of modules, words of code."""
+    for path in re.findall(r"(?<![\w./*])[\w./-]*\w\.py\b", text):
+        if path not in NOBODYS and not is_a_path(path.removeprefix("./")):
+            yield path
+    tops = "tvm_cavs|schedules|autotune|scripts|tests|docs|configs"
+    rooms = "|".join(p.name for p in (ROOT / "tvm_cavs").iterdir() if (p / "__init__.py").exists())
+    for path in re.findall(rf"`((?:{tops}|{rooms})/[\w/]*)`", text):
+        if not is_a_path(path):
+            yield path
+    for module, name in re.findall(r"`([a-z_]+)\.(\w+)[`.(]", text):
+        if name != "py" and module not in OBJECTS and not is_in_a_module(module, name, code):
+            yield f"{module}.{name}"
+    for name in re.findall(r"`([a-z]\w*_\w+)[`.(]", text):
+        if name not in words:
+            yield name
+
+
+@pytest.fixture(scope="module")
+def parted() -> dict[str, tuple[str, str]]:
+    """Of every module what it says and what it does."""
+    return {f: said_and_done((ROOT / f).read_text(encoding="utf-8")) for f in CODE}
+
+
+def test_paths_in_texts_exist(parted: dict[str, tuple[str, str]]) -> None:
+    code = {file: done for file, (_, done) in parted.items()}
+    blocks_of_pages = (b.code for page in PAGES for b in blocks(page) if b.language != "text")
+    words = set(re.findall(r"\w+", "\n".join([*CODE, *code.values(), *blocks_of_pages])))
+    found = []
+    for file in TEXTS:
+        text = parted[file][0] if file in parted else (ROOT / file).read_text(encoding="utf-8")
+        found += [f"{file}: {name}" for name in lost(text, code, words)]
+    assert not found, "named, but not there:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("see graph/novel.py, graph/levels.py and levels.py", ["graph/novel.py"]),
+        ("`graph/novel/`, `compiler/kernels/`, `tests/helpers`", ["graph/novel/"]),
+        ("`levels.novel` and `levels.find_cycle`", ["levels.novel"]),
+        ("`novel_word` and `find_cycle`", ["novel_word"]),
+    ],
+)
+def test_what_is_not_there_is_found(
+    text: str, missing: list[str], parted: dict[str, tuple[str, str]]
+) -> None:
+    code = {file: done for file, (_, done) in parted.items()}
+    assert list(lost(text, code, {"find_cycle"})) == missing
+
+
+def test_the_drawn_layers_are_those_of_the_import_rules() -> None:
+    rules = configparser.ConfigParser(interpolation=None)
+    rules.read(ROOT / "setup.cfg", encoding="utf-8")
+    layers = rules["importlinter:contract:layers"]["layers"].split("\n")
+    drawing = next(b.code for b in blocks("design.md") if "__main__" in b.code)
+    drawn = [re.split(r"\s{2,}", line.strip())[0] for line in drawing.splitlines()]
+    assert drawn == [layer for layer in layers if layer]
 
 
 def anchors(page: str) -> set[str]:

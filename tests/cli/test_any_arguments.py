@@ -1,7 +1,7 @@
 """Any command line: an exit status and words, never a traceback, and nothing written elsewhere.
 
 Each case gets a folder of its own with configs, data and runs, some of them damaged. More cases by
-hand: TVM_CAVS_EXAMPLES=20000 pytest tests/test_cli_any.py
+hand: TVM_CAVS_EXAMPLES=20000 pytest tests/cli/test_any_arguments.py
 """
 
 from __future__ import annotations

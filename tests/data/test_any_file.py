@@ -1,6 +1,6 @@
 """Whatever is read or made: a valid object, or a CavsError. Nothing else, and never a wrong number.
 
-More cases by hand: TVM_CAVS_EXAMPLES=5000 pytest tests/test_data_any.py
+More cases by hand: TVM_CAVS_EXAMPLES=5000 pytest tests/data/test_any_file.py
 """
 
 import json

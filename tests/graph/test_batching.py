@@ -1,4 +1,4 @@
-"""forest.py: a batch gathered from one forest is the batch that concatenation makes."""
+"""batching.py: a batch gathered from one forest is the batch that concatenation makes."""
 
 import copy
 import pickle

@@ -12,7 +12,7 @@ Cells = tuple[np.ndarray, np.ndarray, np.ndarray]  # level, kind, count
 def sort(
     level: np.ndarray, mask: np.ndarray, lookup: np.ndarray, kind_of: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cells]:
-    """As `plan_kernels.sort`: row, order, the kind of every row, the cells."""
+    """As `host.plan.sort`: row, order, the kind of every row, the cells."""
     key = level * len(kind_of) + lookup[mask]
     order = np.argsort(key, kind="stable")
     cell, count = np.unique(key, return_counts=True)
@@ -28,7 +28,7 @@ def segments(
     uses: np.ndarray,
     spaces: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """As `slice_kernels.segments`: the slices of one group after the other."""
+    """As `host.slices.segments`: the slices of one group after the other."""
     level, kind, count = cells
     end = base[:, None] + np.cumsum(spaces[:, kind] * count, axis=1)
     first = end - spaces[:, kind] * count
@@ -51,7 +51,7 @@ def routine(
     moves: np.ndarray,
     frames: np.ndarray,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """As `routine_kernel.routine`, for slices in order: the object and the frame of every call."""
+    """As `host.routine.routine`, for slices in order: the object and the frame of every call."""
     for row in slices:
         g, n, most = row[GROUP], row[COUNT], parts[row[GROUP]]
         for offset in range(0, n, most):

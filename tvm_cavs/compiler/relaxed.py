@@ -2,7 +2,7 @@
 
 A stage function takes the row count `n`, the first row in every space, and whole buffers with
 symbolic row counts; its body calls the stage's kernels one after the other, in place. Relax's
-virtual machine runs it (`run_stages` does, level by level); the executor makes the same kernel
+virtual machine runs it (in a test, level by level); the executor makes the same kernel
 calls itself, with the form of each kernel that suits the row count.
 """
 
@@ -23,7 +23,7 @@ Directions = Mapping[str, Sequence[Group]]
 
 
 def stage_name(direction: str, stage: str, number: int) -> str:
-    """Name of the function of group `number`, for example `forward_recurrent_2`."""
+    """Name of the function of group `number`, for example forward_recurrent_2."""
     return f"{direction}_{stage}_{number}"
 
 

@@ -29,7 +29,7 @@ class Memo:
         number: of one example of the forest.
         fields: the inputs, in the dict itself: a read-only mapping is slower to read.
         parts: the graphs that were concatenated to make it, where they were.
-        digests: found by sharing.py, for each set of input names.
+        digests: found by digests.py, for each set of input names.
     """
 
     forest: Forest | None = None

@@ -164,7 +164,7 @@ class ModelConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """The learning rate's factor over steps; see schedule.py for what each one takes."""
+    """The learning rate's factor over steps; see lr_schedules.py for what each one takes."""
 
     name: Annotated[str, _one_of(SCHEDULES)] = "constant"
     settings: dict[str, float] = Field(default={}, validate_default=True)

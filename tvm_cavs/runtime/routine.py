@@ -72,8 +72,9 @@ class Routine:
     """The tables of some groups of steps.
 
     Args:
-        kernel: `routine_kernel.routine`, compiled. groups: the steps of each. parts: for each group
-            the most rows that its steps run on at once.
+        kernel: that of `compiler/kernels/host/routine.py`, compiled.
+        groups: the steps of each.
+        parts: for each group the most rows that its steps run on at once.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Batching: a plan and compiled stages -> slices, and which kernel calls run on them.
+"""Slices: a plan and compiled stages -> slices, and which kernel calls run on them.
 
 Eager stages run once over all their rows; recurrent ones level by level, the adjoint's from the
 roots down; lazy ones once at the end. Where slices begin and end, and their order, is found by

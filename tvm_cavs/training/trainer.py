@@ -38,7 +38,7 @@ class Trainer:
         weight_decay: factor on the weight that is added to its gradient (AdamW: taken off the
             weight); a parameter's own is `weight_decay * parameter.decay_mult`.
         clip_norm: the largest global norm of the averaged gradients, or None for no clipping.
-        schedule: step number, from 0 -> factor on lr (see schedule.py).
+        schedule: step number, from 0 -> factor on lr (see lr_schedules.py).
         cache: folder of compiled kernels (default: the user's cache folder), False for none.
         extra: further numbers of this optimizer, for instance `momentum=0.9`.
 

@@ -2,7 +2,7 @@
 
 Its gather is the sum of what the parents scattered (the adjoint of `scatter`), its scatter goes to
 one child (the adjoint of `gather(slot)`), its pulls are saved forward values. So `stages`,
-`rewrite`, `lower` and the executors have no second version for the backward pass.
+`specialise`, `lower` and the executors have no second version for the backward pass.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Every rule keeps the meaning for every vertex and every float, NaN, infinities a
 zero that a user writes is a number like any other. They follow three aims: what is nothing vanishes
 (`absence`: a kind of vertex without children must not multiply a state), slices move towards the
 products (so that dead gates die), and concatenations with parts that are not there come apart.
-`rewrite` applies them until nothing changes.
+`simplify` applies them until nothing changes.
 """
 
 from __future__ import annotations

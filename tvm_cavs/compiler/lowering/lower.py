@@ -1,8 +1,8 @@
 """Lower: one stage Program -> steps, each a kernel on whole buffers.
 
-A stage is cut at its matrix products. What lies between two of them is one region (`regions`), and
-a product reads its left operand through pieces: gathers, word vectors and concatenations are read
-where they are and never copied first.
+A stage is cut at its matrix products. What lies between two of them is one region
+(`region.py`), and a product reads its left operand through pieces: gathers, word vectors and
+concatenations are read where they are and never copied first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A region: everything of a stage that is not a matrix product, as ONE kernel, as frozen data.
 
 A region is lines of elementwise work, reductions within a row, and sums over edges. Its kernel
-(`region_kernel`) passes over rows once.
+(`compiler/kernels/region/kernel.py`) passes over rows once.
 """
 
 from __future__ import annotations

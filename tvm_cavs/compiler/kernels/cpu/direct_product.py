@@ -99,7 +99,7 @@ def check_rectangle(spec: Product, weights: DirectWeights) -> None:
             f"{weights.column + width}, do not lie in a parameter of {weights.ld} columns"
         )
     if spec.precision != "float32":
-        raise ShapeError(f"{spec.precision} operands need packed weights: use products.product")
+        raise ShapeError(f"{spec.precision} operands need packed weights: use product.product")
 
 
 Panel = Callable[[Expr, int], None]  # of the first column, columns

@@ -4,7 +4,7 @@ A kernel takes whole buffers and integer offsets, never views. Rows are packed a
 and panels of columns of the result are computed in register tiles. The number of rows is symbolic,
 and exactly those rows are written: as many of the tallest tile as fit, then the rest with smaller
 ones, so that one row does not pay for six. Products with few columns have tiles of another kind
-(`narrow_product`).
+(`narrow.py`).
 """
 
 from __future__ import annotations

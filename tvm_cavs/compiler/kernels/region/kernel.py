@@ -21,7 +21,7 @@ from .row import Index, Row, broadcast, flat
 def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
     """f(n, start of each by-row array..., arrays...): the region on n rows.
 
-    Shapes: as `regions.Array` says; other rows than start..start + n - 1 are not written. With
+    Shapes: as `region.Array` says; other rows than start..start + n - 1 are not written. With
     `tasks` above 1, that many parts of the rows may run at the same time.
     """
 
