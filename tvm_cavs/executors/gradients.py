@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -64,12 +65,18 @@ class Gradients:
 
     def _row_sum(self, r: RowGradient, values: np.ndarray, memory: HostMemory) -> RowSparse:
         """Sum the rows of a table's gradient that belong to the same row of the table."""
-        out = BufferId(Role.ROW_SUM, r.buffer.key)
-        groups = BufferId(Role.GROUP_ROWS, r.pull), BufferId(Role.GROUP_POINTERS, r.pull)
+        out, *read = _buffers(r)
         result = self._memory.rows(out, len(values), r.width, "float32")
-        self._compiled.row_sums[r](len(values), *map(memory.tensor, (r.buffer, *groups)), result)
+        self._compiled.row_sums[r](len(values), *map(memory.tensor, read), result)
         # the rows lie in memory of the batch, which another forward pass may use again
         return made_rows(values.copy(), self._memory.read(out)[: len(values)])
+
+
+@cache
+def _buffers(r: RowGradient) -> tuple[BufferId, ...]:
+    """Of a table: the sums of its gradient, and what they are made of: rows, and their groups."""
+    groups = BufferId(Role.GROUP_ROWS, r.pull), BufferId(Role.GROUP_POINTERS, r.pull)
+    return BufferId(Role.ROW_SUM, r.buffer.key), r.buffer, *groups
 
 
 def _add(

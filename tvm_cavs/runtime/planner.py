@@ -7,6 +7,7 @@ buffers that belong to the batch that is planned.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,14 @@ MASK, CHILDREN, BELOW, COUNT, NEXT = (
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
 Learn = Callable[[Sequence[int]], None]
+
+
+@cache
+def _groups(pull: str) -> tuple[BufferId, BufferId, BufferId, BufferId]:
+    """Of an input: its distinct values, where the rows of each begin, these rows, the values."""
+    roles = Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX
+    distinct, pointers, rows, index = (BufferId(role, pull) for role in roles)
+    return distinct, pointers, rows, index
 
 
 class Planner:
@@ -138,12 +147,11 @@ class Planner:
         Returns:
             The distinct values, in the order in which they come: int32[n_distinct].
         """
-        distinct = BufferId(Role.DISTINCT, pull)
+        distinct, pointers, rows, index = _groups(pull)
         made = (
             memory.rows(distinct, n, 0, "int32"),
-            memory.rows(BufferId(Role.GROUP_POINTERS, pull), n + 1, 0, "int32"),
-            memory.rows(BufferId(Role.GROUP_ROWS, pull), n, 0, "int32"),
+            memory.rows(pointers, n + 1, 0, "int32"),
+            memory.rows(rows, n, 0, "int32"),
         )
-        index = memory.tensor(BufferId(Role.INDEX, pull))
-        self.kernels["group"](n, index, *made, count, self.result)
+        self.kernels["group"](n, memory.tensor(index), *made, count, self.result)
         return memory.read(distinct)[: self.value()]

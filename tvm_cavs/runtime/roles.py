@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import ClassVar, NoReturn
 
 Key = str | int | tuple[str | int, ...]
 
@@ -11,8 +11,7 @@ Key = str | int | tuple[str | int, ...]
 class Role(str, Enum):
     """What a buffer holds; its key says of which child, field, input or parameter.
 
-    The value is how the buffer's name begins in print. (A role is a str because those are hashed
-    fast: buffers are looked up some fifty times a batch.)
+    The value is how the buffer's name begins in print. (A str, because those are hashed fast.)
     """
 
     # what a plan is made of, by name
@@ -47,11 +46,34 @@ class Role(str, Enum):
     SITE_KEYS = "dropout.keys"
 
 
-class BufferId(NamedTuple):
-    """The identity of a buffer: equal ones are one buffer."""
+class BufferId:
+    """The identity of a buffer. Of a role and a key there is one, so it is hashed as what it is.
 
+    (A step looks up some 150 buffers. Hashing a tuple anew each time took 4 % of a small one.)
+    """
+
+    __slots__ = ("key", "role")
     role: Role
-    key: Key = ()
+    key: Key
+    _made: ClassVar[dict[tuple[Role, Key], BufferId]] = {}
+
+    def __new__(cls, role: Role, key: Key = ()) -> BufferId:
+        made = cls._made.get((role, key))
+        if made is None:
+            made = super().__new__(cls)
+            object.__setattr__(made, "role", role)
+            object.__setattr__(made, "key", key)
+            made = cls._made.setdefault((role, key), made)  # the first one, if threads meet here
+        return made
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a BufferId does not change, {name} neither; make another")
+
+    def __reduce__(self) -> tuple[type[BufferId], tuple[Role, Key]]:
+        return BufferId, (self.role, self.key)
+
+    def __repr__(self) -> str:
+        return f"BufferId({self.role!r}, {self.key!r})"
 
     def __str__(self) -> str:
         """The buffer's name."""

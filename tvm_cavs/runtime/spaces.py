@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .roles import BufferId, Key, Role
 
@@ -41,7 +42,7 @@ class Buffer:
     space: Space | None
     dtype: str = "float32"
 
-    @property
+    @cached_property
     def id(self) -> BufferId:
         """What finds its memory."""
         return BufferId(self.role, self.key)

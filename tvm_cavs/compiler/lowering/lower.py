@@ -100,7 +100,8 @@ class _Lowering:
         slots, to = Slots(), self.places.home[i]
         pieces = tuple(self.places.pieces(c.args[0], slots))
         spec = Product(pieces, c.type.size, to.buffer.ld, to.column)
-        packed = Buffer(*self._weights(c.args[1]), 0, None)
+        weights = self._weights(c.args[1])
+        packed = Buffer(weights.role, weights.key, 0, None)
         starts, buffers = slots.parameters(pieces)
         starts = (space_of(to.buffer), *starts)
         self.steps.append(Step(Kernel("product", spec), starts, (*buffers, packed, to.buffer)))
@@ -134,7 +135,9 @@ class _Lowering:
         sums = None if bias is None else bias.column
         spec = Outer(left, right, spot.ld, spot.column, spot.row, sums)
         starts, buffers = slots.parameters(left + right)
-        out = [Buffer(*s.buffer, s.ld, None) for s in (spot, bias) if s is not None]
+        out = [
+            Buffer(s.buffer.role, s.buffer.key, s.ld, None) for s in (spot, bias) if s is not None
+        ]
         self.steps.append(Step(Kernel("outer", spec), starts, (*buffers, *out)))
 
     def _column_sums(self, i: int, parts: tuple[Part, ...]) -> None:
@@ -144,5 +147,5 @@ class _Lowering:
             pieces = tuple(self.places.pieces(i, slots, *part.columns))
             starts, buffers = slots.parameters(pieces)
             kernel = Kernel("column_sum", ColumnSum(pieces, spot.column))
-            out = Buffer(*spot.buffer, spot.ld, None)
+            out = Buffer(spot.buffer.role, spot.buffer.key, spot.ld, None)
             self.steps.append(Step(kernel, starts, (*buffers, out)))
