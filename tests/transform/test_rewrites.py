@@ -10,7 +10,6 @@ import tvm_cavs as cavs
 from helpers.functions import FUNCTIONS, ODD, FiveGates, Score
 from helpers.op_cases import CASES
 from helpers.random_graphs import N_CLASSES, N_WORDS
-from tvm_cavs.compiler.lowering.rectangles import evaluate
 from tvm_cavs.errors import ShapeError
 from tvm_cavs.graph.kind import Kind
 from tvm_cavs.language.ops import OPS
@@ -21,6 +20,7 @@ from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.nn.loss import SoftmaxCrossEntropy
 from tvm_cavs.nn.network import Network
 from tvm_cavs.transform.join_products import join_products
+from tvm_cavs.transform.net_values import net_value
 from tvm_cavs.transform.simplify import simplify
 from tvm_cavs.transform.specialisation import canonical, specialise
 from tvm_cavs.transform.stages import split
@@ -235,7 +235,7 @@ SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (2, 1), (1, 3), (2, 3))
 def pushed(program: Program, values: dict[str, np.ndarray]) -> np.ndarray:
     """The one value that a program of parameters pushes."""
     ((_, push),) = program.select("push")
-    return np.asarray(evaluate(program, push.args[0], lambda i: values[program.calls[i]["name"]]))
+    return np.asarray(net_value(program, push.args[0], lambda i: values[program.calls[i]["name"]]))
 
 
 @pytest.mark.parametrize("op", [name for name, row in OPS.items() if row.elementwise])

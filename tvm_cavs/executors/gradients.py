@@ -10,7 +10,7 @@ import numpy as np
 from ..compiler import Compiled, Gradient, gradient_buffer, rectangles
 from ..language import Parameter, RowSparse, made_rows
 from ..runtime import BufferId, HostMemory, Role, RowGradient
-from ..transform import Programs
+from ..transform import Programs, net_value
 
 
 class Gradients:
@@ -91,7 +91,7 @@ def _add(
         def leaf(i: int) -> np.ndarray:
             return totals[i] if i in totals else parameters[g.program.calls[i]["name"]].data
 
-        grad += g.count * rectangles.evaluate(g.program, g.index, leaf)
+        grad += g.count * net_value(g.program, g.index, leaf)
         return
     view = grad.reshape(rectangles.extent(grad.shape))
     for r in parts:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ..compiler import Compiled, NetValue, rectangles
+from ..compiler import Compiled, NetValue
 from ..language import Parameter, Program
 from ..runtime import BufferId, HostMemory
+from ..transform import net_value
 
 
 class Weights:
@@ -40,7 +41,7 @@ class Weights:
                 self._packed[name] = version
 
     def _evaluate(self, v: NetValue) -> None:
-        value = rectangles.evaluate(v.program, v.index, self._data_of(v.program))
+        value = net_value(v.program, v.index, self._data_of(v.program))
         target = self._memory.read(v.buffer)
         shape = v.program.calls[v.index].type.shape
         target[...] = np.broadcast_to(value, shape).reshape(target.shape)

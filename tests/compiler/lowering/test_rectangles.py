@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from tvm_cavs.compiler.lowering.rectangles import Rectangle, evaluate, flatten, merged
+from tvm_cavs.compiler.lowering.rectangles import Rectangle, flatten, merged
 from tvm_cavs.language.program import Builder, Program
 from tvm_cavs.language.value import Type, Value, full
+from tvm_cavs.transform.net_values import net_value
 
 SHAPES = ((4, 3), (2, 5), (3, 3), (5,), (4,), (1,))
 
@@ -75,7 +76,7 @@ def test_rectangles_are_what_numpy_computes(op: str, seed: int) -> None:
         rectangles = flatten(program, x.index, op, sums=op == "total")
         assert rectangles is not None
         got = assembled(program, rectangles, x.index, values)
-        want = evaluate(program, x.index, values.__getitem__)
+        want = net_value(program, x.index, values.__getitem__)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=str(program))
         fewer = merged(rectangles)
         assert len(fewer) <= len(rectangles)
@@ -128,9 +129,9 @@ def test_what_moves_more_than_rectangles_is_computed() -> None:
     for x in (bent, half, added):
         assert flatten(program, x.index, "param") is None
     np.testing.assert_array_equal(
-        evaluate(program, bent.index, lambda i: value), value.reshape(3, 4)
+        net_value(program, bent.index, lambda i: value), value.reshape(3, 4)
     )
-    assert evaluate(program, added.index, lambda i: value).dtype == "float32"
+    assert net_value(program, added.index, lambda i: value).dtype == "float32"
 
 
 def test_zeros_are_no_rectangle() -> None:

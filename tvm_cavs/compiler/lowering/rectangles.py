@@ -8,13 +8,10 @@ is evaluated by NumPy, once per step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from ...language import OPS, Program
+from ...language import Program
 
 
 @dataclass(frozen=True)
@@ -115,23 +112,3 @@ def _join(a: Rectangle, b: Rectangle) -> Rectangle | None:
     if below == a.transposed and a.columns[1] == b.columns[0] and a.rows == b.rows:
         return replace(a, columns=(a.columns[0], b.columns[1]))
     return None
-
-
-def evaluate(
-    program: Program, i: int, leaf: Callable[[int], Any], done: dict[int, Any] | None = None
-) -> Any:
-    """Net-level value %i by NumPy, float32; `leaf(i)` gives parameters and totals."""
-    done = {} if done is None else done
-    if i not in done:
-        c = program.calls[i]
-        if c.op in ("param", "total"):
-            done[i] = leaf(i)
-        elif c.op == "full":
-            done[i] = np.full(c.type.shape, c["value"], "float32")
-        else:
-            compute = OPS[c.op].numpy
-            assert compute is not None, c.op
-            args = [evaluate(program, a, leaf, done) for a in c.args]
-            with np.errstate(all="ignore"):  # infinities and NaN are values like others
-                done[i] = np.asarray(compute(*args, **dict(c.attrs)), "float32")
-    return done[i]
