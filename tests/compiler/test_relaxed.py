@@ -32,13 +32,14 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
     if precision == "bf16" and not simd(host_target()).bf16:
         pytest.skip("this CPU has no AVX512_BF16")
     width = {"float32": 4, "bf16": 33}[precision]  # products of few rows stay float32
-    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, width, width + 1, N_CLASSES))
+    cell = {"float32": cavs.nn.TreeLSTM, "bf16": cavs.nn.LSTM}[precision]
+    net = cavs.Network(cell(N_WORDS, width, width + 1, N_CLASSES))
     net.initialize(seed=2)
     chosen = {"precision": precision, "without": ("direct",)}  # as module and buffers have it
     net.hybridize("tvm", sharing=False, threads=1, cache=tmp_path, **chosen)
     loss = cavs.loss.SoftmaxCrossEntropy()
     rng = np.random.default_rng(4)
-    batch = cavs.batch([random_graph(rng, 2) for _ in range(5)])
+    batch = cavs.batch([random_graph(rng, net.function.arity) for _ in range(5)])
     executor = net.executor(loss)
     assert isinstance(executor, TvmExecutor)
     want = {k: v.copy() for k, v in executor.forward(batch, Seeds()).outputs.items()}
