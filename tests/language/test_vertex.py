@@ -1,12 +1,15 @@
 """Mistakes in a vertex function name the user's line."""
 
+import inspect
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tvm_cavs as cavs
-from tvm_cavs.errors import ShapeError, TraceError
+from tvm_cavs.errors import CavsError, ShapeError, TraceError
+from tvm_cavs.language import functions
 from tvm_cavs.language.parameter import Parameter
 from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
 from tvm_cavs.nn.network import Network
@@ -123,3 +126,20 @@ def test_mistakes_around_forward() -> None:
             Network(function(twice, weights=held))
     with pytest.raises(NotImplementedError, match=r"must define forward\(self, v\)"):
         VertexFunction().forward(None)  # type: ignore[arg-type]
+
+
+FUNCTIONS = {
+    name: function
+    for name, function in vars(functions).items()
+    if inspect.isfunction(function) and function.__module__ == functions.__name__ and name[0] != "_"
+}
+
+
+@pytest.mark.parametrize("given", [3.0, None, "h", np.ones(3)], ids=str)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_take_values_of_a_vertex(name: str, given: object) -> None:
+    """Each of the language's functions refuses anything else in words."""
+    given_to = inspect.signature(FUNCTIONS[name]).parameters.values()
+    n_needed = sum(p.default is p.empty for p in given_to)
+    with pytest.raises(CavsError, match=name.removeprefix("reduce_")):
+        FUNCTIONS[name](given, *[1] * (n_needed - 1))

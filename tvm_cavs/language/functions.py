@@ -83,7 +83,7 @@ def silu(x: Value) -> Value:
         >>> print(net(cavs.Graph.from_sequence(1, {"x": [[-1.0, 0.0, 1.0]]}))["y"].round(2))
         [[-0.27  0.    0.73]]
     """
-    return x * sigmoid(x)
+    return _value("silu", x) * sigmoid(x)
 
 
 def gelu(x: Value) -> Value:
@@ -103,6 +103,7 @@ def gelu(x: Value) -> Value:
         >>> print(net(cavs.Graph.from_sequence(1, {"x": [[-1.0, 0.0, 1.0]]}))["y"].round(2))
         [[-0.16  0.    0.84]]
     """
+    x = _value("gelu", x)
     return x * sigmoid(2 * _root(2 / pi) * (x + 0.044715 * x * x * x))
 
 
@@ -316,7 +317,8 @@ def split(x: Value, sections: int) -> list[Value]:
         >>> print(net(cavs.Graph.from_sequence(1, {"x": [[1.0, 2.0, 3.0, 4.0]]}))["right"])
         [[3. 4.]]
     """
-    n = _value("split", x).shape[-1] if x.shape else 0
+    x = _value("split", x)
+    n = x.shape[-1] if x.shape else 0
     sections = _whole("split", "sections", sections)
     if sections < 1 or n % sections or not n:
         raise ShapeError(
@@ -387,6 +389,7 @@ def reduce_mean(x: Value, keepdims: bool = False) -> Value:
         >>> print(net(cavs.Graph.from_sequence(1, {"x": [[1.0, 2.0, 6.0]]}))["y"])
         [3.]
     """
+    x = _value("reduce_mean", x)
     total = reduce_sum(x, keepdims)
     return total * (1.0 / x.shape[-1])
 
@@ -498,6 +501,7 @@ def layer_norm(x: Value, scale: Any, shift: Any, epsilon: float = 1e-5) -> Value
         >>> print(net(cavs.Graph.from_sequence(1, {"x": [[1.0, 2.0, 3.0]]}))["y"].round(2))
         [[-1.22  0.    1.22]]
     """
+    x = _value("layer_norm", x)
     where = f"layer_norm ({user_line()}): epsilon"
     epsilon = arguments.number(where, epsilon, 0, error=TraceError)
     centred = x - reduce_mean(x, keepdims=True)
