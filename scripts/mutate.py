@@ -32,7 +32,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = "tests/mutants.yaml"
-LEFT_OUT = ("__pycache__", ".*", "*.egg-info", "build", "dist", "runs", "shared")
+LEFT_OUT = ("__pycache__", ".*", "*.egg-info")
+LEFT_OUT_AT_THE_TOP = ("build", "dist", "runs", "shared", "site")
 PACKAGE = "tvm_cavs"
 KERNELS = f"{PACKAGE}/compiler/cache.py"  # its SOURCES are the modules that make kernels
 SECONDS = 300.0
@@ -165,7 +166,11 @@ def copied(source: Path) -> Iterator[Path]:
     """A copy of the tree, in a temporary folder of its own that goes with it."""
     with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as folder:
         root = Path(folder, "tree")
-        left_out = shutil.ignore_patterns(*LEFT_OUT)
+
+        def left_out(folder: str, names: list[str]) -> set[str]:
+            found = shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+            return found | ({*LEFT_OUT_AT_THE_TOP} if Path(folder) == source else set())
+
         shutil.copytree(source, root, symlinks=True, ignore=left_out)
         yield root
 

@@ -285,6 +285,14 @@ def test_parts_of_one_parameter(cache: Path) -> None:
     assert_steps(functions.Parts(), steps, cache)
 
 
+def test_half_of_a_parameter_alone(cache: Path) -> None:
+    """A part that one call makes is added to what was cleared, and does not stand for the whole."""
+    x = np.random.default_rng(4).normal(size=(3, 4)).astype("float32")
+    everywhere = cavs.Graph.from_sequence(3, {"x": x})
+    nowhere = replace(everywhere, inputs={"x": Field(np.zeros_like(x), np.zeros(3, bool))})
+    assert_steps(functions.Halves(), [everywhere, nowhere], cache)
+
+
 def test_rows_that_get_no_gradient_this_time(cache: Path) -> None:
     word, x = [0, 1, 2, 1], [1.0] * 4
     steps = [

@@ -7,6 +7,7 @@ import pytest
 
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.batching import batch, unbatch
+from tvm_cavs.graph.field import Field
 from tvm_cavs.graph.graph import Graph, check, made_graph
 
 
@@ -214,3 +215,11 @@ def test_check_sees_a_wrong_level() -> None:
         Graph(*structure, {})
     with pytest.raises(GraphError, match="vertex 1: the stored level is wrong"):
         check(made_graph(*structure, {}))
+
+
+def test_where_an_input_is_absent_its_value_is_what_kernels_read() -> None:
+    """Whatever a user's array holds there: 0.0, or -1 of integers."""
+    here = np.array([True, False])
+    for given, filler in ((np.array([1.5, 7.0], "float32"), 0.0), (np.array([3, 7], "int32"), -1)):
+        field = Graph.from_children([[], []], {"x": Field(given, here)}).inputs["x"]
+        assert field.values.tolist() == [given[0], filler]

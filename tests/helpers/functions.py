@@ -222,6 +222,22 @@ class Parts(VertexFunction):
         v.push("score", cavs.reduce_sum(h * x[0:1] + some))
 
 
+class Halves(VertexFunction):
+    """One parameter of two parts, of which the second is used only where there is an input."""
+
+    arity = 1
+    state = {"h": 4}
+
+    def __init__(self) -> None:
+        self.W = cavs.Parameter((8, 4))
+
+    def forward(self, v: Vertex) -> None:
+        below = v.gather(0).h @ self.W[:4]  # type: ignore[index]
+        h = cavs.tanh(1.0 + below + v.pull("x", (4,)) @ self.W[4:])  # type: ignore[index]
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
 class FiveGates(VertexFunction):
     """A binary Tree-LSTM as a textbook writes it: every gate its own products and bias."""
 
