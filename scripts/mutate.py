@@ -181,7 +181,8 @@ def makes_kernels(file: str, source: Path) -> bool:
     listed = re.search(r"SOURCES = \((.*?)\n\)", path.read_text(), re.S) if path.exists() else None
     patterns = re.findall(r'"([^"]+\.py)"', listed.group(1)) if listed else []
     makers = {f.relative_to(source) for p in patterns for f in (source / PACKAGE).glob(p)}
-    return Path(file) in makers or file.startswith((f"{PACKAGE}/compiler/c", "schedules/"))
+    compiles = Path(file) in (Path(KERNELS), Path(KERNELS).with_name("compiler.py"))
+    return compiles or Path(file) in makers or file.startswith("schedules/")
 
 
 def check(

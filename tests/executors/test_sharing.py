@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tvm_cavs as cavs
+from helpers.law import dense, near
 from helpers.random_graphs import N_CLASSES, N_WORDS, alike, random_dag, random_tree
 from helpers.runs import TINY, Silent, assert_same_run, run_to_the_end
 from tvm_cavs.data.dataset import Dataset
@@ -27,22 +28,6 @@ from tvm_cavs.transform import programs
 WORD: Names = ("word",)
 TOLERANCE = 1e-5  # float32, relative to the largest element
 LOSS = cavs.loss.SoftmaxCrossEntropy()
-
-
-def dense(parameter: cavs.Parameter) -> np.ndarray:
-    grad = parameter.grad
-    if isinstance(grad, cavs.RowSparse):
-        full = np.zeros(parameter.shape, grad.values.dtype)
-        full[grad.rows] = grad.values
-        return full
-    assert grad is not None
-    return grad.copy()
-
-
-def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
-    scale = max(1e-3, float(np.abs(want).max(initial=0)))
-    error = float(np.abs(got - want).max(initial=0)) / scale
-    assert got.shape == want.shape and error <= TOLERANCE, f"{what}: {error:.1e}"
 
 
 def results(net: cavs.Network, graph: Graph) -> dict[str, np.ndarray]:
@@ -101,7 +86,8 @@ def test_sharing_keeps_the_law(cell: str, cache: Path, monkeypatch: pytest.Monke
             net.prepare(made, loss)
         for number, (graph, right) in enumerate(zip(made, want, strict=True)):
             for name, value in results(net, graph).items():
-                near(value, right[name], f"{executor}, sharing={choice}, batch {number}, {name}")
+                what = f"{executor}, sharing={choice}, batch {number}, {name}"
+                near(value, right[name], what, TOLERANCE)
         if choice:
             assert net.last_sharing is not None and net.last_sharing.share < 0.8
 
@@ -163,7 +149,7 @@ def test_a_gradient_without_copies_would_be_wrong(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tvm_cavs.nn.network.with_copies", lambda graph, copies=None: whole(graph))
     with pytest.raises(AssertionError, match="gradient"):
         for name, value in results(net, graph).items():
-            near(value, want[name], name)
+            near(value, want[name], name, TOLERANCE)
 
 
 def test_dropout_turns_it_off_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:

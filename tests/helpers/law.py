@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import tvm_cavs as cavs
+from helpers import gradient_check
 from helpers.random_graphs import random_graph
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.nn.loss import LossFunction
@@ -30,13 +31,8 @@ class Case:
 
 def dense(parameter: cavs.Parameter) -> np.ndarray:
     """The gradient as a dense copy."""
-    grad = parameter.grad
-    if isinstance(grad, cavs.RowSparse):
-        full = np.zeros(parameter.shape, grad.values.dtype)
-        full[grad.rows] = grad.values
-        return full
-    assert grad is not None
-    return grad.copy()
+    assert parameter.grad is not None
+    return np.array(gradient_check.dense(parameter.grad, parameter.shape))
 
 
 def run(net: cavs.Network, loss: LossFunction, graph: Graph):  # type: ignore[no-untyped-def]
@@ -67,10 +63,10 @@ def make_case(
     return Case(net, loss, graphs, *map(list, zip(*results, strict=True)))  # type: ignore[arg-type]
 
 
-def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
+def near(got: np.ndarray, want: np.ndarray, what: str, tolerance: float = TOLERANCE) -> None:
     scale = max(1e-3, float(np.abs(want).max(initial=0)))
     error = float(np.abs(got - want).max(initial=0)) / scale
-    assert got.shape == want.shape and error < TOLERANCE, (
+    assert got.shape == want.shape and error < tolerance, (
         f"{what}: off by {error:.1e} of {scale:.1e}"
     )
 

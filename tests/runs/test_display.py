@@ -59,3 +59,9 @@ def test_the_picture(tmp_path):
     pytest.importorskip("matplotlib")
     assert save_picture(tmp_path / "curve.png", [1, 2], {"loss": [2.0, 1.0], "dev": [0.1, 0.2]})
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_marks_of_a_curve_stand_in_one_column():
+    """Also where a number takes more room than most."""
+    lines = draw([1.2, 0.5, 0.0002917], log=True).splitlines()
+    assert lines[-1].startswith("0.0002917 |") and len({line.index("|") for line in lines}) == 1

@@ -55,7 +55,6 @@ class Compiler:
         self.machine = Machine(self.target, lanes, n_threads, precision)
         self.lanes, self.n_threads = lanes, n_threads
         self.cache = None if cache is False else Path(cache) if cache else default_cache()
-        self.precision = precision
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,20 @@ from ..compiler import Compiled, Gradient, gradient_buffer, rectangles
 from ..language import Parameter, RowSparse, made_rows
 from ..runtime import BufferId, HostMemory, Role, RowGradient
 from ..transform import Programs, net_value
+
+
+class RowSum(NamedTuple):
+    """How equal rows of a table's gradient are added up: the kernel, what it reads, its result."""
+
+    of_rows: RowGradient
+    kernel: Callable[..., Any]
+    read: tuple[BufferId, ...]
+    out: BufferId
+
+    @staticmethod
+    def of(r: RowGradient, kernel: Callable[..., Any]) -> RowSum:
+        groups = BufferId(Role.GROUP_ROWS, r.pull), BufferId(Role.GROUP_POINTERS, r.pull)
+        return RowSum(r, kernel, (r.buffer, *groups), BufferId(Role.ROW_SUM, r.buffer.key))
 
 
 class Gradients:
@@ -25,9 +39,9 @@ class Gradients:
     ) -> None:
         self._parameters, self._compiled, self._memory = parameters, compiled, memory
         self._sparse = programs.row_sparse
-        self._rows = {
-            name: [r for r in compiled.row_sums if r.parameter == name] for name in parameters
-        }
+        self._dense = {name: gradient_buffer(name) for name in parameters}
+        sums = [RowSum.of(r, kernel) for r, kernel in compiled.row_sums.items()]
+        self._rows = {name: [s for s in sums if s.of_rows.parameter == name] for name in parameters}
         self._parts = {
             name: [g for g in compiled.gradients if g.parameter == name] for name in parameters
         }
@@ -50,11 +64,11 @@ class Gradients:
         """
         out: dict[str, np.ndarray | RowSparse] = {}
         for name, parameter in self._parameters.items():
-            rows = [self._row_sum(r, distinct[r.pull], memory) for r in self._rows[name]]
+            rows = [self._summed(s, distinct[s.of_rows.pull], memory) for s in self._rows[name]]
             if name in self._sparse:
                 out[name] = merge(rows, parameter.shape[1])
                 continue
-            out[name] = grad = self._memory.read(gradient_buffer(name))
+            out[name] = grad = self._memory.read(self._dense[name])
             for g in self._parts[name]:
                 read, calls = self._memory.read, g.program.calls
                 totals = {i: read(b).reshape(calls[i].type.shape) for i, b in g.totals}
@@ -63,20 +77,12 @@ class Gradients:
                 grad[some.rows] += some.values
         return out
 
-    def _row_sum(self, r: RowGradient, values: np.ndarray, memory: HostMemory) -> RowSparse:
+    def _summed(self, s: RowSum, values: np.ndarray, memory: HostMemory) -> RowSparse:
         """Sum the rows of a table's gradient that belong to the same row of the table."""
-        out, *read = _buffers(r)
-        result = self._memory.rows(out, len(values), r.width, "float32")
-        self._compiled.row_sums[r](len(values), *map(memory.tensor, read), result)
+        result = self._memory.rows(s.out, len(values), s.of_rows.width, "float32")
+        s.kernel(len(values), *map(memory.tensor, s.read), result)
         # the rows lie in memory of the batch, which another forward pass may use again
-        return made_rows(values.copy(), self._memory.read(out)[: len(values)])
-
-
-@cache
-def _buffers(r: RowGradient) -> tuple[BufferId, ...]:
-    """Of a table: the sums of its gradient, and what they are made of: rows, and their groups."""
-    groups = BufferId(Role.GROUP_ROWS, r.pull), BufferId(Role.GROUP_POINTERS, r.pull)
-    return BufferId(Role.ROW_SUM, r.buffer.key), r.buffer, *groups
+        return made_rows(values.copy(), self._memory.read(s.out)[: len(values)])
 
 
 def _add(

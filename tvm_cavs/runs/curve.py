@@ -32,12 +32,14 @@ def draw(
     heights = [math.log(c) for c in columns] if log else columns
     bottom, span = min(heights), (max(heights) - min(heights)) or 1.0
     filled = [1 + round((h - bottom) / span * (height * steps - 1)) for h in heights]
+    marks = f"{high:.4g}", f"{low:.4g}"
+    margin = max(8, *map(len, marks))
     lines = []
     for row in reversed(range(height)):
         cells = [min(max(f - row * steps, 0), steps) for f in filled]
         text = "".join(("#" if cell else " ") if plain else BLOCKS[cell] for cell in cells)
-        mark = f"{high:8.4g}" if row == height - 1 else f"{low:8.4g}" if row == 0 else " " * 8
-        lines.append(f"{mark} | {text}".rstrip())
+        mark = marks[0] if row == height - 1 else marks[1] if row == 0 else ""
+        lines.append(f"{mark:>{margin}} | {text}".rstrip())
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ buffers that belong to the batch that is planned.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,6 @@ MASK, CHILDREN, BELOW, COUNT, NEXT = (
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
 Learn = Callable[[Sequence[int]], None]
-
-
-@cache
-def _groups(pull: str) -> tuple[BufferId, BufferId, BufferId, BufferId]:
-    """Of an input: its distinct values, where the rows of each begin, these rows, the values."""
-    roles = Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX
-    distinct, pointers, rows, index = (BufferId(role, pull) for role in roles)
-    return distinct, pointers, rows, index
 
 
 class Planner:
@@ -51,6 +42,8 @@ class Planner:
         self.know({}, np.zeros(0, "int64"))
         self._result = np.zeros(3, "int64")
         self.result = tensor_of(self._result)
+        roles = Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX
+        self._groups = {pull: [BufferId(role, pull) for role in roles] for pull in self.pulls}
 
     def value(self, i: int = 0) -> int:
         """What the last kernel with a result has answered."""
@@ -147,7 +140,7 @@ class Planner:
         Returns:
             The distinct values, in the order in which they come: int32[n_distinct].
         """
-        distinct, pointers, rows, index = _groups(pull)
+        distinct, pointers, rows, index = self._groups[pull]
         made = (
             memory.rows(distinct, n, 0, "int32"),
             memory.rows(pointers, n + 1, 0, "int32"),
