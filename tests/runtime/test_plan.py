@@ -289,7 +289,7 @@ def test_parent_edges_against_a_plain_loop(seed: int, planned: Any) -> None:
 def test_group_of_equal_values(seed: int, compiler: Compiler) -> None:
     rng, planner, memory = (
         np.random.default_rng(seed),
-        planner_of(compiler, 1, ()),
+        planner_of(compiler, 1, ("word",)),
         HostMemory(),
     )
     count = np.zeros(9, "int32")
