@@ -135,11 +135,11 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("given", [3.0, None, "h", np.ones(3)], ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_take_values_of_a_vertex(name: str, given: object) -> None:
+def test_functions_take_values_of_a_vertex(name: str) -> None:
     """Each of the language's functions refuses anything else in words."""
     given_to = inspect.signature(FUNCTIONS[name]).parameters.values()
     n_needed = sum(p.default is p.empty for p in given_to)
-    with pytest.raises(CavsError, match=name.removeprefix("reduce_")):
-        FUNCTIONS[name](given, *[1] * (n_needed - 1))
+    for given in (3.0, None, "h", np.ones(3)):
+        with pytest.raises(CavsError, match=name.removeprefix("reduce_")):
+            FUNCTIONS[name](given, *[1] * (n_needed - 1))

@@ -206,7 +206,9 @@ def user_line() -> str:
         name = frame.f_code.co_filename
         if not name.startswith(_PACKAGE) or name.startswith(_USER_FILES):
             text = linecache.getline(name, frame.f_lineno).strip()
-            return f"{Path(name).name}, line {frame.f_lineno}" + (f": {text}" if text else "")
+            return f"{os.path.basename(name)}, line {frame.f_lineno}" + (
+                f": {text}" if text else ""
+            )
         frame = frame.f_back  # type: ignore[assignment]
     return "no user code"
 
