@@ -14,7 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-golden", action="store_true", help="write tests/golden/*.txt instead of comparing"
     )
     parser.addoption(
-        "--sweep", action="store_true", help="dropout at every k/256 and 200 random rates"
+        "--sweep",
+        action="store_true",
+        help="dropout at every k/256 and 200 random rates; interruptions at every line",
     )
     parser.addoption(
         "--llvm", action="store_true", help="no kernel that any test compiles marks products"
@@ -50,6 +52,12 @@ def _no_marked_product(request: pytest.FixtureRequest) -> Iterator[None]:
     marked = [line for text in texts for line in marked_products(text)]
     print(f"\n{len(texts)} modules, {functions} functions, marked products: {marked}")
     assert not marked
+
+
+@pytest.fixture
+def sweep(request: pytest.FixtureRequest) -> bool:
+    """Whether all cases are wanted of which otherwise a few are tried."""
+    return bool(request.config.getoption("--sweep"))
 
 
 @pytest.fixture
