@@ -174,7 +174,8 @@ class TvmExecutor:
             batch = self.plan(batch.plan.graph)
             loaded = self.loaded
         self._batch = batch
-        loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
+        graph = batch.plan.graph
+        loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory, graph)
         packs = batch.passes.packs(batch.cut)
         if self.observer is None:
             loaded.weights.load(packs)

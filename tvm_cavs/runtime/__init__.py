@@ -23,6 +23,8 @@ from .routine import Call as Call
 from .slices import Spaces as Spaces
 from .spaces import ALL as ALL
 from .spaces import EDGES as EDGES
+from .spaces import OF_NO_KIND as OF_NO_KIND
+from .spaces import PARTS as PARTS
 from .spaces import SCRATCH as SCRATCH
 from .spaces import STATE as STATE
 from .spaces import Buffer as Buffer

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from .. import dropout
+from ..graph import Graph
 from .executable import Executable
 from .memory import HostMemory, tensor_of
+from .memory_limit import check_room
 from .plan import Plan
 from .planner import BELOW, KIND, ORDER, Planner
 from .roles import Role
 from .slices import Spaces
-from .spaces import Buffer, Space
+from .spaces import OF_NO_KIND, PARTS, SCRATCH, Buffer, Space, space_of
 
 Fill = Callable[[Plan, list[int], HostMemory], None]
 OF_BATCH = frozenset(
@@ -48,25 +50,49 @@ class Filling:
             for r in compiled.row_sums
         ]
         self._others = [b for b in buffers if b.role not in OF_BATCH]
-        scratch = len(spaces.names)  # where `make_room` has the rows of scratch
-        self._space_of = [
-            scratch if b.space == Space("scratch") else self._number(b.space) for b in self._others
-        ]
+        # where `make_room` has the rows of spaces
+        at = {**spaces.number, SCRATCH: len(spaces.names), PARTS: len(spaces.names) + 1}
+        self._space_of = [at[space_of(b)] for b in self._others]
         self._room = np.full(len(self._others), -1)
-        self._counts = np.zeros(scratch + 1, "int64")
+        self._counts = np.zeros(len(at), "int64")
+        self._counts[-1] = compiled.n_parts
 
     def _number(self, space: Space | None) -> int:
         assert space is not None
         return self._spaces.number[space]
 
-    def make_room(self, counts: np.ndarray, scratch_rows: int, memory: HostMemory) -> None:
-        """Let the network's buffers hold this batch; they only grow."""
-        self._counts[:-1], self._counts[-1] = counts, scratch_rows
+    def make_room(
+        self, counts: np.ndarray, scratch_rows: int, memory: HostMemory, graph: Graph
+    ) -> None:
+        """Let the network's buffers hold the batch `graph`; they only grow.
+
+        Raises:
+            OutOfMemoryError: they would take more than may be taken; nothing has changed.
+        """
+        self._counts[:-2], self._counts[-2] = counts, scratch_rows
         wanted = self._counts[self._space_of]
-        for i in (wanted > self._room).nonzero()[0]:
+        growing = (wanted > self._room).nonzero()[0]
+        if len(growing):
+            self._check(wanted, graph)
+        for i in growing:
             b = self._others[i]
             memory.rows(b.id, int(wanted[i]), b.ld, b.dtype)
             self._room[i] = len(memory.read(b.id))
+
+    def _check(self, wanted: np.ndarray, graph: Graph) -> None:
+        """Refuse a batch for which there is no memory."""
+        row_bytes = [max(b.ld, 1) * np.dtype(b.dtype).itemsize for b in self._others]
+        rows = np.maximum(wanted, self._room).tolist()
+        sizes = {b.name: n * size for b, n, size in zip(self._others, rows, row_bytes, strict=True)}
+        fixed = sum(sizes[b.name] for b in self._others if b.space in OF_NO_KIND)
+        held = sum(max(n, 0) * size for n, size in zip(self._room.tolist(), row_bytes, strict=True))
+        pushed = sum(sizes[b.name] for b in self._others if b.role is Role.PUSHED)
+        sizes["copies of outputs"] = pushed
+
+        def remedy(most: int) -> str:
+            return what_fits(graph, sum(sizes.values()), fixed, most)
+
+        check_room(f"a batch of {_size(graph)}", sizes, held, remedy)
 
     def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.
@@ -120,6 +146,27 @@ class Filling:
             Role.VERTEX_KEYS: keys,
         }
         return makers[b.role]
+
+
+def what_fits(graph: Graph, need: int, fixed: int, most: int) -> str:
+    """The batch that needs `most` bytes where `graph` needs `need`.
+
+    Of these, `fixed` may be the same for a smaller batch.
+    """
+    part = most / need
+    if need > fixed and most > fixed:
+        part = min(part, (most - fixed) / (need - fixed))
+    vertices, graphs = int(graph.n_vertices * part), int(graph.n_graphs * part)
+    if not graphs:
+        return (
+            f"About {vertices:,} vertices fit, less than one such graph: make graphs smaller, or "
+            "the model narrower (fewer classes, a smaller hidden size)."
+        )
+    return f"A batch of {vertices:,} vertices, about {graphs:,} such graphs, fits."
+
+
+def _size(graph: Graph) -> str:
+    return f"{graph.n_vertices:,} vertices in {graph.n_graphs:,} graphs"
 
 
 def _zeros(n: int) -> Any:

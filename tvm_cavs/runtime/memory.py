@@ -7,15 +7,19 @@ and real copies.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import tvm_ffi
 
 from ..arrays import aligned
+from ..errors import OutOfMemoryError
+from .memory_limit import SMALL, check_room, shown
 from .roles import BufferId
 
 GROWTH = 1.25
+REMEDY = "Make batches smaller, or the model narrower."
 READ_ONLY = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # can be given away without a copy
 
 
@@ -54,17 +58,26 @@ class HostMemory:
         return self._version + (self._beneath.version if self._beneath else 0)
 
     def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str) -> Any:
-        """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
+        """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0.
+
+        Raises:
+            OutOfMemoryError: there is no such room; the buffer stays what it was.
+        """
         have = self._arrays.get(buffer)
         if have is None or len(have) < n_rows:
             capacity = max(1, n_rows if have is None else int(n_rows * GROWTH))
-            self.bind(buffer, aligned((capacity, ld) if ld else (capacity,), dtype))
+            held = 0 if have is None else have.nbytes
+            self.bind(buffer, _room(buffer, (capacity, ld) if ld else (capacity,), dtype, held))
         return self._tensors[buffer]
 
     def fixed(self, buffer: BufferId, shape: tuple[int, ...], dtype: str = "float32") -> Any:
-        """The tensor of a buffer of one shape."""
+        """The tensor of a buffer of one shape.
+
+        Raises:
+            OutOfMemoryError: there is no room for it.
+        """
         if buffer not in self._arrays:
-            self.bind(buffer, aligned(shape, dtype))
+            self.bind(buffer, _room(buffer, shape, dtype, 0))
         return self._tensors[buffer]
 
     def bind(self, buffer: BufferId, array: np.ndarray) -> None:
@@ -99,3 +112,17 @@ class HostMemory:
         return {
             buffer: a.nbytes for buffer, a in self._arrays.items() if first[a.ctypes.data] == buffer
         }
+
+
+def _room(buffer: BufferId, shape: tuple[int, ...], dtype: str, held: int) -> np.ndarray:
+    """Zeros for a buffer which now takes `held` bytes."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if n_bytes >= SMALL:
+        check_room(f"{buffer} {list(shape)}", {str(buffer): n_bytes}, held, lambda _: REMEDY)
+    try:
+        return aligned(shape, dtype)
+    except MemoryError:
+        raise OutOfMemoryError(
+            f"{buffer} {list(shape)} needs {shown(n_bytes)}, which the system does not give. "
+            + REMEDY
+        ) from None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..given import check_numbered
 from ..graph import MAX_LOOKUP_BITS, Graph, check_bits
 from .memory import HostMemory, tensor_of
 from .plan import Cells, Plan
@@ -22,6 +23,7 @@ MASK, CHILDREN, BELOW, COUNT, NEXT = (
 )
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
+SMALLER = "Give fewer graphs, or a vertex function of fewer slots."
 Learn = Callable[[Sequence[int]], None]
 
 
@@ -73,7 +75,12 @@ class Planner:
 
         Args:
             learn: given distinct masks of which some are new, it lets the planner `know` them.
+
+        Raises:
+            GraphError: the slots of its vertices are too many to be numbered.
         """
+        slots = graph.n_vertices * self.arity
+        check_numbered("slots of a batch, those of a vertex times vertices", slots, SMALLER)
         mask = self.masks(graph, memory)
         ranks = self._by_table if self._small else self._by_search
         n, n_cells = graph.n_vertices, ranks(graph, mask, memory, learn)
