@@ -14,7 +14,7 @@ import numpy as np
 from .. import dropout
 from ..graph import Graph
 from .executable import Executable
-from .memory import HostMemory, tensor_of
+from .memory import HostMemory, table, tensor_of
 from .memory_limit import check_room
 from .plan import Plan
 from .planner import BELOW, KIND, ORDER, Planner
@@ -170,4 +170,4 @@ def _size(graph: Graph) -> str:
 
 
 def _zeros(n: int) -> Any:
-    return tensor_of(np.zeros(n, "int32"))
+    return table(np.zeros(n, "int32"), "int32")

@@ -8,6 +8,7 @@ and real copies.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,28 @@ def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
 
     Without a copy if it is that already.
     """
-    if not array.size:
-        array = np.zeros(1, array.dtype)
-    if not array.flags.c_contiguous or (dtype is not None and array.dtype != dtype):
-        array = np.array(array, dtype, order="C")
+    array = ready(array, dtype)
     if array.flags.writeable:
         return tvm_ffi.from_dlpack(array)
     if not READ_ONLY:
         return tvm_ffi.from_dlpack(array.copy())
     return tvm_ffi.from_dlpack(array.__dlpack__(max_version=(1, 0)))
+
+
+def ready(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    """`array`, or a copy if it is empty, not contiguous or of another dtype."""
+    if not array.size:
+        array = np.zeros(1, array.dtype)
+    if not array.flags.c_contiguous or (dtype is not None and array.dtype != dtype):
+        array = np.array(array, dtype, order="C")
+    return array
+
+
+def table(values: Sequence[int] | np.ndarray, dtype: str) -> Any:
+    """A copy of a vector in memory of its own, as kernels take it; not empty."""
+    made = aligned((max(1, len(values)),), dtype)
+    made[: len(values)] = values
+    return tvm_ffi.from_dlpack(made)
 
 
 class HostMemory:

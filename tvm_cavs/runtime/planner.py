@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import aligned
 from ..given import check_numbered
 from ..graph import MAX_LOOKUP_BITS, Graph, check_bits
-from .memory import HostMemory, tensor_of
+from .memory import HostMemory, table, tensor_of
 from .plan import Cells, Plan
 from .roles import BufferId, Role
 
@@ -39,10 +40,11 @@ class Planner:
         check_bits(arity, len(pulls))
         self.kernels, self.arity, self.pulls = kernels, arity, tuple(pulls)
         self._small = arity + len(pulls) <= MAX_LOOKUP_BITS
-        self._lookup = np.full(1 << (arity + len(pulls)) if self._small else 1, -1, "int32")
+        self._lookup = aligned((1 << (arity + len(pulls)) if self._small else 1,), "int32")
+        self._lookup.fill(-1)
         self._lookup_tensor = tensor_of(self._lookup)
         self.know({}, np.zeros(0, "int64"))
-        self._result = np.zeros(3, "int64")
+        self._result = aligned((3,), "int64")
         self.result = tensor_of(self._result)
         roles = Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX
         self._groups = {pull: [BufferId(role, pull) for role in roles] for pull in self.pulls}
@@ -65,7 +67,7 @@ class Planner:
     def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
         """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
         self._number, self._n_kinds = dict(number), max(1, len(ranks))
-        self._ranks, self._kind_of = ranks, tensor_of(np.argsort(ranks).astype("int32"))
+        self._ranks, self._kind_of = ranks, table(np.argsort(ranks), "int32")
         if self._small:
             for mask, kind in number.items():
                 self._lookup[mask] = ranks[kind]
@@ -110,8 +112,8 @@ class Planner:
         distinct, mask[:] = np.unique(mask, return_inverse=True)
         if not self._number.keys() >= set(distinct.tolist()):
             learn(distinct.tolist())
-        lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
-        self._sort(graph, tensor_of(lookup), memory)
+        ranks = self._ranks[[self._number[m] for m in distinct.tolist()]]
+        self._sort(graph, table(ranks, "int32"), memory)
         return self.value()
 
     def _sort(self, graph: Graph, lookup: Any, memory: HostMemory) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 Shape = tuple[int, ...]
 
-STACK_BYTES = 64 * 1024  # of results of a row that a kernel keeps on its stack, all together
+STACK_BYTES = 64 * 1024  # of a kernel's stack, at most
+OTHER_BYTES = 4 * 1024  # of them for register tiles and arguments, the rest for results of a row
 ELEMENT_BYTES = 4  # of every dtype that lines have
 ROOM_MULTIPLE = 16  # elements: in a room, a result begins where a cache line does
 REDUCTIONS = frozenset({"sum", "max", "argmax"})
@@ -171,8 +172,8 @@ def row_locals(lines: Sequence[Line]) -> list[int]:
 
 
 def too_wide(lines: Sequence[Line]) -> list[int]:
-    """The row-local lines without which the others take at most STACK_BYTES: the widest ones."""
-    left = STACK_BYTES
+    """The row-local lines without which the others fit on the stack: the widest ones."""
+    left = STACK_BYTES - OTHER_BYTES
     found = []
     for i in sorted(row_locals(lines), key=lambda i: (lines[i].size, i)):
         left -= lines[i].size * ELEMENT_BYTES
