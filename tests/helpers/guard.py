@@ -56,11 +56,13 @@ def guard_pages(side: str) -> Iterator[None]:
         copy[...] = given
         return copy
 
-    def exact_rows(self: Any, buffer: Any, n_rows: int, ld: int, dtype: str) -> Any:
+    def exact_rows(
+        self: Any, buffer: Any, n_rows: int, ld: int, dtype: str, _spare: bool = True
+    ) -> Any:
         have = self._arrays.get(buffer)
         if have is not None and len(have) != max(1, n_rows):
             self.bind(buffer, arrays.aligned((max(1, n_rows), ld) if ld else (n_rows,), dtype))
-        return rows(self, buffer, n_rows, ld, dtype)
+        return rows(self, buffer, n_rows, ld, dtype, spare=False)
 
     def exact_room(self: Any, *given: Any) -> None:
         self._room[:] = -1
@@ -69,7 +71,6 @@ def guard_pages(side: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "zero_bytes", lambda n_bytes: guarded_bytes(n_bytes, side))
         patch.setattr(memory, "ready", guarded)
-        patch.setattr(memory, "GROWTH", 1.0)
         patch.setattr(memory.HostMemory, "rows", exact_rows)
         patch.setattr(batch_inputs.Filling, "make_room", exact_room)
         if os.environ.get(ONE_BY_ONE):

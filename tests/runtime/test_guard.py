@@ -17,7 +17,7 @@ MODELS = "tests/helpers/guarded_models.py"
 
 def test_a_model_is_clean_and_a_planted_overrun_is_found(cache: Path) -> None:
     """In a child process, which the planted overrun ends; `pytest --guard end` does all tests."""
-    command = [sys.executable, "-m", "pytest", MODELS, "-k", "a_model or planted", "-v"]
+    command = [sys.executable, "-m", "pytest", MODELS, "-k", "a_model or planted", "-vv"]
     environment = {k: v for k, v in os.environ.items() if k not in guard.VARIABLES}
     environment["TVM_CAVS_TEST_CACHE"] = str(cache)
     done = subprocess.run(

@@ -14,7 +14,7 @@ import numpy as np
 from .. import dropout
 from ..graph import Graph
 from .executable import Executable
-from .memory import HostMemory, table, tensor_of
+from .memory import GROWTH, HostMemory, table, tensor_of
 from .memory_limit import check_room
 from .plan import Plan
 from .planner import BELOW, KIND, ORDER, Planner
@@ -72,15 +72,14 @@ class Filling:
         self._counts[:-2], self._counts[-2] = counts, scratch_rows
         wanted = self._counts[self._space_of]
         growing = (wanted > self._room).nonzero()[0]
-        if len(growing):
-            self._check(wanted, graph)
+        spare = self._check(wanted, graph) if len(growing) else True
         for i in growing:
             b = self._others[i]
-            memory.rows(b.id, int(wanted[i]), b.ld, b.dtype)
+            memory.rows(b.id, int(wanted[i]), b.ld, b.dtype, spare)
             self._room[i] = len(memory.read(b.id))
 
-    def _check(self, wanted: np.ndarray, graph: Graph) -> None:
-        """Refuse a batch for which there is no memory."""
+    def _check(self, wanted: np.ndarray, graph: Graph) -> bool:
+        """Refuse a batch for which there is no memory; whether there is some to spare."""
         row_bytes = [max(b.ld, 1) * np.dtype(b.dtype).itemsize for b in self._others]
         rows = np.maximum(wanted, self._room).tolist()
         sizes = {b.name: n * size for b, n, size in zip(self._others, rows, row_bytes, strict=True)}
@@ -92,7 +91,8 @@ class Filling:
         def remedy(most: int) -> str:
             return what_fits(graph, sum(sizes.values()), fixed, most)
 
-        check_room(f"a batch of {_size(graph)}", sizes, held, remedy)
+        most = check_room(f"a batch of {_size(graph)}", sizes, held, remedy)
+        return most is None or sum(sizes.values()) * GROWTH <= most
 
     def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.

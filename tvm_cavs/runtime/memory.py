@@ -71,15 +71,18 @@ class HostMemory:
         """Grows whenever a buffer moves."""
         return self._version + (self._beneath.version if self._beneath else 0)
 
-    def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str) -> Any:
+    def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str, spare: bool = True) -> Any:
         """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0.
+
+        One that grows gets room for some more rows, if there is `spare` memory.
 
         Raises:
             OutOfMemoryError: there is no such room; the buffer stays what it was.
         """
         have = self._arrays.get(buffer)
         if have is None or len(have) < n_rows:
-            capacity = max(1, n_rows if have is None else int(n_rows * GROWTH))
+            grows = have is not None and spare
+            capacity = max(1, int(n_rows * GROWTH) if grows else n_rows)
             held = 0 if have is None else have.nbytes
             self.bind(buffer, _room(buffer, (capacity, ld) if ld else (capacity,), dtype, held))
         return self._tensors[buffer]

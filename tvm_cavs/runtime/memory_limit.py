@@ -115,8 +115,8 @@ def parse(given: str) -> int:
     return int(float(size[1]) * UNITS[size[2].upper()])
 
 
-def check_room(what: str, sizes: Mapping[str, int], held: int, remedy: Remedy) -> None:
-    """Refuses buffers of more than may be taken.
+def check_room(what: str, sizes: Mapping[str, int], held: int, remedy: Remedy) -> int | None:
+    """Refuses buffers of more than may be taken; returns how much that is, None if nobody asked.
 
     Args:
         what: who needs them. sizes: bytes of every buffer, by name. held: bytes of those that they
@@ -127,13 +127,14 @@ def check_room(what: str, sizes: Mapping[str, int], held: int, remedy: Remedy) -
     """
     need = sum(sizes.values())
     if need - held < SMALL and VARIABLE not in os.environ:
-        return
+        return None
     most = most_bytes(held)
     if most is not None and need > most:
         raise OutOfMemoryError(
             f"{what} needs {shown(need)} for its buffers, and {shown(most)} may be taken "
             f"({_why()}). The largest: {_largest(sizes)}. {remedy(most)}"
         )
+    return most
 
 
 def _why() -> str:
