@@ -19,8 +19,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="dropout at every k/256 and 200 random rates; interruptions at every line",
     )
     parser.addoption(
-        "--llvm", action="store_true", help="no kernel that any test compiles marks products"
+        "--llvm",
+        action="store_true",
+        help="no kernel that any test compiles marks products, or takes much of the stack",
     )
+    parser.addoption(
+        "--guard",
+        choices=("end", "start"),
+        help="memory that kernels are given ends, or starts, at a page that cannot be touched",
+    )
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """With --guard: tests run in a child process, which may be killed."""
+    side = config.getoption("--guard")
+    if side is None:
+        return None
+    from helpers import guard
+
+    given = [str(argument) for argument in config.invocation_params.args]
+    return None if guard.is_child() else guard.supervise(given, side)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What runs is known when a guard page has ended the process."""
+    from helpers import guard
+
+    if guard.is_child():
+        guard.note("no kernel yet", item.nodeid)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _guard_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --guard: for the whole session."""
+    side = request.config.getoption("--guard")
+    if side is None:
+        yield
+        return
+    from helpers.guard import guard_pages
+
+    with guard_pages(side):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +78,23 @@ def _default_cache(cache: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_marked_product(request: pytest.FixtureRequest) -> Iterator[None]:
+def _llvm_text(request: pytest.FixtureRequest) -> Iterator[None]:
     """With --llvm: what is compiled in the whole session is looked through at its end."""
     if not request.config.getoption("--llvm"):
         yield
         return
-    from helpers.llvm import marked_products, recorded_llvm
+    from helpers.llvm import marked_products, recorded_llvm, stack_bytes
+    from tvm_cavs.compiler.lowering.region import STACK_BYTES
 
     with recorded_llvm() as texts:
         yield
     functions = sum(text.count("\ndefine ") for text in texts)
     marked = [line for text in texts for line in marked_products(text)]
     print(f"\n{len(texts)} modules, {functions} functions, marked products: {marked}")
-    assert not marked
+    stack = {name: size for text in texts for name, size in stack_bytes(text).items()}
+    name = max(stack, key=stack.__getitem__, default="none")
+    print(f"the most of the stack: {stack.get(name, 0)} bytes, by {name}; may be {STACK_BYTES}")
+    assert not marked and stack.get(name, 0) <= STACK_BYTES
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import GraphError as GraphError
+from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import ShapeError as ShapeError
 from .errors import TargetError as TargetError
 from .errors import TraceError as TraceError

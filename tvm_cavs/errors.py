@@ -20,6 +20,10 @@ class GraphError(CavsError):
     """An instance graph that is not a valid DAG, or does not fit the vertex function."""
 
 
+class OutOfMemoryError(CavsError, MemoryError):
+    """What a batch or a network needs does not fit into memory; the text says what would."""
+
+
 class DataError(CavsError):
     """A data file that cannot be read; the message names file and line."""
 

@@ -29,6 +29,16 @@ def count(what: str, given: Any, least: int = 0, error: Refusal = GraphError) ->
     return whole(what, given, least, MOST, error)
 
 
+def check_numbered(what: str, n: int, remedy: str) -> None:
+    """Whether `n` things can be told apart by numbers of 32 bits, as kernels do.
+
+    Raises:
+        GraphError: there are more than 2^31 - 1.
+    """
+    if n > MOST:
+        raise GraphError(f"{what}: {n:,}, and there may be {MOST:,} (numbers of 32 bits). {remedy}")
+
+
 def as_list(what: str, given: Any, of: str, error: Refusal = GraphError) -> list[Any]:
     """The items of anything that has them in an order: a list, a tuple, an array, a generator.
 

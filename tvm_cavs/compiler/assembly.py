@@ -13,6 +13,8 @@ import numpy as np
 from ..language import Parameter, Program
 from ..runtime import (
     ALL_ROWS,
+    OF_NO_KIND,
+    SCRATCH,
     Buffer,
     BufferId,
     CompiledGroup,
@@ -89,6 +91,7 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
         totals=(*gradients, *_total_shapes(stages)),
         cleared=tuple(r.buffer for r in rows if _left_out(r, kinds)),
         members={space: kinds.members(space) for space in _spaces(stages, rows)},
+        n_parts=compiler.n_threads,
     )
 
 
@@ -156,11 +159,11 @@ def _key_shapes(kinds: Kinds) -> Shapes:
 
 
 def _spaces(stages: Iterable[Lowered], rows: Iterable[RowGradient]) -> list[Space]:
-    """All spaces that have rows of a batch; scratch has those of the segment that is running."""
+    """All spaces that have rows of a batch."""
     found = [s for low in stages for s in low.spaces]
     found += [b.space for low in stages for b in low.buffers.values() if b.space is not None]
     found += [Space("pull", r.pull) for r in rows] + [Space("edges")]
-    return [s for s in dict.fromkeys(found) if s.what != "scratch"]
+    return [s for s in dict.fromkeys(found) if s not in OF_NO_KIND]
 
 
 def _group(
@@ -199,7 +202,7 @@ def _most_rows(low: Lowered, n_threads: int) -> int:
     """
     if any(isinstance(s.kernel.spec, (Outer, ColumnSum)) for s in low.steps):
         return ALL_ROWS
-    handed = {b.id: b.ld for b in low.buffers.values() if b.space == Space("scratch")}
+    handed = {b.id: b.ld for b in low.buffers.values() if b.space == SCRATCH}
     handed |= {b.id: b.ld for s in low.steps for b in _read_in_order(s)}
     return layout.part_rows(sum(handed.values()), n_threads) if handed else ALL_ROWS
 

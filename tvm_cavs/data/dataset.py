@@ -15,10 +15,12 @@ from typing import Any, overload
 import numpy as np
 
 from ..errors import DataError, GraphError
+from ..given import check_numbered
 from ..graph import Graph, batch, unbatch
 from .vocab import Vocab
 
 MOST_VERTICES = 2**31 - 1
+PARTS = "Read it as several data sets."
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +164,8 @@ def build_graphs_flat(
         child: of every slot, numbered within its graph, -1 where the slot is empty.
         inputs: as in `build_graphs`.
     """
+    check_numbered("vertices of a data set", len(n_slots), PARTS)
+    check_numbered("slots for children of a data set", len(child), PARTS)
     graph_ptr = np.concatenate([[0], np.cumsum(n_vertices)]).astype("int64")
     child_ptr = np.concatenate([[0], np.cumsum(n_slots)]).astype("int64")
     local = _local(child)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError
-from ..given import as_list
+from ..given import as_list, check_numbered
 from .field import join_inputs, made_field
 from .graph import Forest, Graph, by_place, made_graph
+
+SMALLER = "Give fewer graphs."
 
 
 def batch(graphs: Iterable[Graph]) -> Graph:
@@ -113,6 +115,7 @@ def select(forest: Forest, numbers: list[int]) -> tuple[np.ndarray, dict[str, An
     graph, at = forest.graph, np.array(numbers)
     n_vertices, n_slots = forest.n_vertices[at], forest.n_slots[at]
     vertex_end, slot_end = n_vertices.cumsum(), n_slots.cumsum()
+    check_size(vertex_end, slot_end)
     from_vertex = forest.first_vertex[at] - vertex_end + n_vertices
     from_slot = forest.first_slot[at] - slot_end + n_slots
     rows = from_vertex.repeat(n_vertices)
@@ -141,6 +144,19 @@ def select(forest: Forest, numbers: list[int]) -> tuple[np.ndarray, dict[str, An
     }
 
 
+def check_size(vertex_end: np.ndarray, slot_end: np.ndarray) -> None:
+    """Refuses a batch whose vertices or slots cannot be numbered, before it is built.
+
+    Args:
+        vertex_end, slot_end: int64[n_graphs], how many there are up to the end of each graph.
+
+    Raises:
+        GraphError: there are more than 2^31 - 1.
+    """
+    check_numbered("vertices of a batch", int(vertex_end[-1]), SMALLER)
+    check_numbered("slots for children of a batch", int(slot_end[-1]), SMALLER)
+
+
 def concatenate(graphs: Sequence[Graph]) -> dict[str, Any]:
     """The fields of the batch of any graphs, by name.
 
@@ -150,6 +166,7 @@ def concatenate(graphs: Sequence[Graph]) -> dict[str, Any]:
     n_vertices = [g.level.size for g in graphs]
     n_slots = [g.child.size for g in graphs]
     vertex_end, slot_end = np.cumsum(n_vertices), np.cumsum(n_slots)
+    check_size(vertex_end, slot_end)
     first_vertex = (vertex_end - n_vertices).astype(np.int32)
     first_slot = (slot_end - n_slots).astype(np.int32)
     child = np.concatenate([g.child for g in graphs])

@@ -6,7 +6,7 @@ and making it is concatenation. Levels are found once, when a graph is made; a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from dataclasses import field as of_dataclass
 from types import MappingProxyType
@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError
-from ..given import as_list, count, indices, pairs
+from ..given import as_list, check_numbered, count, indices, pairs
 from .field import Field, make_field
 from .levels import check_children, check_levels, check_pointers, levels_or_cycle
+
+SPLIT = "Make several graphs of it, and give them in several batches."
 
 
 @dataclass(eq=False)
@@ -364,6 +366,9 @@ def _checked(
     child_ptr: Any, child: Any, inputs: Any, graph_ptr: Any, vertex_id: Any, level: Any
 ) -> dict[str, Any]:
     """The fields of a Graph by name, of our own, all promises checked; None for what is found."""
+    if isinstance(child_ptr, Sized) and isinstance(child, Sized):  # before any copy
+        check_numbered("vertices of a graph", len(child_ptr) - 1, SPLIT)
+        check_numbered("slots for children of a graph", len(child), SPLIT)
     child_ptr, child = indices("child_ptr", child_ptr), indices("child", child)
     n = count("the number of vertices", max(0, len(child_ptr) - 1))
     graph_ptr = indices("graph_ptr", [0, n] if graph_ptr is None else graph_ptr)

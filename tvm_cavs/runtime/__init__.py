@@ -22,10 +22,14 @@ from .planner import Ranks as Ranks
 from .planner import UnknownKindsError as UnknownKindsError
 from .roles import BufferId as BufferId
 from .roles import Role as Role
+from .room import OF_WEIGHTS as OF_WEIGHTS
+from .room import Layout as Layout
 from .routine import Call as Call
 from .slices import Spaces as Spaces
 from .spaces import ALL as ALL
 from .spaces import EDGES as EDGES
+from .spaces import OF_NO_KIND as OF_NO_KIND
+from .spaces import PARTS as PARTS
 from .spaces import SCRATCH as SCRATCH
 from .spaces import STATE as STATE
 from .spaces import Buffer as Buffer
@@ -45,8 +49,6 @@ from .tables import SLICE_COLUMNS as SLICE_COLUMNS
 from .tables import STEP_COLUMNS as STEP_COLUMNS
 from .threads import threads_in_use as threads_in_use
 from .threads import use_threads as use_threads
-from .workspace import OF_WEIGHTS as OF_WEIGHTS
-from .workspace import Layout as Layout
 from .workspace import Slots as Slots
 from .workspace import Workspace as Workspace
 from .workspace import n_cores as n_cores

@@ -57,7 +57,7 @@ class Executable:
 
     row_sums: the kernel that adds up rows of equal words. totals: buffers that the backward pass
     adds to. cleared: row gradients that some kind leaves out. members: the kinds that have rows in
-    each space that is used, bool[n_kinds].
+    each space that is used, bool[n_kinds]. n_parts: of a kernel's rows, run at the same time.
     """
 
     forward: tuple[CompiledGroup, ...]
@@ -69,3 +69,4 @@ class Executable:
     totals: tuple[BufferId, ...]
     cleared: tuple[BufferId, ...]
     members: Mapping[Space, np.ndarray]
+    n_parts: int

@@ -7,15 +7,20 @@ and real copies.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tvm_ffi
 
 from ..arrays import aligned
+from ..errors import OutOfMemoryError
+from .memory_limit import SMALL, check_room, shown
 from .roles import BufferId
 
 GROWTH = 1.25
+REMEDY = "Make batches smaller, or the model narrower."
 READ_ONLY = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # can be given away without a copy
 
 
@@ -24,15 +29,28 @@ def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
 
     Without a copy if it is that already.
     """
-    if not array.size:
-        array = np.zeros(1, array.dtype)
-    if not array.flags.c_contiguous or (dtype is not None and array.dtype != dtype):
-        array = np.array(array, dtype, order="C")
+    array = ready(array, dtype)
     if array.flags.writeable:
         return tvm_ffi.from_dlpack(array)
     if not READ_ONLY:
         return tvm_ffi.from_dlpack(array.copy())
     return tvm_ffi.from_dlpack(array.__dlpack__(max_version=(1, 0)))
+
+
+def ready(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    """`array`, or a copy if it is empty, not contiguous or of another dtype."""
+    if not array.size:
+        array = np.zeros(1, array.dtype)
+    if not array.flags.c_contiguous or (dtype is not None and array.dtype != dtype):
+        array = np.array(array, dtype, order="C")
+    return array
+
+
+def table(values: Sequence[int] | np.ndarray, dtype: str) -> Any:
+    """A copy of a vector in memory of its own, as kernels take it; not empty."""
+    made = aligned((max(1, len(values)),), dtype)
+    made[: len(values)] = values
+    return tvm_ffi.from_dlpack(made)
 
 
 class HostMemory:
@@ -52,18 +70,30 @@ class HostMemory:
         self._tensors: dict[BufferId, Any] = {}
         self.version = 0  # grows whenever a buffer moves
 
-    def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str) -> Any:
-        """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
+    def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str, spare: bool = True) -> Any:
+        """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0.
+
+        One that grows gets room for some more rows, if there is `spare` memory.
+
+        Raises:
+            OutOfMemoryError: there is no such room; the buffer stays what it was.
+        """
         have = self._arrays.get(buffer)
         if have is None or len(have) < n_rows:
-            capacity = max(1, n_rows if have is None else int(n_rows * GROWTH))
-            self.bind(buffer, aligned((capacity, ld) if ld else (capacity,), dtype))
+            grows = have is not None and spare
+            capacity = max(1, int(n_rows * GROWTH) if grows else n_rows)
+            held = 0 if have is None else have.nbytes
+            self.bind(buffer, _room(buffer, (capacity, ld) if ld else (capacity,), dtype, held))
         return self._tensors[buffer]
 
     def fixed(self, buffer: BufferId, shape: tuple[int, ...], dtype: str = "float32") -> Any:
-        """The tensor of a buffer of one shape."""
+        """The tensor of a buffer of one shape.
+
+        Raises:
+            OutOfMemoryError: there is no room for it.
+        """
         if buffer not in self._arrays:
-            self.bind(buffer, aligned(shape, dtype))
+            self.bind(buffer, _room(buffer, shape, dtype, 0))
         return self._tensors[buffer]
 
     def bind(self, buffer: BufferId, array: np.ndarray) -> None:
@@ -121,3 +151,17 @@ class Both:
     def tensor(self, buffer: BufferId) -> Any:
         """The buffer as kernels take it."""
         return (self._batch if buffer in self._batch else self._workspace).tensor(buffer)
+
+
+def _room(buffer: BufferId, shape: tuple[int, ...], dtype: str, held: int) -> np.ndarray:
+    """Zeros for a buffer which now takes `held` bytes."""
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if n_bytes >= SMALL:
+        check_room(f"{buffer} {list(shape)}", {str(buffer): n_bytes}, held, lambda _: REMEDY)
+    try:
+        return aligned(shape, dtype)
+    except MemoryError:
+        raise OutOfMemoryError(
+            f"{buffer} {list(shape)} needs {shown(n_bytes)}, which the system does not give. "
+            + REMEDY
+        ) from None

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..given import check_numbered
 from ..graph import MAX_LOOKUP_BITS, Graph, check_bits
-from .memory import HostMemory, tensor_of
+from .memory import HostMemory, table, tensor_of
 from .plan import Cells, Plan
 from .roles import BufferId, Role
 
@@ -24,6 +25,7 @@ MASK, CHILDREN, BELOW, COUNT, NEXT = (
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
 RESULT = BufferId(Role.PLAN, "result")
+SMALLER = "Give fewer graphs, or a vertex function of fewer slots."
 
 
 class UnknownKindsError(Exception):
@@ -43,13 +45,13 @@ class Ranks:
 
     def __init__(self, n_bits: int, number: Mapping[int, int], ranks: np.ndarray) -> None:
         self.number, self.ranks, self.n_kinds = dict(number), ranks, max(1, len(ranks))
-        self.kind_of = tensor_of(np.argsort(ranks).astype("int32"))
+        self.kind_of = table(np.argsort(ranks), "int32")
         self.lookup: Any = None  # a table by mask, int32; None with more bits than one is made for
         if n_bits <= MAX_LOOKUP_BITS:
-            table = np.full(1 << n_bits, -1, "int32")
+            lookup = np.full(1 << n_bits, -1, "int32")
             for mask, kind in number.items():
-                table[mask] = ranks[kind]
-            self.lookup = tensor_of(table)
+                lookup[mask] = ranks[kind]
+            self.lookup = table(lookup, "int32")
 
 
 class Planner:
@@ -89,8 +91,11 @@ class Planner:
         """Sort the batch's vertices into rows; the arrays of the plan are memory's.
 
         Raises:
+            GraphError: the slots of its vertices are too many to be numbered.
             UnknownKindsError: some of its vertices are of kinds without a rank.
         """
+        slots = graph.n_vertices * self.arity
+        check_numbered("slots of a batch, those of a vertex times vertices", slots, SMALLER)
         mask = self.masks(graph, memory)
         by = self._by_search if ranks.lookup is None else self._by_table
         n, n_cells = graph.n_vertices, by(graph, mask, memory, ranks)
@@ -120,8 +125,8 @@ class Planner:
         wanted: list[int] = distinct.tolist()
         if not ranks.number.keys() >= set(wanted):
             raise UnknownKindsError(wanted)
-        lookup = ranks.ranks[[ranks.number[m] for m in wanted]].astype("int32")
-        return self._sort(graph, tensor_of(lookup), memory, ranks)[0]
+        lookup = table(ranks.ranks[[ranks.number[m] for m in wanted]], "int32")
+        return self._sort(graph, lookup, memory, ranks)[0]
 
     def _sort(self, graph: Graph, lookup: Any, memory: HostMemory, ranks: Ranks) -> tuple[int, int]:
         """The numbers of cells, and of vertices whose kind has no rank."""

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import Both, HostMemory, tensor_of
+from ..arrays import aligned
+from .memory import Both, HostMemory, table, tensor_of
 from .roles import BufferId
 from .tables import COUNT, FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS, WORDS
 
@@ -126,9 +127,10 @@ class Frames:
 
     def __init__(self, routine: Routine, memory: Memory) -> None:
         self._routine, self._memory, self._version = routine, memory, -1
-        self._words = np.array(routine.template or [0], "int64")
+        self._words = aligned((max(1, len(routine.template)),), "int64")
+        self._words[: len(routine.template)] = routine.template
         self._frames = tensor_of(self._words)
-        self._result = np.zeros(2, "int64")
+        self._result = aligned((2,), "int64")
         self._result_tensor = tensor_of(self._result)
         self._at = np.array([word for word, _ in routine.buffers], int)
         self._choice_at = np.array([word for word, _ in routine.choices], int)
@@ -169,7 +171,7 @@ class Frames:
 
 
 def _table(values: Sequence[int]) -> Any:
-    return tensor_of(np.array(values or [0], "int64"))
+    return table(values, "int64")
 
 
 def _address(function: Any) -> tuple[int, int]:

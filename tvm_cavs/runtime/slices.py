@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .executable import CompiledGroup, Executable
-from .memory import HostMemory, tensor_of
+from .memory import HostMemory, table
 from .plan import Plan
 from .planner import CELL_BUFFERS, RESULT, Planner
 from .roles import BufferId, Role
@@ -85,8 +85,8 @@ class Spaces:
         self._base = np.array([s.base for s in self.names])
         uses = [[s in g.spaces for s in self.names] for g in self.groups]
         self.members = {s: _flags(m) for s, m in zip(self.names, self._member, strict=True)}
-        stages = np.array([NUMBER_OF_STAGE[g.stage] for g in self.groups], "int64")
-        self._stages, self._bases = tensor_of(stages), tensor_of(self._base.astype("int64"))
+        stages = [NUMBER_OF_STAGE[g.stage] for g in self.groups]
+        self._stages, self._bases = table(stages, "int64"), table(self._base, "int64")
         self._n_forward = len(compiled.forward)
         members = np.array([g.member for g in self.groups])
         self._flags = tuple(_flags(np.array(f)) for f in (members, uses, self._member))
@@ -153,4 +153,4 @@ def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[BufferId]
 
 
 def _flags(member: np.ndarray) -> Any:
-    return tensor_of(member.astype("uint8").reshape(-1))
+    return table(member.reshape(-1), "uint8")

@@ -14,7 +14,8 @@ class Space:
 
     what: "all" vertices; "state", all after a first row of zeros (what an absent child reads);
     "edges", vertices with a child; "slot" / "pull", vertices with that slot or input; "save", the
-    kinds that save the value; "scratch", rows of the segment that is running.
+    kinds that save the value; "scratch", rows of the segment that is running; "parts", a row for
+    each part of a kernel's rows that runs at the same time as others, whatever the batch.
     """
 
     what: str
@@ -26,6 +27,8 @@ class Space:
 
 
 ALL, STATE, EDGES, SCRATCH = Space("all"), Space("state"), Space("edges"), Space("scratch")
+PARTS = Space("parts")
+OF_NO_KIND = frozenset({SCRATCH, PARTS})  # their rows are not those of vertices
 
 
 @dataclass(frozen=True)

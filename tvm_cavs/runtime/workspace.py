@@ -12,41 +12,15 @@ from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import TypeVar
 
-import numpy as np
-
-from .batch_inputs import OF_BATCH
 from .batch_memory import Batch
-from .executable import Executable
 from .memory import Both, HostMemory
 from .passes import Passes
-from .roles import Role
+from .room import Layout, Room
 from .routine import Frames
-from .slices import SLICE_ORDER, SLICES, Spaces
-from .spaces import SCRATCH, Buffer
+from .slices import SLICE_ORDER, SLICES
 
 Made = TypeVar("Made")
-OF_WEIGHTS = frozenset({Role.PACKED, Role.UNPACKED, Role.NET_VALUE})  # shared by all workspaces
 KEPT = 8  # memories of batches whose frames a workspace keeps
-
-
-class Layout:
-    """Which buffers a workspace has; made once for what has been compiled.
-
-    fixed: shape and dtype of those that no batch changes. growing: the others. space_of: the number
-    of each one's space; scratch comes after all spaces.
-    """
-
-    def __init__(self, compiled: Executable, spaces: Spaces) -> None:
-        of_weights = OF_WEIGHTS
-        self.fixed = {b: f for b, f in compiled.fixed.items() if b.role not in of_weights}
-        self.growing = [b for b in compiled.buffers.values() if b.role not in OF_BATCH]
-        self.space_of = [_number(b, spaces) for b in self.growing]
-        self.n_spaces, self.width = len(spaces.names), spaces.width
-
-
-def _number(buffer: Buffer, spaces: Spaces) -> int:
-    assert buffer.space is not None, buffer
-    return len(spaces.names) if buffer.space == SCRATCH else spaces.number[buffer.space]
 
 
 class Workspace:
@@ -60,19 +34,17 @@ class Workspace:
         self.layout, self.memory = layout, HostMemory(beneath)
         for buffer, (shape, dtype) in layout.fixed.items():
             self.memory.fixed(buffer, shape, dtype)
-        self._room = np.full(len(layout.growing), -1)
-        self._counts = np.zeros(layout.n_spaces + 1, "int64")
+        self._room = Room(layout, self.memory)
         self._both: dict[HostMemory, Both] = {}
         self._frames: dict[tuple[Passes, HostMemory], Frames] = {}
 
     def make_room(self, batch: Batch) -> None:
-        """Let the buffers hold this batch; they only grow."""
-        self._counts[:-1], self._counts[-1] = batch.counts, batch.cut.most_rows
-        wanted = self._counts[self.layout.space_of]
-        for i in (wanted > self._room).nonzero()[0]:
-            b = self.layout.growing[i]
-            self.memory.rows(b.id, int(wanted[i]), b.ld, b.dtype)
-            self._room[i] = len(self.memory.read(b.id))
+        """Let the buffers hold this batch; they only grow.
+
+        Raises:
+            OutOfMemoryError: they would take more than may be taken; nothing has changed.
+        """
+        self._room.make(batch)
 
     def seen_by(self, batch: Batch) -> Both:
         """All memory that the calls of a batch see."""

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..arrays import aligned
 from ..compiler import Compiler, Form, Update, squares, update
 from ..errors import ShapeError
 from ..language import RowSparse
@@ -37,7 +38,7 @@ class Updates:
         self._numbers = tuple(self._optimizer.numbers(some))
         self._compiler = Compiler("host", 1, cache)
         self._squares = self._compiled("squares", squares)
-        self._sum = np.zeros(1, "float64")
+        self._sum = aligned((1,), "float64")
         self._sum_tensor = tensor_of(self._sum)
         self._functions: dict[tuple[int | None, int], Any] = {}
         self._kept: dict[tuple[int, bool], tuple[tuple[np.ndarray, ...], tuple[Any, ...]]] = {}

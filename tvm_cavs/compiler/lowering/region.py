@@ -6,12 +6,17 @@ A region is lines of elementwise work, reductions within a row, and sums over ed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 Shape = tuple[int, ...]
 
+STACK_BYTES = 64 * 1024  # of a kernel's stack, at most
+OTHER_BYTES = 4 * 1024  # of them for register tiles and arguments, the rest for results of a row
+ELEMENT_BYTES = 4  # of every dtype that lines have
+ROOM_MULTIPLE = 16  # elements: in a room, a result begins where a cache line does
 REDUCTIONS = frozenset({"sum", "max", "argmax"})
 OWN_LOOP = REDUCTIONS | {"gather_sum", "pick", "concat"}  # share no loop with their operands
 
@@ -101,11 +106,28 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Room:
+    """Memory for results of a row that are too wide for a stack: array number `array`.
+
+    It has a row for each part of the rows that run at the same time. firsts: (line, where its
+    result begins in that row).
+    """
+
+    array: int
+    firsts: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class Region:
-    """What one kernel does with every row: its parameters, and lines in order of computation."""
+    """What one kernel does with every row: its parameters, and lines in order of computation.
+
+    Results that one loop hands to another are row-local arrays: on the stack but for those in
+    `rooms`.
+    """
 
     arrays: tuple[Array, ...]
     lines: tuple[Line, ...]
+    rooms: tuple[Room, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -120,16 +142,50 @@ def line_of(operand: Operand) -> int | None:
     return operand.line if isinstance(operand, Ref) else None
 
 
-def phases(region: Region) -> list[int]:
+def phases(lines: Sequence[Line]) -> list[int]:
     """For every line, when its loop runs: after the loops that make what it reads out of step."""
     found: list[int] = []
-    for line in region.lines:
+    for line in lines:
         phase = 0
         for a, shape in zip(line.args, line.shapes, strict=True):
             if (read := line_of(a)) is not None:
-                made = region.lines[read]
+                made = lines[read]
                 own = {line.op, made.op} & OWN_LOOP
                 in_step = isinstance(a, Ref) and shape == line.shape and not own
                 phase = max(phase, found[read] + (0 if in_step else 1))
         found.append(phase)
     return found
+
+
+def row_locals(lines: Sequence[Line]) -> list[int]:
+    """The lines whose results are row-local arrays.
+
+    They have a loop of their own, or another loop reads them.
+    """
+    order = phases(lines)
+    found = {i for i, line in enumerate(lines) if line.op in OWN_LOOP}
+    for i, line in enumerate(lines):
+        for made in (r for a in line.args if (r := line_of(a)) is not None):
+            if order[made] < order[i] or lines[made].shape != line.shape:
+                found.add(made)
+    return sorted(found)
+
+
+def too_wide(lines: Sequence[Line]) -> list[int]:
+    """The row-local lines without which the others fit on the stack: the widest ones."""
+    left = STACK_BYTES - OTHER_BYTES
+    found = []
+    for i in sorted(row_locals(lines), key=lambda i: (lines[i].size, i)):
+        left -= lines[i].size * ELEMENT_BYTES
+        if left < 0:
+            found.append(i)
+    return sorted(found)
+
+
+def places_in_room(lines: Sequence[Line], chosen: Sequence[int]) -> tuple[list[int], int]:
+    """Where the results of lines begin in a row of a room, and how wide the row is."""
+    firsts, width = [], 0
+    for i in chosen:
+        firsts.append(width)
+        width += -(-lines[i].size // ROOM_MULTIPLE) * ROOM_MULTIPLE
+    return firsts, width

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from ...language import Program
-from ...runtime import ALL, EDGES, Buffer, BufferId, Role, Space, space_of
+from ...runtime import ALL, EDGES, PARTS, Buffer, BufferId, Role, Space, space_of
 from .places import VIEWS, BufferAssignment, source
-from .region import Array, Constant, Line, Load, Operand, Ref, Region, Store, View
+from .region import (
+    Array,
+    Constant,
+    Line,
+    Load,
+    Operand,
+    Ref,
+    Region,
+    Room,
+    Store,
+    View,
+    places_in_room,
+    too_wide,
+)
 from .steps import Kernel, Place, Step, identity
 
 
@@ -119,9 +132,20 @@ class RegionBuilder:
 
     def step(self) -> Step:
         """The kernel call of the finished region."""
+        rooms = self._rooms()
         arrays = tuple(
             Array(f"a{k}", b.dtype, b.ld, by_row) for k, (b, by_row) in enumerate(self.arrays)
         )
         starts = tuple(space_of(b) for b, by_row in self.arrays if by_row)
-        kernel = Kernel("region", Region(arrays, tuple(self.lines)))
+        kernel = Kernel("region", Region(arrays, tuple(self.lines), rooms))
         return Step(kernel, starts, tuple(b for b, _ in self.arrays))
+
+    def _rooms(self) -> tuple[Room, ...]:
+        """Rooms for what is too wide for a stack, one for each dtype; regions share them."""
+        wide, rooms = too_wide(self.lines), []
+        for dtype in sorted({self.lines[i].dtype for i in wide}):
+            chosen = [i for i in wide if self.lines[i].dtype == dtype]
+            firsts, width = places_in_room(self.lines, chosen)
+            room = Buffer(Role.SCRATCH, ("room", dtype, width), width, PARTS, dtype)
+            rooms.append(Room(self.array(room, False), tuple(zip(chosen, firsts, strict=True))))
+        return tuple(rooms)

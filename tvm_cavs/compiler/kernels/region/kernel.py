@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from ...lowering.region import OWN_LOOP, Line, Load, Region, Shape, line_of, phases
+from ...lowering.region import OWN_LOOP, Line, Load, Region, Shape, phases, row_locals
 from ..loopnest import Buffer, Expr, arrays, int64, kernel, loop, scalars, scratch
 from .elementwise import ELEMENTWISE, dropped, is_child, mix, one_hot
 from .own_loops import OWN
-from .row import Index, Row, broadcast, flat
+from .row import Index, Local, Row, broadcast, flat
 
 
 def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
@@ -34,7 +34,7 @@ def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
         first = dict(zip((a.name for a in by_row), starts, strict=True))
         with loop(tasks, "task") as task:
             begin, count = (int64(0), n) if tasks == 1 else _rows(task, tasks, n)
-            locals_ = _locals(spec)
+            locals_ = _locals(spec, buffers, int64(0) if tasks == 1 else task)
             with loop(count) as i:
                 row = T.bind(begin + i)
                 rows = [T.bind(first[a.name] + row) if a.by_row else None for a in spec.arrays]
@@ -48,20 +48,24 @@ def _rows(task: Expr, tasks: int, n: Expr) -> tuple[Expr, Expr]:
     return begin, T.bind((task + 1) * n // int64(tasks) - begin)
 
 
-def _locals(spec: Region) -> dict[int, Buffer]:
-    """Row-local arrays: of lines with a loop of their own, and of those that another loop reads."""
-    order = phases(spec)
-    found = {i for i, line in enumerate(spec.lines) if line.op in OWN_LOOP}
-    for i, line in enumerate(spec.lines):
-        for made in (r for a in line.args if (r := line_of(a)) is not None):
-            if order[made] < order[i] or spec.lines[made].shape != line.shape:
-                found.add(made)
-    return {i: scratch([spec.lines[i].size], "local", spec.lines[i].dtype) for i in sorted(found)}
+def _locals(spec: Region, buffers: Sequence[Buffer], task: Expr) -> dict[int, Local]:
+    """Row-local arrays, on the stack or in a task's row of a room."""
+    in_rooms = {
+        line: Local(buffers[room.array], (task,), first)
+        for room in spec.rooms
+        for line, first in room.firsts
+    }
+    on_stack = {
+        i: Local(scratch([spec.lines[i].size], "local", spec.lines[i].dtype))
+        for i in row_locals(spec.lines)
+        if i not in in_rooms
+    }
+    return in_rooms | on_stack
 
 
 def _emit_row(row: Row) -> None:
     """The loops of one row, in order."""
-    lines, order = row.spec.lines, phases(row.spec)
+    lines, order = row.spec.lines, phases(row.spec.lines)
     keys = {i: _row_key(row, line) for i, line in enumerate(lines) if line.op == "dropout"}
     for phase in range(max(order, default=-1) + 1):
         shared: dict[Shape, list[int]] = {}
@@ -89,7 +93,7 @@ def _shared_loop(row: Row, shape: Shape, members: Sequence[int], keys: Mapping[i
             T.buffer_store(held[i], value, [lane])
             row.in_loop[i] = held[i][lane]
             if i in row.locals:
-                T.buffer_store(row.locals[i], held[i][lane], [position])
+                row.locals[i].put(position, held[i][lane])
             row.store(lines[i], held[i][lane], position)
 
     row.over(shape, body)

@@ -29,7 +29,7 @@ def reduce(row: Row, i: int, line: Line) -> None:
     def one(prefix: Index) -> None:
         at = flat(prefix, shape[:-1])
         full = width // lanes if width >= 2 * lanes else 0
-        T.buffer_store(out, start, [at])
+        out.put(at, start)
         if full:
             partial = scratch([lanes], "local")
             with loop(lanes, "lane") as j:
@@ -38,10 +38,10 @@ def reduce(row: Row, i: int, line: Line) -> None:
                 value = row.at(source, shape, (*prefix, (v + 1) * lanes + j))
                 T.buffer_store(partial, combine(partial[j], value), [j])
             with loop(lanes) as j:
-                T.buffer_store(out, combine(out[at], partial[j]), [at])
+                out.put(at, combine(out[at], partial[j]))
         with loop(width - full * lanes) as j:
             value = row.at(source, shape, (*prefix, j + full * lanes))
-            T.buffer_store(out, combine(out[at], value), [at])
+            out.put(at, combine(out[at], value))
 
     row.over_serial(shape[:-1], one)
 
@@ -51,13 +51,13 @@ def argmax(row: Row, i: int, line: Line) -> None:
     (source,), (shape,) = line.args, line.shapes
     best, out = scratch([1], "local"), row.locals[i]
     T.buffer_store(best, row.at(source, shape, (int64(0),)), [int64(0)])
-    T.buffer_store(out, tirx.IntImm("int32", 0), [int64(0)])
+    out.put(int64(0), tirx.IntImm("int32", 0))
     with loop(shape[0] - 1) as j:
         value = T.bind(row.at(source, shape, (j + 1,)))
         known = best[int64(0)]
         larger = tirx.Select(is_number(value), value > known, tirx.const(True))
         more = T.bind(tirx.all(is_number(known), larger))
-        T.buffer_store(out, tirx.Select(more, (j + 1).astype("int32"), out[int64(0)]), [int64(0)])
+        out.put(int64(0), tirx.Select(more, (j + 1).astype("int32"), out[int64(0)]))
         T.buffer_store(best, tirx.Select(more, value, best[int64(0)]), [int64(0)])
 
 
@@ -66,7 +66,7 @@ def pick(row: Row, i: int, line: Line) -> None:
     shape = line.shapes[0]
     index = T.bind(row.at(line.args[1], (), ()).astype("int64"))
     value = row.at(line.args[0], shape, (T.bind(tirx.max(index, int64(0))),))
-    T.buffer_store(row.locals[i], tirx.Select(index >= 0, value, zero()), [int64(0)])
+    row.locals[i].put(int64(0), tirx.Select(index >= 0, value, zero()))
 
 
 def gather_sum(row: Row, i: int, line: Line) -> None:
@@ -77,7 +77,7 @@ def gather_sum(row: Row, i: int, line: Line) -> None:
     """
     slots, pointers, edges = (a.array for a in line.args if isinstance(a, Load))
     (width,), out, arity = line.shape, row.locals[i], line["arity"]
-    vectors(width, row.lanes, lambda j: T.buffer_store(out, zero(), [j]))
+    vectors(width, row.lanes, lambda j: out.put(j, zero()))
     first = T.bind(row.buffers[pointers][row.rows[pointers]].astype("int64"))
     last = T.bind(row.buffers[pointers][row.rows[pointers] + 1].astype("int64"))
     with loop(last - first) as e:
@@ -85,7 +85,7 @@ def gather_sum(row: Row, i: int, line: Line) -> None:
         parent, column = T.bind(slot // int64(arity)), T.bind(slot % int64(arity) * width)
 
         def add(j: Expr) -> None:
-            T.buffer_store(out, out[j] + row.buffers[slots][parent, column + j], [j])
+            out.put(j, out[j] + row.buffers[slots][parent, column + j])
 
         vectors(width, row.lanes, add)
 
@@ -97,7 +97,7 @@ def concat(row: Row, i: int, line: Line) -> None:
 
         def put(index: Index, _: Expr, a: Operand = a, shape: Shape = shape, at: int = at) -> None:
             to = tuple(k + at if n == axis else k for n, k in enumerate(index))
-            T.buffer_store(row.locals[i], row.at(a, shape, index), [flat(to, line.shape)])
+            row.locals[i].put(flat(to, line.shape), row.at(a, shape, index))
 
         row.over(shape, put)
         at += shape[axis]

@@ -15,6 +15,25 @@ from .elementwise import constant
 Index = tuple[Expr, ...]
 
 
+@dataclass(frozen=True)
+class Local:
+    """A row-local array: a buffer of its own, or elements from `first` on of a row of one."""
+
+    buffer: Buffer
+    row: Index = ()
+    first: int = 0
+
+    def __getitem__(self, position: Expr) -> Expr:
+        return self.buffer[self._at(position)]
+
+    def put(self, position: Expr, value: Expr) -> None:
+        """Set one element."""
+        T.buffer_store(self.buffer, value, [*self._at(position)])
+
+    def _at(self, position: Expr) -> Index:
+        return *self.row, position + self.first if self.first else position
+
+
 @dataclass
 class Row:
     """Row i of a region while its code is written.
@@ -28,7 +47,7 @@ class Row:
     lanes: int
     buffers: Sequence[Buffer]
     rows: Sequence[Expr]
-    locals: Mapping[int, Buffer]
+    locals: Mapping[int, Local]
     in_loop: dict[int, Expr] = field(default_factory=dict)
 
     def at(self, operand: Operand, shape: Shape, index: Index) -> Expr:
