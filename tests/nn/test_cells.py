@@ -35,8 +35,9 @@ def state(
         out = z * np.sum(hs, axis=0) + (1 - z) * new
         return out, out
     i, o, u, *forget = np.split(gates, 3 + len(below))
-    c = sigmoid(i) * np.tanh(u)
-    c = c + np.sum([sigmoid(f) * below_c for f, (_, below_c) in zip(forget, below)], axis=0)
+    cs = [c for _, c in below]
+    kept = np.sum([sigmoid(f) * c for f, c in zip(forget, cs, strict=True)], axis=0)
+    c = sigmoid(i) * np.tanh(u) + kept
     return sigmoid(o) * np.tanh(c), c
 
 
