@@ -109,7 +109,7 @@ def without(case: Case, names: tuple[str, ...], cache: Path) -> Case:
 @pytest.fixture(scope="module")
 def tree_lstm(cache: Path) -> Case:
     cell = cavs.nn.CELLS["tree_lstm"](N_WORDS, 4, 5, N_CLASSES, dropout=0.3)
-    return make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=20)
+    return make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=3)
 
 
 @pytest.mark.compiles
@@ -128,7 +128,7 @@ def test_the_law_for_awkward_functions(
 ) -> None:
     """Each switch with another than above, and one function for both."""
     loss = cavs.loss.SoftmaxCrossEntropy() if make is functions.FiveGates else functions.Score()
-    assert_law(without(make_case(make(), loss, cache, threads=1, n=7), names, cache))
+    assert_law(without(make_case(make(), loss, cache, threads=1, n=3), names, cache))
 
 
 CASE = Measured(hidden=4, embedding=4, batch=2, mode="train", threads=1, clock="cpu")

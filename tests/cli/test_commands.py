@@ -13,10 +13,13 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 from helpers.paths import ROOT
+from helpers.runs import config, run_to_the_end
 from tvm_cavs import neighbours
+from tvm_cavs.cli.evaluate import measure, parse
 from tvm_cavs.cli.main import COMMANDS, main
 from tvm_cavs.cli.shipped import find_config, shipped
 from tvm_cavs.errors import ConfigError, TargetError
+from tvm_cavs.runs.run import start
 
 PACKAGES = ("tvm_cavs", "schedules", "autotune")
 TINY = (
@@ -242,6 +245,22 @@ def test_a_named_config_trains_in_an_empty_folder(form, empty, capsys):
     assert '"test": {"accuracy": ' in capsys.readouterr().out
     header = (empty / "runs/demo/config.yaml").read_text(encoding="utf-8").splitlines()[:2]
     assert header[1] == "# or, installed: tvm-cavs train runs/demo/config.yaml"
+
+
+@pytest.mark.compiles  # the optimizer
+def test_the_best_parameters_are_measured_or_the_last(tmp_path):
+    """The options of the command, each with what it changes."""
+    pytest.importorskip("tvm")
+    run_to_the_end(start(config(epochs=1), tmp_path))
+
+    def measured(*options: str) -> tuple[set[str], str]:
+        metrics, what = measure(parse([str(tmp_path), *options]))
+        return set(metrics), Path(what.split(",")[0]).name
+
+    assert measured() == ({"dev", "test"}, "best.safetensors")
+    assert measured("--last", "--split", "train") == ({"train"}, "last.safetensors")
+    (tmp_path / "best.safetensors").unlink()
+    assert measured("--split", "test", "--split", "dev") == ({"dev", "test"}, "last.safetensors")
 
 
 # Whose package `schedules` is.

@@ -10,7 +10,7 @@ from tvm import relax
 
 import schedules
 import tvm_cavs as cavs
-from helpers.random_graphs import N_CLASSES, N_WORDS, random_graph
+from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
 from schedules import host_target
 from schedules.target import PRECISIONS, simd
 from tvm_cavs.compiler import relaxed
@@ -39,7 +39,7 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
     net.hybridize("tvm", sharing=False, threads=1, cache=tmp_path, **chosen)
     loss = cavs.loss.SoftmaxCrossEntropy()
     rng = np.random.default_rng(4)
-    batch = cavs.batch([random_graph(rng, net.function.arity) for _ in range(5)])
+    batch = cavs.batch([random_tree(rng, net.function.arity, 4) for _ in range(3)])  # few kinds
     executor = net.executor(loss)
     assert isinstance(executor, TvmExecutor)
     want = {k: v.copy() for k, v in executor.forward(batch, Seeds()).outputs.items()}

@@ -57,6 +57,7 @@ class PerVertex:
         self.executor = ReferenceExecutor(programs, parameters, "float64")
         self.kinds = kinds
         self.parameters = parameters
+        self.stages: dict[int, tuple[Program, ...]] = {}  # by the id of a program of `kinds`
 
     def kind(self, graph: Graph, v: int) -> tuple[Program, Program | None]:
         kind = kind_of(graph, v, self.programs)
@@ -65,7 +66,9 @@ class PerVertex:
         return self.kinds[kind]
 
     def parts(self, program: Program) -> tuple[Program, ...]:
-        return tuple(split(program)) if self.staged else (program,)
+        if id(program) not in self.stages:
+            self.stages[id(program)] = tuple(split(program)) if self.staged else (program,)
+        return self.stages[id(program)]
 
     def forward(self, graph: Graph, seeds: Seeds) -> Outputs:
         """Pushed outputs by name, a list over vertices."""

@@ -128,6 +128,12 @@ def test_mistakes_around_forward() -> None:
         VertexFunction().forward(None)  # type: ignore[arg-type]
 
 
+def test_a_parameter_of_several_names_has_the_first() -> None:
+    made: Any = function(twice)
+    made.again, made.more = made.W, [made.W, Parameter((3,))]
+    assert list(made.parameters()) == ["W", "more.1"] and made.W.name == "W"
+
+
 FUNCTIONS = {
     name: function
     for name, function in vars(functions).items()

@@ -25,17 +25,29 @@ def _always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.os, "cpu_count", lambda: 64)
 
 
-def compiled(cache: Path) -> cavs.Network:
-    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 3, 4, N_CLASSES))
+TREES = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(5)]
+SHAPES: list[list[list[int | None]]] = [[[], [], [0, 1], [], [2, 3]], [[], [], [0, 1]]]
+WORDS = [[0, k, None, 1, None][: 5 - 2 * (k % 2)] for k in range(4)]
+GRAPHS = [
+    Graph.from_children(SHAPES[k % 2], {"word": words, "label": [0] * len(words)})
+    for k, words in enumerate(WORDS)
+]
+
+
+def compiled(cache: Path, everything: bool = True) -> cavs.Network:
+    """A network; prepared for all graphs of this file at once, whose kernels all tests share."""
+    net = cavs.Network(cavs.nn.TreeRNN(N_WORDS, 3, 4, N_CLASSES))
     net.initialize(seed=2)
     net.hybridize("tvm", threads=1, cache=cache)
+    for loss in (None, LOSS) if everything else ():
+        net.prepare([*TREES, *GRAPHS], loss)
     return net
 
 
 def test_batches_planned_ahead_train_alike(cache: Path) -> None:
     """The same losses and parameters, bit for bit, with kinds that are new in the middle."""
     rng = np.random.default_rng(5)
-    batches = [cavs.batch([random_tree(rng, 2, 9) for _ in range(4)]) for _ in range(5)]
+    batches = [cavs.batch([TREES[i] for i in rng.permutation(5)[:4]]) for _ in range(5)]
     inputs = {"word": [1, 2, 3], "label": [0, 1, 2]}
     batches.append(Graph.from_children([[], [0], [1]], inputs))
     batches += batches[:3]
@@ -60,7 +72,7 @@ def test_batches_planned_ahead_train_alike(cache: Path) -> None:
 
 def test_a_batch_that_does_not_fit_stops_the_loop_when_its_turn_comes(cache: Path) -> None:
     net = compiled(cache)
-    good = cavs.batch([random_tree(np.random.default_rng(0), 2, 5)])
+    good = TREES[0]
     bad = Graph.from_children([[]], {"label": [0]})
     seen = []
     with pytest.raises(GraphError, match="pulls 'word', which the graph does not have"):
@@ -71,32 +83,21 @@ def test_a_batch_that_does_not_fit_stops_the_loop_when_its_turn_comes(cache: Pat
 
 def test_another_graph_inside_the_loop(cache: Path) -> None:
     """And the same one for something else: what was planned is for one graph and one executor."""
-    graphs = []
-    for k in range(4):
-        inputs = {"word": [0, k, None, 1, None], "label": [0] * 5}
-        graphs.append(
-            Graph.from_children(
-                [[], [], [0, 1], [], [2, 3]][: 5 - 2 * (k % 2)],
-                {name: values[: 5 - 2 * (k % 2)] for name, values in inputs.items()},
-            )
-        )
     net = compiled(cache)
-    want = [net(graph)["logits"].copy() for graph in graphs]
-    for number, _ in enumerate(net.ahead(graphs)):
+    want = [net(graph)["logits"].copy() for graph in GRAPHS]
+    for number, _ in enumerate(net.ahead(GRAPHS)):
         other = (number + 1) % 4
-        np.testing.assert_array_equal(net(graphs[other])["logits"], want[other])
-    for number, graph in enumerate(net.ahead(graphs, LOSS)):
+        np.testing.assert_array_equal(net(GRAPHS[other])["logits"], want[other])
+    for number, graph in enumerate(net.ahead(GRAPHS, LOSS)):
         np.testing.assert_array_equal(net(graph)["logits"], want[number])
 
 
 def test_a_loss_can_wait_while_batches_are_taken(cache: Path) -> None:
     """What was planned for a batch stays until its backward pass is done."""
-    graphs = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(5)]
     found = []
     for n_taken in (0, 3):
         net = compiled(cache)
-        net.prepare(graphs, LOSS)
-        taken: Any = net.ahead(graphs, LOSS)
+        taken: Any = net.ahead(TREES, LOSS)
         with cavs.record():
             loss = LOSS(net(next(taken)))
         for _ in range(n_taken):
@@ -114,11 +115,12 @@ def gradient(p: Any) -> np.ndarray:
 
 
 def test_preparing_between_the_passes_changes_nothing(cache: Path) -> None:
-    net, tree = compiled(cache), random_tree(np.random.default_rng(1), 2, 9)
+    net = compiled(cache, everything=False)
+    alone = Graph.from_children([[]], {"word": [1], "label": [0]})
     found = []
     for more in (False, True):
         with cavs.record():
-            loss = LOSS(net(tree))
+            loss = LOSS(net(alone))
         if more:
             net.prepare([Graph.from_children([[], [0]], {"word": [1, 2], "label": [0, 1]})], LOSS)
         loss.backward()
@@ -131,13 +133,12 @@ def test_where_it_would_lose_the_loop_plans_by_itself(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Short passes, or no core to spare."""
-    graphs = [cavs.batch([random_tree(np.random.default_rng(s), 2, 9)]) for s in range(4)]
     for name, value in (("LONG_FORWARD", 60.0), ("os", SimpleNamespace(cpu_count=lambda: 1))):
         with monkeypatch.context() as patch:
             patch.setattr(network, name, value)
             patch.setattr(network, "ThreadPoolExecutor", NoThread)
             net = compiled(cache)
-            assert len([net(graph) for graph in net.ahead(graphs)]) == 4
+            assert len([net(graph) for graph in net.ahead(TREES)]) == 5
 
 
 class NoThread:

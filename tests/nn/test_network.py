@@ -12,6 +12,7 @@ from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.errors import GraphError, ShapeError, TraceError
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.functions import embedding
 from tvm_cavs.language.parameter import Parameter
 from tvm_cavs.language.vertex import Vertex, VertexFunction
 from tvm_cavs.nn.cells import CELLS
@@ -226,6 +227,26 @@ def test_batches_that_do_not_fit(graph: Graph, text: str) -> None:
     net = network()
     with pytest.raises(GraphError, match=re.escape(text)), cavs.record():
         LOSS(net(graph))
+
+
+@pytest.mark.parametrize("rows", [(3, 5), (5, 3)])
+def test_a_number_that_chooses_twice_must_fit_both(rows: tuple[int, int]) -> None:
+    class Two(VertexFunction):
+        arity, state = 0, {"h": 2}
+
+        def __init__(self) -> None:
+            self.A, self.B = (Parameter((n, 2)) for n in rows)
+
+        def forward(self, v: Vertex) -> None:
+            number = v.pull("number")
+            v.scatter(h=embedding(number, self.A) + embedding(number, self.B))
+
+    net = Network(Two())
+    net.initialize()
+    net.hybridize("reference")
+    net(Graph.from_children([[]], {"number": [2]}))
+    with pytest.raises(GraphError, match="input 'number' is 3; Two takes 0..2"):
+        net(Graph.from_children([[]], {"number": [3]}))
 
 
 def test_a_batch_is_a_graph() -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from tvm_cavs.runs import display
 from tvm_cavs.runs.curve import draw, save_picture
 from tvm_cavs.runs.display import Status, clock, show
+from tvm_cavs.runs.pace import Pace
 
 STATUS = Status(2, 10, 30, 120, 0.51234, 987.6, 75.0)
 
@@ -65,3 +66,14 @@ def test_marks_of_a_curve_stand_in_one_column():
     """Also where a number takes more room than most."""
     lines = draw([1.2, 0.5, 0.0002917], log=True).splitlines()
     assert lines[-1].startswith("0.0002917 |") and len({line.index("|") for line in lines}) == 1
+
+
+def test_the_first_step_says_nothing_about_speed():
+    """It compiles."""
+    pace = Pace(lambda: None)
+    pace.add(6, 100.0)
+    assert (pace.recent, pace.take()) == (0.0, 0.0)
+    pace.add(6, 2.0)
+    pace.add(6, 1.0)
+    assert pace.recent == pytest.approx(0.9 * 3 + 0.1 * 6)
+    assert (pace.take(), pace.take()) == (4.0, 0.0)

@@ -269,7 +269,7 @@ def test_train_and_evaluate_commands(tmp_path):
 
 def test_ctrl_c_and_resume(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    arguments = [*ARGUMENTS, "train.epochs=12"]
+    arguments = [*ARGUMENTS, "train.epochs=4"]
     assert call("train.py", *arguments, f"folder={whole}").returncode == 0
     process = subprocess.Popen(
         command("train.py", *arguments, f"folder={stopped}"),

@@ -1,6 +1,7 @@
 """What a run keeps when it resumes otherwise: other batches, data, metrics, folders, processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,25 @@ def test_another_batch_size_or_seed_sees_every_example_of_the_epoch_once(tmp_pat
     seen.clear()
     run_to_the_end(record_ids(resume(tmp_path, [override])))
     assert sorted(first + sum(seen, [])) == list(range(20))
+
+
+def test_another_seed_counts_where_no_epoch_was_begun(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "run")
+    run = resume(folder, ["train.seed=9", "train.epochs=2"])
+    assert run.loader.seed == 9
+    run.progress.epoch_examples = 6  # the second epoch has begun
+    save(run)
+    run.lock.release()
+    assert resume(folder, ["train.seed=5"]).loader.seed == 9
+
+
+def test_the_best_on_another_dev_set_is_no_best(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "run")
+    best = (folder / runlog.BEST).read_bytes()
+    progress = resume(folder, ["data.n_dev=4"], changed_data=True).progress
+    assert (progress.best_value, progress.best_epoch) == (None, 0)
+    assert not (folder / runlog.BEST).exists()
+    assert (folder / "best-other-data.safetensors").read_bytes() == best
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -1,6 +1,7 @@
 """Routines: tables of calls make the calls that Python would make, and say why one fails."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tvm_cavs.compiler.host import host_kernels
 from tvm_cavs.runtime.memory import HostMemory, tensor_of
 from tvm_cavs.runtime.roles import BufferId, Role
 from tvm_cavs.runtime.routine import TENSOR, Column, Entry, Frames, Routine, Rows, Unless
+from tvm_cavs.runtime.slices import Slice
 from tvm_cavs.runtime.tables import (
     COUNT,
     FORM_COLUMNS,
@@ -129,6 +131,10 @@ def test_a_group_runs_on_parts_of_its_rows(kernel: Any, parts: Any) -> None:
         ("last", (2, 21, 11, b)),
         ("last", (2, 23, 13, b)),
     ]
+    group: Any = SimpleNamespace(most_rows=8)
+    listed = Slice(group, slices_of((0, 17, 10, 20))[0].tolist()).parts()  # as Python makes them
+    found = [(part.n_rows, part.row[SLICE_COLUMNS:]) for part in listed]
+    assert found == [(8, [10, 20]), (8, [18, 28]), (1, [26, 36])]
 
 
 @pytest.mark.parametrize("seed", range(6))

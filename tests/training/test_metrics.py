@@ -51,7 +51,8 @@ def test_binary_accuracy_sums_probabilities_and_leaves_neutral_out():
         ]
     )
     tally = Tally(("binary_accuracy",))
-    tally.add(np.log(np.maximum(probabilities, 1e-30)) - 7.0, graph)
+    logits = np.log(np.maximum(probabilities, 1e-30))
+    tally.add(logits - [[7.0], [0.0], [900.0], [-2000.0]], graph)  # a row has its own scale
     assert tally.values() == {"binary_accuracy": pytest.approx(2 / 3)}
     assert tally.counts == {"binary_accuracy": 3}
 

@@ -116,6 +116,14 @@ def test_ties_of_a_maximum_share_its_gradient() -> None:
     np.testing.assert_allclose(found, [0, 1, 1, 0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("choose", [cavs.maximum, cavs.minimum])
+def test_of_two_equal_values_the_whole_gradient_goes_on(choose: Any) -> None:
+    function = OneUse((2,), lambda p, v: choose(p, p * 1.0) + v.pull("x", (2,)))
+    weight = np.array([2.0, -3.0])
+    found = gradient_of(function, np.array([1.0, -1.0]), x=np.ones(2), weight=weight)
+    np.testing.assert_allclose(found, weight, rtol=1e-4)
+
+
 def test_a_middle_axis_that_was_broadcast_is_summed() -> None:
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(2, 3, 4)), rng.normal(size=24)

@@ -80,7 +80,7 @@ class Sites(cavs.VertexFunction):
     """A dropout site for each rate, between two parameters."""
 
     arity = 1
-    RATES = (np.float32(0.25), 0.25, 0.75, np.float64(1 / 64), 0.3)
+    RATES = (np.float32(0.25), 0.25, 0.0, 0.75, np.float64(1 / 64), 0.3)  # of 0: no site
 
     def __init__(self) -> None:
         self.state = {"h": 5}

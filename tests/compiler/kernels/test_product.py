@@ -45,10 +45,11 @@ for k, n_columns in (*SIZES, *NARROW, *SOMETIMES_NARROW):
             specs.Product(two_pieces(k), n_columns, n_columns + 2, 1),
             variant,
         )
-        PRODUCTS[f"adding_{tag}"] = (
-            specs.Product(one_source(k), n_columns, n_columns, accumulate=True),
-            variant,
-        )
+        if not variant.suffix:  # parts of the work are added up alike
+            PRODUCTS[f"adding_{tag}"] = (
+                specs.Product(one_source(k), n_columns, n_columns, accumulate=True),
+                variant,
+            )
     for variant in layout.outer_variants(TARGET, k, n_columns):
         tag = f"{k}_{n_columns}{variant.suffix}"
         OUTERS[f"outer_{tag}"] = (
@@ -59,7 +60,7 @@ UNIT = simd(TARGET)
 for vectors in range(1, layout.MAX_VECTORS + 1):  # every register tile; blocks of few rows
     heights = layout.tile_heights(UNIT, vectors)
     tile = layout.Tile(LANES, vectors, heights, 2 * heights[0])
-    for tail in (1, LANES - 1, LANES, LANES + 1)[: 1 + vectors]:  # columns of the last panel
+    for tail in ((1, LANES), (LANES - 1, LANES + 1))[vectors % 2]:  # columns of the last panel
         width = tile.columns + min(tail, tile.columns)
         PRODUCTS[f"tile_{vectors}_{tail}"] = (
             specs.Product((Piece(3, 0, 3),), width, width),

@@ -79,9 +79,28 @@ def product_in_the_wrong_order(b: Stage) -> None:
     b.call("scatter", both[0:3], field="h", slot=1)
 
 
+def product_of_which_a_part_is_stored(b: Stage) -> None:
+    """It must not write over what lies beside that part."""
+    both = b.parents(3) @ b.param("W", 3, 6)
+    b.call("scatter", both[0:3], field="h", slot=0)
+    b.push(b.call("tanh", both[3:6]))
+
+
+def line_that_the_next_region_reads(b: Stage) -> None:
+    """What is computed before a product and read after it lies in memory meanwhile."""
+    x = b.pull(3)
+    b.push(b.call("tanh", x) + x @ b.param("W", 3, 3))
+
+
 def concat_as_pieces(b: Stage) -> None:
     """What is concatenated only for a product is read where it is; slices of it too."""
     x = b.call("concat", b.child(0, 3), b.pull(2), axis=0)
+    b.push(x[2:5] @ b.param("W", 3, 4))
+
+
+def pieces_within_a_slice(b: Stage) -> None:
+    """Of the last piece too only what the slice has."""
+    x = b.call("concat", b.child(0, 3), b.pull(4), b.child(1, 2), axis=0)
     b.push(x[2:5] @ b.param("W", 3, 4))
 
 
@@ -184,7 +203,25 @@ region#2
   %0 = copy(scratch.6.1[3:6]) : [3] -> adjoint.h[0:3]
   %1 = copy(scratch.6.1[0:3]) : [3] -> adjoint.h[3:6]
 """,
+    product_of_which_a_part_is_stored: """
+region#1
+  %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
+product#1: scratch.6.1[0:6] = scratch.3.1[0:3] @ pack#1 [3x6]
+region#2
+  %0 = tanh(scratch.6.1[3:6]) : [3] -> push.y[0:3]
+  %1 = copy(scratch.6.1[0:3]) : [3] -> adjoint.h[0:3]
+""",
+    line_that_the_next_region_reads: """
+region#1
+  %0 = tanh(pull.x[0:3]) : [3] -> scratch.3.2[0:3]
+product#1: scratch.3.1[0:3] = pull.x[0:3] @ pack#1 [3x3]
+region#2
+  %0 = add(scratch.3.2[0:3], scratch.3.1[0:3]) : [3] -> push.y[0:3]
+""",
     concat_as_pieces: """
+product#1: push.y[0:4] = (state.h[2:3] by child.0 | pull.x[0:2]) @ pack#1 [3x4]
+""",
+    pieces_within_a_slice: """
 product#1: push.y[0:4] = (state.h[2:3] by child.0 | pull.x[0:2]) @ pack#1 [3x4]
 """,
     computed_concat: """
