@@ -1,5 +1,7 @@
 """Batches that are planned while others run: the same results, and what wrong use says."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.nn import ahead as helping
 from tvm_cavs.nn import network
 
 pytest.importorskip("tvm")
@@ -136,17 +139,27 @@ def test_where_it_would_lose_the_loop_plans_by_itself(
     for name, value in (("LONG_FORWARD", 60.0), ("os", SimpleNamespace(cpu_count=lambda: 1))):
         with monkeypatch.context() as patch:
             patch.setattr(network, name, value)
-            patch.setattr(network, "ThreadPoolExecutor", NoThread)
+            patch.setattr(helping.Helper, "begin", lambda *_: pytest.fail("not by itself"))
             net = compiled(cache)
             assert len([net(graph) for graph in net.ahead(TREES)]) == 5
 
 
-class NoThread:
-    """A pool that must not be used."""
+def test_a_loader_that_hangs_does_not_hold_up_an_interruption(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helping, "PATIENCE", 0.01)
+    hangs, go = threading.Event(), threading.Event()
 
-    def __init__(self, *_: Any) -> None: ...
+    def loader() -> Iterator[Graph]:
+        yield from TREES[:2]
+        hangs.set()
+        go.wait()
 
-    def __enter__(self) -> "NoThread":
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
+    net = compiled(cache)
+    taken: Any = net.ahead(loader())
+    for _ in range(2):
+        net(next(taken))
+    assert hangs.wait(60)
+    with pytest.raises(KeyboardInterrupt):
+        taken.throw(KeyboardInterrupt)
+    go.set()

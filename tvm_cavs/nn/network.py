@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -32,6 +31,7 @@ from ..executors import (
 from ..graph import Graph, Policy, Shared, Sharing, check_inputs, with_copies
 from ..language import Parameter, VertexFunction, take_gradients, trace
 from ..transform import Programs, check_names, choose_policy, counted, differentiate, only_pushes
+from .ahead import Helper
 from .loss import Loss, LossFunction, Recorded
 from .recent import Recent, key_of
 from .turn import Turn
@@ -327,10 +327,12 @@ class Network:
             graph = next(source, None)
             return None if graph is None else self._plan(graph, self._ready(loss), ahead)
 
-        with ThreadPoolExecutor(1, "tvm_cavs-ahead") as pool:
-            coming: Future[Planned | None] | None = None
-            while (planned := take(False) if coming is None else coming.result()) is not None:
-                coming = pool.submit(take, True) if self._can_overlap(loss) else None
+        with Helper("tvm_cavs-ahead") as helper:
+            comes = False
+            while (planned := helper.result() if comes else take(False)) is not None:
+                comes = self._can_overlap(loss)
+                if comes:
+                    helper.begin(partial(take, True))
                 self._planned = planned
                 yield planned.graph
 
