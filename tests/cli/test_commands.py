@@ -57,6 +57,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "",
         "train",
         "evaluate",
+        "cache",
         pytest.param("bench", marks=COMPILER),
     ],
 )
@@ -94,6 +95,8 @@ def test_help_names_every_command(capsys):
         ["train", "--help"],
         ["evaluate", "--help"],
         ["bench", "--help"],
+        ["cache", "--help"],
+        ["cache", "--json"],
         ["bench", "--rounds", "0"],
     ],
 )
@@ -107,10 +110,10 @@ def test_what_needs_no_compiler_does_not_import_it(arguments):
 
 def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "bench."), ("--json", ".")):
+    for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "cache."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        assert f"'{given}' is no command: expected one of train, evaluate, bench" in told
+        assert f"'{given}' is no command: expected one of train, evaluate, bench, cache" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "Train from a config, or continue a run.",
     "evaluate": "Measure the best parameters of a run.",
     "bench": "Time training and inference.",
+    "cache": "Show or clear the compiled kernels that are kept.",
 }
 WRONG_USE = 2  # argparse's exit status
 
