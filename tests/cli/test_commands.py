@@ -159,6 +159,38 @@ def test_a_home_that_is_none(capsys):
         assert end.value.code == 2 and "expected the folder of a run" in capsys.readouterr().err
 
 
+def test_a_working_folder_that_is_gone(tmp_path, capsys, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["cache"]) == 1
+    assert "error: the working folder has been removed" in capsys.readouterr().err
+
+
+CLOSED = """
+import os, sys
+from tvm_cavs.cli.main import main
+main(["--version"])
+for number in range(3):
+    assert os.path.sameopenfile(number, os.open(os.devnull, os.O_RDWR)), number
+print("nowhere")
+assert sys.stdin.read() == ""
+with open(sys.argv[1], "w") as file:
+    print(file.fileno() > 2, file=file)
+"""
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    """TVM writes to descriptor 2, whatever that is: a checkpoint, if standard error was closed."""
+    told = tmp_path / "told"
+    command = shlex.join([sys.executable, "-c", CLOSED, str(told)])
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} <&- >&- 2>&-"], cwd=ROOT, check=False, timeout=120
+    )
+    assert done.returncode == 0
+    assert told.read_text() == "True\n"
+
+
 def test_too_little_memory_is_told(empty, capsys, monkeypatch):
     def fail(*given):
         raise MemoryError("Unable to allocate 8 GiB")

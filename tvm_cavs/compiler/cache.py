@@ -11,7 +11,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from .. import kernel_cache
 from ..errors import CacheError
 from ..kernel_cache import Place
 from .linking import link
+from .workers import on_all_cores
 
 PACKAGE = Path(__file__).parents[1]
 # What makes kernels: what is kept on disk is of no use when one of these files changes.
@@ -71,7 +71,7 @@ def load(place: Place, key: str, symbols: Sequence[str]) -> list[Any] | None:
         return None
 
 
-def store(executables: Sequence[Any], place: Place, key: str, pool: ThreadPoolExecutor) -> bool:
+def store(executables: Sequence[Any], place: Place, key: str) -> bool:
     """Link the libraries and keep them; True if done.
 
     Without a linker, or where the folder cannot be written, a warning says so and nothing is kept.
@@ -84,18 +84,22 @@ def store(executables: Sequence[Any], place: Place, key: str, pool: ThreadPoolEx
             kernel_cache.remove_leftovers(folder)
             with kernel_cache.scratch(folder) as scratch:
                 names = [f"{i}.so" for i in range(len(executables))]
-                list(pool.map(partial(link, scratch), executables, names))
+                on_all_cores(partial(link, scratch), executables, names)
                 kernel_cache.write(folder, scratch, key, names)
             kernel_cache.trim(folder, place.limit)
             return True
-    except (OSError, RuntimeError, CacheError) as error:
+    except (OSError, CacheError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or f"{error}"
-        warnings.warn(
-            f"compiled kernels cannot be kept in {place.path} ({reason}): every start compiles "
-            "again. Install gcc, or set TVM_CAVS_CACHE to a folder that can be written",
-            stacklevel=1,
-        )
-        return False
+        remedy = "Set TVM_CAVS_CACHE to a folder that can be written"
+    except RuntimeError as error:
+        reason = f"{error}"
+        remedy = "Install gcc, or name another C compiler in CXX; it needs space in that folder"
+    warnings.warn(
+        f"compiled kernels cannot be kept in {place.path} ({reason}): every start compiles again. "
+        f"{remedy}",
+        stacklevel=1,
+    )
+    return False
 
 
 def _forbids_code(folder: int) -> bool:

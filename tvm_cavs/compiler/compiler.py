@@ -7,10 +7,8 @@ together.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tvm
@@ -24,6 +22,7 @@ from .forms import Form, Machine
 from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
 from .target_rules import require_host, require_precision, schedules, simd, threads
+from .workers import n_cores, on_all_cores
 
 
 class Compiler:
@@ -122,7 +121,7 @@ class Compiler:
         return self._functions[symbol]
 
     def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
-        """Schedule and compile, several parts at once: LLVM runs outside of Python's lock.
+        """Schedule and compile, several parts at once.
 
         What has been stored is loaded, because TVM makes machine code a second time for a function
         that is taken from the module in memory.
@@ -137,12 +136,11 @@ class Compiler:
                 stacklevel=4,
             )
         functions = list(scheduled.functions.items())
-        n_parts = min(os.cpu_count() or 1, len(functions))
+        n_parts = min(n_cores(), len(functions))
         parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
-        with ThreadPoolExecutor(n_parts) as pool:
-            executables = list(pool.map(self._compile_part, parts))
-            if self.cache and self._keeps:
-                self._keeps = store(executables, self.cache, key, pool)
+        executables = on_all_cores(self._compile_part, parts)
+        if self.cache and self._keeps:
+            self._keeps = store(executables, self.cache, key)
         symbols = [f.symbol for f in forms]
         loaded = load(self.cache, key, symbols) if self.cache and self._keeps else None
         return loaded or [e.mod for e in executables]

@@ -26,12 +26,12 @@ def link(scratch: int, executable: Any, name: str) -> None:
     """Link what TVM has compiled to the library `name` in the folder `scratch`, a descriptor.
 
     Raises:
-        OSError: there is no compiler to link with, it cannot be run, or files are too small.
-        RuntimeError: it fails; the message is its own.
+        OSError: files may not be large enough, or there is no file in memory.
+        RuntimeError: there is no compiler to link with, or it fails; the message is its own.
     """
     compiler = cc.get_cc()
     if compiler is None:
-        raise OSError("no C compiler to link them with")
+        raise RuntimeError("no C compiler to link them with")
     objects = [_object(module) for module in executable.mod._collect_dso_modules()]
     try:
         _run([*shlex.split(compiler), "-shared", "-fPIC", "-o", name], objects, scratch)
@@ -65,17 +65,20 @@ def _memory_file() -> int:
 
 
 def _run(command: list[str], objects: list[int], scratch: int) -> None:
-    done = subprocess.run(
-        [*command, *(f"/proc/self/fd/{each}" for each in objects)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=f"/proc/self/fd/{scratch}",
-        env=os.environ | {"TMPDIR": "."},
-        pass_fds=objects,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, *(f"/proc/self/fd/{each}" for each in objects)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=f"/proc/self/fd/{scratch}",
+            env=os.environ | {"TMPDIR": "."},
+            pass_fds=objects,
+            check=False,
+        )
+    except OSError as error:
+        raise RuntimeError(f"{command[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
         said = done.stdout.decode(errors="replace").strip().splitlines()
         first = said[0] if said else f"it ended with {done.returncode}"
-        raise RuntimeError(f"{shlex.join(command[:1])} could not link them: {first}")
+        raise RuntimeError(f"{command[0]} could not link them: {first}")
