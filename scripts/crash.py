@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from tvm_cavs import kernel_cache  # noqa: E402
 from tvm_cavs.training import load_checkpoint  # noqa: E402
 
 SMALL = (
-    "demo data.n_train=24 data.n_dev=8 data.n_test=8 data.max_tokens=12 model.embedding=4 "
+    "demo data.n_train=48 data.n_dev=8 data.n_test=8 data.max_tokens=12 model.embedding=4 "
     "model.hidden=8 model.dropout=0.2 train.batch_size=8 train.epochs=2 train.max_seconds=null "
     "train.checkpoint_seconds=1e-6 executor.threads=1"
 ).split()
@@ -54,6 +55,7 @@ class Trial:
     words: Sequence[str]
     n_killed: int = 0
     where: Counter[str] = field(default_factory=Counter)
+    parts: set[str] = field(default_factory=set)  # what kills have left among the kernels
 
     @property
     def kernels(self) -> Path:
@@ -88,14 +90,33 @@ class Trial:
             raise SystemExit(f"{self.folder} cannot go on after {self.n_killed} kills:\n{said}")
         return time.monotonic() - begun
 
-    def kill_after(self, seconds: float) -> bool:
-        """Kill the run and its children after so long; False if it ended before."""
+    def kill_after(self, seconds: float, in_training: bool) -> bool:
+        """Kill the run and its children after so long; False if it ended before.
+
+        Args:
+            in_training: count from the first step, else from the start of the process.
+        """
         process = self.start()
+        if in_training:
+            self.wait_for_a_step(process)
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         return self.ended(process)
+
+    def wait_for_a_step(self, process: subprocess.Popen) -> None:
+        """Until a checkpoint comes; a new run has one before its first step already."""
+        seen = {None, *self.saved()} if (self.folder / LAST).exists() else {None}
+        wanted = len(seen) + (2 if len(seen) == 1 else 1)
+        while process.poll() is None and len(seen) < wanted:
+            seen.update(self.saved())
+            time.sleep(0.001)
+
+    def saved(self) -> Iterator[int]:
+        """When the newest checkpoint was written, if there is one."""
+        with suppress(OSError):
+            yield (self.folder / LAST).stat().st_mtime_ns
 
     def kill_at(self, call: str, number: int) -> bool:
         """Kill the run at its `number`-th call of the kernel; False if it has made fewer."""
@@ -117,7 +138,9 @@ class Trial:
 
     def state(self) -> str:
         """How far the run had come when it was killed."""
-        if any(self.kernels.glob("part-*")):
+        parts = {path.name for path in self.kernels.glob("part-*")}
+        new, self.parts = parts - self.parts, parts
+        if new:
             return "storing kernels"
         if any(self.folder.glob(".*.part")):
             return "writing a file of the run"
@@ -148,6 +171,12 @@ def read_events(folder: Path) -> list[dict]:
             continue
         events.append({key: event[key] for key in KEPT if key in event})
     return [event for event in events if event["event"] != "start"]
+
+
+def training_seconds(folder: Path) -> float:
+    """The seconds from the first step to the end of a run."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return max(e.get("seconds", 0.0) for e in map(json.loads, lines) if e["event"] == "epoch")
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
@@ -189,12 +218,15 @@ def count_calls(trial: Trial, log: Path) -> dict[str, int]:
 
 
 def random_kills(work: Path, whole: Trial, given: argparse.Namespace, seconds: float) -> int:
-    """Kill at random moments until there were enough; the number of kills."""
+    """Kill at random moments until there were enough, half of them in training; their number."""
     rng, n_killed, where, n_runs = random.Random(given.seed), 0, Counter(), 0
+    training = training_seconds(whole.folder)
     while n_killed < given.kills:
         trial = Trial(work / f"random-{n_runs}", whole.words)
         while n_killed + trial.n_killed < given.kills:
-            if not trial.kill_after(rng.uniform(0.0, seconds)):
+            in_training = rng.random() < 0.5
+            longest = training if in_training else seconds
+            if not trial.kill_after(rng.uniform(0.0, longest), in_training):
                 break
         trial.finish()
         require_same(whole.folder, trial)
