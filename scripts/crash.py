@@ -107,9 +107,8 @@ class Trial:
 
     def wait_for_a_step(self, process: subprocess.Popen) -> None:
         """Until a checkpoint comes; a new run has one before its first step already."""
-        seen = {None, *self.saved()} if (self.folder / LAST).exists() else {None}
-        wanted = len(seen) + (2 if len(seen) == 1 else 1)
-        while process.poll() is None and len(seen) < wanted:
+        seen = set(self.saved())
+        while process.poll() is None and len(seen) < 2:
             seen.update(self.saved())
             time.sleep(0.001)
 

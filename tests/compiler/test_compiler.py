@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -253,6 +254,18 @@ def test_many_that_build_at_once_and_throw_out_each_others(tmp_path: Path) -> No
     assert not wrong
     assert not files(tmp_path, "") or len(files(tmp_path, ".json")) <= len(set(widths))
     assert not list(tmp_path.glob("part-*"))
+
+
+@compiles
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As under ulimit -u: parts are compiled one after the other."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    assert built(monkeypatch, tmp_path)
+    assert not built(monkeypatch, tmp_path)
 
 
 NO_HOME = """

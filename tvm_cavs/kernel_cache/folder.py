@@ -97,7 +97,7 @@ def _check(path: Path, descriptor: int) -> None:
 
 
 def _tightened(descriptor: int, found: os.stat_result) -> os.stat_result:
-    """The folder kept from others, if it holds kernels only: it was made so before 0.2."""
+    """The folder closed to others, if it holds kernels only: it was made as the umask said."""
     names = os.listdir(descriptor)
     ours = all(any(form.fullmatch(n) for form in (NOTE, LIBRARY, SCRATCH)) for n in names)
     wanted = names or found.st_mode & OTHERS_WRITE
