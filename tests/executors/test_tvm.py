@@ -16,7 +16,7 @@ import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
 from tvm_cavs.compiler import kinds
-from tvm_cavs.executors import tvm as executing
+from tvm_cavs.executors import loaded
 from tvm_cavs.executors.gradients import merge
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
@@ -57,10 +57,13 @@ def executor_of(case: Case) -> TvmExecutor:
 def test_buffers_grow_and_are_used_again(cache: Path) -> None:
     case = small(cache, 12)
     assert_batch(case, range(3))
+    case.net.prepare(case.graphs, case.loss)  # the larger batch brings more kinds
+    assert_batch(case, range(3))
     memory = executor_of(case).memory
     before = memory.sizes()
     assert_batch(case, range(12))
     large = {name: memory.read(name) for name in memory.sizes()}
+    assert memory is executor_of(case).memory
     assert all(large[name].nbytes >= before[name] for name in before)
     assert sum(a.nbytes for a in large.values()) > 1.5 * sum(before.values())
     for chosen in ([4], range(12), range(5, 9)):
@@ -201,7 +204,7 @@ def test_an_interrupted_compilation_is_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(executing, "assemble", interrupt)
+        m.setattr(loaded, "assemble", interrupt)
         with pytest.raises(KeyboardInterrupt):
             assert_batch(case, range(8))
     assert_batch(case, known)
@@ -250,7 +253,7 @@ def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.Mo
     case = small(cache, 8)
     case.net.prepare(case.graphs, case.loss)
     case.net.prepare(case.graphs)
-    monkeypatch.setattr(executing, "assemble", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(loaded, "assemble", lambda *_: pytest.fail("compiled again"))
     for chosen in ([0], [5, 1], range(8)):
         assert_batch(case, chosen)
 

@@ -28,7 +28,7 @@ def run(
     states = tuple(np.zeros_like(w) for _ in optimizer.states)
     for t, g in enumerate(gradients, start=1):
         numbers = updates.numbers(Hyper(LR, decay, t, optimizer.extra))
-        updates.apply(w, g, states, numbers, scale)
+        updates.prepared(w, g, states, numbers, scale)()
     return w
 
 
@@ -140,7 +140,7 @@ def test_a_gradient_that_may_only_be_read_is_read_anew(updates: dict[str, Update
     numbers = updates["sgd"].numbers(Hyper(1.0, 0.0, 1, {}))
     for factor in (1.0, 2.0):
         owned[:] = factor
-        updates["sgd"].apply(w, view, (), numbers)
+        updates["sgd"].prepared(w, view, (), numbers)()
     np.testing.assert_array_equal(w, -3.0)
 
 

@@ -7,6 +7,7 @@ runs for.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,6 +49,14 @@ class Kinds:
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
     _members: dict[Space, np.ndarray] = field(default_factory=dict)
     _lowered: dict[str, Lowered] = field(default_factory=dict)
+
+    def copy(self) -> Kinds:
+        """The same kinds, which can grow on their own."""
+        held = vars(self).items()
+        grows = {k: v.copy() for k, v in held if isinstance(v, (dict, list))}
+        made = copy(self)
+        made.__dict__.update(grows)
+        return made
 
     def learn(self, masks: Iterable[int]) -> bool:
         """Add the kinds of these masks; True if any was new.

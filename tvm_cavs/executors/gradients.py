@@ -9,7 +9,7 @@ import numpy as np
 
 from ..compiler import Compiled, Gradient, gradient_buffer, rectangles
 from ..language import Parameter, RowSparse, made_rows
-from ..runtime import BufferId, HostMemory, Role, RowGradient
+from ..runtime import Batch, BufferId, Role, RowGradient, Workspace
 from ..transform import Programs, net_value
 
 
@@ -35,9 +35,8 @@ class Gradients:
         programs: Programs,
         parameters: Mapping[str, Parameter],
         compiled: Compiled,
-        memory: HostMemory,
     ) -> None:
-        self._parameters, self._compiled, self._memory = parameters, compiled, memory
+        self._parameters, self._compiled = parameters, compiled
         self._sparse = programs.row_sparse
         self._dense = {name: gradient_buffer(name) for name in parameters}
         sums = [RowSum.of(r, kernel) for r, kernel in compiled.row_sums.items()]
@@ -46,43 +45,40 @@ class Gradients:
             name: [g for g in compiled.gradients if g.parameter == name] for name in parameters
         }
 
-    def clear(self, replaced: Collection[BufferId]) -> None:
+    def clear(self, replaced: Collection[BufferId], workspace: Workspace) -> None:
         """Zeros where kernels add; buffers in `replaced` they fill by themselves."""
         for buffer in (*self._compiled.totals, *self._compiled.cleared):
             if buffer not in replaced:
-                self._memory.fill(buffer, 0.0)
+                workspace.memory.fill(buffer, 0.0)
 
-    def collect(
-        self, distinct: Mapping[str, np.ndarray], memory: HostMemory
-    ) -> dict[str, np.ndarray | RowSparse]:
+    def collect(self, batch: Batch, workspace: Workspace) -> dict[str, np.ndarray | RowSparse]:
         """The gradients by parameter, float32[shape] or rows.
 
         The memory of their values is used again by the next backward pass.
-
-        Args:
-            distinct: the distinct values of every input that chooses rows. memory: the batch's.
         """
         out: dict[str, np.ndarray | RowSparse] = {}
         for name, parameter in self._parameters.items():
-            rows = [self._summed(s, distinct[s.of_rows.pull], memory) for s in self._rows[name]]
+            rows = [self._summed(s, batch, workspace) for s in self._rows[name]]
             if name in self._sparse:
                 out[name] = merge(rows, parameter.shape[1])
                 continue
-            out[name] = grad = self._memory.read(self._dense[name])
+            read = workspace.memory.read
+            out[name] = grad = read(self._dense[name])
             for g in self._parts[name]:
-                read, calls = self._memory.read, g.program.calls
+                calls = g.program.calls
                 totals = {i: read(b).reshape(calls[i].type.shape) for i, b in g.totals}
                 _add(grad, g, totals, self._parameters)
             for some in rows:
                 grad[some.rows] += some.values
         return out
 
-    def _summed(self, s: RowSum, values: np.ndarray, memory: HostMemory) -> RowSparse:
+    def _summed(self, s: RowSum, batch: Batch, workspace: Workspace) -> RowSparse:
         """Sum the rows of a table's gradient that belong to the same row of the table."""
-        result = self._memory.rows(s.out, len(values), s.of_rows.width, "float32")
-        s.kernel(len(values), *map(memory.tensor, s.read), result)
+        values, memory = batch.distinct[s.of_rows.pull], workspace.memory
+        result = memory.rows(s.out, len(values), s.of_rows.width, "float32")
+        s.kernel(len(values), *map(workspace.seen_by(batch).tensor, s.read), result)
         # the rows lie in memory of the batch, which another forward pass may use again
-        return made_rows(values.copy(), self._memory.read(s.out)[: len(values)])
+        return made_rows(values.copy(), memory.read(s.out)[: len(values)])
 
 
 def _add(

@@ -1,7 +1,7 @@
 """Loaded: what was compiled for all kinds so far, with everything that running it needs.
 
-An executor has one, and gets another when kinds are added. What it has is made together, so that
-none of it is ever of other kinds than the rest.
+An executor has one, and gets another when kinds are added. What it has is made together and never
+changed, so that none of it is ever of other kinds than the rest.
 """
 
 from __future__ import annotations
@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..compiler import Compiled, Compiler, Group, Kinds, directly
+from ..compiler import Compiled, Compiler, Kinds, assemble, directly
 from ..language import Parameter
-from ..runtime import Batch, Filling, HostMemory, Passes, Plan, Planner, Spaces
+from ..runtime import (
+    Batch,
+    Filling,
+    HostMemory,
+    Layout,
+    Passes,
+    Plan,
+    Planner,
+    Ranks,
+    Spaces,
+    Workspace,
+)
 from .gradients import Gradients
 from .weights import Weights
 
@@ -20,15 +31,15 @@ from .weights import Weights
 class Loaded:
     """Compiled kernels, ready to run.
 
-    n_masks: how many sets of slots and inputs they serve. stages: as they were before they were
-    compiled, forward first. packed: all kernel calls, with packed weights. direct: the same with
-    weights that are read where they lie, once a batch has wanted that.
+    kinds: what they serve, not to be changed. packed: all kernel calls, with packed weights.
+    direct: the same with weights that are read where they lie, once a batch has wanted that.
     """
 
-    n_masks: int
-    stages: tuple[Group, ...]
+    kinds: Kinds
+    ranks: Ranks
     compiled: Compiled
     spaces: Spaces
+    layout: Layout
     filling: Filling
     weights: Weights
     gradients: Gradients
@@ -39,7 +50,8 @@ class Loaded:
         self, compiler: Compiler, parameters: Mapping[str, Parameter], planner: Planner
     ) -> Loaded:
         """Compile the calls that read weights where they lie."""
-        groups = directly(self.stages, self.spaces.groups, compiler, parameters)
+        stages = (*self.kinds.forward, *self.kinds.backward)
+        groups = directly(stages, self.spaces.groups, compiler, parameters)
         return replace(self, direct=Passes(groups, self.spaces, planner.kernels["routine"]))
 
     def batch(self, plan: Plan, passes: Passes, planner: Planner, memory: HostMemory) -> Batch:
@@ -50,25 +62,35 @@ class Loaded:
         cut = spaces.cut(plan, planner, memory)
         return Batch(spaces, plan, passes, cut, spaces.replaced(cut), counts, memory, distinct)
 
+    def workspace(self, found: Workspace | None) -> Workspace:
+        """The one that was found, if it is for these kernels, or a new one."""
+        if found is not None and found.layout is self.layout:
+            return found
+        return Workspace(self.layout, self.weights.memory)
+
 
 def load(
-    compiled: Compiled,
     kinds: Kinds,
+    compiler: Compiler,
     parameters: Mapping[str, Parameter],
     planner: Planner,
     memory: HostMemory,
 ) -> Loaded:
-    """Make everything that running needs; `compiled` is of these kinds, `memory` the network's."""
+    """Compile what is new for these kinds, and make everything that running needs.
+
+    Args:
+        memory: where the values of the parameters are.
+    """
+    compiled = assemble(kinds, compiler, parameters)
     spaces = Spaces(compiled)
-    for name, (shape, dtype) in compiled.fixed.items():
-        memory.fixed(name, shape, dtype)
     return Loaded(
-        n_masks=len(kinds.number),
-        stages=(*kinds.forward, *kinds.backward),
+        kinds=kinds,
+        ranks=planner.ranks(kinds.number, kinds.rank),
         compiled=compiled,
         spaces=spaces,
+        layout=Layout(compiled, spaces),
         filling=Filling(compiled, spaces, planner),
         weights=Weights(compiled, parameters, memory),
-        gradients=Gradients(kinds.programs, parameters, compiled, memory),
+        gradients=Gradients(kinds.programs, parameters, compiled),
         packed=Passes(spaces.groups, spaces, planner.kernels["routine"]),
     )

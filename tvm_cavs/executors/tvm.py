@@ -1,19 +1,25 @@
-"""The TVM executor: kinds of vertices compiled once, batches planned, planned batches run."""
+"""The TVM executor: kinds of vertices compiled once, batches planned, planned batches run.
+
+What is compiled is a `Loaded`, made aside and swapped in by one assignment. What runs is in a
+`Workspace`, which a call takes from its slot and puts back at its end. So an interrupted call
+leaves nothing half done, and any number of threads may run inference.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from threading import Lock
-from typing import Any, overload
+from threading import RLock
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
 from .. import dropout
-from ..compiler import SITE_KEYS, Compiled, Compiler, Kinds, assemble, host_kernels
+from ..compiler import SITE_KEYS, Compiled, Compiler, Kinds, host_kernels
 from ..errors import TraceError
 from ..graph import Graph, masks
 from ..language import Parameter, Program, RowSparse
+from ..renewal import renewed_after_fork
 from ..runtime import (
     Batch,
     BatchMemory,
@@ -24,7 +30,11 @@ from ..runtime import (
     Plan,
     Planner,
     Role,
+    Slots,
     Spaces,
+    UnknownKindsError,
+    Workspace,
+    n_cores,
     use_threads,
 )
 from ..transform import Programs, leaving_out
@@ -33,18 +43,22 @@ from .observer import Observer
 from .protocol import Result, Seeds
 
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
+TRIES = 4  # of inference, while another thread changes parameters
 
 
-class NewKindError(Exception):
-    """A batch needs something for which nothing is compiled yet."""
+class Last(NamedTuple):
+    """A forward pass that a backward pass can follow."""
 
-
-def _refuse(_masks: Sequence[int]) -> None:
-    raise NewKindError
+    batch: Batch
+    workspace: Workspace
+    loaded: Loaded
 
 
 class TvmExecutor:
     """Runs programs through compiled kernels.
+
+    Programs without an adjoint may be run by several threads at once, as many at a time as there
+    are cores. A call alone uses `threads` cores; calls that meet use one each. That changes no bit.
 
     Args:
         target: "host" or a TVM target. threads: cores to use (default: all).
@@ -59,7 +73,7 @@ class TvmExecutor:
 
     Attributes:
         observer: sees what is done and when: the parts "plan", "run", "pack" (in "run"), "backward"
-            and all kernel calls. None costs nothing.
+            and all kernel calls. None costs nothing. While there is one, one thread calls.
     """
 
     observer: Observer | None = None
@@ -76,16 +90,24 @@ class TvmExecutor:
     ) -> None:
         self.compiler = _compiler(target, threads, cache, precision)
         self.n_threads = self.compiler.n_threads
-        self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
-        self.planner = Planner(host_kernels(self.compiler), programs.arity, self.kinds.pulls)
-        self.memory = _memory_of(parameters)
-        self._parameters = parameters
+        pulls = _pulls(programs.forward)
+        self._none_yet = Kinds(programs, pulls, leaving_out(without))
+        self.planner = Planner(host_kernels(self.compiler), programs.arity, pulls)
+        self._no_ranks = self.planner.ranks({}, np.zeros(0, "int64"))
+        self._parameters, self._memory = parameters, _memory_of(parameters)
         self._sites = _sites(programs.forward)
         self._pushes = _pushes(programs.forward)
+        self._trains = programs.adjoint is not None
         self._loaded: Loaded | None = None  # nothing is compiled before the first batch
-        self._memory_of_batches = BatchMemory(self.memory)
-        self._planning = Lock()
-        self._batch: Batch | None = None
+        self._last: Last | None = None
+        self._renew()
+        renewed_after_fork(self, TvmExecutor._renew)
+
+    def _renew(self) -> None:
+        """Locks, and what they guard, as at first: other threads of a forked process are gone."""
+        self._learning = RLock()
+        self._memory_of_batches = BatchMemory()
+        self._slots = Slots(1 if self._trains else n_cores())
 
     def prepare(self, batches: Iterable[Graph]) -> None:
         """Compile at once what all kinds of vertices in these batches need.
@@ -93,13 +115,12 @@ class TvmExecutor:
         `forward` compiles what is new by itself; but then the order of batches decides what is
         compiled together, and so what the kernel cache holds.
         """
-        arity, pulls = self.kinds.programs.arity, self.kinds.pulls
+        arity, pulls = self.planner.arity, self.planner.pulls
         found: set[int] = set()
         for graph in batches:
             bits, _ = masks(graph, arity, pulls)
             found.update(np.unique(bits).tolist())
-        with self._planning:
-            self._learn(sorted(found))
+        self._learn(sorted(found))
 
     @overload
     def plan(self, graph: Graph) -> Batch: ...
@@ -112,34 +133,41 @@ class TvmExecutor:
 
         With `ahead` nothing is compiled: None if that is needed.
         """
-        with self._planning:
-            try:
-                if self.observer is None:
-                    return self._plan(graph, ahead)
-                return self.observer.part("plan", self._plan, graph, ahead)
-            except NewKindError:
-                return None
+        if self.observer is None:
+            return self._plan(graph, ahead)
+        return self.observer.part("plan", self._plan, graph, ahead)
 
-    def _plan(self, graph: Graph, ahead: bool) -> Batch:
+    def _plan(self, graph: Graph, ahead: bool) -> Batch | None:
         memory = self._memory_of_batches.take()
-        plan = self.planner.plan(graph, memory, _refuse if ahead else self._learn)
-        loaded = self.loaded
+        while True:
+            loaded = self._loaded
+            try:
+                ranks = self._no_ranks if loaded is None else loaded.ranks
+                plan = self.planner.plan(graph, memory, ranks)
+                break
+            except UnknownKindsError as unknown:
+                if ahead:
+                    return None
+                self._learn(unknown.masks)
+        assert loaded is not None, "no kind has a rank before kernels are compiled"
         passes = self._passes_for(plan, loaded, ahead)
+        if passes is None:
+            return None
         batch = loaded.batch(plan, passes, self.planner, memory)
         self._memory_of_batches.give(batch)
         return batch
 
-    def _passes_for(self, plan: Plan, loaded: Loaded, ahead: bool) -> Passes:
+    def _passes_for(self, plan: Plan, loaded: Loaded, ahead: bool) -> Passes | None:
         """With packed weights or without, by the size of the batch alone."""
-        trains = self.kinds.programs.adjoint is not None
-        if not (trains and self.kinds.options.direct and plan.n_rows <= DIRECT_VERTICES):
+        direct = self._trains and loaded.kinds.options.direct
+        if not (direct and plan.n_rows <= DIRECT_VERTICES):
             return loaded.packed
-        if loaded.direct is None:
-            if ahead:
-                raise NewKindError
-            loaded = loaded.with_direct(self.compiler, self._parameters, self.planner)
-            self._loaded = loaded
-        assert loaded.direct is not None
+        if loaded.direct is None and not ahead:
+            with self._learning:
+                made = loaded.with_direct(self.compiler, self._parameters, self.planner)
+                if self._loaded is loaded:
+                    self._loaded = made
+                return made.direct
         return loaded.direct
 
     @property
@@ -147,6 +175,11 @@ class TvmExecutor:
         """What has been compiled so far, and what runs it."""
         assert self._loaded is not None, "nothing is compiled before the first batch"
         return self._loaded
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of vertices that are known so far, not to be changed."""
+        return self._none_yet if self._loaded is None else self._loaded.kinds
 
     @property
     def compiled(self) -> Compiled:
@@ -158,91 +191,122 @@ class TvmExecutor:
         """The spaces of what has been compiled so far."""
         return self.loaded.spaces
 
+    @property
+    def memory(self) -> HostMemory:
+        """Where the last pass ran, if one thread calls; with the weights beneath."""
+        workspace = self._slots.last
+        return self.loaded.weights.memory if workspace is None else workspace.memory
+
     def forward(self, graph: Graph, seeds: Seeds) -> Result:
         """Outputs of every vertex, in the graph's vertex order: float32[n_vertices, ...]."""
-        return self.run(self.plan(graph), seeds)
+        return self._slots.call(lambda found: self._pass(self.plan(graph), seeds, found))
 
     def run(self, batch: Batch, seeds: Seeds) -> Result:
         """The forward pass of a planned batch; planned again if kinds were compiled since."""
-        if self.observer is None:
-            return self._run(batch, seeds)
-        return self.observer.part("run", self._run, batch, seeds)
+        return self._slots.call(lambda found: self._pass(batch, seeds, found))
 
-    def _run(self, batch: Batch, seeds: Seeds) -> Result:
-        loaded = self.loaded
-        if batch.spaces is not loaded.spaces:
+    def _pass(
+        self, batch: Batch, seeds: Seeds, found: Workspace | None
+    ) -> tuple[Result, Workspace]:
+        self._last = None
+        while batch.spaces is not (loaded := self.loaded).spaces:
             batch = self.plan(batch.plan.graph)
-            loaded = self.loaded
-        self._batch = batch
-        loaded.filling.make_room(batch.counts, batch.cut.most_rows, self.memory)
-        packs = batch.passes.packs(batch.cut)
+        workspace = loaded.workspace(found)
+        given = batch, loaded, workspace, seeds
         if self.observer is None:
-            loaded.weights.load(packs)
+            result = self._run(*given)
         else:
-            self.observer.part("pack", loaded.weights.load, packs)
-        if self._sites:
+            result = self.observer.part("run", self._run, *given)
+        if self._trains:
+            self._last = Last(batch, workspace, loaded)
+        return result, workspace
+
+    def _run(self, batch: Batch, loaded: Loaded, workspace: Workspace, seeds: Seeds) -> Result:
+        workspace.make_room(batch)
+        for _ in range(TRIES):
+            version = loaded.weights.version()
+            packs = batch.passes.packs(batch.cut)
+            if self.observer is None:
+                loaded.weights.load(packs, version)
+            else:
+                self.observer.part("pack", loaded.weights.load, packs, version)
+            self._execute(batch, workspace, "forward", seeds)
+            if loaded.weights.version() == version:
+                return self._outputs(batch, workspace)
+        raise TraceError(
+            f"in {TRIES} tries another thread changed parameters while outputs were computed from "
+            "them, so they would mix old and new values. Run a copy (copy.deepcopy(net)), or let "
+            "one thread do both."
+        )
+
+    def _execute(
+        self, batch: Batch, workspace: Workspace, direction: str, seeds: Seeds | None = None
+    ) -> None:
+        """Make all kernel calls of one direction of a planned batch."""
+        if seeds is not None and self._sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in self._sites]
-            self.memory.write(SITE_KEYS, np.array(keys, "uint32"))
-        self.execute(batch, "forward")
+            workspace.memory.write(SITE_KEYS, np.array(keys, "uint32"))
+        if self.n_threads > 1:
+            use_threads(self.n_threads if self._slots.n_busy < 2 else 1)
+        if self.observer is None:
+            workspace.run(batch, direction)
+        else:
+            self.observer.kernels(batch, partial(self._calls, batch, workspace, direction))
+
+    def _calls(self, batch: Batch, workspace: Workspace, direction: str) -> list[Call]:
+        """The same calls, in order, to be made one by one from Python."""
+        memory = workspace.seen_by(batch)
+        return batch.passes.calls(batch.parts(direction), memory, batch.replaced)
+
+    def _outputs(self, batch: Batch, workspace: Workspace) -> Result:
         outputs = {}
         for name, buffer, shape in self._pushes:
-            rows = self.memory.read(buffer)[batch.plan.row]
+            rows = workspace.memory.read(buffer)[batch.plan.row]
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
-
-    def execute(self, batch: Batch, direction: str) -> None:
-        """Make all kernel calls of one direction of a planned batch."""
-        if self.observer is None:
-            batch.passes.run(direction, batch.cut, batch.memory, batch.replaced)
-        else:
-            self.observer.kernels(batch, partial(self.calls, batch, direction))
-
-    def calls(self, batch: Batch, direction: str) -> list[Call]:
-        """The same calls, in order, to be made one by one from Python."""
-        return batch.passes.calls(batch.parts(direction), batch.memory, batch.replaced)
 
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
 
         Raises:
-            TraceError: kinds of vertices were compiled since.
+            TraceError: there was none, or it or its backward pass was interrupted.
         """
         if self.observer is None:
-            return self._backward()
-        return self.observer.part("backward", self._backward)
+            return self._slots.call(self._backward)
+        return self.observer.part("backward", self._slots.call, self._backward)
 
-    def _backward(self) -> dict[str, np.ndarray | RowSparse]:
-        batch, loaded = self._batch, self.loaded
-        assert batch is not None, "a forward pass comes first"
-        if batch.spaces is not loaded.spaces:
+    def _backward(self, _: Workspace | None) -> tuple[dict[str, np.ndarray | RowSparse], Workspace]:
+        last, self._last = self._last, None
+        if last is None:
             raise TraceError(
-                "the network was prepared for more kinds of vertices between the forward and the "
-                "backward pass of a batch; call backward() first"
+                "there is no forward pass to go back from: none was run with this loss, or it or "
+                "its backward pass was interrupted. Run the network on the batch again."
             )
-        loaded.gradients.clear(batch.replaced)
-        self.execute(batch, "backward")
-        return loaded.gradients.collect(batch.distinct, batch.memory)
+        batch, workspace, loaded = last
+        loaded.gradients.clear(batch.replaced, workspace)
+        self._execute(batch, workspace, "backward")
+        gradients = loaded.gradients.collect(batch, workspace)
+        self._last = last
+        return gradients, workspace
 
     def _learn(self, masks: Sequence[int]) -> None:
         """Compile the kinds that these masks bring; interrupted, it leaves what there was."""
-        self.kinds.learn(int(m) for m in masks)
-        if self._loaded is None or self._loaded.n_masks != len(self.kinds.number):
-            compiled = assemble(self.kinds, self.compiler, self._parameters)
-            given = self.kinds, self._parameters, self.planner, self.memory
-            self._loaded = load(compiled, *given)
-        self.planner.know(self.kinds.number, self.kinds.rank)
+        with self._learning:
+            kinds = self.kinds.copy()
+            if kinds.learn(int(m) for m in masks) or self._loaded is None:
+                given = self.compiler, self._parameters, self.planner, self._memory
+                self._loaded = load(kinds, *given)
 
 
 def _compiler(target: Any, threads: int | None, cache: Any, precision: str) -> Compiler:
-    """A compiler for this machine, whose threads are those of TVM from now on."""
+    """A compiler for this machine."""
     compiler = Compiler(target, threads, cache, precision)
     compiler.require_host()
-    use_threads(compiler.n_threads)
     return compiler
 
 
 def _memory_of(parameters: Mapping[str, Parameter]) -> HostMemory:
-    """A network's memory, where the values of its parameters are those of the parameters."""
+    """Memory where the values of parameters are those of the parameters."""
     memory = HostMemory()
     for name, p in parameters.items():
         memory.bind(BufferId(Role.PARAMETER, name), p.memory)

@@ -35,10 +35,12 @@ from .functions import where as where
 from .ops import EFFECTS as EFFECTS
 from .ops import OPS as OPS
 from .ops import READS as READS
+from .parameter import Changing as Changing
 from .parameter import Parameter as Parameter
 from .parameter import RowSparse as RowSparse
 from .parameter import aligned_copy as aligned_copy
 from .parameter import made_rows as made_rows
+from .parameter import take_gradients as take_gradients
 from .program import Builder as Builder
 from .program import Call as Call
 from .program import Program as Program

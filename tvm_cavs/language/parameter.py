@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import repeat
+from threading import RLock
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from .. import arguments
 from ..arrays import aligned
 from ..errors import ShapeError, TraceError
 from ..given import as_list, check_finite, count, numbers
+from ..interrupts import in_one_go
+from ..renewal import renewed_after_fork
 from . import init as initialisers
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
@@ -62,9 +66,33 @@ def made_rows(rows: np.ndarray, values: np.ndarray) -> RowSparse:
     return gradient
 
 
+class Grad(NamedTuple):
+    """A parameter's gradient. may_not_fit: it is a user's, and not looked at yet."""
+
+    value: Gradient | None
+    may_not_fit: bool = False
+
+
+NO_GRADIENT = Grad(None)
+
+
+class Changing:
+    """Holds `lock` while it changes parameters, so that no thread reads what is half changed."""
+
+    def __init__(self) -> None:
+        self._renew()
+        renewed_after_fork(self, Changing._renew)
+
+    def _renew(self) -> None:
+        self.lock = RLock()
+
+
+ANYONE = Changing()  # changes the parameters that no trainer has
+
+
 class Writing:
-    """Inside `with`, a parameter's data may be changed; afterwards it has another version, and the
-    array is read-only.
+    """Inside `with`, a parameter's data may be changed; it has another version inside, and another
+    afterwards, when the array is read-only.
     """
 
     __slots__ = ("_data", "_parameter")
@@ -73,6 +101,7 @@ class Writing:
         self._parameter, self._data = parameter, data
 
     def __enter__(self) -> np.ndarray:
+        self._parameter.version += 1
         return self._data
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +115,8 @@ class Parameter:
     Shapes: `data` float32[shape], filled by `Network.initialize`; `grad` the same, or `RowSparse`
     for a table that is only read by `embedding`, or None before the first backward pass. `lr_mult`
     and `decay_mult` multiply the trainer's learning rate and weight decay. `version` grows with
-    every change of the data, so that what was made from it is known to be old.
+    every change of the data, so that what was made from it is known to be old. `changing` has the
+    lock that is held while the data change.
 
     A copy (`copy`, `pickle`) has memory of its own and no gradient.
 
@@ -122,17 +152,19 @@ class Parameter:
         self.decay_mult = arguments.number("Parameter(decay_mult=...)", decay_mult, 0)
         self.name = ""
         self.version = 0
-        self._grad: Gradient | None = None
-        self._given = False  # whether the gradient is a user's, which may not fit
+        self.changed_by = ANYONE
+        self._grad = NO_GRADIENT
         self._data: np.ndarray | None = None
         self._view: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the gradient, which belongs to the pass that made it."""
-        return {**vars(self), "_view": None, "_grad": None, "_given": False}
+        dropped = {"_view": None, "_grad": NO_GRADIENT}
+        return {k: v for k, v in vars(self).items() if k != "changed_by"} | dropped
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.changed_by = ANYONE
         if self._data is not None:
             self._hold(self._data)
 
@@ -152,7 +184,8 @@ class Parameter:
 
     @property
     def memory(self) -> np.ndarray:
-        """The memory of `data`, for compiled code; who writes there changes `version` first.
+        """The memory of `data`, for compiled code; who writes there holds `changing` and changes
+        `version` first.
 
         Raises:
             TraceError: before `Network.initialize`.
@@ -161,8 +194,15 @@ class Parameter:
         assert self._data is not None
         return self._data
 
+    @property
+    def changing(self) -> Any:
+        """The lock that is held while the data change."""
+        return self.changed_by.lock
+
     def writing(self) -> Writing:
         """`with p.writing() as data`: the memory, float32[shape], to be changed in place inside.
+
+        Meanwhile no other thread may run a network that has the parameter.
 
         Raises:
             TraceError: before `Network.initialize`.
@@ -182,11 +222,12 @@ class Parameter:
         if given.shape != self.shape:
             raise ShapeError(f"{what}: expected shape {self.shape}, given {given.shape}")
         check_finite(what, given, ShapeError)
-        if self._data is None:
-            self._hold(given)
-        else:
-            self._data[...] = given
-        self.version += 1
+        with self.changing:
+            self.version += 1
+            if self._data is None:
+                self._hold(given)
+            else:
+                self._data[...] = given
 
     def _hold(self, values: np.ndarray) -> None:
         """Take memory, and copy `values` there."""
@@ -201,17 +242,13 @@ class Parameter:
         The next backward pass of that network uses the memory again: copy what is to be kept. It
         may be changed in place, to be scaled for instance, before `Trainer.step`.
         """
-        return self._grad
+        return self._grad.value
 
     @grad.setter
     def grad(self, given: Any) -> None:
         if given is not None and not isinstance(given, RowSparse):
             given = _floats(f"gradient of {self.name or '?'}", given)
-        self._grad, self._given = given, given is not None
-
-    def take_grad(self, made: Gradient) -> None:
-        """The gradient that an executor made: it fits, and stays where it is."""
-        self._grad, self._given = made, False
+        self._grad = Grad(given, may_not_fit=given is not None)
 
     def checked_grad(self) -> Gradient | None:
         """`grad`, which fits the parameter.
@@ -219,8 +256,8 @@ class Parameter:
         Raises:
             ShapeError: one that a user has given does not.
         """
-        grad = self._grad
-        if not self._given or grad is None:
+        grad, may_not_fit = self._grad
+        if not may_not_fit or grad is None:
             return grad
         rows = grad.rows if isinstance(grad, RowSparse) else None
         shape = grad.values.shape if isinstance(grad, RowSparse) else grad.shape
@@ -235,11 +272,22 @@ class Parameter:
                 f"gradient of {self.name or '?'}: row {rows.max()} is none of its rows "
                 f"0..{self.shape[0] - 1}"
             )
-        self._given = False
+        self._grad = Grad(grad)
         return grad
 
     def __repr__(self) -> str:
         return f"Parameter({self.name or '?'}, {self.shape})"
+
+
+def take_gradients(
+    parameters: Mapping[str, Parameter], made: Mapping[str, Gradient] | None = None
+) -> None:
+    """Give parameters the gradients that an executor made, or none: to all of them or to no one.
+
+    They fit, and stay where they are.
+    """
+    grads = [NO_GRADIENT if made is None else Grad(made[name]) for name in parameters]
+    in_one_go(map(setattr, parameters.values(), repeat("_grad"), grads))
 
 
 def _items(given: Any) -> list[Any]:

@@ -30,10 +30,11 @@ from ..executors import (
     factory,
 )
 from ..graph import Graph, Policy, Shared, Sharing, check_inputs, with_copies
-from ..language import Parameter, VertexFunction, trace
+from ..language import Parameter, VertexFunction, take_gradients, trace
 from ..transform import Programs, check_names, choose_policy, counted, differentiate, only_pushes
 from .loss import Loss, LossFunction, Recorded
 from .recent import Recent, key_of
+from .turn import Turn
 
 LONG_FORWARD = 1e-3  # seconds; measured: planning ahead lost up to 0.1 ms below, and gains above
 _recording: ContextVar[bool] = ContextVar("recording", default=False)
@@ -85,6 +86,8 @@ class Ready(NamedTuple):
 class Network:
     """A vertex function and its parameters.
 
+    Any number of threads may run a network at once outside of `record()`. Training is one thread's.
+
     A copy (`copy.deepcopy`, `pickle`) has parameters of its own and compiles for itself; a
     `copy.copy` shares the function and its parameters. The function is traced once: change its
     attributes before its network is used, or make another network.
@@ -128,7 +131,8 @@ class Network:
         self._programs: Recent[Programs] = Recent()
         self._planned: Planned | None = None
         self._forward_seconds = 0.0  # of the last batch
-        self._runs = 0
+        self._turn = Turn()
+        self._run: object = None  # the last forward pass of training
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing compiled, and no batch."""
@@ -270,23 +274,28 @@ class Network:
 
     def run_loss(self, loss: LossFunction, graph: Graph) -> Loss:
         """Forward pass with `loss`; see `LossFunction.__call__`."""
-        ready = self._ready(loss)
+        return self._turn.forward(partial(self._train, loss, graph))
+
+    def _train(self, loss: LossFunction, graph: Graph) -> Loss:
+        ready, parameters = self._ready(loss), self._parameters
+        run = self._run = object()  # no older loss can go back, even if this is interrupted
+        versions = [p.version for p in parameters.values()]
         outputs = self._forward(ready, graph)
         self.step += 1
-        self._runs += 1
-        run, parameters = self._runs, self._parameters
-        versions = [p.version for p in parameters.values()]
 
-        def backward() -> None:
-            if run != self._runs:
+        def go_back() -> None:
+            if run is not self._run:
                 raise TraceError(
                     "this loss is not the network's last: "
                     "call backward() before the next forward pass"
                 )
             if versions != [p.version for p in parameters.values()]:
                 raise TraceError(_describe_change(parameters, versions))
-            for name, grad in ready.executor.backward().items():
-                parameters[name].take_grad(grad)
+            take_gradients(parameters)
+            take_gradients(parameters, ready.executor.backward())
+
+        def backward() -> None:
+            self._turn.backward(go_back)
 
         n_labels = (
             int(np.count_nonzero(graph.inputs[loss.label].present))
@@ -331,22 +340,29 @@ class Network:
             return False
         return planner.n_threads < (os.cpu_count() or 1)
 
-    def _plan(self, graph: Graph, ready: Ready, ahead: bool = False) -> Planned:
+    def _plan(self, graph: Graph, ready: Ready, ahead: bool) -> Planned:
         """Everything about a batch that does not need the parameters."""
+        checked = self._checked(graph, ready)
+        if ready.planner is None:
+            return checked
+        return checked._replace(batch=ready.planner.plan(checked.run, ahead))
+
+    def _checked(self, graph: Graph, ready: Ready) -> Planned:
+        """A batch that fits, with its equal vertices found, to be planned when it is run."""
         programs = ready.programs
         check_inputs(graph, programs.reads, programs.arity, programs.forward.name)
         given = graph, ready.policy, ready.trains
         observer = self.observer
         run, shared = observer.part("share", _share, *given) if observer else _share(*given)
-        batch = None if ready.planner is None else ready.planner.plan(run, ahead)
-        return Planned(graph, run, shared, ready.executor, batch)
+        return Planned(graph, run, shared, ready.executor, None)
 
     def _forward(self, ready: Ready, graph: Graph) -> Mapping[str, np.ndarray]:
         """Outputs of every vertex of the batch, whichever were computed."""
         executor, planned = ready.executor, self._planned
-        self._planned = None
         if planned is None or planned.graph is not graph or planned.executor is not executor:
-            planned = self._plan(graph, ready)
+            planned = self._checked(graph, ready)
+        else:
+            self._planned = None
         shared, seeds = planned.shared, Seeds(self._seed, self.step)
         start = time.perf_counter()
         if planned.batch is not None:

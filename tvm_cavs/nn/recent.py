@@ -10,7 +10,11 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Hashable
 from functools import lru_cache
+from itertools import count
+from threading import RLock
 from typing import Any, Generic, TypeVar
+
+from ..renewal import renewed_after_fork
 
 T = TypeVar("T")
 KEPT = 16
@@ -75,25 +79,37 @@ def _code(value: Any) -> Hashable:
 class Recent(Generic[T]):
     """The things made for the last KEPT keys that were asked for, and always that of None.
 
-    Threads may ask at the same time for what is there.
+    Any number of threads may ask at the same time; a thing is made once.
     """
 
     def __init__(self) -> None:
         self._made: dict[Hashable, T] = {}
         self._asked: dict[Hashable, int] = {}
-        self._now = 0
+        self._now = count()
+        self._renew()
+        renewed_after_fork(self, Recent._renew)
+
+    def _renew(self) -> None:
+        self._making = RLock()
 
     def __len__(self) -> int:
         return len(self._made)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What was made for the key, or is made now."""
-        self._now += 1
-        self._asked[key] = self._now
-        if key not in self._made:
-            made = make()
-            if len(self._made) >= KEPT:
-                oldest = min((k for k in self._made if k is not None), key=self._asked.__getitem__)
-                del self._made[oldest], self._asked[oldest]
-            self._made[key] = made
-        return self._made[key]
+        self._asked[key] = next(self._now)
+        if key in (made := self._made):
+            return made[key]
+        with self._making:
+            if key not in self._made:
+                self._keep(key, make())
+            return self._made[key]
+
+    def _keep(self, key: Hashable, thing: T) -> None:
+        """Add a thing; the one that was not asked for longest goes, if there are too many."""
+        made = {**self._made, key: thing}
+        asked = {k: self._asked.get(k, -1) for k in made}
+        if len(made) > KEPT:
+            oldest = min((k for k in self._made if k is not None), key=asked.__getitem__)
+            del made[oldest], asked[oldest]
+        self._made, self._asked = made, asked

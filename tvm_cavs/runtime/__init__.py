@@ -12,11 +12,14 @@ from .executable import CompiledGroup as CompiledGroup
 from .executable import CompiledPack as CompiledPack
 from .executable import CompiledStep as CompiledStep
 from .executable import Executable as Executable
+from .memory import Both as Both
 from .memory import HostMemory as HostMemory
 from .memory import tensor_of as tensor_of
 from .passes import Passes as Passes
 from .plan import Plan as Plan
 from .planner import Planner as Planner
+from .planner import Ranks as Ranks
+from .planner import UnknownKindsError as UnknownKindsError
 from .roles import BufferId as BufferId
 from .roles import Role as Role
 from .routine import Call as Call
@@ -42,3 +45,8 @@ from .tables import SLICE_COLUMNS as SLICE_COLUMNS
 from .tables import STEP_COLUMNS as STEP_COLUMNS
 from .threads import threads_in_use as threads_in_use
 from .threads import use_threads as use_threads
+from .workspace import OF_WEIGHTS as OF_WEIGHTS
+from .workspace import Layout as Layout
+from .workspace import Slots as Slots
+from .workspace import Workspace as Workspace
+from .workspace import n_cores as n_cores

@@ -1,7 +1,7 @@
 """Filling: what kernels read of a batch's graphs, in the rows of their spaces.
 
 Children, inputs, edges and the groups of equal words belong to a batch and lie in its own memory,
-so that the next batch can be planned while this one runs. Everything else lies in the network's.
+so that the next batch can be planned while this one runs. Everything else lies in a workspace.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EDGES = Space("edges")
 
 
 class Filling:
-    """Fills the buffers of a batch; made once for what has been compiled."""
+    """Fills the buffers of a batch; made once for what has been compiled, and then not changed."""
 
     def __init__(self, compiled: Executable, spaces: Spaces, planner: Planner) -> None:
         self._spaces, self._planner = spaces, planner
@@ -43,30 +43,15 @@ class Filling:
         mine = [b for b in buffers if b.role in OF_BATCH]
         # the slots of parents are written with the pointers to them
         self._fill = [self._filler(b) for b in mine if b.role is not Role.PARENT_SLOTS]
-        self._counters = [
-            (r.pull, self._number(Space("pull", r.pull)), _zeros(r.n_rows))
-            for r in compiled.row_sums
-        ]
-        self._others = [b for b in buffers if b.role not in OF_BATCH]
-        scratch = len(spaces.names)  # where `make_room` has the rows of scratch
-        self._space_of = [
-            scratch if b.space == Space("scratch") else self._number(b.space) for b in self._others
-        ]
-        self._room = np.full(len(self._others), -1)
-        self._counts = np.zeros(scratch + 1, "int64")
+        n_values: dict[str, int] = {}  # by input whose rows get gradients: rows of its tables
+        for r in compiled.row_sums:
+            n_values[r.pull] = max(r.n_rows, n_values.get(r.pull, 0))
+        number = spaces.number
+        self._groups = [(p, number[Space("pull", p)], n) for p, n in n_values.items()]
 
     def _number(self, space: Space | None) -> int:
         assert space is not None
         return self._spaces.number[space]
-
-    def make_room(self, counts: np.ndarray, scratch_rows: int, memory: HostMemory) -> None:
-        """Let the network's buffers hold this batch; they only grow."""
-        self._counts[:-1], self._counts[-1] = counts, scratch_rows
-        wanted = self._counts[self._space_of]
-        for i in (wanted > self._room).nonzero()[0]:
-            b = self._others[i]
-            memory.rows(b.id, int(wanted[i]), b.ld, b.dtype)
-            self._room[i] = len(memory.read(b.id))
 
     def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.
@@ -76,10 +61,8 @@ class Filling:
         sizes = counts.tolist()
         for fill in self._fill:
             fill(plan, sizes, memory)
-        return {
-            pull: self._planner.group(pull, sizes[number], counter, memory)
-            for pull, number, counter in self._counters
-        }
+        group = self._planner.group
+        return {pull: group(pull, sizes[i], n, memory) for pull, i, n in self._groups}
 
     def _filler(self, b: Buffer) -> Fill:
         """What writes one buffer."""
@@ -120,7 +103,3 @@ class Filling:
             Role.VERTEX_KEYS: keys,
         }
         return makers[b.role]
-
-
-def _zeros(n: int) -> Any:
-    return tensor_of(np.zeros(n, "int32"))

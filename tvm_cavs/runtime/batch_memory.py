@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import RLock
 
 import numpy as np
 
@@ -16,22 +17,25 @@ from .slices import Cut, Slice, Spaces
 
 
 class BatchMemory:
-    """Gives batches memory; `beneath` is the network's."""
+    """Gives batches memory. Of a batch that was not finished it is not used again."""
 
-    def __init__(self, beneath: HostMemory) -> None:
-        self._beneath = beneath
-        self._owners: dict[HostMemory, weakref.ref[Batch]] = {}
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._owned: list[tuple[HostMemory, weakref.ref[Batch]]] = []
 
     def take(self) -> HostMemory:
         """Memory of a batch that nobody holds any more, or new."""
-        for memory, owner in self._owners.items():
-            if owner() is None:
-                return memory
-        return HostMemory(self._beneath)
+        with self._lock:
+            for entry in list(self._owned):
+                memory, owner = entry
+                if owner() is None and entry in self._owned:
+                    self._owned.remove(entry)
+                    return memory
+        return HostMemory()
 
     def give(self, batch: Batch) -> None:
         """From now on the batch's memory is its own."""
-        self._owners[batch.memory] = weakref.ref(batch)
+        self._owned.append((batch.memory, weakref.ref(batch)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,20 +38,19 @@ def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
 class HostMemory:
     """Buffers in host memory, by their identity.
 
+    One thread at a time may let it grow. An error while it grows may leave it half done: who sees
+    one takes other memory.
+
     Args:
-        beneath: memory whose buffers are seen here too, as far as they are not here.
+        beneath: memory whose buffers are seen here too, as far as they are not here. They are all
+            there already and do not move.
     """
 
     def __init__(self, beneath: HostMemory | None = None) -> None:
         self._beneath = beneath
         self._arrays: dict[BufferId, np.ndarray] = {}
         self._tensors: dict[BufferId, Any] = {}
-        self._version = 0
-
-    @property
-    def version(self) -> int:
-        """Grows whenever a buffer moves."""
-        return self._version + (self._beneath.version if self._beneath else 0)
+        self.version = 0  # grows whenever a buffer moves
 
     def rows(self, buffer: BufferId, n_rows: int, ld: int, dtype: str) -> Any:
         """The buffer with room for `n_rows`: a tensor [capacity, ld], or [capacity] for ld 0."""
@@ -69,9 +68,13 @@ class HostMemory:
 
     def bind(self, buffer: BufferId, array: np.ndarray) -> None:
         """Use `array` (aligned, C order) as the buffer: what changes it changes the buffer."""
-        self._version += 1
-        self._arrays[buffer] = array
         self._tensors[buffer] = tvm_ffi.from_dlpack(array)
+        self._arrays[buffer] = array
+        self.version += 1
+
+    def __contains__(self, buffer: BufferId) -> bool:
+        """Whether the buffer is here, and not beneath."""
+        return buffer in self._tensors
 
     def write(self, buffer: BufferId, values: np.ndarray, start: int = 0) -> None:
         """Copy `values` into rows from `start` on; the buffer has been given room before."""
@@ -94,8 +97,27 @@ class HostMemory:
         return self._tensors[buffer]
 
     def sizes(self) -> dict[BufferId, int]:
-        """Bytes of every buffer; one memory of two buffers counts for its first."""
+        """Bytes of every buffer seen here; one memory of two buffers counts for its first."""
         first = {a.ctypes.data: buffer for buffer, a in reversed(self._arrays.items())}
-        return {
+        beneath = self._beneath.sizes() if self._beneath else {}
+        return beneath | {
             buffer: a.nbytes for buffer, a in self._arrays.items() if first[a.ctypes.data] == buffer
         }
+
+
+class Both:
+    """What a call sees: the memory of its batch, and that of the workspace where it runs."""
+
+    __slots__ = ("_batch", "_workspace")
+
+    def __init__(self, batch: HostMemory, workspace: HostMemory) -> None:
+        self._batch, self._workspace = batch, workspace
+
+    @property
+    def version(self) -> int:
+        """Grows whenever a buffer moves."""
+        return self._batch.version + self._workspace.version
+
+    def tensor(self, buffer: BufferId) -> Any:
+        """The buffer as kernels take it."""
+        return (self._batch if buffer in self._batch else self._workspace).tensor(buffer)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .executable import CompiledGroup, CompiledStep
-from .memory import HostMemory
+from .memory import Both
 from .roles import BufferId
 from .routine import Call, Column, Entry, Frames, Routine, Rows, Unless
-from .slices import SLICE_ORDER, SLICES, Cut, Slice, Spaces
+from .slices import Cut, Slice, Spaces
 from .tables import COUNT, GROUP
 
 
@@ -30,7 +30,6 @@ class Passes:
         self._groups, self._spaces = groups, spaces
         self._entries = [[self._entry(g, step) for step in g.steps] for g in groups]
         self._routine = Routine(kernel, self._entries, [g.most_rows for g in groups])
-        self._frames: dict[HostMemory, Frames] = {}
         self._packs: dict[tuple[bool, ...], tuple[BufferId, ...]] = {}
 
     def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
@@ -47,19 +46,12 @@ class Passes:
             self._packs[present] = tuple(dict.fromkeys(p for packs in read for p in packs))
         return self._packs[present]
 
-    def run(
-        self, direction: str, cut: Cut, memory: HostMemory, replaced: Collection[BufferId]
-    ) -> None:
-        """Make the calls of one direction; gradients in `replaced` are written, not added to."""
-        frames = self._frames.get(memory)
-        if frames is None:
-            frames = self._frames[memory] = Frames(self._routine, memory)
-        frames.choose(replaced)
-        order, slices = memory.tensor(SLICE_ORDER), memory.tensor(SLICES)
-        frames.run(*cut.place(direction), self._spaces.width, order, slices)
+    def frames(self, memory: Both) -> Frames:
+        """The arguments of all calls in one memory."""
+        return Frames(self._routine, memory)
 
     def calls(
-        self, parts: Sequence[Slice], memory: HostMemory, replaced: Collection[BufferId]
+        self, parts: Sequence[Slice], memory: Both, replaced: Collection[BufferId]
     ) -> list[Call]:
         """The same calls, in order, to be made one by one from Python."""
         rows = [part.row for part in parts]

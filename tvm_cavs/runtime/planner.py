@@ -1,12 +1,13 @@
 """Planner: a batch of graphs -> its rows, and what kernels read of the graphs, in row order.
 
 The loops over vertices are compiled kernels (`host_kernels`); here they are called in turn, on
-buffers that belong to the batch that is planned.
+buffers that belong to the batch that is planned. Nothing else is written to, so any number of
+threads may plan at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,33 @@ MASK, CHILDREN, BELOW, COUNT, NEXT = (
 )
 RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
 CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
-Learn = Callable[[Sequence[int]], None]
+RESULT = BufferId(Role.PLAN, "result")
+
+
+class UnknownKindsError(Exception):
+    """A batch has vertices of kinds that are not among the ranked ones; `masks`: all it has."""
+
+    def __init__(self, masks: Sequence[int]) -> None:
+        super().__init__(masks)
+        self.masks = masks
+
+
+class Ranks:
+    """The order of kinds within a level; never changed, so that batches can be planned by it.
+
+    Args:
+        n_bits: of a mask, slots and inputs. number: kinds by mask. ranks: int64[n_kinds].
+    """
+
+    def __init__(self, n_bits: int, number: Mapping[int, int], ranks: np.ndarray) -> None:
+        self.number, self.ranks, self.n_kinds = dict(number), ranks, max(1, len(ranks))
+        self.kind_of = tensor_of(np.argsort(ranks).astype("int32"))
+        self.lookup: Any = None  # a table by mask, int32; None with more bits than one is made for
+        if n_bits <= MAX_LOOKUP_BITS:
+            table = np.full(1 << n_bits, -1, "int32")
+            for mask, kind in number.items():
+                table[mask] = ranks[kind]
+            self.lookup = tensor_of(table)
 
 
 class Planner:
@@ -36,18 +63,16 @@ class Planner:
     def __init__(self, kernels: Mapping[str, Any], arity: int, pulls: Sequence[str]) -> None:
         check_bits(arity, len(pulls))
         self.kernels, self.arity, self.pulls = kernels, arity, tuple(pulls)
-        self._small = arity + len(pulls) <= MAX_LOOKUP_BITS
-        self._lookup = np.full(1 << (arity + len(pulls)) if self._small else 1, -1, "int32")
-        self._lookup_tensor = tensor_of(self._lookup)
-        self.know({}, np.zeros(0, "int64"))
-        self._result = np.zeros(3, "int64")
-        self.result = tensor_of(self._result)
-        roles = Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX
+        roles = (Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX, Role.GROUP_COUNTS)
         self._groups = {pull: [BufferId(role, pull) for role in roles] for pull in self.pulls}
 
-    def value(self, i: int = 0) -> int:
-        """What the last kernel with a result has answered."""
-        return int(self._result[i])
+    def ranks(self, number: Mapping[int, int], ranks: np.ndarray) -> Ranks:
+        """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
+        return Ranks(self.arity + len(self.pulls), number, ranks)
+
+    def result(self, memory: HostMemory) -> Any:
+        """Where kernels put their results, int64[3] as a tensor."""
+        return memory.fixed(RESULT, (3,), "int64")
 
     def masks(self, graph: Graph, memory: HostMemory) -> np.ndarray:
         """What every vertex has, int64[n] bits: slots, then pulls; its children lie in memory."""
@@ -60,23 +85,15 @@ class Planner:
             self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present, "bool"), mask)
         return memory.read(MASK)[:n]
 
-    def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
-        """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
-        self._number, self._n_kinds = dict(number), max(1, len(ranks))
-        self._ranks, self._kind_of = ranks, tensor_of(np.argsort(ranks).astype("int32"))
-        if self._small:
-            for mask, kind in number.items():
-                self._lookup[mask] = ranks[kind]
-
-    def plan(self, graph: Graph, memory: HostMemory, learn: Learn) -> Plan:
+    def plan(self, graph: Graph, memory: HostMemory, ranks: Ranks) -> Plan:
         """Sort the batch's vertices into rows; the arrays of the plan are memory's.
 
-        Args:
-            learn: given distinct masks of which some are new, it lets the planner `know` them.
+        Raises:
+            UnknownKindsError: some of its vertices are of kinds without a rank.
         """
         mask = self.masks(graph, memory)
-        ranks = self._by_table if self._small else self._by_search
-        n, n_cells = graph.n_vertices, ranks(graph, mask, memory, learn)
+        by = self._by_search if ranks.lookup is None else self._by_table
+        n, n_cells = graph.n_vertices, by(graph, mask, memory, ranks)
         below = memory.rows(BELOW, n * self.arity, 0, "int32")
         order, row, children = map(memory.tensor, (ORDER, ROW, CHILDREN))
         self.kernels["below"](n, self.arity, order, row, children, below)
@@ -90,33 +107,35 @@ class Planner:
             Cells(*(read(cell)[:n_cells] for cell in CELL_BUFFERS)),
         )
 
-    def _by_table(self, graph: Graph, mask: np.ndarray, memory: HostMemory, learn: Learn) -> int:
+    def _by_table(self, graph: Graph, mask: np.ndarray, memory: HostMemory, ranks: Ranks) -> int:
         """Sort, with the rank of every mask in a table; return the number of cells."""
-        self._sort(graph, self._lookup_tensor, memory)
-        if self.value(1):
-            learn(np.unique(mask).tolist())
-            self._sort(graph, self._lookup_tensor, memory)
-        return self.value()
+        n_cells, n_unknown = self._sort(graph, ranks.lookup, memory, ranks)
+        if n_unknown:
+            raise UnknownKindsError(np.unique(mask).tolist())
+        return n_cells
 
-    def _by_search(self, graph: Graph, mask: np.ndarray, memory: HostMemory, learn: Learn) -> int:
+    def _by_search(self, graph: Graph, mask: np.ndarray, memory: HostMemory, ranks: Ranks) -> int:
         """The same with more bits than a table is made for: masks are numbered in the batch."""
         distinct, mask[:] = np.unique(mask, return_inverse=True)
-        if not self._number.keys() >= set(distinct.tolist()):
-            learn(distinct.tolist())
-        lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
-        self._sort(graph, tensor_of(lookup), memory)
-        return self.value()
+        wanted: list[int] = distinct.tolist()
+        if not ranks.number.keys() >= set(wanted):
+            raise UnknownKindsError(wanted)
+        lookup = ranks.ranks[[ranks.number[m] for m in wanted]].astype("int32")
+        return self._sort(graph, tensor_of(lookup), memory, ranks)[0]
 
-    def _sort(self, graph: Graph, lookup: Any, memory: HostMemory) -> None:
-        n, n_keys = len(graph.level), (int(graph.level.max()) + 1) * self._n_kinds
+    def _sort(self, graph: Graph, lookup: Any, memory: HostMemory, ranks: Ranks) -> tuple[int, int]:
+        """The numbers of cells, and of vertices whose kind has no rank."""
+        n, n_keys = len(graph.level), (int(graph.level.max()) + 1) * ranks.n_kinds
         rows = [memory.rows(b, n, 0, "int32") for b in (RANK, ROW, ORDER, KIND)]
         count = memory.rows(COUNT, n_keys, 0, "int32")
         cells = [memory.rows(b, min(n, n_keys), 0, "int64") for b in CELL_BUFFERS]
-        mask = memory.tensor(MASK)
-        known = (tensor_of(graph.level, "int32"), lookup, self._kind_of)
+        mask, result = memory.tensor(MASK), self.result(memory)
+        known = (tensor_of(graph.level, "int32"), lookup, ranks.kind_of)
         self.kernels["sort"](
-            n, self._n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, self.result
+            n, ranks.n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, result
         )
+        found = memory.read(RESULT)
+        return int(found[0]), int(found[1])
 
     def edges(self, n: int, member: Any, room: int, memory: HostMemory) -> None:
         """Buffers PARENT_POINTERS and PARENT_SLOTS: the slots that each of n rows fills.
@@ -131,20 +150,21 @@ class Planner:
         rows = tensor(KIND), tensor(BELOW)
         self.kernels["edges"](n, self.arity, *rows, pointers, slots, cursor, member)
 
-    def group(self, pull: str, n: int, count: Any, memory: HostMemory) -> np.ndarray:
+    def group(self, pull: str, n: int, n_values: int, memory: HostMemory) -> np.ndarray:
         """Buffers GROUP_POINTERS and GROUP_ROWS of an input: the rows of its equal values.
 
         Args:
-            count: zeros int32[more than the largest value] as a tensor.
+            n_values: more than the largest value.
 
         Returns:
             The distinct values, in the order in which they come: int32[n_distinct].
         """
-        distinct, pointers, rows, index = self._groups[pull]
+        distinct, pointers, rows, index, counts = self._groups[pull]
         made = (
             memory.rows(distinct, n, 0, "int32"),
             memory.rows(pointers, n + 1, 0, "int32"),
             memory.rows(rows, n, 0, "int32"),
         )
-        self.kernels["group"](n, memory.tensor(index), *made, count, self.result)
-        return memory.read(distinct)[: self.value()]
+        count = memory.rows(counts, n_values, 0, "int32")  # of zeros, which the kernel leaves
+        self.kernels["group"](n, memory.tensor(index), *made, count, self.result(memory))
+        return memory.read(distinct)[: int(memory.read(RESULT)[0])]

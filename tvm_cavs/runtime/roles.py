@@ -27,6 +27,7 @@ class Role(str, Enum):
     DISTINCT = "distinct"  # the values
     GROUP_POINTERS = "pointers"  # where the rows of every value begin in GROUP_ROWS
     GROUP_ROWS = "edges"
+    GROUP_COUNTS = "counts"  # of every value; zeros between two batches
     # values of vertices
     STATE = "state"  # field `key`
     ADJOINT = "adjoint"  # gradients of field `key`, slot by slot of the parent

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .memory import HostMemory, tensor_of
+from .memory import Both, HostMemory, tensor_of
 from .roles import BufferId
 from .tables import COUNT, FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS, WORDS
 
@@ -24,6 +24,7 @@ from .tables import COUNT, FORM_COLUMNS, MOVE_COLUMNS, STEP_COLUMNS, WORDS
 INT, TENSOR = 1, 70  # kTVMFFIInt, kTVMFFITensor
 HEADER = 24  # bytes of TVMFFIObject, which a function's pointer follows
 
+Memory = Both | HostMemory
 Call = tuple[Any, tuple[Any, ...]]  # a function and its arguments
 
 
@@ -56,7 +57,9 @@ class Entry:
     limits: tuple[int, ...]
     arguments: tuple[Argument, ...]
 
-    def call(self, row: Sequence[int], memory: HostMemory, chosen: Collection[BufferId]) -> Call:
+    def call(
+        self, row: Sequence[int], memory: Both | HostMemory, chosen: Collection[BufferId]
+    ) -> Call:
         """The call that the routine makes for a slice, to be made from Python."""
 
         def value(a: Argument) -> Any:
@@ -115,13 +118,13 @@ class Routine:
 
 
 class Frames:
-    """A routine's arguments in one memory; kept until a buffer moves.
+    """A routine's arguments in one memory, for one call at a time; kept until a buffer moves.
 
     Args:
         routine: whose. memory: where its buffers lie.
     """
 
-    def __init__(self, routine: Routine, memory: HostMemory) -> None:
+    def __init__(self, routine: Routine, memory: Memory) -> None:
         self._routine, self._memory, self._version = routine, memory, -1
         self._words = np.array(routine.template or [0], "int64")
         self._frames = tensor_of(self._words)
@@ -136,8 +139,8 @@ class Frames:
     def choose(self, buffers: Collection[BufferId]) -> None:
         """Make the arguments `Unless` a buffer of these 0, the others 1; at first all are 1."""
         if buffers is not self._chosen:
-            self._chosen = buffers
             self._words[self._choice_at] = [b not in buffers for _, b in self._routine.choices]
+            self._chosen = buffers
 
     def run(self, first: int, n: int, width: int, order: Any, slices: Any) -> None:
         """Run slices order[first], ..., order[first + n - 1]; each is `width` integers of `slices`.
@@ -147,9 +150,9 @@ class Frames:
         """
         r, memory = self._routine, self._memory
         if memory.version != self._version:
-            self._version = memory.version
             self._held = [memory.tensor(buffer) for _, buffer in r.buffers]
             self._words[self._at] = [tensor.__chandle__() for tensor in self._held]
+            self._version = memory.version
         given = order, slices, r.groups, r.parts, *r.tables, self._frames, self._result_tensor
         r.kernel(first, n, width, *given)
         if self._result[0]:

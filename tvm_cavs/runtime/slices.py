@@ -17,7 +17,7 @@ import numpy as np
 from .executable import CompiledGroup, Executable
 from .memory import HostMemory, tensor_of
 from .plan import Plan
-from .planner import CELL_BUFFERS, Planner
+from .planner import CELL_BUFFERS, RESULT, Planner
 from .roles import BufferId, Role
 from .spaces import Space
 from .tables import COUNT, GROUP, LEVEL, NUMBER_OF_STAGE, SLICE_COLUMNS, ZERO
@@ -120,10 +120,10 @@ class Spaces:
         kernels, stages = planner.kernels, self._stages
         given = *cells, self._bases, stages, slices, sizes, *self._flags
         kernels["segments"](n_groups, n_cells, n_kinds, n_spaces, *given)
-        given = slices, sizes, stages, keys, planner.result, order
+        given = slices, sizes, stages, keys, planner.result(memory), order
         kernels["arrange"](n_groups, self._n_forward, n_levels, self.width, *given)
         found = memory.read(SIZES)[:n_groups].tolist()
-        return Cut(tuple(found), *(planner.value(i) for i in range(3)))
+        return Cut(tuple(found), *memory.read(RESULT).tolist())
 
     def slices(self, cut: Cut, memory: HostMemory) -> list[Slice]:
         """The slices of both directions in the order in which they run, to be looked at."""

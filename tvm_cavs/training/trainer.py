@@ -7,13 +7,15 @@
     trainer.step(batch.n_graphs)
 
 A step divides the gradients by n, checks that they are finite, clips them by their global norm, and
-updates each parameter with its own learning rate and weight decay.
+updates each parameter with its own learning rate and weight decay: all of them or, if it is
+interrupted, none.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from ..arguments import LARGEST, number, shown
 from ..arguments import name as text
 from ..arrays import aligned
 from ..errors import CheckpointError, ConfigError, TrainingError
-from ..language import Parameter, RowSparse, aligned_copy
+from ..interrupts import call_all
+from ..language import Changing, Parameter, RowSparse, aligned_copy
 from .lr_schedules import Schedule, constant
 from .optim import OPTIMIZERS, Hyper, check_hyper
 
@@ -84,14 +87,15 @@ class Trainer:
             name: tuple(aligned(p.shape) for _ in self._optimizer.states)
             for name, p in self.parameters.items()
         }
+        self._take_hold()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but compiled code. Copy a network and its trainer in one call: a trainer
-        updates the parameters that are copied with it.
+        """Everything but compiled code and locks. Copy a network and its trainer in one call: a
+        trainer updates the parameters that are copied with it.
         """
-        return {k: v for k, v in vars(self).items() if k not in ("_updates", "_optimizer")} | {
-            "_name": self._updates.name
-        }
+        left = "_updates", "_optimizer", "_changing"
+        kept = {k: v for k, v in vars(self).items() if k not in left}
+        return kept | {"_name": self._updates.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from .updates import Updates
@@ -101,6 +105,13 @@ class Trainer:
         self._optimizer, self._updates = OPTIMIZERS[name], Updates(name, self._cache)
         kept = self._states
         self._states = {name: tuple(map(aligned_copy, arrays)) for name, arrays in kept.items()}
+        self._take_hold()
+
+    def _take_hold(self) -> None:
+        """From now on whoever reads the parameters sees when this trainer changes them."""
+        self._changing = Changing()
+        for p in self.parameters.values():
+            p.changed_by = self._changing
 
     @staticmethod
     def _check(optimizer: str, extra: Mapping[str, float], parameters: Any, schedule: Any) -> None:
@@ -180,10 +191,14 @@ class Trainer:
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
         self._check_size(norm * count * scale)
+        jobs: list[Callable[[], object]] = []
         for (name, (p, gradient)), these in zip(ready.items(), given, strict=True):
-            p.version += 1
-            self._updates.apply(p.memory, gradient, self._states[name], these, scale)
-        self.n_steps += 1
+            jobs.append(partial(setattr, p, "version", p.version + 1))
+            states = self._states[name]
+            jobs.append(self._updates.prepared(p.memory, gradient, states, these, scale))
+        jobs.append(partial(setattr, self, "n_steps", self.n_steps + 1))
+        with self._changing.lock:
+            call_all(jobs)
         return norm
 
     def _check_size(self, norm: float) -> None:
@@ -255,7 +270,6 @@ class Trainer:
                 f"the optimizer state does not fit: {', '.join(wrong)} is missing, unknown or of "
                 "another shape. Was the checkpoint written with another optimizer or model?"
             )
-        for name, array in own.items():
-            if name != "n_steps":
-                array[...] = state[name]
-        self.n_steps = int(state["n_steps"])
+        own.pop("n_steps")
+        jobs = [partial(array.__setitem__, ..., state[name]) for name, array in own.items()]
+        call_all([*jobs, partial(setattr, self, "n_steps", int(state["n_steps"]))])

@@ -62,18 +62,19 @@ class Updates:
         """What the optimizer's rule needs of these hyper-parameters, for `apply`."""
         return tuple(self._optimizer.numbers(hyper).values())
 
-    def apply(
+    def prepared(
         self,
         weight: np.ndarray,
         gradient: Gradient,
         states: tuple[np.ndarray, ...],
         numbers: tuple[float, ...],
         scale: float = 1.0,
-    ) -> None:
-        """One update of `weight` and `states` in place, with the gradient times `scale`.
+    ) -> Callable[[], object]:
+        """What makes one update of `weight` and `states` in place, with the gradient times `scale`.
 
-        Shapes: weight and each state float32[shape], C order; gradient the same, or RowSparse for
-        a weight of shape [n_rows, width].
+        It is compiled code, which no signal interrupts. Shapes: weight and each state
+        float32[shape], C order; gradient the same, or RowSparse for a weight of shape
+        [n_rows, width].
 
         Raises:
             ShapeError: the gradient has another shape.
@@ -83,7 +84,7 @@ class Updates:
         _check(weight, gradient)
         size = values.size
         if not size:
-            return
+            return bool  # does nothing
         values = np.ascontiguousarray(values, "float32")
         if not values.flags.writeable:  # may be given to kernels as a copy, which must not be kept
             values = values.copy()
@@ -93,10 +94,10 @@ class Updates:
         if isinstance(gradient, RowSparse):
             rows = tensor_of(np.ascontiguousarray(gradient.rows, "int32"))
             target, *kept = self._tensors((weight, *states), flat=False)
-            function(len(values), scale, *numbers, rows, target, tensor_of(values), *kept)
-        else:
-            tensors = self._tensors((weight, values, *states), flat=True)
-            function(size, scale, *numbers, *tensors)
+            given = rows, target, tensor_of(values), *kept
+            return partial(function, len(values), scale, *numbers, *given)
+        tensors = self._tensors((weight, values, *states), flat=True)
+        return partial(function, size, scale, *numbers, *tensors)
 
     def _tensors(self, arrays: tuple[np.ndarray, ...], flat: bool) -> tuple[Any, ...]:
         """Arrays as kernels take them; kept with the first, while the others stay the same."""
