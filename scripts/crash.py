@@ -219,7 +219,11 @@ def count_calls(trial: Trial, log: Path) -> dict[str, int]:
 def random_kills(work: Path, whole: Trial, given: argparse.Namespace, seconds: float) -> int:
     """Kill at random moments until there were enough, half of them in training; their number."""
     rng, n_killed, where, n_runs = random.Random(given.seed), 0, Counter(), 0
-    training = training_seconds(whole.folder)
+    again = Trial(work / "again", whole.words)
+    shutil.copytree(whole.kernels, again.kernels)
+    again.finish()
+    require_same(whole.folder, again)
+    training = training_seconds(again.folder)  # nothing is compiled in them
     while n_killed < given.kills:
         trial = Trial(work / f"random-{n_runs}", whole.words)
         while n_killed + trial.n_killed < given.kills:
