@@ -15,6 +15,7 @@ Words, one per idea (Cavs, USENIX ATC 2018):
 from . import data as data
 from . import executors as executors
 from . import nn as nn
+from .errors import CacheError as CacheError
 from .errors import CavsError as CavsError
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError

@@ -40,6 +40,10 @@ class TargetError(CavsError):
     """A target or executor that is unknown or cannot run here."""
 
 
+class CacheError(CavsError):
+    """A folder of compiled kernels that is not the user's own, or a limit that is no size."""
+
+
 class TrainingError(CavsError):
     """Training cannot go on: the loss or a gradient is not finite."""
 

@@ -60,6 +60,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "",
         "train",
         "evaluate",
+        "cache",
         pytest.param("bench", marks=COMPILER),
     ],
 )
@@ -97,6 +98,8 @@ def test_help_names_every_command(capsys):
         ["train", "--help"],
         ["evaluate", "--help"],
         ["bench", "--help"],
+        ["cache", "--help"],
+        ["cache", "--json"],
         ["bench", "--rounds", "0"],
     ],
 )
@@ -110,10 +113,10 @@ def test_what_needs_no_compiler_does_not_import_it(arguments):
 
 def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "bench."), ("--json", ".")):
+    for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "cache."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        assert f"'{given}' is no command: expected one of train, evaluate, bench" in told
+        assert f"'{given}' is no command: expected one of train, evaluate, bench, cache" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 
 
@@ -157,6 +160,38 @@ def test_a_home_that_is_none(capsys):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 2 and "expected the folder of a run" in capsys.readouterr().err
+
+
+def test_a_working_folder_that_is_gone(tmp_path, capsys, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["cache"]) == 1
+    assert "error: the working folder has been removed" in capsys.readouterr().err
+
+
+CLOSED = """
+import os, sys
+from tvm_cavs.cli.main import main
+main(["--version"])
+for number in range(3):
+    assert os.path.sameopenfile(number, os.open(os.devnull, os.O_RDWR)), number
+print("nowhere")
+assert sys.stdin.read() == ""
+with open(sys.argv[1], "w") as file:
+    print(file.fileno() > 2, file=file)
+"""
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    """TVM writes to descriptor 2, whatever that is: a checkpoint, if standard error was closed."""
+    told = tmp_path / "told"
+    command = shlex.join([sys.executable, "-c", CLOSED, str(told)])
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} <&- >&- 2>&-"], cwd=ROOT, check=False, timeout=120
+    )
+    assert done.returncode == 0
+    assert told.read_text() == "True\n"
 
 
 def test_too_little_memory_is_told(empty, capsys, monkeypatch):

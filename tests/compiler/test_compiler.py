@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,12 @@ import schedules
 import tvm_cavs
 from tvm_cavs.compiler import cache as caching
 from tvm_cavs.compiler import compiler as compiling
-from tvm_cavs.compiler.cache import default_cache
 from tvm_cavs.compiler.compiler import Compiler
 from tvm_cavs.compiler.forms import Form
 from tvm_cavs.compiler.lowering.specs import ColumnSum, Piece
 from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.errors import TargetError
+from tvm_cavs.kernel_cache import Place
 from tvm_cavs.runtime.threads import use_threads
 
 WIDTH = 5
@@ -114,7 +117,7 @@ def damage(path: Path, content: bytes) -> None:
         (".so", b"", "the checksum differs"),
         (".json", b"\x00\xffgarbage", "damaged"),
         (".json", b"[1, 2]", "damaged"),
-        (".json", b"{}", "is in none of its libraries"),
+        (".json", b"{}", "names no libraries"),
     ],
 )
 def test_a_damaged_entry_is_built_again(
@@ -153,6 +156,146 @@ def test_a_machine_without_a_c_compiler_works(
     with pytest.warns(UserWarning, match="no C compiler.*Install gcc"):
         assert built(monkeypatch, tmp_path)
     assert files(tmp_path, "") == []
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("/nonexistent/cc", "/nonexistent/cc cannot be run: No such file"),
+        ("false", "false could not link them: it ended with 1"),
+        ("sh -c 'echo ld: No space left on device; exit 1'", "could not link them: ld: No space"),
+    ],
+)
+def test_a_linker_that_fails_is_said(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cc, "get_cc", lambda: compiler)
+    with pytest.warns(UserWarning, match=f"{reason}.*every start compiles again") as told:
+        assert built(monkeypatch, tmp_path)
+    assert len(told) == 1
+    assert files(tmp_path, "") == []
+
+
+@compiles
+def test_no_temporary_folder_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """LLVM ends the process if a file that it writes there cannot be written."""
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    assert built(monkeypatch, tmp_path)
+    assert not built(monkeypatch, tmp_path)
+
+
+SMALL_FILES = """
+import resource, sys, warnings
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+from tvm_cavs.compiler import Compiler
+from tvm_cavs.compiler.lowering.specs import ColumnSum, Piece
+from tvm_cavs.compiler.lowering.steps import Kernel
+
+compiler = Compiler("host", 1, sys.argv[1])
+with warnings.catch_warnings(record=True) as told:
+    compiler.compile(compiler.forms(Kernel("column_sum", ColumnSum((Piece(5, 0, 5),)))))
+    compiler.compile(compiler.forms(Kernel("column_sum", ColumnSum((Piece(6, 0, 6),)))))
+print(*(w.message for w in told), sep="\\n")
+"""
+
+
+@compiles
+def test_files_that_may_not_grow_do_not_end_the_process(tmp_path: Path) -> None:
+    """Nor is it tried again, and told again, by a compiler that could keep nothing."""
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_FILES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(tvm_cavs.__file__).parents[1],
+        check=False,
+    )
+    assert "files may have 8192 bytes here, see ulimit -f" in done.stdout, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@compiles
+def test_the_limit_holds_and_what_was_just_made_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TVM_CAVS_CACHE_LIMIT", "1000")
+    assert built(monkeypatch, tmp_path)
+    assert not built(monkeypatch, tmp_path)
+    (first,) = files(tmp_path, ".json")
+    assert built(monkeypatch, tmp_path, n_threads=2)
+    assert [note == first for note in files(tmp_path, ".json")] == [False]
+    assert len(files(tmp_path, "")) == 2
+
+
+@compiles
+def test_many_that_build_at_once_and_throw_out_each_others(tmp_path: Path) -> None:
+    """Whatever is removed in between, each has its kernels, and nothing half stays."""
+    widths = [3, 4, 5, 3, 4, 5]
+    place, wrong = Place(tmp_path, 1000), []
+
+    def work(width: int) -> None:
+        kernel = Kernel("column_sum", ColumnSum((Piece(width, 0, width),)))
+        compiler = Compiler("host", 1, False)
+        compiler.cache, compiler._keeps = place, True
+        for _ in range(2):
+            compiler._functions.clear()
+            compiler.compile(compiler.forms(kernel))
+            rows, out = np.ones((4, width), "float32"), np.zeros(width, "float32")
+            total = tvm.runtime.tensor(out)
+            symbol = compiler.forms(kernel)[0].symbol
+            compiler.function(symbol)(4, 0, tvm.runtime.tensor(rows), total)
+            if total.numpy().tolist() != [4.0] * width:
+                wrong.append(width)
+
+    with ThreadPoolExecutor(len(widths)) as pool:
+        list(pool.map(work, widths))
+    assert not wrong
+    assert not files(tmp_path, "") or len(files(tmp_path, ".json")) <= len(set(widths))
+    assert not list(tmp_path.glob("part-*"))
+
+
+@compiles
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As under ulimit -u: parts are compiled one after the other."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    assert built(monkeypatch, tmp_path)
+    assert not built(monkeypatch, tmp_path)
+
+
+NO_HOME = """
+import os
+from pathlib import Path
+
+def nobody(*_): raise RuntimeError("Could not determine home directory.")
+
+Path.home = nobody
+before = dict(os.environ)
+from tvm_cavs.compiler import Compiler
+assert dict(os.environ) == before
+print(Compiler("host", 1).cache)
+"""
+
+
+@compiles
+def test_a_user_without_a_home(tmp_path: Path) -> None:
+    """TVM asks for one when it is imported."""
+    names = ("XDG_CACHE_HOME", "TVM_CAVS_CACHE")
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HOME],
+        capture_output=True,
+        text=True,
+        cwd=Path(tvm_cavs.__file__).parents[1],
+        env={name: value for name, value in os.environ.items() if name not in names},
+        check=False,
+    )
+    assert done.stdout == "None\n", done.stderr
+    assert done.stderr.count("has no home folder") == 1
 
 
 @compiles
@@ -200,16 +343,6 @@ def test_a_kernel_without_a_rule_is_reported(
         assert built(monkeypatch, tmp_path)
 
 
-def test_where_libraries_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
-    monkeypatch.setenv("TVM_CAVS_CACHE", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "tvm_cavs"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache() == Path.home() / ".cache" / "tvm_cavs"
-
-
 NO_MAKERS = {"errors.py", "compiler/target_rules.py"}  # what they hand on lies in schedules
 
 
@@ -250,7 +383,7 @@ def test_every_module_that_makes_kernels_is_in_the_key(tmp_path: Path) -> None:
 def test_nothing_is_said_about_an_empty_cache(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert caching.load(tmp_path, "none", ["f"]) is None
+        assert caching.load(Place(tmp_path), "none", ["f"]) is None
 
 
 def test_threads_are_started_and_not_bound() -> None:

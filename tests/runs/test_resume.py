@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from helpers.paths import ROOT
-from helpers.runs import Silent, config, run_to_the_end
+from helpers.runs import Silent, assert_same_run, config, run_to_the_end
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.runs import runlog
@@ -176,3 +176,36 @@ def test_the_loss_shown_is_that_of_the_last_steps():
         count_recent(progress, 7.0 if step < 150 else 2.0, 2)
     assert recent_loss(progress) == 1.0
     assert recent_loss(Progress()) == 0.0
+
+
+@pytest.mark.parametrize("at", ["epoch", "test"])
+def test_a_kill_between_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monkeypatch, at):
+    """The line is there, and its checkpoint is not: a resumed run says it again, in its place."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    run_to_the_end(start(config(epochs=2, checkpoint_seconds=1e-9), whole))
+
+    class Killed(BaseException):
+        pass
+
+    put = runlog.put
+
+    def put_and_die(folder, event):
+        put(folder, event)
+        if event["event"] == at:
+            raise Killed
+
+    run = start(config(epochs=2, checkpoint_seconds=1e-9), killed)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runlog, "put", put_and_die)
+        run_to_the_end(run)
+    run.lock.release()
+    run_to_the_end(resume(killed))
+    assert_same_run(whole, killed)
+    lines = [(e["event"], e["epoch"]) for e in runlog.read_events(killed)]
+    assert [line for line in lines if line[0] != "step"] == [
+        ("epoch", 1),
+        ("epoch", 2),
+        ("test", lines[-1][1]),
+    ]

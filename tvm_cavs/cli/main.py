@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -23,12 +24,14 @@ COMMANDS = {
     "train": "Train from a config, or continue a run.",
     "evaluate": "Measure the best parameters of a run.",
     "bench": "Time training and inference.",
+    "cache": "Show or clear the compiled kernels that are kept.",
 }
 WRONG_USE = 2  # argparse's exit status
 
 
 def main(arguments: Sequence[str] | None = None, form: str = FORM) -> int:
     """Run `tvm-cavs` with these arguments, by default the process's own; return its exit status."""
+    _stand_in_for_closed_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         print(help_text(form), file=sys.stderr)
@@ -54,6 +57,15 @@ def run(name: str, arguments: Sequence[str], form: str) -> int:
     """
     _print_what_cannot_be_encoded()
     try:
+        os.getcwd()
+    except FileNotFoundError:
+        print(
+            "error: the working folder has been removed. Go to one that exists (cd ~) and run the "
+            "command again.",
+            file=sys.stderr,
+        )
+        return 1
+    try:
         status: int = import_module(f".{name}", __package__).main(arguments, form)
         return status
     except CavsError as error:
@@ -69,6 +81,20 @@ def run(name: str, arguments: Sequence[str], form: str) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Of a stream that is closed (`>&-`), no file takes the number: TVM's messages would go there.
+
+    Python has None for such a stream.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                assert os.open(os.devnull, os.O_RDWR) == number
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _print_what_cannot_be_encoded() -> None:

@@ -1,5 +1,8 @@
 """Programs -> compiled kernels: kinds, lowering, forms, the kernel cache."""
 
+from . import homeless  # noqa: F401  (first: what follows imports TVM)
+
+# isort: split
 from .assembly import SITE_KEYS as SITE_KEYS
 from .assembly import Compiled as Compiled
 from .assembly import NetValue as NetValue

@@ -1,23 +1,27 @@
 """The kernel cache: compiled libraries on disk, each under a key of all that made it.
 
 The key holds the kernels, the target, the versions and the sources that make kernels. An entry that
-does not match its checksum is built again.
+does not match its checksum is built again. Which folder it is, and what lies in it, is known to
+`kernel_cache`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tvm
-from tvm.support import cc
+import tvm_ffi
+
+from .. import kernel_cache
+from ..errors import CacheError
+from ..kernel_cache import Place
+from .linking import link
+from .workers import on_all_cores
 
 PACKAGE = Path(__file__).parents[1]
 # What makes kernels: what is kept on disk is of no use when one of these files changes.
@@ -33,13 +37,6 @@ SOURCES = (
 )
 
 
-def default_cache() -> Path:
-    """$TVM_CAVS_CACHE, or tvm_cavs in the user's cache folder."""
-    if os.environ.get("TVM_CAVS_CACHE"):
-        return Path(os.environ["TVM_CAVS_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tvm_cavs"
-
-
 def source_digest(folder: Path = PACKAGE) -> str:
     """Digest of the code that makes kernels.
 
@@ -51,56 +48,60 @@ def source_digest(folder: Path = PACKAGE) -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def load(folder: Path, key: str, symbols: Sequence[str]) -> list[Any] | None:
+def load(place: Place, key: str, symbols: Sequence[str]) -> list[Any] | None:
     """Stored libraries that have these functions; None if there are none or one is damaged."""
-    note = folder / f"{key}.json"
     try:
-        libraries = []
-        for name, digest in json.loads(note.read_text()).items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise ValueError(f"{name}: the checksum differs")
-            libraries.append(tvm.runtime.load_module(str(folder / name)))
+        with kernel_cache.opened(place.path) as folder:
+            names = kernel_cache.libraries(folder, key)
+            if names is None or _forbids_code(folder):
+                return None
+            # by the descriptor: through no other folder, and by a name that is the content's
+            found = [tvm_ffi.load_module(f"/proc/self/fd/{folder}/{name}") for name in names]
         for s in symbols:
-            if not any(library.implements_function(s, True) for library in libraries):
+            if not any(library.implements_function(s, True) for library in found):
                 raise ValueError(f"{s} is in none of its libraries")
-        return libraries
+        return found
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, AttributeError, OSError, RuntimeError) as error:
         warnings.warn(
-            f"compiled network {note} is damaged ({error}); building it again", stacklevel=5
+            f"compiled network {place.path / key}.json is damaged ({error}); building it again",
+            stacklevel=1,
         )
         return None
 
 
-def store(executables: Sequence[Any], folder: Path, key: str, pool: ThreadPoolExecutor) -> bool:
-    """Write the libraries, then their checksums, each file whole or not at all; True if done.
+def store(executables: Sequence[Any], place: Place, key: str) -> bool:
+    """Link the libraries and keep them; True if done.
 
-    A library is named for its content: two processes that store at once do not mix theirs.
     Without a linker, or where the folder cannot be written, a warning says so and nothing is kept.
+    Python says the same warning once a process.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            digests = {}
-            if cc.get_cc() is None:
-                raise OSError("no C compiler to link them with")
-            libraries = [Path(scratch) / f"{i}.so" for i in range(len(executables))]
-            list(pool.map(lambda e, to: e.export_library(str(to)), executables, libraries))
-            for library in libraries:
-                digest = hashlib.sha256(library.read_bytes()).hexdigest()
-                name = f"{key}.{digest[:12]}.so"
-                digests[name] = digest
-                os.replace(library, folder / name)
-            note = Path(scratch) / "note.json"
-            note.write_text(json.dumps(digests))
-            os.replace(note, folder / f"{key}.json")
+        with kernel_cache.opened(place.path, make=True) as folder:
+            if _forbids_code(folder):
+                raise OSError("code is not run from there: mounted with noexec")
+            kernel_cache.remove_leftovers(folder)
+            with kernel_cache.scratch(folder) as scratch:
+                names = [f"{i}.so" for i in range(len(executables))]
+                on_all_cores(partial(link, scratch), executables, names)
+                kernel_cache.write(folder, scratch, key, names)
+            kernel_cache.trim(folder, place.limit)
             return True
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        warnings.warn(
-            f"compiled kernels cannot be kept in {folder} ({reason}): every start compiles again. "
-            "Install gcc, or set TVM_CAVS_CACHE to a folder that can be written",
-            stacklevel=6,
-        )
-        return False
+    except (OSError, CacheError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or f"{error}"
+        remedy = "Set TVM_CAVS_CACHE to a folder that can be written"
+    except RuntimeError as error:
+        reason = f"{error}"
+        remedy = "Install gcc, or name another C compiler in CXX; it needs space in that folder"
+    warnings.warn(
+        f"compiled kernels cannot be kept in {place.path} ({reason}): every start compiles again. "
+        f"{remedy}",
+        stacklevel=1,
+    )
+    return False
+
+
+def _forbids_code(folder: int) -> bool:
+    """Whether the file system lets no shared object be loaded."""
+    return bool(os.fstatvfs(folder).f_flag & os.ST_NOEXEC)

@@ -7,23 +7,22 @@ together.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import tvm
 import tvm_ffi
 
 from ..errors import TargetError
+from ..kernel_cache import choose
 from . import forms as by_rows
-from .cache import default_cache, load, source_digest, store
+from .cache import load, source_digest, store
 from .forms import Form, Machine
 from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
 from .target_rules import require_host, require_precision, schedules, simd, threads
+from .workers import n_cores, on_all_cores
 
 
 class Compiler:
@@ -32,11 +31,13 @@ class Compiler:
     Args:
         target: "host", or a TVM target or its dictionary.
         n_threads: cores that kernels may use (default: all).
-        cache: folder of compiled libraries; None for the default; False to keep nothing.
+        cache: folder of compiled libraries; None for $TVM_CAVS_CACHE or the default; False to keep
+            nothing.
         precision: "float32" or "bf16", to which the operands of products are rounded.
 
     Raises:
         TargetError: a target that is unknown, has no rules or no instruction for the precision.
+        CacheError: the folder that is named is not the user's own.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class Compiler:
         lanes, n_threads = simd(self.target).lanes, threads(self.target)
         self.machine = Machine(self.target, lanes, n_threads, precision)
         self.lanes, self.n_threads = lanes, n_threads
-        self.cache = None if cache is False else Path(cache) if cache else default_cache()
+        self.cache = choose(cache)
+        self._keeps = self.cache is not None
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
 
@@ -119,7 +121,7 @@ class Compiler:
         return self._functions[symbol]
 
     def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
-        """Schedule and compile, several parts at once: LLVM runs outside of Python's lock.
+        """Schedule and compile, several parts at once.
 
         What has been stored is loaded, because TVM makes machine code a second time for a function
         that is taken from the module in memory.
@@ -134,13 +136,13 @@ class Compiler:
                 stacklevel=4,
             )
         functions = list(scheduled.functions.items())
-        n_parts = min(os.cpu_count() or 1, len(functions))
+        n_parts = min(n_cores(), len(functions))
         parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
-        with ThreadPoolExecutor(n_parts) as pool:
-            executables = list(pool.map(self._compile_part, parts))
-            stored = self.cache and store(executables, self.cache, key, pool)
+        executables = on_all_cores(self._compile_part, parts)
+        if self.cache and self._keeps:
+            self._keeps = store(executables, self.cache, key)
         symbols = [f.symbol for f in forms]
-        loaded = load(self.cache, key, symbols) if self.cache and stored else None
+        loaded = load(self.cache, key, symbols) if self.cache and self._keeps else None
         return loaded or [e.mod for e in executables]
 
     def _compile_part(self, functions: Any) -> Any:

@@ -197,7 +197,7 @@ def _finish_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> bool:
         progress.epoch, progress.batch, progress.epoch_examples = progress.epoch + 1, 0, 0
         run.loader.seed = train.seed  # a resumed run may have been given another in the epoch
         progress.epoch_loss, progress.epoch_labels = 0.0, 0
-    runlog.append(run.folder, event)
+    runlog.put(run.folder, event)
     save(run)
     display.line(_describe_epoch(run, event))
     return True
@@ -229,7 +229,7 @@ def _measure_best(run: Run, stop: Stop) -> dict[str, dict[str, float]] | None:
             metrics[split] = values
     if "test" in metrics:
         event = {"event": "test", "step": run.progress.step, "epoch": run.progress.best_epoch}
-        runlog.append(run.folder, event | {"test": metrics["test"]})
+        runlog.put(run.folder, event | {"test": metrics["test"]})
     return metrics
 
 

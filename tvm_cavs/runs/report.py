@@ -48,8 +48,9 @@ def print_curves(console: Console, folder: Path, metric: str) -> None:
         say(console, f"\ndev {metric} over epochs\n{draw(values, width, plain=plain)}")
     try:
         saved = save_picture(folder / "curve.png", *_series(epochs, measured, metric))
-    except OSError as error:  # the run itself is done, and kept
-        say(console, f"\nno learning curve: {folder / 'curve.png'}: {error.strerror or error}")
+    except (OSError, RuntimeError) as error:  # the run itself is done, and kept
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        say(console, f"\nno learning curve: {folder / 'curve.png'}: {why}")
         return
     if saved:
         say(console, f"\nlearning curve: {folder / 'curve.png'}")

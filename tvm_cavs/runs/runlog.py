@@ -28,6 +28,7 @@ from .runlock import LOCK
 from .schema import RunConfig
 
 LAST, BEST = "last.safetensors", "best.safetensors"
+PLACE = ("event", "epoch", "step")  # what a line is of
 PROFILE, TRACE = "profile.txt", "trace.json"
 
 
@@ -78,6 +79,18 @@ def append(folder: Path, event: dict[str, Any]) -> None:
             f"cannot write {path}: {error.strerror}. What was done up to the last checkpoint is "
             "kept; free some space, then resume the run from its folder."
         ) from error
+
+
+def put(folder: Path, event: dict[str, Any]) -> None:
+    """Add the line of an epoch or a test, instead of one that says the same place of the run.
+
+    A kill between such a line and the checkpoint after it makes a resumed run say it again.
+    """
+    events = read_events(folder)
+    others = [e for e in events if any(e.get(key) != event.get(key) for key in PLACE)]
+    if len(others) < len(events):
+        write_whole(folder / "metrics.jsonl", "".join(to_json(e) + "\n" for e in others))
+    append(folder, event)
 
 
 def to_json(value: Any) -> str:

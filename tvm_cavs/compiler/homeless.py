@@ -1,0 +1,27 @@
+"""TVM, imported. It asks for a home folder as it is imported, and keeps nothing of ours there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+XDG = "XDG_CACHE_HOME"
+
+
+def import_tvm() -> None:
+    """Import TVM, also for a user who has no home: in a container, a number without a name."""
+    try:
+        Path.home()
+        has_home = True
+    except RuntimeError:
+        has_home = XDG in os.environ
+    if not has_home:
+        os.environ[XDG] = os.devnull  # where nothing can be kept
+    try:
+        import tvm  # noqa: F401
+    finally:
+        if not has_home:
+            del os.environ[XDG]
+
+
+import_tvm()
