@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..compiler import Compiled, Compiler, Group, Kinds, directly
+from ..graph import Kind
 from ..language import Parameter
 from ..runtime import Batch, Filling, HostMemory, Passes, Plan, Planner, Spaces
 from .gradients import Gradients
@@ -20,12 +21,12 @@ from .weights import Weights
 class Loaded:
     """Compiled kernels, ready to run.
 
-    n_masks: how many sets of slots and inputs they serve. stages: as they were before they were
-    compiled, forward first. packed: all kernel calls, with packed weights. direct: the same with
-    weights that are read where they lie, once a batch has wanted that.
+    kinds: of the vertices that they serve. stages: as they were before they were compiled, forward
+    first. packed: all kernel calls, with packed weights. direct: the same with weights that are
+    read where they lie, once a batch has wanted that.
     """
 
-    n_masks: int
+    kinds: tuple[Kind, ...]
     stages: tuple[Group, ...]
     compiled: Compiled
     spaces: Spaces
@@ -63,7 +64,7 @@ def load(
     for name, (shape, dtype) in compiled.fixed.items():
         memory.fixed(name, shape, dtype)
     return Loaded(
-        n_masks=len(kinds.number),
+        kinds=tuple(kinds.kinds),
         stages=(*kinds.forward, *kinds.backward),
         compiled=compiled,
         spaces=spaces,

@@ -226,11 +226,11 @@ class TvmExecutor:
     def _learn(self, masks: Sequence[int]) -> None:
         """Compile the kinds that these masks bring; interrupted, it leaves what there was."""
         self.kinds.learn(int(m) for m in masks)
-        if self._loaded is None or self._loaded.n_masks != len(self.kinds.number):
+        if self._loaded is None or self._loaded.kinds != tuple(self.kinds.kinds):
             compiled = assemble(self.kinds, self.compiler, self._parameters)
             given = self.kinds, self._parameters, self.planner, self.memory
             self._loaded = load(compiled, *given)
-        self.planner.know(self.kinds.number, self.kinds.rank)
+        self.planner.know(self.kinds.number, self.kinds.rank, self.kinds.maybe)
 
 
 def _compiler(target: Any, threads: int | None, cache: Any, precision: str) -> Compiler:

@@ -60,13 +60,17 @@ class Planner:
             self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present, "bool"), mask)
         return memory.read(MASK)[:n]
 
-    def know(self, number: Mapping[int, int], ranks: np.ndarray) -> None:
-        """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
-        self._number, self._n_kinds = dict(number), max(1, len(ranks))
+    def know(self, number: Mapping[int, int], ranks: np.ndarray, maybe: int = 0) -> None:
+        """Kinds by mask; int64[n_kinds], the order of kinds within a level.
+
+        maybe: bits that are set in all masks of `number`: whether a vertex has those is no matter.
+        """
+        self._number, self._n_kinds, self._maybe = dict(number), max(1, len(ranks)), maybe
         self._ranks, self._kind_of = ranks, tensor_of(np.argsort(ranks).astype("int32"))
         if self._small:
-            for mask, kind in number.items():
-                self._lookup[mask] = ranks[kind]
+            known = np.full(len(self._lookup), -1, "int32")
+            known[list(number)] = ranks[list(number.values())]
+            self._lookup[:] = known[np.arange(len(known)) | maybe]
 
     def plan(self, graph: Graph, memory: HostMemory, learn: Learn) -> Plan:
         """Sort the batch's vertices into rows; the arrays of the plan are memory's.
@@ -100,7 +104,7 @@ class Planner:
 
     def _by_search(self, graph: Graph, mask: np.ndarray, memory: HostMemory, learn: Learn) -> int:
         """The same with more bits than a table is made for: masks are numbered in the batch."""
-        distinct, mask[:] = np.unique(mask, return_inverse=True)
+        distinct, mask[:] = np.unique(mask | self._maybe, return_inverse=True)
         if not self._number.keys() >= set(distinct.tolist()):
             learn(distinct.tolist())
         lookup = self._ranks[[self._number[m] for m in distinct.tolist()]].astype("int32")
@@ -138,7 +142,8 @@ class Planner:
             count: zeros int32[more than the largest value] as a tensor.
 
         Returns:
-            The distinct values, in the order in which they come: int32[n_distinct].
+            The distinct values, in the order in which they come: int32[n_distinct]; none is -1,
+            which stands where there is no value.
         """
         distinct, pointers, rows, index = self._groups[pull]
         made = (
