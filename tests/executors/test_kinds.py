@@ -50,6 +50,27 @@ def test_kinds_and_stages_keep_outputs_and_gradients(name: str) -> None:
             assert_close(given, want, f"{w}, staged: {staged}")
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_wide_kinds_keep_outputs_and_gradients(name: str) -> None:
+    """Whatever kinds do not tell apart: any set of slots and inputs."""
+    make, loss = FUNCTIONS[name]
+    network = initialized(Network(make()), 0, 0.7)
+    programs, graph = network.programs(loss), graphs_for(network, 1)
+    plain = ReferenceExecutor(programs, network.parameters(), "float64")
+    expected, exact = plain.forward(graph, SEEDS).outputs, plain.backward()
+    needs = [*range(programs.arity), *(r.name for r in programs.reads)]
+    rng = np.random.default_rng(len(name))
+    for chance in (0.5, 1.0):
+        maybe = [need for need in needs if rng.random() < chance]
+        runner = PerVertex(programs, network.parameters(), True, {}, maybe)
+        outputs, gradients = runner.forward(graph, SEEDS), runner.backward()
+        for output, want in expected.items():
+            assert_close(outputs[output], want, f"{output}, maybe {maybe}")
+        for w, p in network.parameters().items():
+            given, want = dense(gradients[w], p.shape), dense(exact[w], p.shape)
+            assert_close(given, want, f"{w}, maybe {maybe}")
+
+
 @pytest.mark.parametrize("name", ["tree_lstm", "attention", "random_3"])
 def test_inference_too(name: str) -> None:
     network = initialized(Network(FUNCTIONS[name][0]()), 0)

@@ -18,12 +18,10 @@ from helpers import functions
 from helpers.gradient_check import SEEDS
 from helpers.gradient_check import dense as dense_of
 from helpers.law import run
-from helpers.per_vertex import PerVertex, kind_of
-from tvm_cavs.compiler import kinds
+from helpers.per_vertex import PerVertex
+from tvm_cavs.compiler import widening
 from tvm_cavs.executors.reference import ReferenceExecutor
-from tvm_cavs.graph.kind import Kind
 from tvm_cavs.language.value import Value
-from tvm_cavs.transform.specialisation import specialise
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -85,7 +83,36 @@ CHILDREN: dict[str, Formula] = {  # of children that are not there
     "literal": lambda f: ((f.a + f.b) / 2.0 + 0.0) @ f.U * f.x - f.x * f.p,
     "table": lambda f: cavs.embedding(f.v.pull("word"), f.E) * f.x + f.a,
 }
-FORMULAS = NUMBERS | CHILDREN
+INPUTS: dict[str, Formula] = {  # of inputs that are not there
+    "weighted": lambda f: weight(f) * f.p + f.x * weight(f),
+    "shared_out": lambda f: f.p / weight(f) - (f.x * weight(f)) @ f.U,
+    "beside": lambda f: cavs.concat(f.x, -cavs.embedding(f.v.pull("word"), f.E)) @ f.W + f.a,
+    "counted": lambda f: f.p * (f.v.present("word") + f.v.present("w")) + 1.0 / f.v.present("w"),
+    "classes": lambda f: (
+        cavs.equal(f.v.pull("word"), cavs.argmax(f.x)) * f.p
+        + cavs.one_hot(f.v.pull("word"), 4)[:N] * f.x * f.p
+    ),
+    "both": lambda f: cavs.equal(f.v.pull("word"), f.v.pull("tag")) * f.p + f.x,
+    "triples": lambda f: (
+        cavs.equal(f.v.pull("triple", 3, "int32"), f.v.pull("word")) * f.p
+        + cavs.equal(triple_of(f), f.v.pull("triple", 3, "int32")) * f.x
+    ),
+    "picked": lambda f: (
+        cavs.pick(cavs.log_softmax(cavs.concat(f.x * f.p, f.a)), f.v.pull("word")) * f.p
+    ),
+    "added": lambda f: (f.x + weight(f) * f.p) + (f.b + f.x),
+}
+FORMULAS = NUMBERS | CHILDREN | INPUTS
+
+
+def triple_of(f: Here) -> Value:
+    """Three integers, of which some are not there."""
+    return cavs.concat(cavs.reshape(f.v.pull("tag"), (1,)), f.v.pull("triple", 3, "int32")[:2])
+
+
+def weight(f: Here) -> Value:
+    """A scalar input."""
+    return f.v.pull("w", (), "float32")
 
 
 def count(f: Here, slot: int) -> Value:
@@ -142,10 +169,13 @@ def special_graphs(arity: int, n: int, seed: int, lacking: float = 0.25) -> list
             rng.choice(SPECIAL[5:] if ordinary or rng.random() < 0.3 else SPECIAL, N)
             for _ in range(size)
         ]
-        held = rng.random(size) > lacking
+        held, *others = rng.random((5, size)) > lacking
         inputs = {
             "x": [r.astype("float32") if h else None for r, h in zip(rows, held, strict=True)],
-            "word": [int(rng.integers(4)) if there else None for there in held],
+            "word": [int(rng.integers(4)) if there else None for there in others[0]],
+            "tag": [int(rng.integers(4)) if there else None for there in others[1]],
+            "triple": [rng.integers(-1, 3, 3) if there else None for there in others[3]],
+            "w": [float(rng.choice(SPECIAL)) if there else None for there in others[2]],
             "bias": [0.5] * size,
         }
         ids = 100 * number + np.arange(size)  # its own, so that it drops the same in any batch
@@ -196,21 +226,11 @@ def make(function: cavs.VertexFunction, graphs: list[cavs.Graph], cache: Path) -
     return Case(net, graphs, alone)
 
 
-class AnyChild(PerVertex):
-    """Every vertex by the programs of a kind that looks which children are there."""
-
-    def kind(self, graph: cavs.Graph, v: int) -> Any:
-        every = tuple(range(self.programs.arity))
-        kind = Kind(every, kind_of(graph, v, self.programs).pulls, maybe=every)
-        if kind not in self.kinds:
-            self.kinds[kind] = specialise(self.programs.forward, self.programs.adjoint, kind)
-        return self.kinds[kind]
-
-
 @pytest.mark.parametrize("arity", [2, 3])
 @pytest.mark.parametrize("name", FORMULAS)
 def test_kinds_mean_what_the_reference_says(name: str, arity: int) -> None:
     """Without kernels: specialised and masked programs, each vertex by those of its kind."""
+    slots, pulls = range(arity), ("x", "word", "tag", "triple", "w")
     net = cavs.Network(Special(arity, (name,)))
     net.initialize(seed=0)
     rng = np.random.default_rng(1)
@@ -220,15 +240,15 @@ def test_kinds_mean_what_the_reference_says(name: str, arity: int) -> None:
     graph = cavs.batch(special_graphs(arity, 20, arity))
     plain = ReferenceExecutor(programs, net.parameters(), "float64")
     want, exact = plain.forward(graph, SEEDS).outputs, plain.backward()
-    for maker in (PerVertex, AnyChild):
-        runner = maker(programs, net.parameters(), True, {})
+    for maybe in ((), slots, pulls, (*slots, *pulls)):
+        runner = PerVertex(programs, net.parameters(), True, {}, maybe)
         outputs, gradients = runner.forward(graph, SEEDS), None
         for output, values in want.items():
-            assert_same(np.array(outputs[output]), values, f"{maker.__name__} {output}")
+            assert_same(np.array(outputs[output]), values, f"{output}, maybe {maybe}")
         gradients = runner.backward()
         for parameter, p in net.parameters().items():
             given, wanted = (dense_of(g[parameter], p.shape) for g in (gradients, exact))
-            assert_same(given, wanted, f"{maker.__name__} gradient of {parameter}")
+            assert_same(given, wanted, f"gradient of {parameter}, maybe {maybe}")
 
 
 COMPILED = {
@@ -240,11 +260,27 @@ COMPILED = {
 @pytest.mark.parametrize("arity", COMPILED)
 def test_one_tree_has_one_answer(arity: int, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches of 1 to 8 and more; of two children, one set of slots is specialised."""
-    monkeypatch.setattr(kinds, "MAX_SLOT_SETS", 1)
+    monkeypatch.setattr(widening, "MAX_SLOT_SETS", 1)
     graphs = special_graphs(arity, 24, 3, lacking=0.0)
     case = make(Special(arity, tuple(COMPILED[arity].split())), graphs, cache)
     rng = np.random.default_rng(2)
     for size in (*range(1, 9), 24):
+        case.check(rng.permutation(24)[:size].tolist())
+    for i in range(24):
+        case.check([i])
+
+
+def test_one_tree_has_one_answer_in_wide_kinds(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first vertices are specialised; soon inputs and children are read and masked."""
+    monkeypatch.setattr(widening, "MAX_SLOT_SETS", 1)
+    monkeypatch.setattr(widening, "MAX_KINDS", 2)
+    graphs = special_graphs(2, 24, 3, lacking=0.4)
+    names = ("gates", "table", "weighted", "beside", "both", "picked")
+    case = make(Special(2, names), graphs, cache)
+    rng = np.random.default_rng(2)
+    for size in (1, 24, *range(2, 9)):
         case.check(rng.permutation(24)[:size].tolist())
     for i in range(24):
         case.check([i])

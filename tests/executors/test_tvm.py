@@ -15,7 +15,7 @@ pytest.importorskip("tvm")
 import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
-from tvm_cavs.compiler import kinds
+from tvm_cavs.compiler import widening
 from tvm_cavs.executors import loaded
 from tvm_cavs.executors.gradients import merge
 from tvm_cavs.executors.protocol import Seeds
@@ -136,7 +136,7 @@ def test_more_sets_of_slots_than_are_specialised(
     assert_batch(case, range(8))
     every = {k.slots for k in executor_of(case).kinds.kinds}
     assert every == {(), (0,), (1,), (0, 1)}
-    monkeypatch.setattr(kinds, "MAX_SLOT_SETS", 1)
+    monkeypatch.setattr(widening, "MAX_SLOT_SETS", 1)
     case = small(cache, 8)
     for chosen in (*([i] for i in range(8)), range(8)):
         assert_batch(case, chosen)

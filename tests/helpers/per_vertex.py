@@ -6,7 +6,7 @@ programs; this evaluator shares its meaning of every op, and differs in what it 
 order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from tvm_cavs.graph.graph import Graph
 from tvm_cavs.graph.kind import Kind
 from tvm_cavs.language.parameter import Parameter
 from tvm_cavs.language.program import Program
+from tvm_cavs.transform.absence import Need
 from tvm_cavs.transform.programs import Programs
 from tvm_cavs.transform.specialisation import specialise
 from tvm_cavs.transform.stages import split
@@ -32,18 +33,21 @@ Outputs = dict[str, list[Any]]
 Kinds = dict[Kind, tuple[Program, Program | None]]
 
 
-def kind_of(graph: Graph, v: int, programs: Programs) -> Kind:
-    """What a vertex has, read off the graph the slow way."""
+def kind_of(graph: Graph, v: int, programs: Programs, maybe: Collection[Need] = ()) -> Kind:
+    """What a vertex has, read off the graph the slow way; it may also have what is in `maybe`."""
     slots = graph.child[graph.child_ptr[v] : graph.child_ptr[v + 1]]
     pulls = dict.fromkeys(c["name"] for _, c in programs.forward.select("pull", "present"))
-    held = tuple(name for name in pulls if graph.inputs[name].present[v])
-    return Kind(tuple(k for k, child in enumerate(slots) if child >= 0), held)
+    has = {k for k, child in enumerate(slots) if child >= 0} | set(maybe)
+    held = tuple(name for name in pulls if graph.inputs[name].present[v] or name in has)
+    read = tuple(n for n in (*range(programs.arity), *pulls) if n in maybe)
+    return Kind(tuple(k for k in range(programs.arity) if k in has), held, read)
 
 
 class PerVertex:
     """Forward and backward pass of a batch, float64; `staged` runs stages, else whole programs.
 
-    kinds: the programs of the kinds seen so far, filled as they are met.
+    kinds: the programs of the kinds seen so far, filled as they are met. maybe: slots and inputs
+    that the kinds do not tell apart.
     """
 
     def __init__(
@@ -52,15 +56,16 @@ class PerVertex:
         parameters: dict[str, Parameter],
         staged: bool,
         kinds: Kinds,
+        maybe: Collection[Need] = (),
     ) -> None:
         self.programs, self.staged = programs, staged
         self.executor = ReferenceExecutor(programs, parameters, "float64")
-        self.kinds = kinds
+        self.kinds, self.maybe = kinds, maybe
         self.parameters = parameters
         self.stages: dict[int, tuple[Program, ...]] = {}  # by the id of a program of `kinds`
 
     def kind(self, graph: Graph, v: int) -> tuple[Program, Program | None]:
-        kind = kind_of(graph, v, self.programs)
+        kind = kind_of(graph, v, self.programs, self.maybe)
         if kind not in self.kinds:
             self.kinds[kind] = specialise(self.programs.forward, self.programs.adjoint, kind)
         return self.kinds[kind]

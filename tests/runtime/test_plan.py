@@ -303,12 +303,12 @@ def test_group_of_equal_values(seed: int, compiler: Compiler) -> None:
         HostMemory(),
     )
     for _ in range(2):  # it leaves its counters as they were
-        values = rng.integers(0, 9, int(rng.integers(0, 40)))
+        values = rng.integers(-1, 9, int(rng.integers(0, 40)))  # -1: no value
         index = BufferId(Role.INDEX, "word")
         memory.rows(index, len(values), 0, "int32")
         memory.write(index, values)
         distinct = planner.group("word", len(values), 9, memory)
-        assert distinct.tolist() == list(dict.fromkeys(values.tolist()))
+        assert distinct.tolist() == list(dict.fromkeys(values[values >= 0].tolist()))
         roles = Role.GROUP_POINTERS, Role.GROUP_ROWS
         pointers, positions = (memory.read(BufferId(role, "word")) for role in roles)
         for i, value in enumerate(distinct):
@@ -359,6 +359,21 @@ def test_many_inputs(compiler: Compiler) -> None:
         kind = next(m for m, number in kinds.of_mask.items() if number == p.kind_of_row[row])
         held = tuple(name for name, f in graph.inputs.items() if f.present[v])
         assert kind_of(kind, 2, tuple(inputs)).pulls == held
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_bits_that_tell_no_kinds_apart(n: int, compiler: Compiler) -> None:
+    """They are set in all masks that the planner knows, by a table of masks and by search."""
+    inputs = {f"in{i}": [1.0 if (v + i) % 5 > 1 else None for v in range(5)] for i in range(n)}
+    graph = Graph.from_children([[], [0], [0, 1], [], [3]], inputs)
+    planner = planner_of(compiler, 2, tuple(inputs))
+    maybe = sum(1 << (2 + i) for i in range(n))
+    bits, _ = masks(graph, 2, tuple(inputs))
+    number = {int(m): i for i, m in enumerate(np.unique(bits | maybe))}
+    ranks = planner.ranks(number, np.arange(len(number))[::-1].copy(), maybe)
+    p = planner.plan(graph, HostMemory(), ranks)
+    assert p.kind_of_row.tolist() == [number[int(bits[v] | maybe)] for v in p.order]
+    assert 1 < len(number) < len(np.unique(bits))
 
 
 def test_more_slots_and_inputs_than_bits_are_an_error(compiler: Compiler) -> None:

@@ -17,7 +17,7 @@ def rows_of_kinds(kinds: Kinds, graph: Graph) -> np.ndarray:
     bits, _ = masks(graph, kinds.programs.arity, kinds.pulls)
     rows = np.zeros(len(kinds.kinds), "int64")
     for mask, count in zip(*np.unique(bits, return_counts=True), strict=True):
-        rows[kinds.number[int(mask)]] += count
+        rows[kinds.of_mask(int(mask))] += count
     return rows
 
 

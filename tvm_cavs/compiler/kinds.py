@@ -6,20 +6,31 @@ runs for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..graph import Kind, kind_of
+from ..graph import Kind
 from ..language import Program
 from ..runtime import Space
-from ..transform import ALL, STAGES, Options, Programs, Stages, specialise, split
+from ..transform import (
+    ALL,
+    STAGES,
+    Options,
+    Programs,
+    Stages,
+    multiplications_saved,
+    specialise,
+    split,
+)
 from .lowering.lower import lower
 from .lowering.lowered import Lowered
+from .widening import Widening
 
-MAX_SLOT_SETS = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,22 +44,36 @@ class Group:
 
 @dataclass
 class Kinds:
-    """All kinds of a network so far. Grows when a batch brings a new one.
+    """All kinds of a network so far. They change when a batch brings a new set of inputs.
 
-    rank: int64[n_kinds], their order within a level.
+    number: kinds by mask, where the bits in `maybe` are set. rank: int64[n_kinds], their order
+    within a level. widening: which sets of inputs are which kind.
     """
 
     programs: Programs
     pulls: tuple[str, ...]
     options: Options = ALL
     kinds: list[Kind] = field(default_factory=list)
-    number: dict[int, int] = field(default_factory=dict)  # mask -> kind
+    number: dict[int, int] = field(default_factory=dict)
     stages: list[tuple[Stages, Stages | None]] = field(default_factory=list)
     forward: list[Group] = field(default_factory=list)
     backward: list[Group] = field(default_factory=list)
     rank: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
     _members: dict[Space, np.ndarray] = field(default_factory=dict)
     _lowered: dict[str, Lowered] = field(default_factory=dict)
+    _saved: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.widening = Widening(self.programs.arity, self.pulls, self.options.kinds)
+
+    @property
+    def maybe(self) -> int:
+        """The bits of masks that tell no kinds apart."""
+        return self.widening.bits
+
+    def of_mask(self, mask: int) -> int:
+        """The number of the kind of vertices with this mask, which has been learned."""
+        return self.number[mask | self.maybe]
 
     def copy(self) -> Kinds:
         """The same kinds, which can grow on their own."""
@@ -59,50 +84,44 @@ class Kinds:
         return made
 
     def learn(self, masks: Iterable[int]) -> bool:
-        """Add the kinds of these masks; True if any was new.
+        """Add the kinds of these masks; True if any mask was new.
 
         Interrupted or refused, it leaves the masks unknown: the next call does it again.
 
         Raises:
             TraceError: a stage of a new kind uses an op in a way that has no kernel.
         """
-        new: dict[int, int] = {}
+        seen = list(dict.fromkeys((*self.number, *(m | self.maybe for m in masks))))
+        if len(seen) == len(self.number):
+            return False
+        widening = self.widening.seeing(seen, self._multiplications_saved)
+        kind_of = {m | widening.bits: widening.kind(m) for m in seen}
+        kinds = list(dict.fromkeys(kind_of.values()))
+        known = dict(zip(self.kinds, self.stages, strict=True))
+        stages = [known[k] if k in known else self._stages_of(k) for k in kinds]
+        if widening.maybe != self.widening.maybe:
+            _log.info("%s: %s", self.programs.forward.name, widening.reason(len(kinds)))
+        vars(self).update(
+            widening=widening,
+            kinds=kinds,
+            number={mask: kinds.index(kind) for mask, kind in kind_of.items()},
+            stages=stages,
+            forward=self._groups([s for s, _ in stages]),
+            backward=self._groups([s for _, s in stages if s is not None]),
+            rank=_ranks(stages),
+            _members={},
+        )
+        return True
+
+    def _multiplications_saved(self, pull: str) -> int:
+        if pull not in self._saved:
+            self._saved[pull] = multiplications_saved(self.programs, pull)
+        return self._saved[pull]
+
+    def _stages_of(self, kind: Kind) -> tuple[Stages, Stages | None]:
         joined, lazy = self.options.joined, self.options.lazy
-        for m in (m for m in masks if m not in self.number):
-            kind = self._promoted(kind_of(m, self.programs.arity, self.pulls))
-            if kind not in self.kinds:
-                both = self.programs.forward, self.programs.adjoint
-                forward, adjoint = specialise(*both, kind, joined)
-                backward = split(adjoint, lazy) if adjoint else None
-                self.stages.append((split(forward, lazy), backward))
-                self.kinds.append(kind)
-            new[m] = self.kinds.index(kind)
-        if new:
-            self._regroup()
-        self.number.update(new)
-        return bool(new)
-
-    def _promoted(self, kind: Kind) -> Kind:
-        """Past MAX_SLOT_SETS sets of slots, a new one looks which children are there.
-
-        Absent ones are zeros that are read and masked. Without specialisation all vertices do that.
-        """
-        sets = {k.slots for k in self.kinds if k.slots and not k.maybe}
-        new = kind.slots and kind.slots not in sets
-        if not self.options.kinds or (new and len(sets) >= MAX_SLOT_SETS):
-            every = tuple(range(self.programs.arity))
-            return Kind(every, kind.pulls, maybe=every)
-        return kind
-
-    def _regroup(self) -> None:
-        """Kinds with equal stages share a group; with equal recurrent stages they are adjacent."""
-        self.forward = self._groups([s for s, _ in self.stages])
-        self.backward = self._groups([s for _, s in self.stages if s is not None])
-        keys = [s.recurrent.key + (a.recurrent.key if a else "") for s, a in self.stages]
-        order = sorted(range(len(keys)), key=lambda i: (keys.index(keys[i]), i))
-        self._members.clear()
-        self.rank = np.empty(len(keys), "int64")
-        self.rank[order] = np.arange(len(keys))
+        forward, adjoint = specialise(self.programs.forward, self.programs.adjoint, kind, joined)
+        return split(forward, lazy), split(adjoint, lazy) if adjoint else None
 
     def _groups(self, stages: list[Stages]) -> list[Group]:
         groups = []
@@ -147,9 +166,19 @@ class Kinds:
 
     def describe(self) -> str:
         """The kinds and the steps of every stage, for people."""
-        lines = [f"kind {i}: {k}" for i, k in enumerate(self.kinds)]
+        lines = [self.widening.reason(len(self.kinds))] if self.widening.maybe else []
+        lines += [f"kind {i}: {k}" for i, k in enumerate(self.kinds)]
         for title, groups in (("forward", self.forward), ("backward", self.backward)):
             for g in groups:
                 lines.append(f"{title} {g.stage}, kinds {np.flatnonzero(g.member).tolist()}")
                 lines += str(g.lowered).splitlines()[1:]
         return "\n".join(lines)
+
+
+def _ranks(stages: Sequence[tuple[Stages, Stages | None]]) -> np.ndarray:
+    """The order of kinds within a level: those with equal recurrent stages are adjacent."""
+    keys = [s.recurrent.key + (a.recurrent.key if a else "") for s, a in stages]
+    order = sorted(range(len(keys)), key=lambda i: (keys.index(keys[i]), i))
+    ranks = np.empty(len(keys), "int64")
+    ranks[order] = np.arange(len(keys))
+    return ranks

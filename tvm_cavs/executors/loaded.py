@@ -54,6 +54,11 @@ class Loaded:
         groups = directly(stages, self.spaces.groups, compiler, parameters)
         return replace(self, direct=Passes(groups, self.spaces, planner.kernels["routine"]))
 
+    def knowing(self, kinds: Kinds, planner: Planner) -> Loaded:
+        """The same, where more sets of inputs are known to be of the same kinds."""
+        ranks = planner.ranks(kinds.number, kinds.rank, kinds.maybe)
+        return replace(self, kinds=kinds, ranks=ranks)
+
     def batch(self, plan: Plan, passes: Passes, planner: Planner, memory: HostMemory) -> Batch:
         """Put what kernels read of a batch's graphs into its memory."""
         spaces = self.spaces
@@ -85,7 +90,7 @@ def load(
     spaces = Spaces(compiled)
     return Loaded(
         kinds=kinds,
-        ranks=planner.ranks(kinds.number, kinds.rank),
+        ranks=planner.ranks(kinds.number, kinds.rank, kinds.maybe),
         compiled=compiled,
         spaces=spaces,
         layout=Layout(compiled, spaces),

@@ -227,8 +227,8 @@ def _partly(at: AtVertex, c: Call, args: Args, gone: Sequence[Any]) -> Any:
         case "outer":
             left, right = (np.broadcast_to(m, a.shape) for m, a in zip(masks, args, strict=True))
             return np.where(np.logical_or.outer(left, right), 0, _evaluate(at, c, args))
-        case "equal" if args[0].dtype.kind == "i" and masks[0] != masks[1]:
-            return np.zeros((), at.executor.dtype)
+        case "equal" if args[0].dtype.kind == "i":
+            return np.where(masks[0] != masks[1], 0, _evaluate(at, c, args))
     return _evaluate(at, c, args)
 
 
@@ -269,7 +269,8 @@ def _child_present(at: AtVertex, c: Call, _: Args) -> np.ndarray:
 
 
 def _absent(at: AtVertex, c: Call, _: Args) -> np.ndarray:
-    return np.full(c.type.shape, ABSENT if c.type.dtype == "int32" else 0, at.dtype(c))
+    nothing = c.get("absent", ABSENT) if c.type.dtype == "int32" else 0
+    return np.full(c.type.shape, nothing, at.dtype(c))
 
 
 def _saved(at: AtVertex, c: Call, _: Args) -> Any:

@@ -292,10 +292,13 @@ class TvmExecutor:
     def _learn(self, masks: Sequence[int]) -> None:
         """Compile the kinds that these masks bring; interrupted, it leaves what there was."""
         with self._learning:
-            kinds = self.kinds.copy()
-            if kinds.learn(int(m) for m in masks) or self._loaded is None:
+            kinds, loaded = self.kinds.copy(), self._loaded
+            new = kinds.learn(int(m) for m in masks)
+            if loaded is None or loaded.kinds.kinds != kinds.kinds:
                 given = self.compiler, self._parameters, self.planner, self._memory
                 self._loaded = load(kinds, *given)
+            elif new:
+                self._loaded = loaded.knowing(kinds, self.planner)
 
 
 def _compiler(target: Any, threads: int | None, cache: Any, precision: str) -> Compiler:

@@ -1,8 +1,8 @@
-"""Kinds: what a vertex has, as bits, and the vertices that have the same."""
+"""Kinds: what a vertex has, as bits, and the vertices whose programs are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +15,21 @@ from .graph import Graph
 class Kind:
     """Which inputs a vertex has: slots that hold a child, and names it can pull.
 
-    `maybe` are those of `slots` that may be empty: such a kind's programs look and mask.
+    `maybe` are those of `slots` and `pulls` that may be absent: the programs of such a wide kind
+    look and mask.
     """
 
     slots: tuple[int, ...]
     pulls: tuple[str, ...]
-    maybe: tuple[int, ...] = ()
+    maybe: tuple[int | str, ...] = ()
 
     def __str__(self) -> str:
-        named = (f"{k}?" if k in self.maybe else f"{k}" for k in self.slots)
-        slots = f"children {','.join(named)}" if self.slots else "no child"
-        return f"{slots}; {', '.join(self.pulls) or 'no input'}"
+        slots, pulls = self._shown(self.slots), self._shown(self.pulls)
+        children = f"children {','.join(slots)}" if slots else "no child"
+        return f"{children}; {', '.join(pulls) or 'no input'}"
+
+    def _shown(self, names: Iterable[int | str]) -> list[str]:
+        return [f"{name}?" if name in self.maybe else f"{name}" for name in names]
 
 
 MASK_BITS = 62

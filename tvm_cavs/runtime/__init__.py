@@ -35,6 +35,7 @@ from .spaces import STATE as STATE
 from .spaces import Buffer as Buffer
 from .spaces import RowGradient as RowGradient
 from .spaces import Space as Space
+from .spaces import choice_buffer as choice_buffer
 from .spaces import index_buffer as index_buffer
 from .spaces import space_of as space_of
 from .tables import COUNT as COUNT

@@ -24,10 +24,12 @@ Fill = Callable[[Plan, list[int], HostMemory], None]
 OF_BATCH = frozenset(
     {
         Role.CHILD,
+        Role.CHOICE,
         Role.INDEX,
         Role.INPUT,
         Role.PARENT_POINTERS,
         Role.PARENT_SLOTS,
+        Role.PRESENT,
         Role.VERTEX_KEYS,
     }
 )
@@ -67,7 +69,7 @@ class Filling:
     def _filler(self, b: Buffer) -> Fill:
         """What writes one buffer."""
         id, key, number, planner = b.id, b.key, self._number(b.space), self._planner
-        kernels, arity = planner.kernels, planner.arity
+        kernels, arity, absent = planner.kernels, planner.arity, -1 if b.dtype == "int32" else 0
         member: Any = self._spaces.members[self._spaces.names[number]]
 
         def child(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
@@ -77,15 +79,28 @@ class Filling:
 
         def values(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
             out, tensor = memory.rows(id, sizes[number], b.ld, b.dtype), memory.tensor
-            if not sizes[number]:  # what no vertex has may be of any type: nothing is read of it
+            if not sizes[number]:
                 return
             given, n = plan.graph.inputs[str(key)].values, plan.n_rows
+            if given.dtype != b.dtype or given.size != n * max(1, b.ld):
+                memory.fill(id, absent)  # what no vertex has may be of any type
+                return
             where = tensor(ORDER), tensor(KIND)
             if b.ld:
                 take = kernels["take_rows" if b.dtype == "float32" else "take_integers"]
                 take(n, b.ld, *where, tensor_of(given.reshape(n, -1)), out, member)
             else:
                 kernels["take"](n, *where, tensor_of(given), out, member)
+
+        def choices(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            values(plan, sizes, memory)
+            rows = memory.read(id)
+            np.maximum(rows, 0, out=rows)
+
+        def present(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
+            out, tensor = memory.rows(id, sizes[number], b.ld, b.dtype), memory.tensor
+            held = tensor_of(plan.graph.inputs[str(key)].present, "bool")
+            kernels["take_present"](plan.n_rows, tensor(ORDER), tensor(KIND), held, out, member)
 
         def edges(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
             parents = self._number(EDGES)
@@ -97,9 +112,11 @@ class Filling:
 
         makers = {
             Role.CHILD: child,
+            Role.CHOICE: choices,
             Role.INDEX: values,
             Role.INPUT: values,
             Role.PARENT_POINTERS: edges,
+            Role.PRESENT: present,
             Role.VERTEX_KEYS: keys,
         }
         return makers[b.role]

@@ -41,17 +41,20 @@ class Ranks:
 
     Args:
         n_bits: of a mask, slots and inputs. number: kinds by mask. ranks: int64[n_kinds].
+        maybe: bits that are set in all masks of `number`: whether a vertex has those is no matter.
     """
 
-    def __init__(self, n_bits: int, number: Mapping[int, int], ranks: np.ndarray) -> None:
+    def __init__(
+        self, n_bits: int, number: Mapping[int, int], ranks: np.ndarray, maybe: int = 0
+    ) -> None:
         self.number, self.ranks, self.n_kinds = dict(number), ranks, max(1, len(ranks))
+        self.maybe = maybe
         self.kind_of = table(np.argsort(ranks), "int32")
         self.lookup: Any = None  # a table by mask, int32; None with more bits than one is made for
         if n_bits <= MAX_LOOKUP_BITS:
-            lookup = np.full(1 << n_bits, -1, "int32")
-            for mask, kind in number.items():
-                lookup[mask] = ranks[kind]
-            self.lookup = table(lookup, "int32")
+            known = np.full(1 << n_bits, -1, "int32")
+            known[list(number)] = ranks[list(number.values())]
+            self.lookup = table(known[np.arange(len(known)) | maybe], "int32")
 
 
 class Planner:
@@ -68,9 +71,9 @@ class Planner:
         roles = (Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX, Role.GROUP_COUNTS)
         self._groups = {pull: [BufferId(role, pull) for role in roles] for pull in self.pulls}
 
-    def ranks(self, number: Mapping[int, int], ranks: np.ndarray) -> Ranks:
-        """Kinds by mask; int64[n_kinds], the order of kinds within a level."""
-        return Ranks(self.arity + len(self.pulls), number, ranks)
+    def ranks(self, number: Mapping[int, int], ranks: np.ndarray, maybe: int = 0) -> Ranks:
+        """The order of kinds within a level; see `Ranks`."""
+        return Ranks(self.arity + len(self.pulls), number, ranks, maybe)
 
     def result(self, memory: HostMemory) -> Any:
         """Where kernels put their results, int64[3] as a tensor."""
@@ -121,7 +124,7 @@ class Planner:
 
     def _by_search(self, graph: Graph, mask: np.ndarray, memory: HostMemory, ranks: Ranks) -> int:
         """The same with more bits than a table is made for: masks are numbered in the batch."""
-        distinct, mask[:] = np.unique(mask, return_inverse=True)
+        distinct, mask[:] = np.unique(mask | ranks.maybe, return_inverse=True)
         wanted: list[int] = distinct.tolist()
         if not ranks.number.keys() >= set(wanted):
             raise UnknownKindsError(wanted)
@@ -162,7 +165,8 @@ class Planner:
             n_values: more than the largest value.
 
         Returns:
-            The distinct values, in the order in which they come: int32[n_distinct].
+            The distinct values, in the order in which they come: int32[n_distinct]; none is -1,
+            which stands where there is no value.
         """
         distinct, pointers, rows, index, counts = self._groups[pull]
         made = (

@@ -19,7 +19,9 @@ class Role(str, Enum):
     # what kernels read of a batch's graphs
     CHILD = "child"  # rows of the children in slot `key`
     INDEX = "index"  # an integer input
+    CHOICE = "choice"  # an integer input, 0 where it is absent: a row of a table
     INPUT = "pull"  # any other input
+    PRESENT = "present"  # 1.0 where there is an input, else 0.0
     PARENT_POINTERS = "edges.pointers"  # where the slots of every row begin in PARENT_SLOTS
     PARENT_SLOTS = "edges.slots"  # the slots that every row fills in its parents
     VERTEX_KEYS = "dropout.vertices"

@@ -13,9 +13,10 @@ class Space:
     """Rows of a buffer: those of the vertices of some kinds, in plan order.
 
     what: "all" vertices; "state", all after a first row of zeros (what an absent child reads);
-    "edges", vertices with a child; "slot" / "pull", vertices with that slot or input; "save", the
-    kinds that save the value; "scratch", rows of the segment that is running; "parts", a row for
-    each part of a kernel's rows that runs at the same time as others, whatever the batch.
+    "edges", vertices with a child; "slot" / "pull", vertices with that slot or input, and those of
+    kinds that may have it; "save", the kinds that save the value; "scratch", rows of the segment
+    that is running; "parts", a row for each part of a kernel's rows that runs at the same time as
+    others, whatever the batch.
     """
 
     what: str
@@ -71,8 +72,13 @@ class RowGradient:
 
 
 def index_buffer(pull: str) -> Buffer:
-    """The vector with an integer input of the vertices that have it."""
+    """The vector with an integer input of the vertices that have it, or may: -1 where absent."""
     return Buffer(Role.INDEX, pull, 0, Space("pull", pull), "int32")
+
+
+def choice_buffer(pull: str) -> Buffer:
+    """The same with 0 where it is absent, so that a table can be read with it."""
+    return Buffer(Role.CHOICE, pull, 0, Space("pull", pull), "int32")
 
 
 def space_of(buffer: Buffer) -> Space:

@@ -18,6 +18,7 @@ from .programs import check_names as check_names
 from .programs import choose_policy as choose_policy
 from .programs import counted as counted
 from .programs import only_pushes as only_pushes
+from .savings import multiplications_saved as multiplications_saved
 from .specialisation import specialise as specialise
 from .stages import STAGES as STAGES
 from .stages import Stages as Stages

@@ -112,7 +112,7 @@ def _found(program: Program, c: Call, args: list[Runs], saved: Mapping[str, Runs
         case "concat" if c["axis"] == 0:
             return _merged(run for runs in args for run in runs)
         case "slice":
-            return _cut(args[0], c["start"], c["stop"]) if c["axis"] == 0 else args[0]
+            return cut(args[0], c["start"], c["stop"]) if c["axis"] == 0 else args[0]
         case "total":
             return args[0]
         case "sum" | "max" if len(shapes[0]) > 1:
@@ -133,20 +133,23 @@ def _whole(c: Call, presence: Presence) -> Runs:
 
 def _elementwise(c: Call, args: list[Runs], shapes: list[tuple[int, ...]]) -> Runs:
     long = [runs for runs, s in zip(args, shapes, strict=True) if s]
-    edges = sorted({0, *(e for runs in long for e in accumulate(n for n, _ in runs))})
-    if not long:
-        edges = [0, 1]
     out = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in common(long):
         here = [
-            _cut(runs, start, stop)[0][1] if s else runs[0][1]
+            cut(runs, start, stop)[0][1] if s else runs[0][1]
             for runs, s in zip(args, shapes, strict=True)
         ]
         out.append((stop - start, reach(c.op, here)))
     return _merged(out)
 
 
-def _cut(runs: Runs, start: int, stop: int) -> Runs:
+def common(several: Sequence[Runs]) -> list[tuple[int, int]]:
+    """The ranges of the first axis in which all of these are of one presence; one of scalars."""
+    edges = sorted({0, *(e for runs in several for e in accumulate(n for n, _ in runs))})
+    return list(zip(edges, edges[1:], strict=False)) or [(0, 1)]
+
+
+def cut(runs: Runs, start: int, stop: int) -> Runs:
     out, at = [], 0
     for n, p in runs:
         first, last = max(start, at), min(stop, at + n)

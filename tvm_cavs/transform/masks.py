@@ -1,19 +1,21 @@
-"""Masks: a Program whose children may be absent, where empty slots read zeros -> one that looks.
+"""Masks: a Program for vertices that may lack something, which then reads zeros -> one that looks.
 
-A product with what may be absent is given up where it is (`absence`), whatever its other factor; a
-sum is the other summand, -0.0 too. A matrix product needs no mask: a row of zeros times finite
-parameters is 0.0, and no sum of products is -0.0, so that it still can be stacked with others.
+A child or an input that is not there is read as zeros, an integer as -1. A product with what may be
+absent is given up where it is (`absence`), whatever its other factor; a sum is the other summand,
+-0.0 too. A matrix product needs no mask: a row of zeros times finite parameters is 0.0, and no sum
+of products is -0.0, so that it still can be stacked with others. A table is read with an index that
+is 0 where it is absent, and its row given up there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..language import Builder, Call, Program, Type, Value, nothing
+from ..language import Builder, Call, Program, Type, Value, full, nothing
 from . import blocks
-from .absence import ALWAYS, NEVER, Need, Presence, Runs, presences
+from .absence import ALWAYS, NEVER, Need, Presence, Runs, common, cut, overall, presences
 
-_MASKED = frozenset({"mul", "over", "neg"})  # of the others, sums too, zeros make 0.0
+_MASKED = frozenset({"mul", "over", "neg", "embedding"})  # of others, sums too, zeros make 0.0
 
 
 def guarded(
@@ -44,11 +46,15 @@ class _Guard:
                 self.new.append(self._gradient(*self.program.calls[c.args[0]].args))
                 continue
             args = [self.new[a] for a in c.args]
+            if c.op == "embedding":
+                args[0] = self._row(c.args[0])
             value = self.b.call(c.op, *args, where=c.where, **dict(c.attrs))
             if c.op in _MASKED:
                 value = self._either(self.runs[i], value, nothing(self.b, value.shape))
             elif c.op in ("add", "sub"):
                 value = self._sum(c, value, *args)
+            elif c.op == "equal" and args[0].type.dtype == "int32":
+                value = self._equal(c, value)
             self.new.append(value)
         return self.b.finish()
 
@@ -59,6 +65,30 @@ class _Guard:
         left, right = (self.runs[a] for a in c.args)
         value = self._either(right, value, x)
         return self._either(left, value, y if c.op == "add" else -y)
+
+    def _row(self, i: int) -> Value:
+        """The integer %i as a table can be read with it."""
+        if all(p in (ALWAYS, NEVER) for _, p in self.runs[i]):
+            return self.new[i]
+        return self.b.call("pull", absent=0, **dict(self.program.calls[i].attrs))
+
+    def _equal(self, c: Call, value: Value) -> Value:
+        """Whether integers are equal: one that is there never is to one that is not."""
+        runs = [self.runs[a] for a in c.args if self.new[a].shape == value.shape]
+        pieces = []
+        for start, stop in common(runs):
+            piece = blocks.part(self.b, value, start, stop) if value.shape else value
+            p, q = (self._presence(a, value.shape, start, stop) for a in c.args)
+            if p != q:
+                same = self.b.call("equal", self._number(p), self._number(q))
+                piece = self.b.call("where", same, piece, full(self.b, 0.0))
+            pieces.append(piece)
+        return blocks.join(self.b, pieces, 0)
+
+    def _presence(self, i: int, shape: tuple[int, ...], start: int, stop: int) -> Presence:
+        """When elements start:stop of %i, which may be broadcast to `shape`, are there."""
+        whole = self.new[i].shape == shape
+        return cut(self.runs[i], start, stop)[0][1] if whole else overall(self.runs[i])
 
     def _has_product(self, i: int) -> bool:
         """Whether %i is a matrix product or a sum with one."""
@@ -85,16 +115,24 @@ class _Guard:
 
     def _number(self, p: Presence) -> Value:
         """1.0 where p holds, else 0.0."""
+        if p in (ALWAYS, NEVER):
+            return full(self.b, float(p == ALWAYS))
         found = None
         for needs in sorted(p.any_of, key=lambda n: sorted(map(str, n))):
             every = None
-            for slot in sorted(needs, key=str):
-                one = self.b.call("child_present", slot=slot, type=Type(()))
+            for need in sorted(needs, key=str):
+                one = self._there(need)
                 every = one if every is None else every * one
             assert every is not None, "a condition that always holds needs no number"
             found = every if found is None else self.b.call("maximum", found, every)
         assert found is not None
         return found
+
+    def _there(self, need: Need) -> Value:
+        """1.0 where a vertex has it, else 0.0."""
+        if isinstance(need, str):
+            return self.b.call("present", name=need, type=Type(()))
+        return self.b.call("child_present", slot=need, type=Type(()))
 
     def _gradient(self, left: int, right: int) -> Value:
         """The sum of outer products; each part only of vertices where both of its sides are."""

@@ -149,8 +149,8 @@ def _where(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 
 def _equal(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
-    """A class is never equal to an absent one."""
-    if args[0].type.dtype != "int32":
+    """A class is never equal to an absent one. (`distribute` takes concatenations apart.)"""
+    if args[0].type.dtype != "int32" or any(is_op(a, "concat") for a in args):
         return None
     absent = [is_absent(a) for a in args]
     return full(b, 0.0, args[0].shape) if any(absent) and not all(absent) else None

@@ -91,7 +91,7 @@ def _specialised(
     def substitute(b: Builder, c: Call) -> Value | None:
         if c.op == "pull" and c["name"] not in kind.pulls and c.type.dtype == "int32":
             return b.call("absent", type=c.type)
-        if c.op == "present" and c["name"] in kind.pulls:
+        if c.op == "present" and c["name"] in has.difference(kind.maybe):
             return full(b, 1.0)
         if c.op == "saved" and c["name"] in known:
             return full(b, known[c["name"]], c.type.shape)

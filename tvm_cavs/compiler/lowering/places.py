@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ...errors import TraceError
 from ...language import EFFECTS, READS, Call, Program
-from ...runtime import ALL, EDGES, STATE, Buffer, Role, Space, index_buffer
+from ...runtime import ALL, EDGES, STATE, Buffer, Role, Space, choice_buffer, index_buffer
 from .specs import Piece
 from .steps import Place, Slots
 
@@ -46,11 +46,15 @@ def source(program: Program, i: int) -> Place | None:
     c = program.calls[i]
     width = max(c.type.size, 1)
     match c.op:
+        case "pull" if c.get("absent") is not None:
+            return Place(choice_buffer(c["name"]))
         case "pull" if c.type.dtype == "int32" and not c.type.shape:
             return Place(index_buffer(c["name"]))
         case "pull":
             space = Space("pull", c["name"])
             return Place(Buffer(Role.INPUT, c["name"], width, space, c.type.dtype))
+        case "present":
+            return Place(Buffer(Role.PRESENT, c["name"], width, Space("pull", c["name"])))
         case "gather" | "child_state":
             child = Buffer(Role.CHILD, c["slot"], 0, Space("slot", c["slot"]), "int32")
             return Place(Buffer(Role.STATE, c["field"], width, STATE), index=child)
@@ -72,7 +76,9 @@ def _rows_of_table(program: Program, c: Call) -> Place:
             "result instead"
         )
     rows = Buffer(Role.PARAMETER, table["name"], table.type.shape[1], None)
-    return Place(rows, index=index_buffer(index["name"]))
+    chosen = source(program, c.args[0])
+    assert chosen is not None, "a pulled integer lies in memory"
+    return Place(rows, index=chosen.buffer)
 
 
 def _saved(c: Call) -> Buffer:

@@ -131,6 +131,24 @@ def take() -> None:
     with_rows(n, kind, member, lambda i, p: put(out, p, at(values, at(order, i))))
 
 
+def take_present() -> None:
+    """out float32[p, 1] = 1.0 where present bool[vertex of the space's row p], else 0.0."""
+    (n,) = scalars(["n"])
+    order, kind, present, out, member = arrays(
+        [
+            *ints("order", "kind"),
+            *flags("present", dtype="bool"),
+            ("out", (None, 1), "float32"),
+            *flags("member"),
+        ]
+    )
+
+    def move(i: Expr, p: Expr) -> None:
+        T.buffer_store(out, at(present, at(order, i)).astype("float32"), [p, int64(0)])
+
+    with_rows(n, kind, member, move)
+
+
 def take_rows(dtype: str = "float32") -> None:
     """out[p, j] = values[vertex of the space's row p, j]; both of `dtype`."""
     n, width = scalars(["n", "width"])
@@ -204,7 +222,8 @@ def starts(n: Expr, key: Callable[[Expr], Expr], count: Buffer, pointers: Buffer
 def group() -> None:
     """Group equal integers: distinct ones, in the order in which they come; CSR of positions.
 
-    `count` has an entry for every value, all zero before and after. result = (number of groups,).
+    Those below 0 belong to no group. `count` has an entry for every value, all zero before and
+    after. result = (number of groups,).
     """
     (n,) = scalars(["n"])
     values, distinct, pointers, positions, count, result = arrays(
@@ -218,15 +237,20 @@ def group() -> None:
             put(distinct, groups.value, u)
             groups.add()
 
-        when(at(count, u) < 1, fresh)
-        put(count, u, at(count, u) + 1)
+        def add() -> None:
+            when(at(count, u) < 1, fresh)
+            put(count, u, at(count, u) + 1)
+
+        when(u >= 0, add)
     m = hold(groups.value)
     starts(m, lambda j: at(distinct, j), count, pointers)
     with loop(n) as i:
         u = hold(at(values, i))
-        to = hold(at(count, u))
-        put(positions, to, i)
-        put(count, u, to + 1)
+
+        def place() -> None:
+            put(positions, _next(count, u), i)
+
+        when(u >= 0, place)
     with loop(m) as j:
         put(count, at(distinct, j), 0)
     put(result, 0, m)
@@ -239,6 +263,7 @@ KERNELS: dict[str, Callable[[], None]] = {
     "below": below,
     "child": child,
     "take": take,
+    "take_present": take_present,
     "take_rows": take_rows,
     "take_integers": partial(take_rows, "int32"),
     "edges": edges,
