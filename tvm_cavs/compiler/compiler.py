@@ -16,13 +16,14 @@ import tvm_ffi
 
 from ..errors import TargetError
 from ..kernel_cache import choose
+from ..runtime import n_cores
 from . import forms as by_rows
 from .cache import load, source_digest, store
 from .forms import Form, Machine
 from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
 from .target_rules import require_host, require_precision, schedules, simd, threads
-from .workers import n_cores, on_all_cores
+from .workers import on_all_cores
 
 
 class Compiler:

@@ -48,8 +48,8 @@ from .tables import MOVE_COLUMNS as MOVE_COLUMNS
 from .tables import RECURRENT as RECURRENT
 from .tables import SLICE_COLUMNS as SLICE_COLUMNS
 from .tables import STEP_COLUMNS as STEP_COLUMNS
+from .threads import n_cores as n_cores
 from .threads import threads_in_use as threads_in_use
 from .threads import use_threads as use_threads
 from .workspace import Slots as Slots
 from .workspace import Workspace as Workspace
-from .workspace import n_cores as n_cores

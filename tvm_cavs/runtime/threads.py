@@ -38,6 +38,17 @@ _mine = _Mine()
 _pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
 
 
+def n_cores() -> int:
+    """The cores that this process may use."""
+    return len(_cores())
+
+
+def _cores() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
 def threads_in_use() -> int:
     """How many threads kernels run on that this thread calls; 1 before it has called one."""
     pool = _mine.pool
@@ -56,7 +67,7 @@ def use_threads(n: int) -> None:
     if pool is None:
         pool = _make_pool()
     if not pool.alone:
-        _configure(n, sorted(os.sched_getaffinity(0)))
+        _configure(n, sorted(_cores()))
     pool.told = n
 
 
@@ -71,9 +82,10 @@ def _make_pool() -> _Pool:
 
 def _be_alone() -> None:
     """Let TVM run kernels in this thread, as it does where it knows of one core."""
-    cores = os.sched_getaffinity(0)
+    cores = _cores()
     _configure(1, sorted(cores)[:1])
-    os.sched_setaffinity(0, cores)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)  # it has bound this thread to that core
 
 
 def _configure(n: int, cores: list[int]) -> None:

@@ -7,7 +7,6 @@ next call makes a new one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import TypeVar
@@ -121,8 +120,3 @@ class Slots:
             if slot.workspace is not None:
                 return slot
         return self._all[get_ident() % len(self._all)]
-
-
-def n_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
