@@ -63,8 +63,10 @@ def parameter(name: str) -> BufferId:
 
 def products(executor: TvmExecutor, batch: Batch) -> list[BufferId]:
     """The weight operand of every product's call."""
-    of = {id(executor.memory.tensor(b)): b for b in executor.memory.sizes()}
-    calls = [*executor.calls(batch, "forward"), *executor.calls(batch, "backward")]
+    memory = executor.workspace.memory
+    of = {id(memory.tensor(b)): b for b in memory.sizes()}
+    seen, parts = executor.workspace.seen_by(batch), map(batch.parts, ("forward", "backward"))
+    calls = [c for each in parts for c in batch.passes.calls(each, seen, batch.replaced)]
     tensors = [of.get(id(arguments[-2])) for _, arguments in calls if len(arguments) > 3]
     return [b for b in tensors if b is not None and b.role in (Role.PARAMETER, Role.PACKED)]
 

@@ -21,6 +21,7 @@ from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
 from tvm_cavs.runtime.batch_memory import Batch
 from tvm_cavs.runtime.executable import CompiledGroup
+from tvm_cavs.runtime.memory import Both
 from tvm_cavs.runtime.roles import BufferId, Role
 from tvm_cavs.runtime.slices import Spaces
 
@@ -46,7 +47,7 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
     totals = executor.compiled.totals
     assert len(totals) >= 5
     executor.backward()
-    gradients = {buffer: executor.memory.read(buffer).copy() for buffer in totals}
+    gradients = {buffer: executor.workspace.memory.read(buffer).copy() for buffer in totals}
 
     module = relaxed.network_module(executor.kinds, executor.compiler)
     assert "def forward_recurrent_" in str(module)
@@ -54,16 +55,17 @@ def test_virtual_machine_runs_the_stages(tmp_path: Path, precision: str) -> None
     pushed = {name: BufferId(Role.PUSHED, name) for name in want}
     states = (BufferId(Role.STATE, name) for name in "hc")
     for buffer in (*pushed.values(), *states, *totals):
-        executor.memory.fill(buffer, 0.0)
+        executor.workspace.memory.fill(buffer, 0.0)
     planned, compiled = executor.plan(batch), executor.compiled
     for direction, groups in (("forward", compiled.forward), ("backward", compiled.backward)):
         lowered = relaxed.directions(executor.kinds)[direction]
-        run_stages(vm, direction, lowered, groups, executor.spaces, planned)
+        seen = executor.workspace.seen_by(planned)
+        run_stages(vm, direction, lowered, groups, executor.spaces, planned, seen)
     for name, value in want.items():
-        got = executor.memory.read(pushed[name])[planned.plan.row].reshape(value.shape)
+        got = executor.workspace.memory.read(pushed[name])[planned.plan.row].reshape(value.shape)
         np.testing.assert_array_equal(got, value)
     for buffer, value in gradients.items():
-        np.testing.assert_array_equal(executor.memory.read(buffer), value)
+        np.testing.assert_array_equal(executor.workspace.memory.read(buffer), value)
 
 
 def build(module: tvm.IRModule, compiler: Compiler) -> relax.VirtualMachine:
@@ -80,6 +82,7 @@ def run_stages(
     groups: Sequence[CompiledGroup],
     spaces: Spaces,
     batch: Batch,
+    memory: Both,
 ) -> None:
     """Run one direction of a planned batch through the virtual machine."""
     found = {
@@ -89,4 +92,4 @@ def run_stages(
     for piece in batch.slices(direction):
         function, buffers = found[id(piece.group)]
         starts = (piece.row[spaces.column(s)] for s in piece.group.spaces)
-        function(piece.n_rows, *starts, *map(batch.memory.tensor, buffers))
+        function(piece.n_rows, *starts, *map(memory.tensor, buffers))

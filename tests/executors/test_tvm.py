@@ -59,11 +59,11 @@ def test_buffers_grow_and_are_used_again(cache: Path) -> None:
     assert_batch(case, range(3))
     case.net.prepare(case.graphs, case.loss)  # the larger batch brings more kinds
     assert_batch(case, range(3))
-    memory = executor_of(case).memory
+    memory = executor_of(case).workspace.memory
     before = memory.sizes()
     assert_batch(case, range(12))
     large = {name: memory.read(name) for name in memory.sizes()}
-    assert memory is executor_of(case).memory
+    assert memory is executor_of(case).workspace.memory
     assert all(large[name].nbytes >= before[name] for name in before)
     assert sum(a.nbytes for a in large.values()) > 1.5 * sum(before.values())
     for chosen in ([4], range(12), range(5, 9)):
@@ -80,8 +80,10 @@ def test_buffers_grow_for_kinds_that_are_known(cache: Path) -> None:
     for n in (3, 300, 7):
         graph = cavs.Graph.from_sequence(n, {"word": [1] * n})
         executor.run(executor.plan(graph), Seeds())
-        assert len(executor.memory.read(BufferId(Role.STATE, "h"))) > n  # and a row of zeros
-    assert len(executor.memory.read(BufferId(Role.STATE, "h"))) > 300
+        assert (
+            len(executor.workspace.memory.read(BufferId(Role.STATE, "h"))) > n
+        )  # and a row of zeros
+    assert len(executor.workspace.memory.read(BufferId(Role.STATE, "h"))) > 300
 
 
 class Rows(cavs.VertexFunction):

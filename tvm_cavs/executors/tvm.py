@@ -192,10 +192,11 @@ class TvmExecutor:
         return self.loaded.spaces
 
     @property
-    def memory(self) -> HostMemory:
-        """Where the last pass ran, if one thread calls; with the weights beneath."""
+    def workspace(self) -> Workspace:
+        """Where the last pass ran, if one thread calls and nothing interrupted it."""
         workspace = self._slots.last
-        return self.loaded.weights.memory if workspace is None else workspace.memory
+        assert workspace is not None, "nothing has run, or it runs now"
+        return workspace
 
     def forward(self, graph: Graph, seeds: Seeds) -> Result:
         """Outputs of every vertex, in the graph's vertex order: float32[n_vertices, ...]."""

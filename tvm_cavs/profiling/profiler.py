@@ -70,7 +70,7 @@ def profile(
         calls = recordings[-1].calls
         levels = _levels(executor, recordings[-1], batch(graphs))
     lines, line_of = _lines(calls, recordings)
-    sizes = executor.memory.sizes() | recordings[-1].planned.memory.sizes()
+    sizes = executor.workspace.memory.sizes() | recordings[-1].planned.memory.sizes()
     shown = sorted(recordings, key=lambda r: r.total)[len(recordings) // 2]
     return Profile(
         title=f"{'inference' if loss is None else 'a training step'}: {_size(graphs, levels)}",
