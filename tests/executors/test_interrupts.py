@@ -7,6 +7,8 @@ does the same to a child process with real signals at random moments.
 
 from __future__ import annotations
 
+import dis
+import linecache
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,12 +42,19 @@ class Tracer:
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith((*TRACED, *ALSO)):
             return None
-        if event == "line":
+        if event == "line" and not leaves_with(frame):
             self.n += 1
             if self.n == self._at:
                 sys.settrace(None)
                 raise self._error
         return self
+
+
+def leaves_with(frame: FrameType) -> bool:
+    """Whether a `with` statement is about to let go: Python handles no signal before it has."""
+    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    code = frame.f_code.co_code[frame.f_lasti]
+    return text.startswith("with ") and dis.opname[code] == "LOAD_CONST"
 
 
 @contextmanager
