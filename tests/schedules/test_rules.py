@@ -8,7 +8,7 @@ tvm = pytest.importorskip("tvm")
 from tvm.target import codegen
 
 import schedules
-from schedules import layout, loops
+from schedules import host, layout, loops
 from schedules.target import Simd, simd, threads
 from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
@@ -208,6 +208,49 @@ def test_the_host_is_detected_and_described():
     line = schedules.describe(target)
     assert str(target.attrs["mcpu"]) in line
     assert "3 thread(s)" in line
+    assert str(host.host_caches()) in line
+
+
+def as_if(monkeypatch, model, **features):
+    """The target of this machine, were it called `model` and had these features."""
+    monkeypatch.setattr(host.codegen, "llvm_get_system_cpu", lambda: model)
+    monkeypatch.setattr(host, "host_features", lambda: features)
+    return schedules.make_target("host", 1)
+
+
+def test_what_a_virtual_machine_hides_is_found(monkeypatch):
+    """A Sapphire Rapids that LLVM calls rocketlake has its bfloat16 all the same."""
+    hidden = {"avx512f": True, "avx512bf16": True, "amx-tile": True, "pku": False}
+    target = as_if(monkeypatch, "rocketlake", **hidden)
+    assert list(target.attrs["mattr"]) == ["+amx-tile", "+avx512bf16"]
+    assert simd(target).bf16
+    assert "rocketlake +amx-tile +avx512bf16, AVX-512" in schedules.describe(target)
+
+
+def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
+    target = as_if(monkeypatch, "skylake-avx512", avx512f=False, avx2=True, fma=True)
+    assert simd(target) == Simd("AVX2", 8, 16)
+
+
+def test_a_machine_that_is_what_its_model_says_adds_nothing(monkeypatch):
+    implied = host.instructions(schedules.make_target({"kind": "llvm", "mcpu": "znver4"}))
+    target = as_if(monkeypatch, "znver4", **dict.fromkeys(implied, True))
+    assert not target.attrs.get("mattr")
+
+
+def test_caches_are_read_as_linux_lists_them(tmp_path):
+    listed = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2048K")]
+    for number, values in enumerate([*listed, ("3", "Unified", "1M"), ("4", "Unified", "1M")]):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, value in zip(("level", "type", "size"), values, strict=True):
+            (folder / name).write_text(f"{value}\n")
+    (tmp_path / "index9").mkdir()  # says nothing
+    found = host.of_linux(tmp_path)
+    assert found == host.Caches(48 << 10, 2 << 20, 1 << 20)
+    assert host.parse_caches(str(found)) == found
+    assert host.of_linux(tmp_path / "absent") == host.Caches()
+    assert host.parse_caches("a machine l2=big l1=4096") == host.Caches(l1=4096)
 
 
 @pytest.mark.parametrize(
@@ -237,20 +280,20 @@ def test_gpu_rules_are_an_honest_empty_list():
 
 
 @pytest.mark.parametrize(
-    ("flags", "model", "lacking"),
+    ("absent", "model", "lacking"),
     [
-        ("sse4_1 sse4_2 ssse3 pni avx avx2 fma f16c bmi1 bmi2 abm popcnt movbe", "haswell", None),
-        ("sse4_1 sse4_2 ssse3 pni avx f16c bmi1 bmi2 abm popcnt movbe", "haswell", "avx2, fma"),
-        ("sse4_1", "x86-64", None),
+        ("", "haswell", None),
+        ("avx2 fma", "haswell", "avx2, fma"),
+        ("avx avx2 fma", "x86-64", None),
     ],
 )
-def test_a_target_that_this_cpu_cannot_run(flags, model, lacking, monkeypatch):
+def test_a_target_that_this_cpu_cannot_run(absent, model, lacking, monkeypatch):
     from schedules import target as module
 
-    plain = frozenset(map(module._plain, flags.split()))
-    monkeypatch.setattr(module, "_host_flags", lambda: plain)
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
     made = schedules.make_target({"kind": "llvm", "mcpu": model})
+    has = {name: name not in absent.split() for name in host.instructions(made)}
+    monkeypatch.setattr(module, "host_features", lambda: has)
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
     if lacking is None:
         module.require_host(made)
     else:
