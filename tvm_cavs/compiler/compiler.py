@@ -20,10 +20,20 @@ import tvm_ffi
 from ..errors import TargetError
 from . import forms as by_rows
 from .cache import default_cache, load, source_digest, store
-from .forms import Form, Machine
+from .forms import Form
 from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
-from .target_rules import require_host, require_precision, schedules, simd, threads
+from .machine import Machine
+from .target_rules import (
+    describe,
+    require_host,
+    require_precision,
+    schedules,
+    simd,
+    step_knobs,
+    threads,
+)
+from .tuned import FILE, Tuned, records_of
 
 
 class Compiler:
@@ -34,6 +44,8 @@ class Compiler:
         n_threads: cores that kernels may use (default: all).
         cache: folder of compiled libraries; None for the default; False to keep nothing.
         precision: "float32" or "bf16", to which the operands of products are rounded.
+        records: a file of measurements; None for those beside the cache and those that were
+            shipped; False for none: kernels are then cut as the target's defaults say.
 
     Raises:
         TargetError: a target that is unknown, has no rules or no instruction for the precision.
@@ -45,6 +57,7 @@ class Compiler:
         n_threads: int | None = None,
         cache: Any = None,
         precision: str = "float32",
+        records: Any = None,
     ) -> None:
         try:
             self.target = schedules.make_target(target, n_threads)
@@ -52,11 +65,23 @@ class Compiler:
         except ValueError as error:
             raise TargetError(str(error)) from None
         lanes, n_threads = simd(self.target).lanes, threads(self.target)
-        self.machine = Machine(self.target, lanes, n_threads, precision)
-        self.lanes, self.n_threads = lanes, n_threads
+        self.step = step_knobs(self.target)
         self.cache = None if cache is False else Path(cache) if cache else default_cache()
+        self.tuned = Tuned(self.target, records_of(self.cache, records))
+        self.machine = Machine(self.target, lanes, n_threads, precision, self.tuned.choose)
+        self.lanes, self.n_threads = lanes, n_threads
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
+
+    @property
+    def records_file(self) -> Path:
+        """Where records of measurements on this machine are kept, unless another file is named."""
+        return (self.cache or default_cache()) / FILE
+
+    @property
+    def described(self) -> str:
+        """One line about the target, for people."""
+        return describe(self.target)
 
     def require_host(self) -> None:
         """What is compiled is to run here.
@@ -78,18 +103,12 @@ class Compiler:
         return self.machine.reads_directly(k, n_columns)
 
     def forms(self, kernel: Kernel, by_level: bool = True) -> list[Form]:
-        """The forms in which a kernel is compiled, by ascending row count.
-
-        A kernel that never runs level by level sees the whole batch at once: with threads, it has
-        the parallel form only.
-        """
-        found = by_rows.forms(self.machine, kernel)
-        return found if by_level else found[-1:]
+        """The forms in which a kernel is compiled, by ascending row count."""
+        return by_rows.forms(self.machine, kernel, by_level)
 
     def direct_forms(self, kernel: Kernel, weights: DirectWeights, by_level: bool) -> list[Form]:
         """`forms` of a product that reads its weights in a parameter."""
-        found = by_rows.direct_forms(self.machine, kernel, weights)
-        return found if by_level else found[-1:]
+        return by_rows.direct_forms(self.machine, kernel, weights, by_level)
 
     def pack_form(self, spec: Pack) -> Form:
         """The kernel that packs a weight operand."""

@@ -10,7 +10,16 @@ from typing import Any, overload
 import numpy as np
 
 from .. import dropout
-from ..compiler import SITE_KEYS, Compiled, Compiler, Kinds, assemble, host_kernels
+from ..compiler import (
+    SITE_KEYS,
+    Compiled,
+    Compiler,
+    Kinds,
+    Workload,
+    assemble,
+    host_kernels,
+    workloads,
+)
 from ..errors import TraceError
 from ..graph import Graph, masks
 from ..language import Parameter, Program, RowSparse
@@ -32,8 +41,6 @@ from .loaded import Loaded, load
 from .observer import Observer
 from .protocol import Result, Seeds
 
-DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
-
 
 class NewKindError(Exception):
     """A batch needs something for which nothing is compiled yet."""
@@ -52,6 +59,8 @@ class TvmExecutor:
         precision: "float32", or "bf16": operands of products are rounded to bfloat16, while all
             sums and everything else stay float32. CPUs with AVX512_BF16.
         without: optimisations of `options.SWITCHES` to leave out, to measure what they are worth.
+        records: a file of what `tvm-cavs tune` measured (default: beside the cache, and shipped
+            ones), False to use none.
 
     Raises:
         TargetError: a target that is unknown, has no schedule rules, cannot run on this machine, or
@@ -73,8 +82,9 @@ class TvmExecutor:
         cache: Any = None,
         precision: str = "float32",
         without: Iterable[str] = (),
+        records: Any = None,
     ) -> None:
-        self.compiler = _compiler(target, threads, cache, precision)
+        self.compiler = _compiler(target, threads, cache, precision, records)
         self.n_threads = self.compiler.n_threads
         self.kinds = Kinds(programs, _pulls(programs.forward), leaving_out(without))
         self.planner = Planner(host_kernels(self.compiler), programs.arity, self.kinds.pulls)
@@ -132,7 +142,8 @@ class TvmExecutor:
     def _passes_for(self, plan: Plan, loaded: Loaded, ahead: bool) -> Passes:
         """With packed weights or without, by the size of the batch alone."""
         trains = self.kinds.programs.adjoint is not None
-        if not (trains and self.kinds.options.direct and plan.n_rows <= DIRECT_VERTICES):
+        most = self.compiler.step.direct_vertices
+        if not (trains and self.kinds.options.direct and plan.n_rows <= most):
             return loaded.packed
         if loaded.direct is None:
             if ahead:
@@ -201,6 +212,11 @@ class TvmExecutor:
         """The same calls, in order, to be made one by one from Python."""
         return batch.passes.calls(batch.parts(direction), batch.memory, batch.replaced)
 
+    def workloads(self, batch: Batch) -> dict[int, Workload]:
+        """What can be measured of the kernels that a batch runs, by the identity of their step."""
+        groups = batch.passes.groups
+        return workloads(self.loaded.stages, groups, self.compiler, self._parameters)
+
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
 
@@ -233,9 +249,11 @@ class TvmExecutor:
         self.planner.know(self.kinds.number, self.kinds.rank)
 
 
-def _compiler(target: Any, threads: int | None, cache: Any, precision: str) -> Compiler:
+def _compiler(
+    target: Any, threads: int | None, cache: Any, precision: str, records: Any
+) -> Compiler:
     """A compiler for this machine, whose threads are those of TVM from now on."""
-    compiler = Compiler(target, threads, cache, precision)
+    compiler = Compiler(target, threads, cache, precision, records)
     compiler.require_host()
     use_threads(compiler.n_threads)
     return compiler
