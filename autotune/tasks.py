@@ -21,6 +21,7 @@ from tvm_cavs.graph import Graph
 from tvm_cavs.nn import LossFunction, Network, record
 
 FORWARD, BACKWARD = "forward", "backward"
+LOOKS = 3  # at every step: another process may take the core in one of them
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,15 @@ class Watcher:
         """The calls of one direction, one by one; forward comes first."""
         known = self._executor.workloads(batch)
         steps = [
-            (step, part.n_rows)
+            (workload, part.n_rows)
             for part in batch.parts(self._direction)
-            for step in part.group.steps
+            for workload in known[part.number]
         ]
-        for (step, rows), (function, arguments) in zip(steps, calls(), strict=True):
+        for (workload, rows), (function, arguments) in zip(steps, calls(), strict=True):
             start = time.perf_counter()
             function(*arguments)
             passed = time.perf_counter() - start
-            self.called.append(Called(known[id(step)], rows, passed, arguments))
+            self.called.append(Called(workload, rows, passed, arguments))
         self._direction = BACKWARD
 
 
@@ -122,7 +123,7 @@ def tasks_of(steps: Steps) -> list[Task]:
     """What may be tuned in these steps, heaviest first."""
     for number in range(len(steps.batches)):
         steps.run(number)  # compiles, makes buffers grow
-    runs = [steps.watched(number) for number in range(len(steps.batches))]
+    runs = [_quickest(steps, number) for number in range(len(steps.batches))]
     found: dict[tuple[str, Bucket], list[tuple[int, Called]]] = {}
     for number, called in enumerate(runs):
         for each in called:
@@ -132,6 +133,12 @@ def tasks_of(steps: Steps) -> list[Task]:
     total = sum(each.seconds for called in runs for each in called)
     tasks = [_task(key, bucket, calls, total) for (key, bucket), calls in found.items()]
     return sorted(tasks, key=lambda task: -task.seconds)
+
+
+def _quickest(steps: Steps, number: int) -> list[Called]:
+    """The kernel calls of a step, each with the shortest of the times it took in a few."""
+    several = [steps.watched(number) for _ in range(LOOKS)]
+    return [min(same, key=lambda each: each.seconds) for same in zip(*several, strict=True)]
 
 
 def _task(key: str, bucket: Bucket, calls: Sequence[tuple[int, Called]], total: float) -> Task:

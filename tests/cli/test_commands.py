@@ -57,6 +57,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "",
         "train",
         "evaluate",
+        "tune",
         pytest.param("bench", marks=COMPILER),
     ],
 )

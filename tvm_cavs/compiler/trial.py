@@ -76,7 +76,7 @@ class Trial:
 
     def __init__(self, recorded: Recorded, compiler: Compiler) -> None:
         self._recorded, self._compiler = recorded, compiler
-        self._packed = _packed_slot(recorded)
+        self._packed = _packed_slots(recorded)
         self.default = self.ready(None)
         self._expected = self.ready(None)
         self._expected.run()
@@ -88,8 +88,9 @@ class Trial:
         functions = [self._compiler.function(form.symbol) for form in forms]
         limits = [form.min_rows for form in forms]
         arrays = [_copy(array) for array in self._recorded.arrays]
-        if self._packed is not None and knobs is not None:
-            arrays[self._packed] = _copy(self._repacked(arrays[self._packed], knobs))
+        if knobs is not None:
+            for number in self._packed:
+                arrays[number] = _copy(self._repacked(arrays[number], knobs))
         tensors = [tensor_of(array) for array in arrays]
 
         def call(given: tuple[int | Slot, ...]) -> tuple[Any, tuple[Any, ...]]:
@@ -110,7 +111,7 @@ class Trial:
         got, exact = self.ready(knobs), self._keeps_bits(knobs)
         got.run()
         for number, (a, b) in enumerate(zip(got.arrays, self._expected.arrays, strict=True)):
-            if number != self._packed:
+            if number not in self._packed:
                 _compare(a, b, exact)
 
     def _keeps_bits(self, knobs: Knobs) -> bool:
@@ -153,13 +154,12 @@ def peak(compiler: Compiler) -> tuple[Runnable, float]:
     return trial.ready(None), 16 * 2 * PEAK_ROWS * PEAK_K * 2 * lanes / 1e9
 
 
-def _packed_slot(recorded: Recorded) -> int | None:
-    """The array that holds packed weights."""
+def _packed_slots(recorded: Recorded) -> frozenset[int]:
+    """The arrays that hold packed weights: one kernel may be called with several."""
     if not recorded.workload.packs:
-        return None
-    slot = recorded.calls[0][-2]
-    assert isinstance(slot, Slot)
-    return slot.number
+        return frozenset()
+    slots = (call[-2] for call in recorded.calls)
+    return frozenset(slot.number for slot in slots if isinstance(slot, Slot))
 
 
 def _copy(array: np.ndarray) -> np.ndarray:

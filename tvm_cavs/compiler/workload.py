@@ -104,19 +104,20 @@ def workloads(
     groups: Sequence[CompiledGroup],
     compiler: Compiler,
     parameters: Mapping[str, Parameter],
-) -> dict[int, Workload]:
-    """The workload of every compiled step, by the step's identity.
+) -> list[list[Workload]]:
+    """The workload of every compiled step of every group, in their order.
 
     Args:
         stages: as they were before they were compiled to `groups`.
     """
-    found = {}
+    found = []
     for stage, group in zip(stages, groups, strict=True):
-        by_level = stage.stage == "recurrent"
+        by_level, mine = stage.stage == "recurrent", []
         for step, compiled in zip(stage.lowered.steps, group.steps, strict=True):
             direct = step.kernel.kind == "product" and compiled.buffers[-2].role is Role.PARAMETER
             weights = _weights(step, stage, compiler, parameters) if direct else None
-            found[id(compiled)] = Workload(step.kernel, by_level, weights)
+            mine.append(Workload(step.kernel, by_level, weights))
+        found.append(mine)
     return found
 
 

@@ -212,8 +212,8 @@ class TvmExecutor:
         """The same calls, in order, to be made one by one from Python."""
         return batch.passes.calls(batch.parts(direction), batch.memory, batch.replaced)
 
-    def workloads(self, batch: Batch) -> dict[int, Workload]:
-        """What can be measured of the kernels that a batch runs, by the identity of their step."""
+    def workloads(self, batch: Batch) -> list[list[Workload]]:
+        """The kernels that a batch runs as measuring sees them, by a slice's group and step."""
         groups = batch.passes.groups
         return workloads(self.loaded.stages, groups, self.compiler, self._parameters)
 
