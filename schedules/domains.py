@@ -10,8 +10,10 @@ from typing import Any
 from tvm.target import Target
 
 from .knobs import (
+    ALWAYS,
     MAX_VECTORS,
     MOST_BLOCK,
+    NEVER,
     OUTER_ROWS,
     DirectKnobs,
     Knobs,
@@ -57,7 +59,7 @@ def domains(default: Knobs, target: Target) -> Domains:
             }
         case RegionKnobs():
             found = {"lanes": (2 * unit.lanes, unit.lanes // 2)}
-    found["split"] = (True,) if threads(target) > 1 else ()
+    found["split"] = (NEVER, ALWAYS) if threads(target) > 1 else ()
     return {f.name: _first(getattr(default, f.name), found[f.name]) for f in fields(default)}
 
 

@@ -25,6 +25,7 @@ MOST_PACKED_BYTES = 512 * 1024
 PARTS_OF_PACKED = 2  # what a product hands to what comes after it, in packed rows' bytes
 MOST_ROWS = 512  # that are packed at once
 OUTER_ROWS = 32  # rows packed at once for a weight gradient are a multiple of these
+BY_SIZE, NEVER, ALWAYS = range(3)  # whether threads split a kernel
 MAX_VECTORS = 5  # of a panel
 MAX_HEIGHT = 12  # rows of a register tile
 DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
@@ -42,7 +43,8 @@ class ProductKnobs:
     vectors: of a panel's row. height: rows of the tallest register tile. block: rows packed at
     once, a multiple of height. even: blocks of about one size, not full ones and a rest. ahead:
     rows of the weights asked into the nearest cache before they are read; 0: none. next_panel:
-    the panel after this one is asked into L2 meanwhile. split: among threads.
+    the panel after this one is asked into L2 meanwhile. split: among threads, by the size of the
+    work, never or always.
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ("vectors",)
@@ -53,7 +55,7 @@ class ProductKnobs:
     even: bool = False
     ahead: int = 0
     next_panel: bool = False
-    split: bool = False
+    split: int = BY_SIZE
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class OuterKnobs:
     vectors: int
     height: int
     block: int
-    split: bool = False
+    split: int = BY_SIZE
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,17 @@ class DirectKnobs:
     height: int
     depth: int = DIRECT_DEPTH
     ahead: int = 0
-    split: bool = False
+    split: int = BY_SIZE
 
 
 @dataclass(frozen=True)
 class RegionKnobs:
-    """Of a region: elements computed at once, also of its sums; whether threads split the rows."""
+    """Of a region: elements computed at once, also of its sums; whether threads split its rows."""
 
     SHARED: ClassVar[tuple[str, ...]] = ("lanes",)
 
     lanes: int
-    split: bool = False
+    split: int = BY_SIZE
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ def falling(*heights: int) -> tuple[int, ...]:
 def misfit(knobs: Knobs, target: Target) -> str | None:
     """Why a target cannot have these knobs, whoever wrote them down; None if it can."""
     unit = simd(target)
+    if knobs.split not in (BY_SIZE, NEVER, ALWAYS):
+        return f"split is {knobs.split}"
     if isinstance(knobs, RegionKnobs):
         fits = knobs.lanes in (unit.lanes // 2, unit.lanes, 2 * unit.lanes)
         return None if fits else f"lanes is {knobs.lanes} and a vector has {unit.lanes}"

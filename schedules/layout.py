@@ -15,6 +15,8 @@ from tvm.target import Target
 
 from .choice import UNTUNED, Bucket, Chosen
 from .knobs import (
+    ALWAYS,
+    BY_SIZE,
     ELEMENT,
     DirectKnobs,
     RegionKnobs,
@@ -182,28 +184,35 @@ def tuned(
     if chosen == UNTUNED:
         return usual
     base = several(forms(default(**dict(chosen.shared))), by_level)
-    found = [(bucket, _form(forms(knobs), knobs.split)) for bucket, knobs in chosen.by_rows]
+    found = [
+        (bucket, several(_split(forms(knobs), knobs.split), by_level))
+        for bucket, knobs in chosen.by_rows
+    ]
     return overlaid(base, found, usual)
 
 
-def _form(variants: Variants, split: bool) -> Any:
-    """The form that threads split, or the one for a single thread."""
+def _split(variants: Variants, split: int) -> Variants:
+    """The forms by the size of the work, or the one for a single thread or for all of them."""
+    if split == BY_SIZE:
+        return variants
     tile = variants[-1].tile
-    return tile if split else replace(tile, parts=(1, 1))
+    return (Variant("", tile if split == ALWAYS else replace(tile, parts=(1, 1)), 1),)
 
 
-def overlaid(base: Variants, found: Sequence[tuple[Bucket, Any]], usual: Variants) -> Variants:
-    """`base`, with tiles of their own in some buckets of row counts; neighbours alike are one.
+def overlaid(base: Variants, found: Sequence[tuple[Bucket, Variants]], usual: Variants) -> Variants:
+    """`base`, with variants of their own in some buckets of row counts; neighbours alike are one.
 
     A tile that is one of the `usual` has its name.
     """
     starts = {1, *(v.min_rows for v in base)}
-    starts |= {edge for bucket, _ in found for edge in (bucket.first, bucket.last + 1)}
+    for bucket, own in found:
+        starts |= {bucket.first, bucket.last + 1}
+        starts |= {v.min_rows for v in own if v.min_rows in bucket}
     names = {v.tile: v.suffix for v in usual}
     made: list[Variant] = []
     for start in sorted(starts):
-        own = [tile for bucket, tile in found if start in bucket]
-        tile = own[0] if own else choose(base, start).tile
+        variants = next((own for bucket, own in found if start in bucket), base)
+        tile = choose(variants, start).tile
         if not made or made[-1].tile != tile:
             made.append(Variant(names.get(tile, f"_{digest(tile)}"), tile, start))
     return tuple(made)

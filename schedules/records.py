@@ -202,12 +202,16 @@ def usable_records(records: Sequence[Record], target: Target) -> tuple[list[Reco
             f"{len(foreign)} record(s) are for another target ({'; '.join(others)}) and not used; "
             f"this one is {key}"
         )
+    refused: dict[str, list[Record]] = {}
     for r in (r for r in records if r.target == key):
         reason = misfit(r.knobs, target)
         if r.tvm != tvm.__version__:
-            reason = f"measured with TVM {r.tvm}, this is {tvm.__version__}"
+            reason = f"measured with TVM {r.tvm}, and this is {tvm.__version__}; tune again"
         if reason:
-            notes.append(f"the record of {r.kernel}, {r.bucket} rows, is not used: {reason}")
+            refused.setdefault(reason, []).append(r)
         else:
             found.append(r)
+    for reason, those in refused.items():
+        which = f"{those[0].kernel}, {those[0].bucket} rows"
+        notes.append(f"{len(those)} record(s), the first of {which}, are not used: {reason}")
     return found, notes

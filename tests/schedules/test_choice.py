@@ -13,6 +13,8 @@ from schedules.choice import UNTUNED, Bucket, Chosen, bucket_of, choose, only
 from schedules.domains import adjusted, domains
 from schedules.host import Caches
 from schedules.knobs import (
+    ALWAYS,
+    NEVER,
     OuterKnobs,
     direct_knobs,
     misfit,
@@ -76,6 +78,7 @@ def test_what_does_not_fit_is_refused():
     assert "no multiple" in misfit(replace(USUAL, block=USUAL.height + 1), TARGET)
     assert "no multiple of 32" in misfit(OuterKnobs(1, 1, 16), TARGET)
     assert misfit(replace(USUAL, ahead=-1), TARGET)
+    assert misfit(replace(USUAL, split=3), TARGET) == "split is 3"
     assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET)
     assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET)
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
@@ -150,7 +153,7 @@ def test_shared_knobs_hold_outside_of_every_bucket():
 
 def test_threads_are_taken_where_that_was_chosen():
     knobs = product_knobs(TWO, 300, 450, "float32")
-    one, two = replace(knobs, split=False), replace(knobs, split=True)
+    one, two = replace(knobs, split=NEVER), replace(knobs, split=ALWAYS)
     found = variants(TWO, Chosen((), ((Bucket(1), two), (Bucket(1024), one))))
     assert layout.choose(found, 1).tile.tasks == 2
     assert layout.choose(found, 1500).tile.tasks == 1

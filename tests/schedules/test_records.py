@@ -45,7 +45,7 @@ def record(**given):
 
 SEVERAL = [
     record(),
-    record(kernel="outer 5x9 float32", knobs=OuterKnobs(1, 2, 64, split=True)),
+    record(kernel="outer 5x9 float32", knobs=OuterKnobs(1, 2, 64, split=2)),
     record(kernel="direct 5x9 transposed", knobs=direct_knobs(TARGET, 9, True)),
     record(kernel="region_0123456789ab", knobs=RegionKnobs(8), bucket=Bucket(1)),
     record(bucket=Bucket(2), seconds=None, failed="wrong: 3 of 5 results differ"),

@@ -21,7 +21,7 @@ from helpers.products import (
 )
 from schedules import layout
 from schedules.choice import only
-from schedules.knobs import OuterKnobs, ProductKnobs, product_knobs
+from schedules.knobs import ALWAYS, OuterKnobs, ProductKnobs, product_knobs
 from schedules.target import simd
 from tvm_cavs.compiler.kernels.cpu import outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
@@ -109,7 +109,7 @@ FREE = {
     "asking": ProductKnobs(2, 2, 4, even=True, ahead=8, next_panel=True),
     "even": ProductKnobs(1, 3, 12, even=True),
     "next": ProductKnobs(3, 2, 2, next_panel=True),
-    "split": ProductKnobs(2, 4, 8, even=True, next_panel=True, split=True),
+    "split": ProductKnobs(2, 4, 8, even=True, next_panel=True, split=ALWAYS),
 }
 for tag, knobs in FREE.items():
     (cut, *_) = layout.product_variants(TARGET, 33, 75, chosen=only(knobs))
@@ -118,7 +118,7 @@ GRADIENT = specs.Outer(two_pieces(33), (Piece(75, 2, 77, 1),), 75)
 for tag, knobs in {
     "usual": OuterKnobs(2, 4, 32),
     "flat": OuterKnobs(4, 2, 32),
-    "split": OuterKnobs(1, 5, 32, split=True),
+    "split": OuterKnobs(1, 5, 32, split=ALWAYS),
 }.items():
     (cut, *_) = layout.outer_variants(TARGET, 33, 75, chosen=only(knobs))
     OUTERS[f"outer_knobs_{tag}"] = (GRADIENT, cut)
