@@ -111,7 +111,7 @@ def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "bench."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        assert f"'{given}' is no command: expected one of train, evaluate, bench" in told
+        assert f"'{given}' is no command: expected one of train, evaluate, tune, bench" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 
 
