@@ -22,6 +22,7 @@ class Store:
     def __init__(self, path: Path, target: object) -> None:
         self.path, self._target = path, target
         self._all, self.notes = read_records(path)
+        self._seen = _signature(path)
         found, foreign = usable_records(self._all, target)
         self.notes += foreign
         self._usable = list(found)
@@ -37,12 +38,22 @@ class Store:
             TuningError: the file cannot be written.
         """
         self._usable = merged(self._usable, [record])
-        theirs, _ = read_records(self.path)
+        theirs = [] if _signature(self.path) == self._seen else read_records(self.path)[0]
         self._all = merged(self._all, theirs, [record])
         try:
             write_records(self.path, self._all)
+            self._seen = _signature(self.path)
         except OSError as error:
             raise TuningError(
                 f"records cannot be kept in {self.path}: {error.strerror}. Give another file with "
                 "tune.records=PATH"
             ) from error
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written; nothing of one that is absent."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -132,6 +132,16 @@ def test_nothing_is_measured_twice(steps, tasks, tmp_path):
     assert second.asked == []
 
 
+def test_two_tunings_of_one_file_lose_nothing(steps, tasks, tmp_path):
+    """Each writes what the other has written meanwhile."""
+    path = tmp_path / "records.json"
+    one, other = (tuner(steps, path, FakeBench()).run(tasks[n : n + 1]) for n in (0, 1))
+    for _ in range(3):  # the first of each is no measurement
+        next(one), next(other)
+    found, _ = read_records(path)
+    assert len(found) == 4 and len({(r.kernel, r.bucket) for r in found}) == 2
+
+
 def test_the_budget_ends_a_tuning_between_two_candidates(steps, tasks, tmp_path):
     ticks = iter(range(10**6))
     bench = FakeBench()
@@ -153,6 +163,7 @@ def test_what_failed_is_recorded_as_failed_and_never_chosen(steps, tasks, tmp_pa
 def test_records_change_kernels_and_no_result(steps, tasks, batches, cache, tmp_path, monkeypatch):
     """Candidates picked at random win in every kernel: other symbols, the same outputs."""
     monkeypatch.setattr("autotune.tuning.LEAST_SHARE", 0.0)
+    monkeypatch.setattr("autotune.search.PATIENCE", 2)
     path, bench = tmp_path / "records.json", FakeBench()
     bench.rule = lambda knobs: 0.5 + crc32(repr(knobs).encode()) % 97 / 400
     list(tuner(steps, path, bench).run(tasks))

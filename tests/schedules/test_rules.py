@@ -1,5 +1,7 @@
 """Rules, targets and layouts: every CPU compiles, every kernel is claimed or reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from tvm.target import codegen
 
 import schedules
 from schedules import host, layout, loops
+from schedules.choice import only
+from schedules.knobs import product_knobs
 from schedules.target import Simd, simd, threads
 from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
@@ -49,6 +53,10 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
             where = specs.DirectWeights(30, 2, 3, transposed)
             spec = specs.Product(pieces, 21, 21)
             functions[name] = direct_product.direct_product(spec, where, variant.tile, name)
+    usual = product_knobs(target, 12, 21, "float32")
+    asking = only(replace(usual, even=True, ahead=4, next_panel=True))
+    cut = layout.product_variants(target, 12, 21, chosen=asking)[0].tile
+    functions["asking"] = product.product(specs.Product(pieces, 21, 21), cut, "asking")
     cut = layout.product_variants(target, 12, 21)[0].tile
     spec = specs.Pack(((12, 21),), (specs.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
     functions["pack"] = pack.pack(spec, cut, "pack")
@@ -68,6 +76,7 @@ def test_every_kernel_is_claimed_and_compiles(name):
     registers = {"plain": "xmm", "haswell": "ymm", "avx512": "zmm", "zen5": "zmm", "arm": ".4s"}
     assert registers[name] in assembly
     assert ("zmm" in assembly) == (registers[name] == "zmm")
+    assert ("pldl2keep" if name == "arm" else "prefetcht1") in assembly  # the next panel, into L2
     if runs_here(target):
         check_product(library["product"], layout.product_variants(target, 12, 21)[0].tile)
 
