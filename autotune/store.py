@@ -21,8 +21,8 @@ class Store:
 
     def __init__(self, path: Path, target: object) -> None:
         self.path, self._target = path, target
-        self._all, self.notes = read_records(path)
         self._seen = _signature(path)
+        self._all, self.notes = read_records(path)
         found, foreign = usable_records(self._all, target)
         self.notes += foreign
         self._usable = list(found)

@@ -4,9 +4,11 @@
 out loud.
 """
 
+import json
 import platform
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 from tvm.target import Target, codegen
 
@@ -43,6 +45,13 @@ UNITS: tuple[tuple[tuple[str, ...], Simd], ...] = (
 def simd(target: Target) -> Simd:
     """The vector unit that code for `target` may use."""
     require_cpu(target)
+    return _unit(str(target))
+
+
+@lru_cache
+def _unit(attributes: str) -> Simd:
+    """The unit of a target by its text: LLVM takes half a millisecond to say what a CPU has."""
+    target = Target(json.loads(attributes))
     return next(
         unit
         for features, unit in UNITS
