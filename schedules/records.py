@@ -134,7 +134,7 @@ def read_records(path: Path) -> tuple[list[Record], list[str]]:
     """The records of a file, and what in it could not be used; a file that is absent has none."""
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [], []
     except (OSError, ValueError) as error:
         return [], [f"{path} holds no records ({error}); defaults are used. Delete it, or tune"]
