@@ -1,15 +1,19 @@
-"""The machine this process runs on, as a TVM target, and what a target can do.
+"""Targets as users give them, and what a target can do.
 
-`Target("llvm")` alone means plain x86-64, so the host's real CPU is asked for and said out loud.
+`Target("llvm")` alone means plain x86-64, so the host's real CPU is asked for (`host.py`) and said
+out loud.
 """
 
-import os
+import json
 import platform
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from functools import lru_cache
 
 from tvm.target import Target, codegen
+
+from .host import Caches, host_features, instructions, parse_caches
+from .host import host_target as host_target
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ UNITS: tuple[tuple[tuple[str, ...], Simd], ...] = (
 def simd(target: Target) -> Simd:
     """The vector unit that code for `target` may use."""
     require_cpu(target)
+    return _unit(str(target))
+
+
+@lru_cache
+def _unit(attributes: str) -> Simd:
+    """The unit of a target by its text: LLVM takes half a millisecond to say what a CPU has."""
+    target = Target(json.loads(attributes))
     return next(
         unit
         for features, unit in UNITS
@@ -67,15 +78,6 @@ def require_precision(target: Target, precision: str) -> None:
 def threads(target: Target) -> int:
     """Threads that kernels for `target` are made for: its num-cores, else 1."""
     return max(1, int(target.attrs.get("num-cores", 1)))
-
-
-def host_target(n_threads: int | None = None) -> Target:
-    """This machine: LLVM for the CPU found, `n_threads` cores (default: all we may run on)."""
-    if n_threads is None:
-        n_threads = len(os.sched_getaffinity(0))
-    if n_threads < 1:
-        raise ValueError(f"threads is {n_threads}; it must be 1 or more")
-    return Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu(), "num-cores": n_threads})
 
 
 def make_target(given: str | dict[str, object] | Target, n_threads: int | None = None) -> Target:
@@ -134,10 +136,7 @@ def require_cpu(target: Target) -> None:
         )
 
 
-# Instructions that code for a target may hold; what else LLVM lists is tuning, or for systems.
-INSTRUCTIONS = ("avx", "fma", "f16c", "bmi", "lzcnt", "popcnt", "movbe", "sse3", "ssse3", "sse4")
 ARCHITECTURES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
-NAMES_IN_LINUX = {"bmi": "bmi1", "lzcnt": "abm", "sse3": "pni"}
 
 
 def require_host(target: Target) -> None:
@@ -154,8 +153,8 @@ def require_host(target: Target) -> None:
             f"target {model} is for {wanted} ({triple}), and this machine is {here}: its kernels "
             'cannot run here. Use target "host"'
         )
-    have = _host_flags()
-    lacking = [f for f in _instructions(target) if have and _plain(f) not in have]
+    have = host_features()
+    lacking = sorted(f for f in instructions(target) if not have.get(f, True))
     if lacking:
         raise ValueError(
             f"target {model} has instructions that this CPU ({codegen.llvm_get_system_cpu()}) "
@@ -163,30 +162,21 @@ def require_host(target: Target) -> None:
         )
 
 
-def _instructions(target: Target) -> list[str]:
-    features = [str(name) for name in codegen.llvm_get_cpu_features(target)]
-    return sorted(name for name in features if name.startswith(INSTRUCTIONS))
-
-
-def _plain(feature: str) -> str:
-    name = NAMES_IN_LINUX.get(feature, feature)
-    return name.replace("_", "").replace(".", "")
-
-
-def _host_flags() -> frozenset[str]:
-    """What Linux says this CPU can do; empty where it does not say."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    line = next((row for row in text.splitlines() if row.startswith("flags")), "")
-    return frozenset(map(_plain, line.partition(":")[2].split()))
+def caches(target: Target) -> Caches:
+    """The caches that a target names; those of this machine where it is "host"."""
+    return parse_caches(str(target.attrs.get("model") or ""))
 
 
 def describe(target: Target) -> str:
-    """One line for people: CPU, vector unit, threads."""
-    unit = simd(target)
+    """One line for people: CPU, what it has beyond its model, vector unit, caches, threads."""
+    unit, near = simd(target), caches(target)
+    model = " ".join([str(target.attrs.get("mcpu", "generic CPU")), *_mattr(target)])
+    sizes = f" caches {near}," if str(near) else ""
     return (
-        f"{target.attrs.get('mcpu', 'generic CPU')}, {unit.name} ({unit.lanes} float32 lanes, "
-        f"{unit.registers} registers), {threads(target)} thread(s)"
+        f"{model}, {unit.name} ({unit.lanes} float32 lanes, {unit.registers} registers),{sizes} "
+        f"{threads(target)} thread(s)"
     )
+
+
+def _mattr(target: Target) -> list[str]:
+    return [str(each) for each in target.attrs.get("mattr") or ()]

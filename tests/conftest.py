@@ -123,5 +123,5 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
 @pytest.fixture
 def both_kinds_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only very small batches read weights where they lie, so that batches of tests do both."""
-    executor = pytest.importorskip("tvm_cavs.executors.tvm")
-    monkeypatch.setattr(executor, "DIRECT_VERTICES", 24)
+    pytest.importorskip("tvm")
+    monkeypatch.setattr("schedules.knobs.DIRECT_VERTICES", 24)

@@ -48,6 +48,10 @@ class TrainingError(CavsError):
     """Training cannot go on: the loss or a gradient is not finite."""
 
 
+class TuningError(CavsError):
+    """Measuring kernels cannot begin or go on, or its records cannot be kept."""
+
+
 class BenchError(CavsError):
     """Systems that were to be compared and do not compute the same, or cannot run."""
 

@@ -61,6 +61,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train",
         "evaluate",
         "cache",
+        "tune",
         pytest.param("bench", marks=COMPILER),
     ],
 )
@@ -116,7 +117,8 @@ def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "cache."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        assert f"'{given}' is no command: expected one of train, evaluate, bench, cache" in told
+        expected = "expected one of train, evaluate, tune, bench, cache"
+        assert f"'{given}' is no command: {expected}" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 
 

@@ -13,7 +13,6 @@ pytest.importorskip("tvm")
 import tvm_cavs as cavs
 from tvm_cavs.compiler.direct import rectangle_of
 from tvm_cavs.compiler.lowering.steps import Weights
-from tvm_cavs.executors import tvm as executing
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
 from tvm_cavs.language.program import Builder
@@ -87,7 +86,7 @@ def test_larger_batches_inference_and_a_switch_pack(
         assert len(batch.passes.packs(batch.cut)) > 1
         assert not any(b.role is Role.PARAMETER for b in products(executor, batch))
     for least, is_direct in ((batch.plan.n_rows, True), (batch.plan.n_rows - 1, False)):
-        monkeypatch.setattr(executing, "DIRECT_VERTICES", least)
+        monkeypatch.setattr("schedules.knobs.DIRECT_VERTICES", least)
         _, batch = planned(cell, cache)
         assert (len(batch.passes.packs(batch.cut)) == 1) == is_direct
 

@@ -15,6 +15,7 @@ pytest.importorskip("tvm")
 import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
+from schedules.knobs import StepKnobs
 from tvm_cavs.compiler import widening
 from tvm_cavs.executors import loaded
 from tvm_cavs.executors.gradients import merge
@@ -216,8 +217,9 @@ def test_an_interrupted_compilation_is_done_again(
 def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few rows the steps of a level run on at once."""
     found = []
-    for bytes_ in (layout.PART_BYTES, 1):
-        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+    for bytes_ in (512 << 10, 1):
+        knobs = StepKnobs(part_bytes=bytes_, direct_vertices=384)
+        monkeypatch.setattr("tvm_cavs.compiler.compiler.step_knobs", lambda _, k=knobs: k)
         monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
         cell = cavs.nn.TreeLSTM(N_WORDS, 3, 4, 5)
         case = make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=20)
@@ -235,8 +237,9 @@ def test_sums_of_rows_are_never_taken_apart(cache: Path, monkeypatch: pytest.Mon
     """Not even where a stage sums rows and does nothing else: where they end decides no bit."""
     monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
     found = []
-    for bytes_ in (layout.PART_BYTES, 1):
-        monkeypatch.setattr(layout, "PART_BYTES", bytes_)
+    for bytes_ in (512 << 10, 1):
+        knobs = StepKnobs(part_bytes=bytes_, direct_vertices=384)
+        monkeypatch.setattr("tvm_cavs.compiler.compiler.step_knobs", lambda _, k=knobs: k)
         case = make_case(functions.TwoOrOne(), functions.Score(), cache, threads=1, n=20)
         found.append(run(case.net, case.loss, cavs.batch(case.graphs))[2])
     for name, values in found[0].items():

@@ -1,5 +1,7 @@
 """Rules, targets and layouts: every CPU compiles, every kernel is claimed or reported."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ tvm = pytest.importorskip("tvm")
 from tvm.target import codegen
 
 import schedules
-from schedules import layout, loops
+from schedules import host, layout, loops
+from schedules.choice import only
+from schedules.knobs import product_knobs
 from schedules.target import Simd, simd, threads
 from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
@@ -49,6 +53,10 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
             where = specs.DirectWeights(30, 2, 3, transposed)
             spec = specs.Product(pieces, 21, 21)
             functions[name] = direct_product.direct_product(spec, where, variant.tile, name)
+    usual = product_knobs(target, 12, 21, "float32")
+    asking = only(replace(usual, even=True, ahead=4, next_panel=True))
+    cut = layout.product_variants(target, 12, 21, chosen=asking)[0].tile
+    functions["asking"] = product.product(specs.Product(pieces, 21, 21), cut, "asking")
     cut = layout.product_variants(target, 12, 21)[0].tile
     spec = specs.Pack(((12, 21),), (specs.Placement(0, 0, 0, (0, 12), (0, 21)),), 12, 21)
     functions["pack"] = pack.pack(spec, cut, "pack")
@@ -68,6 +76,7 @@ def test_every_kernel_is_claimed_and_compiles(name):
     registers = {"plain": "xmm", "haswell": "ymm", "avx512": "zmm", "zen5": "zmm", "arm": ".4s"}
     assert registers[name] in assembly
     assert ("zmm" in assembly) == (registers[name] == "zmm")
+    assert ("pldl2keep" if name == "arm" else "prefetcht1") in assembly  # the next panel, into L2
     if runs_here(target):
         check_product(library["product"], layout.product_variants(target, 12, 21)[0].tile)
 
@@ -208,6 +217,49 @@ def test_the_host_is_detected_and_described():
     line = schedules.describe(target)
     assert str(target.attrs["mcpu"]) in line
     assert "3 thread(s)" in line
+    assert str(host.host_caches()) in line
+
+
+def as_if(monkeypatch, model, **features):
+    """The target of this machine, were it called `model` and had these features."""
+    monkeypatch.setattr(host.codegen, "llvm_get_system_cpu", lambda: model)
+    monkeypatch.setattr(host, "host_features", lambda: features)
+    return schedules.make_target("host", 1)
+
+
+def test_what_a_virtual_machine_hides_is_found(monkeypatch):
+    """A Sapphire Rapids that LLVM calls rocketlake has its bfloat16 all the same."""
+    hidden = {"avx512f": True, "avx512bf16": True, "amx-tile": True, "pku": False}
+    target = as_if(monkeypatch, "rocketlake", **hidden)
+    assert list(target.attrs["mattr"]) == ["+amx-tile", "+avx512bf16"]
+    assert simd(target).bf16
+    assert "rocketlake +amx-tile +avx512bf16, AVX-512" in schedules.describe(target)
+
+
+def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
+    target = as_if(monkeypatch, "skylake-avx512", avx512f=False, avx2=True, fma=True)
+    assert simd(target) == Simd("AVX2", 8, 16)
+
+
+def test_a_machine_that_is_what_its_model_says_adds_nothing(monkeypatch):
+    implied = host.instructions(schedules.make_target({"kind": "llvm", "mcpu": "znver4"}))
+    target = as_if(monkeypatch, "znver4", **dict.fromkeys(implied, True))
+    assert not target.attrs.get("mattr")
+
+
+def test_caches_are_read_as_linux_lists_them(tmp_path):
+    listed = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2048K")]
+    for number, values in enumerate([*listed, ("3", "Unified", "1M"), ("4", "Unified", "1M")]):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, value in zip(("level", "type", "size"), values, strict=True):
+            (folder / name).write_text(f"{value}\n")
+    (tmp_path / "index9").mkdir()  # says nothing
+    found = host.of_linux(tmp_path)
+    assert found == host.Caches(48 << 10, 2 << 20, 1 << 20)
+    assert host.parse_caches(str(found)) == found
+    assert host.of_linux(tmp_path / "absent") == host.Caches()
+    assert host.parse_caches("a machine l2=big l1=4096") == host.Caches(l1=4096)
 
 
 @pytest.mark.parametrize(
@@ -237,20 +289,20 @@ def test_gpu_rules_are_an_honest_empty_list():
 
 
 @pytest.mark.parametrize(
-    ("flags", "model", "lacking"),
+    ("absent", "model", "lacking"),
     [
-        ("sse4_1 sse4_2 ssse3 pni avx avx2 fma f16c bmi1 bmi2 abm popcnt movbe", "haswell", None),
-        ("sse4_1 sse4_2 ssse3 pni avx f16c bmi1 bmi2 abm popcnt movbe", "haswell", "avx2, fma"),
-        ("sse4_1", "x86-64", None),
+        ("", "haswell", None),
+        ("avx2 fma", "haswell", "avx2, fma"),
+        ("avx avx2 fma", "x86-64", None),
     ],
 )
-def test_a_target_that_this_cpu_cannot_run(flags, model, lacking, monkeypatch):
+def test_a_target_that_this_cpu_cannot_run(absent, model, lacking, monkeypatch):
     from schedules import target as module
 
-    plain = frozenset(map(module._plain, flags.split()))
-    monkeypatch.setattr(module, "_host_flags", lambda: plain)
-    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
     made = schedules.make_target({"kind": "llvm", "mcpu": model})
+    has = {name: name not in absent.split() for name in host.instructions(made)}
+    monkeypatch.setattr(module, "host_features", lambda: has)
+    monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
     if lacking is None:
         module.require_host(made)
     else:

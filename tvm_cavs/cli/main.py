@@ -23,6 +23,7 @@ from .parser import FORM, fill
 COMMANDS = {
     "train": "Train from a config, or continue a run.",
     "evaluate": "Measure the best parameters of a run.",
+    "tune": "Measure which schedules are fastest here, and keep that.",
     "bench": "Time training and inference.",
     "cache": "Show or clear the compiled kernels that are kept.",
 }

@@ -191,11 +191,11 @@ def _group(
         spaces=low.spaces,
         steps=tuple(map(compiled, low.steps)),
         packs=tuple(w.buffer for w in low.weights),
-        most_rows=_most_rows(low, compiler.n_threads),
+        most_rows=_most_rows(low, compiler),
     )
 
 
-def _most_rows(low: Lowered, n_threads: int) -> int:
+def _most_rows(low: Lowered, compiler: Compiler) -> int:
     """Rows on which steps run at once: what they hand to each other is to stay in a near cache.
 
     Sums over rows are not taken apart: a sum's bits would depend on where.
@@ -204,7 +204,9 @@ def _most_rows(low: Lowered, n_threads: int) -> int:
         return ALL_ROWS
     handed = {b.id: b.ld for b in low.buffers.values() if b.space == SCRATCH}
     handed |= {b.id: b.ld for s in low.steps for b in _read_in_order(s)}
-    return layout.part_rows(sum(handed.values()), n_threads) if handed else ALL_ROWS
+    if not handed:
+        return ALL_ROWS
+    return layout.part_rows(sum(handed.values()), compiler.n_threads, compiler.step.part_bytes)
 
 
 def _read_in_order(step: Step) -> list[Buffer]:

@@ -30,6 +30,7 @@ SOURCES = (
     "compiler/lowering/region.py",
     "compiler/lowering/specs.py",
     "compiler/forms.py",
+    "compiler/machine.py",
     "compiler/host.py",
     "runtime/tables.py",
     "training/optim.py",  # an optimizer's rule is traced into its update

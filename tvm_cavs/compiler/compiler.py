@@ -9,20 +9,31 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tvm
 import tvm_ffi
 
 from ..errors import TargetError
-from ..kernel_cache import choose
+from ..kernel_cache import choose, default_folder
 from ..runtime import n_cores
 from . import forms as by_rows
 from .cache import load, source_digest, store
-from .forms import Form, Machine
+from .forms import Form
 from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
-from .target_rules import require_host, require_precision, schedules, simd, threads
+from .machine import Machine
+from .target_rules import (
+    describe,
+    require_host,
+    require_precision,
+    schedules,
+    simd,
+    step_knobs,
+    threads,
+)
+from .tuned import FILE, Tuned, records_of
 from .workers import on_all_cores
 
 
@@ -35,6 +46,8 @@ class Compiler:
         cache: folder of compiled libraries; None for $TVM_CAVS_CACHE or the default; False to keep
             nothing.
         precision: "float32" or "bf16", to which the operands of products are rounded.
+        records: a file of measurements; None for those beside the cache and those that were
+            shipped; False for none: kernels are then cut as the target's defaults say.
 
     Raises:
         TargetError: a target that is unknown, has no rules or no instruction for the precision.
@@ -47,6 +60,7 @@ class Compiler:
         n_threads: int | None = None,
         cache: Any = None,
         precision: str = "float32",
+        records: Any = None,
     ) -> None:
         try:
             self.target = schedules.make_target(target, n_threads)
@@ -54,12 +68,29 @@ class Compiler:
         except ValueError as error:
             raise TargetError(str(error)) from None
         lanes, n_threads = simd(self.target).lanes, threads(self.target)
-        self.machine = Machine(self.target, lanes, n_threads, precision)
-        self.lanes, self.n_threads = lanes, n_threads
+        self.step = step_knobs(self.target)
         self.cache = choose(cache)
         self._keeps = self.cache is not None
+        folder = None if self.cache is None else self.cache.path
+        self.tuned = Tuned(self.target, records_of(folder, records))
+        self.machine = Machine(self.target, lanes, n_threads, precision, self.tuned.choose)
+        self.lanes, self.n_threads = lanes, n_threads
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
+
+    @property
+    def records_file(self) -> Path:
+        """Where records of measurements on this machine are kept, unless another file is named.
+
+        Raises:
+            CacheError: nothing is kept for this user, who has no home folder.
+        """
+        return (self.cache.path if self.cache else default_folder()) / FILE
+
+    @property
+    def described(self) -> str:
+        """One line about the target, for people."""
+        return describe(self.target)
 
     def require_host(self) -> None:
         """What is compiled is to run here.
@@ -81,18 +112,12 @@ class Compiler:
         return self.machine.reads_directly(k, n_columns)
 
     def forms(self, kernel: Kernel, by_level: bool = True) -> list[Form]:
-        """The forms in which a kernel is compiled, by ascending row count.
-
-        A kernel that never runs level by level sees the whole batch at once: with threads, it has
-        the parallel form only.
-        """
-        found = by_rows.forms(self.machine, kernel)
-        return found if by_level else found[-1:]
+        """The forms in which a kernel is compiled, by ascending row count."""
+        return by_rows.forms(self.machine, kernel, by_level)
 
     def direct_forms(self, kernel: Kernel, weights: DirectWeights, by_level: bool) -> list[Form]:
         """`forms` of a product that reads its weights in a parameter."""
-        found = by_rows.direct_forms(self.machine, kernel, weights)
-        return found if by_level else found[-1:]
+        return by_rows.direct_forms(self.machine, kernel, weights, by_level)
 
     def pack_form(self, spec: Pack) -> Form:
         """The kernel that packs a weight operand."""

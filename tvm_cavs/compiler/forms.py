@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from .kernels.cpu.bfloat16 import WORD, words
 from .kernels.cpu.direct_product import direct_product
 from .kernels.cpu.outer import outer
 from .kernels.cpu.pack import pack
@@ -22,9 +21,8 @@ from .kernels.region.kernel import region
 from .lowering.region import Region
 from .lowering.specs import ColumnSum, DirectWeights, Outer, Pack, Product, SegmentSum
 from .lowering.steps import Kernel
+from .machine import Machine, untuned
 from .target_rules import layout
-
-REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
 
 
 @dataclass(frozen=True)
@@ -36,52 +34,24 @@ class Form:
     make: Callable[[], Any]
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What forms depend on besides a kernel's specification.
+def forms(machine: Machine, kernel: Kernel, by_level: bool = True) -> list[Form]:
+    """The forms of a kernel, by ascending row count.
 
-    lanes: float32 in a vector. n_threads: cores that kernels may use. precision: to which the
-    operands of products are rounded, "float32" or "bf16".
+    One that never runs `by_level` sees the whole batch at once: with threads, it has the parallel
+    form only.
     """
-
-    target: Any
-    lanes: int
-    n_threads: int
-    precision: str
-
-    def operand_precision(self, k: int) -> str:
-        """The precision of a product over k: "bf16" only where it gains."""
-        return layout.operand_precision(k, self.precision)
-
-    def tile(self, k: int, n_columns: int) -> layout.Tile:
-        """How weights of this shape are packed."""
-        precision = self.operand_precision(k)
-        return layout.product_variants(self.target, k, n_columns, precision)[0].tile
-
-    def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
-        """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""
-        tile = self.tile(k, n_columns)
-        if self.operand_precision(k) == "bf16":
-            return layout.weights_shape(words(k), n_columns, tile), WORD
-        return layout.weights_shape(k, n_columns, tile), "float32"
-
-    def reads_directly(self, k: int, n_columns: int) -> bool:
-        """Whether there is a product of these sizes that reads weights where they lie."""
-        return self.operand_precision(k) == "float32" and not self.tile(k, n_columns).narrow
+    return FORMS[type(kernel.spec)](machine, kernel.kind, kernel.spec, by_level)
 
 
-def forms(machine: Machine, kernel: Kernel) -> list[Form]:
-    """The forms of a kernel, by ascending row count."""
-    return FORMS[type(kernel.spec)](machine, kernel.kind, kernel.spec)
-
-
-def direct_forms(machine: Machine, kernel: Kernel, weights: DirectWeights) -> list[Form]:
+def direct_forms(
+    machine: Machine, kernel: Kernel, weights: DirectWeights, by_level: bool = True
+) -> list[Form]:
     """The forms of a product that reads its weights in a parameter."""
     assert isinstance(kernel.spec, Product)
     # It never covers its result: with and without is one kernel.
     spec = replace(kernel.spec, cover=False)
     name = named("direct", (spec, weights))
-    variants = layout.direct_variants(machine.target, spec.k, spec.n_columns, weights.transposed)
+    variants = machine.direct(spec.k, spec.n_columns, weights.transposed, by_level)
     make = partial(direct_product, spec, weights)
     return [
         Form(name + v.suffix, v.min_rows, partial(make, v.tile, name + v.suffix)) for v in variants
@@ -91,8 +61,11 @@ def direct_forms(machine: Machine, kernel: Kernel, weights: DirectWeights) -> li
 def pack_form(machine: Machine, spec: Pack) -> Form:
     """The kernel that packs a weight operand."""
     made = replace(spec, precision=machine.operand_precision(spec.k))
-    name = named("pack", made)
-    return Form(name, 1, lambda: pack(made, machine.tile(spec.k, spec.n_columns), name))
+    tile = machine.tile(spec.k, spec.n_columns)
+    usual = replace(machine, choose=untuned).tile(spec.k, spec.n_columns)
+    other = "" if tile.columns == usual.columns else f"_{tile.columns}"
+    name = named("pack", made) + other
+    return Form(name, 1, lambda: pack(made, tile, name))
 
 
 def segment_form(machine: Machine, spec: SegmentSum) -> Form:
@@ -106,42 +79,46 @@ def named(kind: str, spec: Any) -> str:
     return f"{kind}_{hashlib.sha256(repr(spec).encode()).hexdigest()[:12]}"
 
 
-def _tiled(variants: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., list[Form]]:
-    """Forms that differ in their tiles, for products and weight gradients."""
-
-    def forms(machine: Machine, kind: str, spec: Any) -> list[Form]:
-        precision = machine.operand_precision(spec.k)
-        spec = replace(spec, precision=precision)
-        name = Kernel(kind, spec).name
-        return [
-            Form(name + v.suffix, v.min_rows, partial(make, spec, v.tile, name + v.suffix))
-            for v in variants(machine.target, spec.k, spec.n_columns, precision)
-        ]
-
-    return forms
+def _product(machine: Machine, kind: str, spec: Product, by_level: bool) -> list[Form]:
+    variants = machine.product(spec.k, spec.n_columns, by_level)
+    return _tiled(machine, kind, spec, product, variants)
 
 
-def _column_sum(machine: Machine, kind: str, spec: ColumnSum) -> list[Form]:
+def _outer(machine: Machine, kind: str, spec: Outer, by_level: bool) -> list[Form]:
+    return _tiled(machine, kind, spec, outer, machine.outer(spec.k, spec.n_columns, by_level))
+
+
+def _tiled(
+    machine: Machine, kind: str, spec: Any, make: Callable[..., Any], variants: layout.Variants
+) -> list[Form]:
+    """Forms that differ in their tiles."""
+    spec = replace(spec, precision=machine.operand_precision(spec.k))
+    name = Kernel(kind, spec).name
+    return [
+        Form(name + v.suffix, v.min_rows, partial(make, spec, v.tile, name + v.suffix))
+        for v in variants
+    ]
+
+
+def _column_sum(machine: Machine, kind: str, spec: ColumnSum, _by_level: bool) -> list[Form]:
     name = Kernel(kind, spec).name
     return [Form(name, 1, partial(column_sum, spec, machine.lanes, name))]
 
 
-def _region(machine: Machine, kind: str, spec: Region) -> list[Form]:
-    name, n_threads = Kernel(kind, spec).name, machine.n_threads
-    serial = Form(name, 1, partial(region, spec, machine.lanes, 1, name))
-    if n_threads == 1:
-        return [serial]
-    grain = max(2, round(layout.GRAIN_SECONDS / (REGION_SECONDS * max(1, spec.elements))))
-    wide = f"{name}_parallel"
-    return [
-        serial,
-        Form(wide, grain, partial(region, spec, machine.lanes, n_threads, wide)),
-    ]
+def _region(machine: Machine, kind: str, spec: Region, by_level: bool) -> list[Form]:
+    name = Kernel(kind, spec).name
+
+    def form(v: layout.Variant) -> Form:
+        symbol = name + v.suffix
+        make = partial(region, spec, v.tile.lanes, v.tile.tasks, symbol)
+        return Form(symbol, v.min_rows, make)
+
+    return [form(v) for v in machine.region(name, spec.elements, by_level)]
 
 
-FORMS: Mapping[type, Callable[[Machine, str, Any], list[Form]]] = {
-    Product: _tiled(layout.product_variants, product),
-    Outer: _tiled(layout.outer_variants, outer),
+FORMS: Mapping[type, Callable[[Machine, str, Any, bool], list[Form]]] = {
+    Product: _product,
+    Outer: _outer,
     ColumnSum: _column_sum,
     Region: _region,
 }

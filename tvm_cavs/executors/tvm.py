@@ -15,7 +15,15 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from .. import dropout
-from ..compiler import SITE_KEYS, Compiled, Compiler, Kinds, host_kernels
+from ..compiler import (
+    SITE_KEYS,
+    Compiled,
+    Compiler,
+    Kinds,
+    Workload,
+    host_kernels,
+    workloads,
+)
 from ..errors import TraceError
 from ..graph import Graph, masks
 from ..language import Parameter, Program, RowSparse
@@ -42,7 +50,6 @@ from .loaded import Loaded, load
 from .observer import Observer
 from .protocol import Result, Seeds
 
-DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
 TRIES = 4  # of inference, while another thread changes parameters
 
 
@@ -66,6 +73,8 @@ class TvmExecutor:
         precision: "float32", or "bf16": operands of products are rounded to bfloat16, while all
             sums and everything else stay float32. CPUs with AVX512_BF16.
         without: optimisations of `options.SWITCHES` to leave out, to measure what they are worth.
+        records: a file of what `tvm-cavs tune` measured (default: beside the cache, and shipped
+            ones), False to use none.
 
     Raises:
         TargetError: a target that is unknown, has no schedule rules, cannot run on this machine, or
@@ -87,8 +96,9 @@ class TvmExecutor:
         cache: Any = None,
         precision: str = "float32",
         without: Iterable[str] = (),
+        records: Any = None,
     ) -> None:
-        self.compiler = _compiler(target, threads, cache, precision)
+        self.compiler = _compiler(target, threads, cache, precision, records)
         self.n_threads = self.compiler.n_threads
         pulls = _pulls(programs.forward)
         self._none_yet = Kinds(programs, pulls, leaving_out(without))
@@ -159,8 +169,8 @@ class TvmExecutor:
 
     def _passes_for(self, plan: Plan, loaded: Loaded, ahead: bool) -> Passes | None:
         """With packed weights or without, by the size of the batch alone."""
-        direct = self._trains and loaded.kinds.options.direct
-        if not (direct and plan.n_rows <= DIRECT_VERTICES):
+        direct, most = loaded.kinds.options.direct, self.compiler.step.direct_vertices
+        if not (self._trains and direct and plan.n_rows <= most):
             return loaded.packed
         if loaded.direct is None and not ahead:
             with self._learning:
@@ -266,6 +276,12 @@ class TvmExecutor:
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 
+    def workloads(self, batch: Batch) -> list[list[Workload]]:
+        """The kernels that a batch runs as measuring sees them, by a slice's group and step."""
+        loaded, groups = self.loaded, batch.passes.groups
+        stages = (*loaded.kinds.forward, *loaded.kinds.backward)
+        return workloads(stages, groups, self.compiler, self._parameters)
+
     def backward(self) -> dict[str, np.ndarray | RowSparse]:
         """Gradients for the last forward pass; the arrays are reused by the next.
 
@@ -302,9 +318,11 @@ class TvmExecutor:
                 self._loaded = loaded.knowing(kinds, self.planner)
 
 
-def _compiler(target: Any, threads: int | None, cache: Any, precision: str) -> Compiler:
+def _compiler(
+    target: Any, threads: int | None, cache: Any, precision: str, records: Any
+) -> Compiler:
     """A compiler for this machine."""
-    compiler = Compiler(target, threads, cache, precision)
+    compiler = Compiler(target, threads, cache, precision, records)
     compiler.require_host()
     return compiler
 

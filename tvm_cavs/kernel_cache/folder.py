@@ -21,6 +21,7 @@ from ..errors import CacheError
 NOTE = re.compile(r"(?P<key>[0-9a-f]{24})\.json")
 LIBRARY = re.compile(r"(?P<key>[0-9a-f]{24})\.[0-9a-f]{12}\.so")
 SCRATCH = re.compile(r"part-[0-9a-f]{16}|tmp[a-z0-9_]{8}")  # the second was Python's tempfile
+RECORDS = re.compile(r"records\.json")  # of `tvm-cavs tune`, which keeps them here
 OLD_SCRATCH = re.compile(r"\d+\.so|note\.json")  # what the second holds
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -99,7 +100,7 @@ def _check(path: Path, descriptor: int) -> None:
 def _tightened(descriptor: int, found: os.stat_result) -> os.stat_result:
     """The folder closed to others, if it holds kernels only: it was made as the umask said."""
     names = os.listdir(descriptor)
-    ours = all(any(form.fullmatch(n) for form in (NOTE, LIBRARY, SCRATCH)) for n in names)
+    ours = all(any(form.fullmatch(n) for form in (NOTE, LIBRARY, SCRATCH, RECORDS)) for n in names)
     wanted = names or found.st_mode & OTHERS_WRITE
     if not ours or not wanted or found.st_mode & stat.S_ISVTX:
         return found

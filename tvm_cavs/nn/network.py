@@ -168,8 +168,8 @@ class Network:
         """Choose what runs the network.
 
         Args:
-            executor: "tvm" (options `target`, `threads`, `cache`, `precision`, `without`),
-                "reference" (option `dtype`), or a registered name.
+            executor: "tvm" (options `target`, `threads`, `cache`, `precision`, `records`,
+                `without`), "reference" (option `dtype`), or a registered name.
             sharing: whether equal subgraphs of a batch are computed once, which changes no result
                 beyond rounding. None: where no dropout makes vertices differ, and where it saves
                 time (large batches of vertices that are not tiny; see sharing.py).

@@ -1,6 +1,8 @@
 """A YAML file -> a training run, its folder and its report."""
 
+from .build import build_loss as build_loss
 from .build import build_network as build_network
+from .build import first_batches as first_batches
 from .config import load_config as load_config
 from .display import clock as clock
 from .display import open_console as open_console
@@ -19,5 +21,6 @@ from .runlog import BEST as BEST
 from .runlog import LAST as LAST
 from .runlog import new_folder as new_folder
 from .runlog import write_whole as write_whole
+from .schema import RunConfig as RunConfig
 from .schema import choose as choose
 from .splits import build_data as build_data

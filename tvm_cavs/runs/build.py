@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
-from ..data import Vocab, load_glove
+from ..data import Loader, Vocab, load_glove
 from ..errors import ConfigError
+from ..graph import Graph
 from ..language import Parameter
 from ..nn import CELLS, LOSSES, LossFunction, Network
 from ..training import Trainer, make_schedule
 from .schema import RunConfig, choose
 from .split_checks import n_outputs
+from .splits import Data
+
+NO_RECORDS = "none"  # as executor.records
 
 
 def build_network(config: RunConfig, vocab: Vocab) -> Network:
@@ -39,6 +44,8 @@ def build_network(config: RunConfig, vocab: Vocab) -> Network:
     net.initialize(seed=train.seed)
     net.seed(train.seed)
     given = config.executor.model_dump(exclude={"name"}, exclude_none=True)
+    if given.get("records") == NO_RECORDS:
+        given["records"] = False
     net.hybridize(executor=config.executor.name, **given)
     return net
 
@@ -57,6 +64,14 @@ def load_pretrained(config: RunConfig, net: Network, vocab: Vocab) -> int:
 def build_loss(config: RunConfig) -> LossFunction:
     """The loss on the cell's `logits` and the data's label."""
     return LOSSES[config.train.loss]("logits", config.data.label)
+
+
+def first_batches(data: Data, n: int) -> list[Graph]:
+    """The first batches of the first epoch, as training takes them; fewer where there are fewer."""
+    config = data.config.train
+    train = data.splits["train"]
+    loader = Loader(train, config.batch_size, config.vertex_budget, seed=config.seed)
+    return list(islice(loader.batches(0), n))
 
 
 def build_trainer(config: RunConfig, net: Network) -> Trainer:

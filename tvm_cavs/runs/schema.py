@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -263,6 +264,8 @@ class ExecutorConfig(Section):
 
     `precision` is what operands of products are rounded to (default: float32, no rounding).
     `sharing` computes equal subgraphs of a batch once (default: where there is no dropout).
+    `records` is a file that `tvm-cavs tune` wrote, or none to use no records (default: the file
+    beside the compiled kernels, and the records that are shipped).
     """
 
     name: str = "tvm"
@@ -270,6 +273,7 @@ class ExecutorConfig(Section):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     precision: Literal["float32", "bf16"] | None = None
     sharing: bool | None = None
+    records: PathText | None = None
 
     _types = _typed("*")
 
@@ -277,6 +281,34 @@ class ExecutorConfig(Section):
     @classmethod
     def _is_registered(cls, given: str) -> str:
         return choose(given, executor_names())
+
+
+def _seconds(given: Any) -> Any:
+    """Seconds of a text such as 300s, 5m or 1.5h; what is no such text is left to the type."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    if not isinstance(given, str) or given[-1:] not in units:
+        return given
+    try:
+        return float(given[:-1]) * units[given[-1]]
+    except ValueError:
+        raise ValueError("expected a time such as 300s, 5m or 1h") from None
+
+
+class TuneConfig(Section):
+    """`tvm-cavs tune`: `budget` is a time such as 300s, 5m or 1h; `batches` of the training data
+    are looked at; `mode` is what runs, steps of training or inference.
+
+    A candidate that takes longer than `candidate_seconds` is given up. `records` is the file in
+    which measurements are kept (default: executor.records, or beside the compiled kernels).
+    """
+
+    budget: Annotated[PositiveFloat, BeforeValidator(_seconds)] = 300.0
+    batches: PositiveInt = 8
+    mode: Literal["train", "infer"] = "train"
+    candidate_seconds: Annotated[PositiveFloat, BeforeValidator(_seconds)] = 20.0
+    records: PathText | None = None
+
+    _types = _typed("*")
 
 
 class RunConfig(Section):
@@ -290,6 +322,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    tune: TuneConfig = TuneConfig()
     folder: PathText | None = None
     profile: bool = False
 

@@ -32,6 +32,11 @@ class Passes:
         self._routine = Routine(kernel, self._entries, [g.most_rows for g in groups])
         self._packs: dict[tuple[bool, ...], tuple[BufferId, ...]] = {}
 
+    @property
+    def groups(self) -> Sequence[CompiledGroup]:
+        """All groups, those of the forward pass first."""
+        return self._groups
+
     def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
         starts = [Column(self._spaces.column(group.spaces[i])) for i in step.starts]
         adds = [Unless(step.adds[0][0])] if step.kind == "outer" else []

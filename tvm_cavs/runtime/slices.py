@@ -44,6 +44,11 @@ class Slice(NamedTuple):
     def n_rows(self) -> int:
         return self.row[COUNT]
 
+    @property
+    def number(self) -> int:
+        """The group's."""
+        return self.row[GROUP]
+
     def parts(self) -> list[Slice]:
         """The same rows, as many at a time as the group's steps take."""
         most, made = self.group.most_rows, []

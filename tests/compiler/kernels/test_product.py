@@ -20,6 +20,8 @@ from helpers.products import (
     two_pieces,
 )
 from schedules import layout
+from schedules.choice import only
+from schedules.knobs import ALWAYS, OuterKnobs, ProductKnobs, product_knobs
 from schedules.target import simd
 from tvm_cavs.compiler.kernels.cpu import outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
@@ -100,6 +102,27 @@ for variant in layout.outer_variants(TARGET, 600, 2):  # both can; more rows tha
         specs.Outer((Piece(600, 0, 603, 2),), (Piece(2, 1, 7, 4),), 2, sums=3),
         variant,
     )
+
+# Knobs that measuring may choose: of a product any, of a weight gradient all but its block.
+DEEP = specs.Product(two_pieces(33), 75, 75)
+FREE = {
+    "usual": product_knobs(TARGET, 33, 75, "float32"),
+    "asking": ProductKnobs(2, 2, 4, even=True, ahead=8, next_panel=True),
+    "even": ProductKnobs(1, 3, 12, even=True),
+    "next": ProductKnobs(3, 2, 2, next_panel=True),
+    "split": ProductKnobs(2, 4, 8, even=True, next_panel=True, split=ALWAYS),
+}
+for tag, knobs in FREE.items():
+    (cut, *_) = layout.product_variants(TARGET, 33, 75, chosen=only(knobs))
+    PRODUCTS[f"knobs_{tag}"] = (DEEP, cut)
+GRADIENT = specs.Outer(two_pieces(33), (Piece(75, 2, 77, 1),), 75)
+for tag, knobs in {
+    "usual": OuterKnobs(2, 4, 32),
+    "flat": OuterKnobs(4, 2, 32),
+    "split": OuterKnobs(1, 5, 32, split=ALWAYS),
+}.items():
+    (cut, *_) = layout.outer_variants(TARGET, 33, 75, chosen=only(knobs))
+    OUTERS[f"outer_knobs_{tag}"] = (GRADIENT, cut)
 
 SUM = specs.ColumnSum((Piece(20, 0, 22, 2, 0), Piece(3, 1, 3)))
 SEGMENTS = specs.SegmentSum(21, 24, 2, 22)
@@ -269,6 +292,31 @@ def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
         out = np.zeros((29, spec.ldc), "float32")
         results.append(call(kernels[name], n, 0, *offsets, *arrays, weights, out)[-1][:1])
     assert all(np.array_equal(results[0], r) for r in results)
+
+
+def test_no_knob_of_a_product_changes_a_bit(kernels):
+    """Not even with how many rows; 140 of them are several blocks in each."""
+    rng = np.random.default_rng(8)
+    weights = rng.standard_normal((DEEP.k, DEEP.n_columns), dtype="float32")
+    offsets, arrays, _ = inputs(rng, DEEP.pieces, 140)
+    out, found = np.zeros((140, DEEP.ldc), "float32"), {}
+    for tag in FREE:
+        name = f"knobs_{tag}"
+        w = packed(weights, PRODUCTS[name][1].tile)
+        for n in (140, 13, 5, 1):
+            found[tag, n] = call(kernels[name], n, 0, *offsets, *arrays, w, out)[-1][:1]
+    first = found["usual", 140]
+    assert all(np.array_equal(first, each) for each in found.values())
+
+
+def test_a_gradient_has_the_same_bits_with_all_knobs_but_its_block(kernels):
+    rng = np.random.default_rng(9)
+    offsets, arrays, _ = inputs(rng, GRADIENT.left + GRADIENT.right, 140)
+    out = np.zeros((GRADIENT.k, GRADIENT.ldc), "float32")
+    names = [name for name in OUTERS if name.startswith("outer_knobs_")]
+    usual, *others = (call(kernels[n], 140, 0, *offsets, *arrays, out)[-1] for n in names)
+    assert len(others) == 2 and usual.any()
+    assert all(np.array_equal(usual, other) for other in others)
 
 
 @pytest.mark.parametrize("size", NARROW[1:])

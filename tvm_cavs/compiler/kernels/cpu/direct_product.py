@@ -17,7 +17,7 @@ from tvm.tirx.script import builder as T
 
 from ....errors import ShapeError
 from ...lowering.specs import DirectWeights, Product, operands
-from ...target_rules import DIRECT_AHEAD, DIRECT_ROWS, Tile, direct_panels
+from ...target_rules import Tile, direct_panels
 from ..loopnest import (
     Buffer,
     Expr,
@@ -136,14 +136,14 @@ def never_unrolled(steps: int, work: Work) -> Expr:
 
 
 def stream_panels(work: Work) -> None:
-    """All rows times a task's panels of plain weights, a block of DIRECT_ROWS rows at a time."""
+    """All rows times a task's panels of plain weights, a block of `depth` rows at a time."""
     cut = work.cut
     if not work.spec.accumulate:
         each_panel(work, cut.columns, partial(clear, work))
     depth = never_unrolled(work.spec.k, work)
-    with loop(tirx.ceildiv(depth, DIRECT_ROWS)) as b:
-        first = hold(b * DIRECT_ROWS)
-        block = first, hold(tirx.min(int64(DIRECT_ROWS), depth - first))
+    with loop(tirx.ceildiv(depth, cut.depth)) as b:
+        first = hold(b * cut.depth)
+        block = first, hold(tirx.min(int64(cut.depth), depth - first))
 
         def tiles(height: int, row: Expr) -> None:
             short = is_short(height, cut)
@@ -191,7 +191,7 @@ def stream_tile(
     with loop(count) as step:
         k = first + step
         if height > 1:
-            later = T.bind(tirx.min(k + DIRECT_ROWS, int64(work.spec.k - 1)))
+            later = T.bind(tirx.min(k + work.cut.depth, int64(work.spec.k - 1)))
             with loop(-(-width // LINE), "vector") as v:
                 prefetch_read(work.weights[work.weight(later, column + v * LINE)], far=True)
 
@@ -249,11 +249,11 @@ def dot_tile(work: Work, column: Expr, width: int, height: int, row: Expr) -> No
 
 
 def ask_ahead(work: Work, column: Expr, width: int, v: Expr, full: int) -> None:
-    """Asks for the vectors DIRECT_AHEAD after vector v; past the end, for the next panel's first.
+    """Asks for the vectors `ahead` after vector v; past the end, for the next panel's first.
 
     Where each row begins anew, the processor has nothing to foretell the next reads from.
     """
-    ahead = v + min(DIRECT_AHEAD, -(-full // 2))
+    ahead = v + min(work.cut.ahead, -(-full // 2))
     wraps = ahead >= full
     j = T.bind(column + tirx.Select(wraps, int64(width), int64(0)))
     k = T.bind(tirx.Select(wraps, ahead - full, ahead) * work.cut.lanes)

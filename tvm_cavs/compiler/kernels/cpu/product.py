@@ -16,10 +16,10 @@ from tvm import tirx
 
 from ...lowering.specs import Product, operands
 from ...target_rules import Tile, panels, weights_shape
-from ..loopnest import Buffer, Expr, hold, int64, kernel, loop, part
+from ..loopnest import Buffer, Expr, either, hold, int64, kernel, loop, part, prefetch_read
 from .bfloat16 import WORD, column_packer, linked, words
 from .narrow import dot_tiles
-from .operands import Bound, Load, Shapes, bind, packer
+from .operands import LINE, Bound, Load, Shapes, bind, packer
 from .register_tile import (
     Target,
     Term,
@@ -79,15 +79,29 @@ def block_tiles(
         pack = column_packer(spec.pieces, bound, cut.block)
     else:
         pack = packer(spec.pieces, bound, cut.block, cut.lanes)
-    with loop(tirx.ceildiv(count, cut.block)) as b:
-        row = hold(first + b * cut.block)
-        n_rows = hold(tirx.min(int64(cut.block), first + count - row))
+    each = block_rows(cut, count)
+    with loop(tirx.ceildiv(count, each)) as b:
+        row = hold(first + b * each)
+        n_rows = hold(tirx.min(each, first + count - row))
         load = pack(row, n_rows)
         with loop(some) as p:
             panel = hold(begin + p)
             at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
             depth = int(weights.shape[1])
             by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
+
+
+def block_rows(cut: Tile, count: Expr) -> Expr:
+    """Rows of a block, of which the last may have fewer; every block reads all weights.
+
+    Even ones are as many as full ones would be: 256 rows are 132 + 124 and not 252 + 4.
+    """
+    if not cut.even:
+        return int64(cut.block)
+    tall = cut.heights[0]
+    n_blocks = hold(tirx.max(tirx.ceildiv(count, cut.block), int64(1)))
+    tiles = tirx.ceildiv(tirx.ceildiv(count, n_blocks), tall)
+    return hold(tirx.max(tiles, int64(1)) * tall)
 
 
 def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
@@ -103,7 +117,36 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
 def product_tile(
     depth: int, load: Load, weights: Buffer, to: Target, height: int, row: Expr
 ) -> None:
-    """`height` rows from `row` of a block on, times one panel."""
+    """`height` rows from `row` of a block on, times one panel.
+
+    The first of the tallest tiles ask for the next panel, if that is wanted.
+    """
+    cut = to.cut
+    lines = -(-cut.columns // LINE)
+    tile = partial(asking_tile, depth, load, weights, to, height, row)
+    if cut.next_panel and height == cut.heights[0] > 1:
+        either(row < lines * height, lambda: tile(True), lambda: tile(False))
+    else:
+        tile(False)
+
+
+def asking_tile(
+    depth: int, load: Load, weights: Buffer, to: Target, height: int, row: Expr, next_panel: bool
+) -> None:
+    """A tile that asks for weights while it adds: rows `ahead`, and a line of the next panel.
+
+    A single row is bound by reading weights: asking would only take the place of reading.
+    """
+    cut = to.cut
+
+    def before(k: Expr) -> None:
+        if cut.ahead and height > 1:
+            with loop(-(-cut.columns // LINE), "vector") as v:
+                prefetch_read(weights[to.panel, k + cut.ahead, v * LINE])
+        if next_panel:
+            following = tirx.min(to.panel + 1, int64(panels(to.n_columns, cut) - 1))
+            line = (row // height) * depth + k
+            prefetch_read(weights[following, 0, line * LINE], far=True)
 
     def step(k: Expr) -> Term:
         return lambda r, j: load(row + r, k) * weights[to.panel, k, j]
@@ -112,11 +155,12 @@ def product_tile(
     if weights.dtype == WORD:
         acc = accumulate_words(
             height,
-            to.cut.columns,
+            cut.columns,
             int64(depth),
             lambda p, r: load(row + r, p),
             lambda p, j: weights[to.panel, p, j],
+            before,
         )
     else:
-        acc = accumulate(height, to.cut.columns, to.cut.lanes, int64(depth), step)
+        acc = accumulate(height, cut.columns, cut.lanes, int64(depth), step, before)
     store_tile(to, height, row, acc)

@@ -42,17 +42,28 @@ def accumulate(
     return acc
 
 
-def accumulate_words(height: int, width: int, n_words: Expr, left: Word, right: Word) -> Buffer:
+def accumulate_words(
+    height: int,
+    width: int,
+    n_words: Expr,
+    left: Word,
+    right: Word,
+    before: Callable[[Expr], None] | None = None,
+) -> Buffer:
     """A register tile holding the sum of products of both halves of words, over p < n_words.
 
     `left(p, r)` is one word of row r; `right(p, j)` the words of the columns with index j.
+    `before(p)` runs first.
     """
     acc = scratch([height, width], "local")
     tile(height, width, LANES, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
-    with loop(n_words) as p, loop(height, "row") as r, loop(width // LANES, "vector") as v:
-        at = [r, span(v * LANES, LANES)]
-        row = tirx.Broadcast(left(p, r), LANES)
-        T.buffer_store(acc, dot(acc[tuple(at)], row, right(p, at[1])), at)
+    with loop(n_words) as p:
+        if before is not None:
+            before(p)
+        with loop(height, "row") as r, loop(width // LANES, "vector") as v:
+            at = [r, span(v * LANES, LANES)]
+            row = tirx.Broadcast(left(p, r), LANES)
+            T.buffer_store(acc, dot(acc[tuple(at)], row, right(p, at[1])), at)
     return acc
 
 

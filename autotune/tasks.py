@@ -1,0 +1,164 @@
+"""Tasks: a network and batches of real data -> what is worth tuning, heaviest first.
+
+Steps are run as in training, every kernel call timed. Calls of one kernel in one bucket of row
+counts are a task; its weight is their part of all kernels' time. When its turn comes, the step
+where it took longest is run again, and its calls are recorded with all that they read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tvm_cavs.compiler import Bucket, Recorded, Workload, bucket_of, buffers_of, defaults
+from tvm_cavs.executors import Made
+from tvm_cavs.graph import Graph
+from tvm_cavs.nn import LossFunction, Network, record
+
+FORWARD, BACKWARD = "forward", "backward"
+LOOKS = 3  # at every step: another process may take the core in one of them
+
+
+@dataclass(frozen=True)
+class Task:
+    """Calls of one kernel in one bucket of row counts.
+
+    key: the kernel's, as in records. workload: what is called, the heaviest where several kernels
+    have one key. seconds: in all steps that were looked at. share: that by all kernels' time.
+    step: number of the step in which it took longest. calls: in that step.
+    """
+
+    key: str
+    bucket: Bucket
+    workload: Workload
+    seconds: float
+    share: float
+    step: int
+    calls: int
+
+    def __str__(self) -> str:
+        return f"{self.key}, {self.bucket} rows"
+
+
+@dataclass(frozen=True)
+class Called:
+    """One kernel call of a step."""
+
+    workload: Workload
+    rows: int
+    seconds: float
+    arguments: tuple[Any, ...]
+
+
+class Watcher:
+    """An observer that times every kernel call of a step."""
+
+    def __init__(self, executor: Any) -> None:
+        self._executor = executor
+        self.called: list[Called] = []
+        self._direction = FORWARD
+
+    def part(self, name: str, function: Callable[..., Made], *given: Any) -> Made:
+        """Parts of a step count as they are."""
+        return function(*given)
+
+    def kernels(self, batch: Any, calls: Callable[[], Sequence[Any]]) -> None:
+        """The calls of one direction, one by one; forward comes first."""
+        known = self._executor.workloads(batch)
+        steps = [
+            (workload, part.n_rows)
+            for part in batch.parts(self._direction)
+            for workload in known[part.number]
+        ]
+        for (workload, rows), (function, arguments) in zip(steps, calls(), strict=True):
+            start = time.perf_counter()
+            function(*arguments)
+            passed = time.perf_counter() - start
+            self.called.append(Called(workload, rows, passed, arguments))
+        self._direction = BACKWARD
+
+
+class Steps:
+    """Steps of a network on batches, forward and with `loss` backward; no parameter changes."""
+
+    def __init__(self, net: Network, batches: Sequence[Graph], loss: LossFunction | None) -> None:
+        self.net, self.batches, self.loss = net, batches, loss
+        net.prepare(batches, loss)
+        self.executor: Any = net.executor(loss)
+
+    def run(self, number: int) -> None:
+        """One step, as a user would write it."""
+        graph, step = self.batches[number], self.net.step
+        if self.loss is None:
+            self.net(graph)
+        else:
+            with record():
+                value = self.loss(self.net(graph))
+            value.backward()
+        self.net.step = step
+
+    def watched(self, number: int) -> list[Called]:
+        """The kernel calls of a step; when this returns, memory is as they left it."""
+        watcher = Watcher(self.executor)
+        with _observed(self.executor, watcher):
+            self.run(number)
+        return watcher.called
+
+
+@contextmanager
+def _observed(executor: Any, watcher: Watcher) -> Iterator[None]:
+    executor.observer = watcher
+    try:
+        yield
+    finally:
+        executor.observer = None
+
+
+def tasks_of(steps: Steps) -> list[Task]:
+    """What may be tuned in these steps, heaviest first."""
+    for number in range(len(steps.batches)):
+        steps.run(number)  # compiles, makes buffers grow
+    runs = [_quickest(steps, number) for number in range(len(steps.batches))]
+    found: dict[tuple[str, Bucket], list[tuple[int, Called]]] = {}
+    for number, called in enumerate(runs):
+        for each in called:
+            known = defaults(steps.executor.compiler.machine, each.workload)
+            if known is not None:
+                found.setdefault((known[0], bucket_of(each.rows)), []).append((number, each))
+    total = sum(each.seconds for called in runs for each in called)
+    tasks = [_task(key, bucket, calls, total) for (key, bucket), calls in found.items()]
+    return sorted(tasks, key=lambda task: -task.seconds)
+
+
+def _quickest(steps: Steps, number: int) -> list[Called]:
+    """The kernel calls of a step, each with the shortest of the times it took in a few."""
+    several = [steps.watched(number) for _ in range(LOOKS)]
+    return [min(same, key=lambda each: each.seconds) for same in zip(*several, strict=True)]
+
+
+def _task(key: str, bucket: Bucket, calls: Sequence[tuple[int, Called]], total: float) -> Task:
+    seconds: dict[tuple[Workload, int], float] = {}
+    for number, each in calls:
+        at = each.workload, number
+        seconds[at] = seconds.get(at, 0.0) + each.seconds
+    workload, step = max(seconds, key=lambda at: seconds[at])
+    n_calls = sum(1 for number, each in calls if (each.workload, number) == (workload, step))
+    whole = sum(each.seconds for _, each in calls)
+    return Task(key, bucket, workload, whole, whole / total, step, n_calls)
+
+
+def recorded(steps: Steps, task: Task) -> Recorded:
+    """The calls of a task, in order, and copies of the arrays that they read and write."""
+    called = [
+        each
+        for each in steps.watched(task.step)
+        if each.workload == task.workload and each.rows in task.bucket
+    ]
+    tensors, calls = buffers_of([each.arguments for each in called])
+    arrays = tuple(np.array(np.from_dlpack(tensor)) for tensor in tensors)
+    return Recorded(task.workload, tuple(calls), arrays)

@@ -1,0 +1,231 @@
+"""Knobs: what may be chosen freely of a kernel's schedule, as frozen data that prints.
+
+A family of kernels has a class of knobs. Their defaults come from the target's vector unit and
+caches; records of measurements (`records.py`) hold others. No knob changes what a kernel computes.
+Those in SHARED are the same for every number of rows, because they decide how weights are laid out
+or in which order terms are added: the same rows give the same bits, whatever form runs.
+
+Measured on Zen 5 with AVX-512: tiles of 6 x 64, 8 x 48, 5 x 80 and 12 x 32 all reach the machine's
+limit (220 to 230 GFLOP/s of one core), 14 x 16 eight tenths of it. So NR may follow N: the panel
+width that wastes the fewest lanes of the last panel wins, and no width falls off a cliff. The same
+tiles reach 450 to 485 GFLOP/s with bfloat16 operands, of 490 that the instruction allows.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvm.target import Target
+
+from .host import Caches
+from .target import Simd, caches, simd
+
+PACKED_BYTES = 256 * 1024  # packed rows of the left operand: half of a small L2 cache,
+PACKED_SHARE = 4  # a quarter of a large one
+MOST_PACKED_BYTES = 512 * 1024
+PARTS_OF_PACKED = 2  # what a product hands to what comes after it, in packed rows' bytes
+MOST_ROWS = 512  # that are packed at once
+OUTER_ROWS = 32  # rows packed at once for a weight gradient are a multiple of these
+BY_SIZE, NEVER, ALWAYS = range(3)  # whether threads split a kernel
+MAX_VECTORS = 5  # of a panel
+MAX_HEIGHT = 12  # rows of a register tile
+DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
+DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
+DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
+DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
+MOST_BLOCK, MOST_DEPTH, MOST_AHEAD = 4096, 1024, 64  # that a record may ask for
+ELEMENT = {"float32": 4, "bf16": 2}  # bytes of an operand's element
+
+
+@dataclass(frozen=True)
+class ProductKnobs:
+    """Of a product [n, K] x [K, N] with packed weights.
+
+    vectors: of a panel's row. height: rows of the tallest register tile. block: rows packed at
+    once, a multiple of height. even: blocks of about one size, not full ones and a rest. ahead:
+    rows of the weights asked into the nearest cache before they are read; 0: none. next_panel:
+    the panel after this one is asked into L2 meanwhile. split: among threads, by the size of the
+    work, never or always.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("vectors",)
+
+    vectors: int
+    height: int
+    block: int
+    even: bool = False
+    ahead: int = 0
+    next_panel: bool = False
+    split: int = BY_SIZE
+
+
+@dataclass(frozen=True)
+class OuterKnobs:
+    """Of a weight gradient [n, K]^T x [n, N]: as for a product; block: rows summed up at once."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ("block",)
+
+    vectors: int
+    height: int
+    block: int
+    split: int = BY_SIZE
+
+
+@dataclass(frozen=True)
+class DirectKnobs:
+    """Of a product that reads its weights where they lie.
+
+    vectors: of a panel's row, columns of it where they lie transposed. depth: rows of the weights
+    that are read before the next panel's. ahead: vectors asked for in a transposed row.
+    """
+
+    SHARED: ClassVar[tuple[str, ...]] = ()
+
+    vectors: int
+    height: int
+    depth: int = DIRECT_DEPTH
+    ahead: int = 0
+    split: int = BY_SIZE
+
+
+@dataclass(frozen=True)
+class RegionKnobs:
+    """Of a region: elements computed at once, also of its sums; whether threads split its rows."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ("lanes",)
+
+    lanes: int
+    split: int = BY_SIZE
+
+
+@dataclass(frozen=True)
+class StepKnobs:
+    """Of all kernels of a step together.
+
+    part_bytes: what steps of a level hand to each other at once. direct_vertices: of a batch of
+    training that packs no weights, at most.
+    """
+
+    part_bytes: int
+    direct_vertices: int
+
+
+Knobs = ProductKnobs | OuterKnobs | DirectKnobs | RegionKnobs
+FAMILIES: dict[str, type[Knobs]] = {
+    "product": ProductKnobs,
+    "outer": OuterKnobs,
+    "direct": DirectKnobs,
+    "region": RegionKnobs,
+}
+
+
+def product_knobs(
+    target: Target, k: int, n_columns: int, precision: str, vectors: int | None = None
+) -> ProductKnobs:
+    """The defaults of a product [n, k] x [k, n_columns], its panels of `vectors` if given."""
+    unit, row_bytes = simd(target), k * ELEMENT[precision]
+    vectors = vectors or panel_vectors(unit, n_columns)
+    height = tile_heights(unit, vectors)[0]
+    return ProductKnobs(vectors, height, packed_rows(target, row_bytes, height))
+
+
+def outer_knobs(
+    target: Target, k: int, n_columns: int, precision: str, block: int | None = None
+) -> OuterKnobs:
+    """The defaults of a weight gradient [n, k]^T x [n, n_columns], its sums over `block` rows."""
+    unit, row_bytes = simd(target), k * ELEMENT[precision]
+    vectors = panel_vectors(unit, n_columns)
+    block = block or packed_rows(target, row_bytes, OUTER_ROWS)
+    return OuterKnobs(vectors, tile_heights(unit, vectors)[0], block)
+
+
+def direct_knobs(target: Target, n_columns: int, transposed: bool) -> DirectKnobs:
+    """The defaults of a product whose weights are read where they lie."""
+    unit = simd(target)
+    vectors = DOT_COLUMNS if transposed else panel_vectors(unit, n_columns)
+    return DirectKnobs(vectors, tile_heights(unit, vectors)[0], ahead=DIRECT_AHEAD * transposed)
+
+
+def region_knobs(target: Target, lanes: int | None = None) -> RegionKnobs:
+    """The defaults of a region, so many elements at once if `lanes` says so."""
+    return RegionKnobs(lanes or simd(target).lanes)
+
+
+def step_knobs(target: Target) -> StepKnobs:
+    """The defaults of a step."""
+    return StepKnobs(PARTS_OF_PACKED * packed_bytes(caches(target)), DIRECT_VERTICES)
+
+
+def packed_bytes(near: Caches) -> int:
+    """Bytes of an operand packed at once: a part of L2, where the weights' panel has to be too.
+
+    Measured: 256 KiB is right for 512 KiB and 1 MiB of L2 (Zen 3, 4 and 5), 512 KiB for 2 MiB
+    (Sapphire Rapids). A CPU that does not name its L2 is taken for one of the first sort.
+    """
+    if not near.l2:
+        return PACKED_BYTES
+    most = min(near.l2 // 2, MOST_PACKED_BYTES)
+    return min(max(PACKED_BYTES, near.l2 // PACKED_SHARE), most)
+
+
+def packed_rows(target: Target, row_bytes: int, multiple: int) -> int:
+    """Rows of an operand packed at once, a multiple of `multiple`."""
+    rows = packed_bytes(caches(target)) // row_bytes
+    return max(1, min(rows, MOST_ROWS) // multiple) * multiple
+
+
+def panel_vectors(unit: Simd, n_columns: int) -> int:
+    """Vectors of a panel: few lanes wasted on the last panel, weighed by the tile's speed."""
+
+    def cost(vectors: int) -> tuple[float, int]:
+        used = -(-n_columns // (vectors * unit.lanes)) * vectors
+        height = tile_heights(unit, vectors)[0]
+        work = height * vectors  # multiply-adds of a step, two a cycle
+        loads = height + vectors  # so are loads
+        rest = 0.02 * (vectors == MAX_VECTORS)  # short tiles: more rows are left over
+        return round(used * (1 + 0.2 * loads / work + rest), 6), -work
+
+    return min(range(1, MAX_VECTORS + 1), key=cost)
+
+
+def tallest(unit: Simd, vectors: int) -> int:
+    """Rows of the tallest tile whose accumulators leave a row of weights and a value."""
+    return max(1, min(MAX_HEIGHT, (unit.registers - vectors - 1) // vectors))
+
+
+def tile_heights(unit: Simd, vectors: int) -> tuple[int, ...]:
+    """Register tile heights: the tallest, then two thirds and one third of it, and 1."""
+    return heights_below(tallest(unit, vectors))
+
+
+def heights_below(height: int) -> tuple[int, ...]:
+    """A height, then two thirds and one third of it, for the last rows, and 1."""
+    return falling(height, round(height * 2 / 3), round(height / 3), 1)
+
+
+def falling(*heights: int) -> tuple[int, ...]:
+    """Heights of register tiles, each once, the tallest first."""
+    return tuple(sorted({*heights} - {0}, reverse=True))
+
+
+def misfit(knobs: Knobs, target: Target) -> str | None:
+    """Why a target cannot have these knobs, whoever wrote them down; None if it can."""
+    unit = simd(target)
+    if knobs.split not in (BY_SIZE, NEVER, ALWAYS):
+        return f"split is {knobs.split}"
+    if isinstance(knobs, RegionKnobs):
+        fits = knobs.lanes in (unit.lanes // 2, unit.lanes, 2 * unit.lanes)
+        return None if fits else f"lanes is {knobs.lanes} and a vector has {unit.lanes}"
+    vectors, height = knobs.vectors, knobs.height
+    if not (1 <= vectors <= MAX_VECTORS and 1 <= height <= tallest(unit, vectors)):
+        return (
+            f"a tile of {height} rows x {vectors} vectors does not fit {unit.registers} registers"
+        )
+    if isinstance(knobs, DirectKnobs):
+        fits = 1 <= knobs.depth <= MOST_DEPTH and 0 <= knobs.ahead <= MOST_AHEAD
+        return None if fits else f"depth is {knobs.depth}, ahead {knobs.ahead}"
+    multiple = OUTER_ROWS if isinstance(knobs, OuterKnobs) else height
+    if knobs.block % multiple or not 1 <= knobs.block <= MOST_BLOCK:
+        return f"block is {knobs.block}: no multiple of {multiple} up to {MOST_BLOCK}"
+    if isinstance(knobs, ProductKnobs) and not 0 <= knobs.ahead <= MOST_AHEAD:
+        return f"ahead is {knobs.ahead}"
+    return None

@@ -1,0 +1,152 @@
+"""How a kernel is cut, from its knobs: what its data layout depends on.
+
+A product multiplies row-major rows with weights packed in panels of NR columns, `[panels][K][NR]`.
+With bfloat16 operands a panel is `[K/2][NR]` of words, two values of a column each. A narrow one,
+of few columns, has its lanes along K and takes its weights transposed, `[1][N][K]`.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from tvm.target import Target
+
+from .knobs import (
+    OUTER_ROWS,
+    DirectKnobs,
+    OuterKnobs,
+    ProductKnobs,
+    falling,
+    heights_below,
+    packed_rows,
+)
+from .target import Simd, simd
+
+MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
+NARROW_LANES = 0.5  # columns of a narrow right operand, by the lanes of a vector, at most
+NARROW_K = 4  # and its rows, in vectors, at least
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a product is cut: part of a kernel's identity."""
+
+    lanes: int  # float32 elements of one vector
+    vectors: int  # vectors of a panel's row
+    heights: tuple[int, ...]  # rows of the register tiles, descending; the last is 1
+    block: int  # rows packed at once
+    parts: tuple[int, int] = (1, 1)  # (row parts, panel parts) that run in parallel
+    narrow: bool = False  # lanes run along K: of the sum in a product, of C's rows in an outer
+    even: bool = False  # blocks of rows of about one size
+    ahead: int = 0  # rows of packed weights, or vectors of direct ones, that are asked for
+    next_panel: bool = False  # ask for the next panel meanwhile
+    depth: int = 0  # rows of direct weights that are read before the next panel's
+
+    @property
+    def columns(self) -> int:
+        """NR, the columns of a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def tasks(self) -> int:
+        """Independent parts of the work."""
+        return self.parts[0] * self.parts[1]
+
+    def with_vectors(self, vectors: int) -> "Tile":
+        """The same with panels of so many vectors."""
+        return replace(self, vectors=vectors)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """How a region is cut: elements that are computed at once, and parts of its rows."""
+
+    lanes: int
+    parts: tuple[int, int] = (1, 1)
+
+    @property
+    def tasks(self) -> int:
+        """Independent parts of the work."""
+        return self.parts[0]
+
+
+def panels(n_columns: int, tile: Tile) -> int:
+    """Panels that `n_columns` columns take."""
+    return -(-n_columns // tile.columns)
+
+
+def weights_shape(k: int, n_columns: int, tile: Tile) -> tuple[int, int, int]:
+    """Shape of a product's packed weights; `k` in words where they are bfloat16."""
+    if tile.narrow:
+        return 1, n_columns, -(-k // tile.lanes) * tile.lanes
+    return panels(n_columns, tile), k, tile.columns
+
+
+def digest(tile: Tile | Strip) -> str:
+    """A short name of a tile."""
+    return hashlib.sha256(repr(tile).encode()).hexdigest()[:8]
+
+
+def product_tile(target: Target, knobs: ProductKnobs) -> Tile:
+    """A product cut as its knobs say, for one thread."""
+    return Tile(
+        simd(target).lanes,
+        knobs.vectors,
+        heights_below(knobs.height),
+        knobs.block,
+        even=knobs.even,
+        ahead=knobs.ahead,
+        next_panel=knobs.next_panel,
+    )
+
+
+def outer_tile(target: Target, knobs: OuterKnobs) -> Tile:
+    """A weight gradient cut as its knobs say, for one thread."""
+    return Tile(simd(target).lanes, knobs.vectors, heights_below(knobs.height), knobs.block)
+
+
+def direct_tile(target: Target, k: int, transposed: bool, knobs: DirectKnobs) -> Tile:
+    """A product with unpacked weights, cut as its knobs say, for one thread."""
+    heights = heights_below(knobs.height)
+    if transposed:
+        heights = falling(*heights, heights[0] // 2)
+    return Tile(
+        simd(target).lanes,
+        knobs.vectors,
+        heights,
+        packed_rows(target, 4 * k, heights[0]),
+        narrow=transposed,
+        ahead=knobs.ahead,
+        depth=knobs.depth,
+    )
+
+
+def direct_panels(n_columns: int, tile: Tile) -> int:
+    """Panels of `n_columns` columns in a product that reads its weights row-major."""
+    return -(-n_columns // (tile.vectors if tile.narrow else tile.columns))
+
+
+def is_narrow(unit: Simd, k: int, n_columns: int, precision: str) -> bool:
+    """Whether a product or weight gradient of float32 operands puts its lanes along K.
+
+    Measured on Zen 5: K = 256 and N = 5 run at 170 GFLOP/s so, and at 45 in a panel of 16; at N = 8
+    twice as fast. From N = 10 on the gain is lost where rows come from memory, below K = 64 where
+    adding up the lanes takes as long as the products.
+    """
+    few = n_columns <= NARROW_LANES * unit.lanes
+    return precision == "float32" and few and k >= NARROW_K * unit.lanes
+
+
+def narrow_product_tile(unit: Simd, n_columns: int) -> Tile:
+    """The tallest tile whose sums leave room for a vector of each row and one of weights."""
+    height = max(1, min(MAX_NARROW, (unit.registers - 1) // (n_columns + 1)))
+    return Tile(unit.lanes, 1, falling(height, height // 2, 1), block=1, narrow=True)
+
+
+def narrow_outer_tile(target: Target, k: int, n_columns: int) -> Tile:
+    """Even panels of C's rows, whose sums leave room for a vector of each and a value."""
+    unit = simd(target)
+    most = max(1, min(MAX_NARROW, (unit.registers - 1) // (n_columns + 1)))
+    n_vectors = -(-k // unit.lanes)
+    vectors = -(-n_vectors // -(-n_vectors // most))
+    block = packed_rows(target, 4 * k, OUTER_ROWS)
+    return Tile(unit.lanes, vectors, (1,), block, narrow=True)

@@ -1,0 +1,73 @@
+"""Spaces and searches: each candidate once, small spaces whole, the best of large ones found."""
+
+import random
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+from autotune.search import EXHAUSTIVE, PATIENCE, evolutionary, exhaustive, method
+from autotune.space import Space
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Three knobs of a kernel that nobody has."""
+
+    SHARED: ClassVar[tuple[str, ...]] = ("width",)
+
+    width: int = 2
+    depth: int = 0
+    flag: bool = False
+
+
+def space(width=(2, 1, 4), depth=(0,), usable=lambda knobs: knobs):
+    return Space(Toy(), {"width": width, "depth": depth, "flag": (False, True)}, usable)
+
+
+def searched(given, cost):
+    """What a search measures, in order, as a tuner would call it."""
+    _, search = method(given)
+    measured, generator = {given.default: 1.0}, random.Random(0)
+    while (knobs := search(given, measured, generator)) is not None:
+        assert knobs not in measured
+        measured[knobs] = cost(knobs)
+    return measured
+
+
+def test_a_space_prints_and_has_every_usable_candidate_once():
+    whole = space(usable=lambda knobs: None if knobs.width == 4 and knobs.flag else knobs)
+    assert whole.candidates[0] == Toy()
+    assert len(set(whole.candidates)) == len(whole.candidates) == 5
+    assert str(whole) == "5 candidates: width 2/1/4, flag False/True"
+
+
+def test_a_small_space_is_measured_whole():
+    small = space()
+    assert method(small) == ("exhaustive", exhaustive)
+    assert set(searched(small, lambda _: 2.0)) == set(small.candidates)
+
+
+def test_a_large_space_is_searched_from_the_best_on():
+    large = space(depth=tuple(range(100)))
+    assert len(large.candidates) > EXHAUSTIVE and method(large) == ("evolutionary", evolutionary)
+    found = searched(large, lambda k: 0.5 + abs(k.depth - 70) / 100 + (k.width != 4) * 0.1)
+    best = min(found, key=found.get)
+    assert best.width == 4 and found[best] < 0.7
+    assert len(found) < len(large.candidates)
+
+
+def test_every_shared_knob_is_tried_before_all_else():
+    large = space(depth=tuple(range(100)))
+    assert [knobs.width for knobs in list(searched(large, lambda _: 2.0))[:3]] == [2, 1, 4]
+
+
+def test_a_search_ends_where_nothing_is_better():
+    large = space(depth=tuple(range(1000)))
+    found = searched(large, lambda _: 2.0)
+    assert PATIENCE < len(found) <= PATIENCE + 2
+
+
+def test_failures_are_no_parents():
+    large = space(depth=tuple(range(100)))
+    found = searched(large, lambda k: inf if k.width == 1 else 0.9)
+    assert sum(knobs.width == 1 for knobs in found) < len(found) / 2

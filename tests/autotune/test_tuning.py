@@ -1,0 +1,269 @@
+"""Tuning a small network: tasks, records, budget, interruptions; what records change."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+import autotune
+import tvm_cavs as cavs
+from autotune.tasks import recorded
+from autotune.worker import Failed, Timing
+from helpers.law import near, run
+from helpers.paths import ROOT
+from helpers.random_graphs import N_WORDS, random_tree
+from schedules.records import read_records, target_key
+from tvm_cavs.cli.main import main
+from tvm_cavs.compiler import Compiler, Trial, Wrong
+
+pytestmark = pytest.mark.compiles
+LOSS = cavs.loss.SoftmaxCrossEntropy()
+TINY = (
+    "data.n_train=24 data.n_dev=4 data.n_test=4 data.max_tokens=30 model.embedding=6 "
+    "model.hidden=8 train.batch_size=12 tune.batches=2 executor.threads=1"
+).split()
+
+
+class FakeBench:
+    """Times by a rule, at once. What it was asked for is written down."""
+
+    asked: list
+    rule = staticmethod(lambda knobs: 0.9)
+
+    def __init__(self, _settings=None):
+        self.asked = []
+        FakeBench.latest = self
+
+    def load(self, kernel):
+        self.kernel = kernel
+
+    def measure(self, knobs, best=None):
+        self.asked.append((self.kernel.workload, knobs))
+        ratio = self.rule(knobs)
+        if ratio is None:
+            return Failed("wrong: planted")
+        return Timing(1e-4 * ratio, ratio, ratio, 0.0, 50.0)
+
+    def close(self):
+        pass
+
+
+def network(cache, **options):
+    net = cavs.Network(cavs.nn.TreeLSTM(N_WORDS, 6, 8, 5))
+    net.initialize(seed=3)
+    net.hybridize("tvm", sharing=False, threads=1, cache=cache, **options)
+    return net
+
+
+@pytest.fixture(scope="module")
+def batches():
+    rng = np.random.default_rng(5)
+    few, many = ([random_tree(rng, 2, 9) for _ in range(n)] for n in (3, 60))
+    return [cavs.batch(few), cavs.batch(many)]  # weights are read where they lie, and packed
+
+
+@pytest.fixture(scope="module")
+def steps(cache, batches):
+    return autotune.Steps(network(cache, records=False), batches, LOSS)
+
+
+@pytest.fixture(scope="module")
+def tasks(steps):
+    return autotune.tasks_of(steps)
+
+
+def tuner(steps, path, bench, budget=1e6, **clock):
+    store = autotune.Store(path, steps.executor.compiler.target)
+    made = autotune.Clock(budget, **clock)
+    return autotune.Tuner(steps, store, bench, made, "a test")
+
+
+def test_tasks_are_all_that_has_knobs_in_a_step(steps, tasks):
+    families = {task.key.split()[0].split("_")[0] for task in tasks}
+    assert families == {"product", "outer", "direct", "region"}
+    assert len({(task.key, task.bucket) for task in tasks}) == len(tasks)
+    assert 0.5 < sum(task.share for task in tasks) <= 1
+    assert [task.seconds for task in tasks] == sorted((t.seconds for t in tasks), reverse=True)
+    for task in tasks:
+        kernel = recorded(steps, task)
+        assert len(kernel.calls) == task.calls
+        assert all(call[0] in task.bucket for call in kernel.calls)
+
+
+@pytest.mark.parametrize("family", ["product", "outer", "direct", "region"])
+def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, family, tmp_path):
+    """On the calls of a real step; and a candidate that leaves one out is noticed."""
+    task = next(task for task in tasks if task.key.startswith(family) and task.calls > 0)
+    compiler = Compiler("host", 1, cache=False, records=False)
+    trial = Trial(recorded(steps, task), compiler)
+    space = tuner(steps, tmp_path / "r", FakeBench()).space(task)
+    others = space.candidates[1:]
+    for knobs in others[:: max(1, len(others) // 4)]:
+        trial.check(knobs)
+
+    class Lazy(Trial):
+        def ready(self, knobs):
+            made = super().ready(knobs)
+            return made if knobs is None else type(made)((), made.arrays)
+
+    with pytest.raises(Wrong, match="results differ"):
+        Lazy(recorded(steps, task), compiler).check(others[0])
+
+
+def test_nothing_is_measured_twice(steps, tasks, tmp_path):
+    path, first, second = tmp_path / "records.json", FakeBench(), FakeBench()
+    seen = [at for at in tuner(steps, path, first).run(tasks[:2]) if at.record]
+    assert [at.record.knobs for at in seen] == [knobs for _, knobs in first.asked]
+    assert len(set(first.asked)) == len(first.asked) > 2
+    found, notes = read_records(path)
+    assert len(found) == len(first.asked) and notes == []
+    assert {r.origin for r in found} == {"a test"}
+    assert {r.target for r in found} == {target_key(steps.executor.compiler.target)}
+    assert [at for at in tuner(steps, path, second).run(tasks[:2]) if at.record] == []
+    assert second.asked == []
+
+
+def test_two_tunings_of_one_file_lose_nothing(steps, tasks, tmp_path):
+    """Each writes what the other has written meanwhile."""
+    path = tmp_path / "records.json"
+    one, other = (tuner(steps, path, FakeBench()).run(tasks[n : n + 1]) for n in (0, 1))
+    for _ in range(3):  # the first of each is no measurement
+        next(one), next(other)
+    found, _ = read_records(path)
+    assert len(found) == 4 and len({(r.kernel, r.bucket) for r in found}) == 2
+
+
+def test_the_budget_ends_a_tuning_between_two_candidates(steps, tasks, tmp_path):
+    ticks = iter(range(10**6))
+    bench = FakeBench()
+    made = tuner(steps, tmp_path / "r", bench, budget=20, now=lambda: float(next(ticks))).run(tasks)
+    assert list(made)[-1].left <= 0 or len(bench.asked) < 20
+    assert 0 < len(bench.asked) < 20
+
+
+def test_what_failed_is_recorded_as_failed_and_never_chosen(steps, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeBench, "rule", staticmethod(lambda knobs: None))
+    path = tmp_path / "records.json"
+    list(tuner(steps, path, FakeBench()).run(tasks[:1]))
+    found, _ = read_records(path)
+    assert found and all(r.failed == "wrong: planted" and r.seconds is None for r in found)
+    chosen = Compiler("host", 1, cache=False, records=path).tuned
+    assert chosen.choose(tasks[0].key, lambda: None) == chosen.choose("other", lambda: None)
+
+
+def test_records_change_kernels_and_no_result(steps, tasks, batches, cache, tmp_path, monkeypatch):
+    """Candidates picked at random win in every kernel: other symbols, the same outputs."""
+    monkeypatch.setattr("autotune.tuning.LEAST_SHARE", 0.0)
+    monkeypatch.setattr("autotune.search.PATIENCE", 2)
+    path, bench = tmp_path / "records.json", FakeBench()
+    bench.rule = lambda knobs: 0.5 + crc32(repr(knobs).encode()) % 97 / 400
+    list(tuner(steps, path, bench).run(tasks))
+    tuned = network(cache, records=str(path))
+    for batch in batches:
+        usual, changed = run(steps.net, LOSS, batch), run(tuned, LOSS, batch)
+        for one, other in zip(usual, changed, strict=True):
+            for name, values in one.items():
+                near(other[name], values, name, 1e-5)
+    symbols = [set(net.executor(LOSS).compiler._functions) for net in (steps.net, tuned)]
+    assert len(symbols[1] - symbols[0]) > 4
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "no records"), ('{"schema": 7}', "schema 7")])
+def test_corrupted_records_are_said_and_defaults_run(text, words, batches, steps, cache, tmp_path):
+    path = tmp_path / "records.json"
+    path.write_text(text)
+    net = network(cache, records=str(path))
+    with pytest.warns(UserWarning, match=words):
+        found = run(net, LOSS, batches[0])
+    for one, other in zip(found, run(steps.net, LOSS, batches[0]), strict=True):
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+@pytest.fixture
+def command(cache, tmp_path, monkeypatch):
+    """Runs `tvm-cavs tune` in this process, with times made up."""
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(cache))
+    monkeypatch.setattr(autotune, "Bench", FakeBench)
+    path = tmp_path / "records.json"
+
+    def call(*more):
+        return main(["tune", "demo", *TINY, f"tune.records={path}", *more])
+
+    return call, path
+
+
+def test_ctrl_c_keeps_what_was_measured_and_the_next_call_goes_on(command, capsys, monkeypatch):
+    call, path = command
+
+    def third(knobs):
+        if len(FakeBench.latest.asked) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0.9
+
+    monkeypatch.setattr(FakeBench, "rule", staticmethod(third))
+    assert call() == 130
+    first = FakeBench.latest.asked
+    assert len(first) == len(read_records(path)[0]) == 3
+    shown = capsys.readouterr().out
+    assert "kernels, microseconds of a step" in shown and str(path) in shown
+    monkeypatch.setattr(FakeBench, "rule", staticmethod(lambda knobs: 1.5))
+    assert call("tune.budget=2s") == 0
+    assert not set(first) & set(FakeBench.latest.asked)
+    assert len(read_records(path)[0]) == 3 + len(FakeBench.latest.asked)
+    shown = capsys.readouterr().out
+    assert "a whole step:" in shown and "before" in shown and "target: " in shown
+
+
+def test_a_killed_tuning_leaves_whole_records_and_no_process(cache, tmp_path):
+    path = tmp_path / "records.json"
+    command = [sys.executable, "-m", "tvm_cavs", "tune", "demo", *TINY, f"tune.records={path}"]
+    given = os.environ | {"PYTHONPATH": str(ROOT), "TVM_CAVS_CACHE": str(cache)}
+    process = subprocess.Popen(command, env=given, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(1200):
+            if path.exists() and len(read_records(path)[0]) > 1:
+                break
+            assert process.poll() is None
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        workers = [int(n) for n in children.read_text().split()] if children.exists() else []
+    finally:
+        process.kill()
+        process.wait()
+    found, notes = read_records(path)
+    assert len(found) > 1 and notes == []
+    assert json.loads(path.read_text())["schema"] == 1
+    for _ in range(300):
+        if not any(Path(f"/proc/{worker}").exists() for worker in workers):
+            break
+        time.sleep(0.1)
+    assert not [w for w in workers if Path(f"/proc/{w}").exists()]
+
+
+def test_an_executor_without_kernels_is_refused(capsys):
+    assert main(["tune", "demo", "executor.name=reference"]) == 1
+    assert "has no kernels to tune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("tune.budget=soon", "tune.budget = 'soon'"),
+        ("tune.budget=xs", "a time such as 300s"),
+        ("tune.budget=0", "greater than 0"),
+        ("tune.bugdet=3", "did you mean tune.budget?"),
+    ],
+)
+def test_bad_settings_name_the_key(given, words, capsys):
+    assert main(["tune", "demo", given]) == 1
+    assert words in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""Which measured knobs run at how many rows, and what becomes of variants then."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+pytest.importorskip("tvm")
+
+import schedules
+from schedules import layout
+from schedules.choice import UNTUNED, Bucket, Chosen, bucket_of, choose, only
+from schedules.domains import adjusted, domains
+from schedules.host import Caches
+from schedules.knobs import (
+    ALWAYS,
+    NEVER,
+    OuterKnobs,
+    direct_knobs,
+    misfit,
+    outer_knobs,
+    packed_bytes,
+    product_knobs,
+    region_knobs,
+    step_knobs,
+)
+from schedules.records import Record
+from schedules.target import simd
+
+KIB = 1 << 10
+ONE = {"kind": "llvm", "mcpu": "znver3", "num-cores": 1}
+TARGETS = [
+    schedules.make_target(given)
+    for given in (
+        ONE,
+        {**ONE, "num-cores": 2},
+        {"kind": "llvm", "mcpu": "znver4", "num-cores": 4},
+        {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "num-cores": 2},
+    )
+]
+TARGET, TWO = TARGETS[:2]
+DEFAULT = partial(product_knobs, TARGET, 512, 1280, "float32")
+USUAL = DEFAULT()
+
+
+def record(rows, knobs, ratio, seconds=1e-3, spread=0.0):
+    return Record("product", "here", Bucket(rows), knobs, seconds * ratio, ratio, spread)
+
+
+@pytest.mark.parametrize(
+    ("l2", "want"),
+    [(0, 256), (256, 128), (512, 256), (1024, 256), (2048, 512), (8192, 512), (128, 64)],
+)
+def test_defaults_follow_from_the_second_cache(l2, want):
+    assert packed_bytes(Caches(32 * KIB, l2 * KIB, 0)) == want * KIB
+    target = schedules.make_target({**ONE, "model": f"l1=32K l2={l2}K"})
+    assert step_knobs(target).part_bytes == 2 * want * KIB
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: str(t.attrs["mcpu"]))
+def test_every_default_is_in_its_own_space_and_fits(target):
+    for default in (
+        product_knobs(target, 300, 450, "float32"),
+        outer_knobs(target, 300, 450, "float32"),
+        direct_knobs(target, 450, False),
+        direct_knobs(target, 450, True),
+        region_knobs(target),
+    ):
+        values = domains(default, target)
+        assert {name: each[0] for name, each in values.items()} == vars(default)
+        assert all(len(set(each)) == len(each) for each in values.values())
+        assert adjusted(default) == default and misfit(default, target) is None
+
+
+def test_what_does_not_fit_is_refused():
+    tall = replace(USUAL, height=simd(TARGET).registers)
+    assert "does not fit 16 registers" in misfit(tall, TARGET)
+    assert "no multiple" in misfit(replace(USUAL, block=USUAL.height + 1), TARGET)
+    assert "no multiple of 32" in misfit(OuterKnobs(1, 1, 16), TARGET)
+    assert misfit(replace(USUAL, ahead=-1), TARGET)
+    assert misfit(replace(USUAL, split=3), TARGET) == "split is 3"
+    assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET)
+    assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET)
+    assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
+
+
+@pytest.mark.parametrize(("rows", "first"), [(1, 1), (2, 2), (3, 2), (63, 32), (64, 64)])
+def test_buckets(rows, first):
+    bucket = bucket_of(rows)
+    assert bucket == Bucket(first) and rows in bucket
+    assert bucket.last + 1 not in bucket and first - 1 not in bucket
+
+
+def test_a_clearly_faster_candidate_is_chosen_where_it_was_measured():
+    fast, slow = replace(USUAL, ahead=8), replace(USUAL, even=True)
+    found = choose(DEFAULT, [record(64, fast, 0.9), record(64, slow, 0.95), record(1, slow, 1.1)])
+    assert found == Chosen((), ((Bucket(64), fast),))
+
+
+@pytest.mark.parametrize(("ratio", "spread"), [(0.99, 0.0), (0.9, 0.2), (1.0, 0.0), (1.2, 0.0)])
+def test_noise_crowns_nobody(ratio, spread):
+    assert choose(DEFAULT, [record(64, replace(USUAL, ahead=8), ratio, spread=spread)]) == UNTUNED
+    assert choose(DEFAULT, []) == UNTUNED
+
+
+def test_panels_are_chosen_for_all_row_counts_together():
+    """What is won at 64 rows may be lost at 1; what was not measured everywhere is no choice."""
+    wide, narrow = DEFAULT(vectors=2), DEFAULT(vectors=1)
+    assert {USUAL.vectors, wide.vectors, narrow.vectors} == {1, 2, 3}
+    won = record(64, wide, 0.8, seconds=1.0)
+    assert choose(DEFAULT, [won, record(1, wide, 2.0, seconds=0.5)]) == UNTUNED
+    assert choose(DEFAULT, [won, record(1, USUAL, 1.0), record(64, narrow, 0.1)]) == UNTUNED
+    both = [won, record(1, wide, 1.1, seconds=0.1), record(1, replace(USUAL, ahead=8), 0.9)]
+    found = choose(DEFAULT, both)
+    assert found == Chosen((("vectors", 2),), ((Bucket(1), wide), (Bucket(64), wide)))
+
+
+def variants(target, chosen, by_level=True):
+    return layout.product_variants(target, 300, 450, chosen=chosen, by_level=by_level)
+
+
+@pytest.mark.parametrize("target", TARGETS[:2], ids=["one", "two"])
+@pytest.mark.parametrize("by_level", [True, False])
+def test_chosen_knobs_run_in_their_bucket_and_the_default_elsewhere(target, by_level):
+    usual = variants(target, UNTUNED, by_level)
+    knobs = replace(product_knobs(target, 300, 450, "float32"), ahead=8)
+    found = variants(target, Chosen((), ((Bucket(16), knobs),)), by_level)
+    for rows in (1, 2, 15, 16, 31, 32, 1000, 10**6):
+        tile, default = (layout.choose(v, rows).tile for v in (found, usual))
+        assert tile.ahead == (8 if rows in Bucket(16) else 0)
+        if rows not in Bucket(16):
+            assert tile == default
+    assert len({v.suffix for v in found}) == len({v.tile for v in found})
+    assert [v.min_rows for v in found] == sorted({v.min_rows for v in found})
+
+
+def test_neighbours_that_are_cut_alike_are_one_variant():
+    knobs = replace(product_knobs(TARGET, 300, 450, "float32"), ahead=8)
+    found = variants(TARGET, Chosen((), tuple((Bucket(n), knobs) for n in (4, 8, 16))))
+    assert [(v.min_rows, v.tile.ahead) for v in found] == [(1, 0), (4, 8), (32, 0)]
+    assert found[0].suffix == found[2].suffix == "" != found[1].suffix
+    assert len(variants(TARGET, only(knobs))) <= 2
+
+
+def test_shared_knobs_hold_outside_of_every_bucket():
+    knobs = product_knobs(TARGET, 300, 450, "float32", vectors=4)
+    found = variants(TARGET, Chosen((("vectors", 4),), ((Bucket(8), knobs),)))
+    assert {v.tile.vectors for v in found} == {4}
+    unit = simd(TARGET)
+    assert all(v.tile.heights[0] * 4 + 5 <= unit.registers for v in found)
+    assert not any(v.suffix == "" for v in found)
+
+
+def test_threads_are_taken_where_that_was_chosen():
+    knobs = product_knobs(TWO, 300, 450, "float32")
+    one, two = replace(knobs, split=NEVER), replace(knobs, split=ALWAYS)
+    found = variants(TWO, Chosen((), ((Bucket(1), two), (Bucket(1024), one))))
+    assert layout.choose(found, 1).tile.tasks == 2
+    assert layout.choose(found, 1500).tile.tasks == 1
+    assert layout.choose(found, 5000).tile.tasks == 2

@@ -1,0 +1,159 @@
+"""Records in files: whole or not at all, merged, and left out with words where they do not fit."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("tvm")
+
+import schedules
+from schedules.choice import Bucket
+from schedules.knobs import OuterKnobs, ProductKnobs, RegionKnobs, direct_knobs
+from schedules.records import (
+    Record,
+    from_json,
+    merged,
+    pruned,
+    read_records,
+    target_key,
+    to_json,
+    usable_records,
+    write_records,
+)
+
+TARGET = schedules.make_target({"kind": "llvm", "mcpu": "znver3", "model": "l1=32K l2=512K"}, 1)
+HERE = target_key(TARGET)
+KNOBS = ProductKnobs(2, 6, 126)
+
+
+def record(**given):
+    return Record(
+        **{
+            "kernel": "product 512x1280 float32",
+            "target": HERE,
+            "bucket": Bucket(64),
+            "knobs": KNOBS,
+            "seconds": 1e-4,
+            "ratio": 0.9,
+            "date": "2026-11-28T10:00:00",
+            **given,
+        }
+    )
+
+
+SEVERAL = [
+    record(),
+    record(kernel="outer 5x9 float32", knobs=OuterKnobs(1, 2, 64, split=2)),
+    record(kernel="direct 5x9 transposed", knobs=direct_knobs(TARGET, 9, True)),
+    record(kernel="region_0123456789ab", knobs=RegionKnobs(8), bucket=Bucket(1)),
+    record(bucket=Bucket(2), seconds=None, failed="wrong: 3 of 5 results differ"),
+]
+
+
+def test_records_come_back_as_they_were(tmp_path):
+    path = tmp_path / "new" / "records.json"
+    write_records(path, SEVERAL)
+    found, notes = read_records(path)
+    assert notes == [] and sorted(map(repr, found)) == sorted(map(repr, SEVERAL))
+    assert all(from_json(to_json(each)) == each for each in SEVERAL)
+    write_records(path, reversed(SEVERAL))
+    assert read_records(path)[0] == found, "the order of a file is its own"
+    assert read_records(tmp_path / "absent.json") == ([], [])
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "records.json"
+    write_records(path, SEVERAL)
+    before = path.read_text()
+
+    def broken(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="no space"):
+        write_records(path, SEVERAL[:1])
+    assert path.read_text() == before and os.listdir(tmp_path) == ["records.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "holds no records"),
+        ("\xff", "holds no records"),
+        ("[]", "schema 'list', expected 1"),
+        ('{"schema": 99, "records": []}', "schema 99, expected 1"),
+        ('{"schema": 1, "records": 3}', "has no list of records"),
+    ],
+)
+def test_a_corrupted_file_is_said_and_holds_nothing(text, words, tmp_path):
+    path = tmp_path / "records.json"
+    path.write_bytes(text.encode("latin-1"))
+    found, (note,) = read_records(path)
+    assert found == [] and words in note and str(path) in note
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kernel": "spline 3x4"}, "of no family"),
+        ({"kernel": None}, "of no family"),
+        ({"knobs": {"vectors": 2}}, "missing"),
+        ({"knobs": {**vars(KNOBS), "speed": 9}}, "unexpected"),
+        ({"knobs": {**vars(KNOBS), "block": 12.5}}, "whole numbers"),
+        ({"knobs": None}, "TypeError"),
+        ({"bucket": 48}, "power of two"),
+        ({"bucket": True}, "power of two"),
+        ({"bucket": "64"}, "power of two"),
+        ({"seconds": -1.0}, "expected numbers"),
+        ({"ratio": 0}, "expected numbers"),
+        ({"spread": float("nan")}, "expected numbers"),
+        ({"target": 5}, "have to be texts"),
+        ({"colour": "red"}, "unexpected"),
+    ],
+)
+def test_one_bad_record_spoils_no_other(change, words, tmp_path):
+    path = tmp_path / "records.json"
+    good = to_json(record())
+    path.write_text(json.dumps({"schema": 1, "records": [good | change, good, 7]}))
+    found, notes = read_records(path)
+    assert found == [record()]
+    assert len(notes) == 2 and words in notes[0] and "record 0 is not used" in notes[0]
+
+
+def test_the_later_of_two_measurements_counts():
+    old, new = record(ratio=0.5), record(ratio=0.8, date="2026-11-28T11:00:00")
+    other = record(bucket=Bucket(1))
+    assert merged([new, other], [old]) == [new, other]
+    assert merged([old], [other, new]) == [new, other]
+
+
+def test_pruned_records_are_what_choosing_needs():
+    fast, slow = record(ratio=0.7), record(ratio=0.9, knobs=replace(KNOBS, ahead=8))
+    wide = record(ratio=1.5, knobs=replace(KNOBS, vectors=3, height=4, block=4))
+    assert pruned([slow, wide, SEVERAL[-1], fast]) == [fast, wide]
+
+
+def test_records_for_others_are_never_used_and_said():
+    foreign = record(target=target_key(schedules.make_target({"kind": "llvm", "mcpu": "znver4"})))
+    tall = record(knobs=replace(KNOBS, height=12, block=120), bucket=Bucket(1))
+    old = record(tvm="0.1", bucket=Bucket(2))
+    found, notes = usable_records([foreign, tall, old, record()], TARGET)
+    assert found == [record()]
+    text = "\n".join(notes)
+    for words in ("another target", foreign.target, "does not fit 16 registers", "with TVM 0.1"):
+        assert words in text
+
+
+def test_what_decides_about_speed_is_in_the_key():
+    given = {"kind": "llvm", "mcpu": "znver3", "model": "l1=32K l2=512K", "num-cores": 1}
+    same = {**given, "model": "l1=32K l2=512K l3=1024K"}
+    others = [
+        {**given, "num-cores": 2},
+        {**given, "model": "l1=32K l2=1024K"},
+        {**given, "mattr": ["+avx512f"]},
+        {**given, "mcpu": "x86-64"},
+    ]
+    assert target_key(schedules.make_target(same)) == HERE
+    assert HERE not in {target_key(schedules.make_target(other)) for other in others}
