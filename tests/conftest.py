@@ -16,7 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sweep",
         action="store_true",
-        help="dropout at every k/256 and 200 random rates; interruptions at every line",
+        help="dropout at every k/256 and 200 random rates; interruptions at every line; 64 threads",
     )
     parser.addoption(
         "--llvm",

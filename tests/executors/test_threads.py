@@ -1,4 +1,7 @@
-"""Threads and processes: any number of threads run a network, one trains it; what forks do."""
+"""Threads and processes: any number of threads run a network, one trains it; what forks do.
+
+`--sweep`: 64 threads make a thousand calls each.
+"""
 
 from __future__ import annotations
 
@@ -57,25 +60,29 @@ def in_threads(n: int, work: Callable[[int], Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("options", [{}, {"sharing": True}, {"executor": "reference"}], ids=str)
-def test_threads_that_call_one_network_get_its_answers(cache: Path, options: Any) -> None:
+def test_threads_that_call_one_network_get_its_answers(
+    cache: Path, options: Any, sweep: bool
+) -> None:
     """Kinds of vertices that are new to it come while others run."""
     graphs = some_batches(8)
     net = network(cache)
-    if "executor" in options:
+    is_reference = "executor" in options
+    if is_reference:
         net.hybridize("reference", dtype="float32")
     else:
         net.hybridize("tvm", threads=1, cache=cache, **options)
     alone = copy.deepcopy(net)
     want = [alone(graph)["logits"] for graph in graphs]
+    n_threads, n_calls = (64, 1000) if sweep and not is_reference else (N_THREADS, 24)
 
     def work(i: int) -> int:
         wrong = 0
-        for k in range(i, i + (2 if "executor" in options else 24)):
+        for k in range(i, i + (2 if is_reference else n_calls)):
             got = net(graphs[k % 8])["logits"]
             wrong += not np.array_equal(got, want[k % 8])
         return wrong
 
-    assert in_threads(N_THREADS, work) == [0] * N_THREADS
+    assert in_threads(n_threads, work) == [0] * n_threads
 
 
 def test_one_trains_while_others_run_another_network(cache: Path) -> None:
