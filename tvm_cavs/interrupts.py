@@ -6,20 +6,27 @@ Python looks for signals between two bytecodes. So what one call of C does is ne
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from operator import methodcaller
 
 _call = methodcaller("__call__")
+_run_out: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend  # keeps nothing
 
 
-def in_one_go(results: Iterable[object]) -> None:
-    """Let an iterator that needs no Python code run to its end; no signal comes in between."""
-    deque(results, maxlen=0)
+def in_one_go(*results: Iterable[object]) -> None:
+    """Let iterators that need no Python code run to their ends; no signal comes in between.
 
-
-def call_all(functions: Iterable[Callable[[], object]]) -> None:
-    """Call compiled functions, or `partial` of such, one after the other; no signal comes between.
-
-    An error of one of them stops there.
+    An error in one of them stops there.
     """
-    in_one_go(map(_call, list(functions)))
+    _run_out(chain(*results))
+
+
+def called(functions: Iterable[Callable[[], object]]) -> Iterator[object]:
+    """For `in_one_go`: what compiled functions return, or a `partial` of such."""
+    return map(_call, functions)
+
+
+def assigned(things: Iterable[object], name: str, values: Iterable[object]) -> Iterator[object]:
+    """For `in_one_go`: gives each thing its value of an attribute."""
+    return map(setattr, things, repeat(name), values)  # type: ignore[func-returns-value]

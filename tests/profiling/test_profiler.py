@@ -11,6 +11,7 @@ from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_tree
 pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
+from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.graph.kind import Kind
 from tvm_cavs.profiling import occupancy
@@ -76,7 +77,9 @@ def test_every_call_row_and_product_is_counted(trained) -> None:  # type: ignore
     graph = cavs.batch(some_trees())
     executor = net.executor(LOSS)
     planned = executor.plan(graph)
-    calls = [*executor.calls(planned, "forward"), *executor.calls(planned, "backward")]
+    executor.run(planned, Seeds())
+    seen, parts = executor.workspace.seen_by(planned), map(planned.parts, ("forward", "backward"))
+    calls = [c for each in parts for c in planned.passes.calls(each, seen, planned.replaced)]
     assert [k.rows for k in found.kernels] == [given[0] for _, given in calls]
     assert sum(line.calls for line in found.lines) == len(calls)
     assert all(line.seconds > 0 and line.rows > 0 for line in found.lines)

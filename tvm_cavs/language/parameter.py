@@ -14,7 +14,7 @@ from .. import arguments
 from ..arrays import aligned
 from ..errors import ShapeError, TraceError
 from ..given import as_list, check_finite, count, numbers
-from ..interrupts import in_one_go
+from ..interrupts import assigned, in_one_go
 from ..renewal import renewed_after_fork
 from . import init as initialisers
 
@@ -286,8 +286,8 @@ def take_gradients(
 
     They fit, and stay where they are.
     """
-    grads = [NO_GRADIENT if made is None else Grad(made[name]) for name in parameters]
-    in_one_go(map(setattr, parameters.values(), repeat("_grad"), grads))
+    grads = repeat(NO_GRADIENT) if made is None else [Grad(made[name]) for name in parameters]
+    in_one_go(assigned(parameters.values(), "_grad", grads))
 
 
 def _items(given: Any) -> list[Any]:

@@ -32,8 +32,8 @@ class Turn:
         """
         me = self._begin()
         try:
-            if self._waiting is not None and self._waiting() is not None:
-                self._refuse(self._thread, WAITS)
+            if self._thread is not me and self._waiting is not None:
+                self._refuse_for(self._thread, WAITS, self._waiting())
             self._thread, self._waiting = me, None
             loss = work()
             self._waiting = weakref.ref(loss)
@@ -57,17 +57,18 @@ class Turn:
     def _begin(self) -> Thread:
         """This thread, which is in the midst of a step from now on."""
         me = current_thread()
-        self._refuse(self._running.setdefault("it", me), IN_MIDST)
-        self._running["it"] = me  # the one before may have ended in the midst
+        running = self._running.setdefault("it", me)
+        if running is not me:
+            self._refuse_for(running, IN_MIDST, self)
+            self._running["it"] = me  # the one before has ended in the midst
         return me
 
-    def _refuse(self, thread: Thread | None, doing: str) -> None:
-        """Refuse this thread if another one trains."""
-        me = current_thread()
-        if thread is None or thread is me or not thread.is_alive():
+    def _refuse_for(self, thread: Thread | None, doing: str, what: object) -> None:
+        """Refuse this thread if another one, which lives, is doing something with what is there."""
+        if what is None or thread is None or not thread.is_alive():
             return
         raise TraceError(
-            f"thread {me.name!r} trains a network that thread {thread.name!r} trains: it {doing}. "
-            "Train in one thread, or a copy (copy.deepcopy(net)) in each. Any number of threads "
-            "may run the network outside of record()."
+            f"thread {current_thread().name!r} trains a network that thread {thread.name!r} "
+            f"trains: it {doing}. Train in one thread, or a copy (copy.deepcopy(net)) in each. "
+            "Any number of threads may run the network outside of record()."
         )

@@ -14,7 +14,7 @@ interrupted, none.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..arguments import LARGEST, number, shown
 from ..arguments import name as text
 from ..arrays import aligned
 from ..errors import CheckpointError, ConfigError, TrainingError
-from ..interrupts import call_all
+from ..interrupts import assigned, called, in_one_go
 from ..language import Changing, Parameter, RowSparse, aligned_copy
 from .lr_schedules import Schedule, constant
 from .optim import OPTIMIZERS, Hyper, check_hyper
@@ -191,14 +191,18 @@ class Trainer:
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
         self._check_size(norm * count * scale)
-        jobs: list[Callable[[], object]] = []
-        for (name, (p, gradient)), these in zip(ready.items(), given, strict=True):
-            jobs.append(partial(setattr, p, "version", p.version + 1))
-            states = self._states[name]
-            jobs.append(self._updates.prepared(p.memory, gradient, states, these, scale))
-        jobs.append(partial(setattr, self, "n_steps", self.n_steps + 1))
+        updates = [
+            self._updates.prepared(p.memory, gradient, self._states[name], these, scale)
+            for (name, (p, gradient)), these in zip(ready.items(), given, strict=True)
+        ]
+        changed = [p for p, _ in ready.values()]
+        versions = [p.version + 1 for p in changed]
         with self._changing.lock:
-            call_all(jobs)
+            in_one_go(
+                assigned(changed, "version", versions),
+                called(updates),
+                assigned((self,), "n_steps", (self.n_steps + 1,)),
+            )
         return norm
 
     def _check_size(self, norm: float) -> None:
@@ -272,4 +276,4 @@ class Trainer:
             )
         own.pop("n_steps")
         jobs = [partial(array.__setitem__, ..., state[name]) for name, array in own.items()]
-        call_all([*jobs, partial(setattr, self, "n_steps", int(state["n_steps"]))])
+        in_one_go(called(jobs), assigned((self,), "n_steps", (int(state["n_steps"]),)))
