@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from threading import RLock
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -66,14 +66,9 @@ def made_rows(rows: np.ndarray, values: np.ndarray) -> RowSparse:
     return gradient
 
 
-class Grad(NamedTuple):
-    """A parameter's gradient. may_not_fit: it is a user's, and not looked at yet."""
-
-    value: Gradient | None
-    may_not_fit: bool = False
-
-
-NO_GRADIENT = Grad(None)
+# A parameter's gradient, and whether it is a user's that was not looked at yet and may not fit.
+Grad: TypeAlias = "tuple[Gradient | None, bool]"
+NO_GRADIENT: Grad = (None, False)
 
 
 class Changing:
@@ -153,7 +148,7 @@ class Parameter:
         self.name = ""
         self.version = 0
         self.changed_by = ANYONE
-        self._grad = NO_GRADIENT
+        self._grad: Grad = NO_GRADIENT
         self._data: np.ndarray | None = None
         self._view: np.ndarray | None = None
 
@@ -242,13 +237,13 @@ class Parameter:
         The next backward pass of that network uses the memory again: copy what is to be kept. It
         may be changed in place, to be scaled for instance, before `Trainer.step`.
         """
-        return self._grad.value
+        return self._grad[0]
 
     @grad.setter
     def grad(self, given: Any) -> None:
         if given is not None and not isinstance(given, RowSparse):
             given = _floats(f"gradient of {self.name or '?'}", given)
-        self._grad = Grad(given, may_not_fit=given is not None)
+        self._grad = given, given is not None
 
     def checked_grad(self) -> Gradient | None:
         """`grad`, which fits the parameter.
@@ -272,7 +267,7 @@ class Parameter:
                 f"gradient of {self.name or '?'}: row {rows.max()} is none of its rows "
                 f"0..{self.shape[0] - 1}"
             )
-        self._grad = Grad(grad)
+        self._grad = grad, False
         return grad
 
     def __repr__(self) -> str:
@@ -286,7 +281,9 @@ def take_gradients(
 
     They fit, and stay where they are.
     """
-    grads = repeat(NO_GRADIENT) if made is None else [Grad(made[name]) for name in parameters]
+    grads: Iterable[Grad] = repeat(NO_GRADIENT)
+    if made is not None:
+        grads = zip(map(made.__getitem__, parameters), repeat(False), strict=False)
     in_one_go(assigned(parameters.values(), "_grad", grads))
 
 
