@@ -13,7 +13,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.runs import Silent, assert_same_run, config, parameters, run_to_the_end
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
-from tvm_cavs.nn.network import record
+from tvm_cavs.nn.recording import record
 from tvm_cavs.runs import runlog
 from tvm_cavs.runs.loop import _keep_best, fit
 from tvm_cavs.runs.process import Stop

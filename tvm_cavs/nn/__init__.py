@@ -13,7 +13,7 @@ from .loss import LOSSES as LOSSES
 from .loss import LossFunction as LossFunction
 from .loss import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Network as Network
-from .network import record as record
+from .recording import record as record
 
 # Cells; the rest users find in tvm_cavs itself, or is for other packages of it.
 __all__ = [

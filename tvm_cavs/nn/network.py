@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,33 +32,10 @@ from ..transform import Programs, check_names, choose_policy, counted, different
 from .ahead import Helper
 from .loss import Loss, LossFunction, Recorded
 from .recent import Recent, key_of
+from .recording import is_recording
 from .turn import Turn
 
 LONG_FORWARD = 1e-3  # seconds; measured: planning ahead lost up to 0.1 ms below, and gains above
-_recording: ContextVar[bool] = ContextVar("recording", default=False)
-
-
-@contextmanager
-def record() -> Iterator[None]:
-    """Inside, networks run in training mode and losses can be differentiated.
-
-    Examples:
-        >>> import tvm_cavs as cavs
-        >>> net = cavs.Network(cavs.nn.LSTM(vocab=10, embedding=4, hidden=8, n_classes=3))
-        >>> net.initialize(seed=0)
-        >>> net.hybridize("reference")
-        >>> inputs = {"word": [7, 2], "label": [None, 1]}
-        >>> with cavs.record():
-        ...     loss = cavs.loss.SoftmaxCrossEntropy()(net(cavs.Graph.from_sequence(2, inputs)))
-        >>> loss.backward()
-        >>> print(loss.n_labels, net.parameters()["V"].grad.shape)
-        1 (8, 3)
-    """
-    token = _recording.set(True)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
 
 
 class Planned(NamedTuple):
@@ -268,7 +243,7 @@ class Network:
                 f"a network takes a Graph, given {type(graph).__name__}; "
                 "join a list of graphs by cavs.batch(graphs)"
             )
-        if _recording.get():
+        if is_recording():
             return Recorded(graph, partial(self.run_loss, graph=graph))
         return self._forward(self._ready(None), graph)
 
