@@ -225,7 +225,8 @@ def test_few_threads_have_a_pool(cache: Path, monkeypatch: pytest.MonkeyPatch) -
         return same, threads.threads_in_use(), len(os.sched_getaffinity(0))
 
     n_cores = len(os.sched_getaffinity(0))
-    assert in_threads(3, work) == [(True, 1, n_cores)] * 3
+    for n in (1, 3):  # one that calls alone might use all cores
+        assert in_threads(n, work) == [(True, 1, n_cores)] * n
 
 
 def forked(work: Callable[[], Any]) -> Any:
