@@ -17,19 +17,15 @@ from statistics import median
 import numpy as np
 
 import tvm_cavs as cavs
+from tvm_cavs.bench.workloads import random_tree
 
 VOCAB = 100
 
 
 def tree(rng: np.random.Generator, n_leaves: int) -> cavs.Graph:
     """A random binary tree with words at its leaves."""
-    children: list[list[int]] = [[] for _ in range(n_leaves)]
-    free = list(range(n_leaves))
-    while len(free) > 1:
-        i = int(rng.integers(len(free) - 1))
-        children.append(free[i : i + 2])
-        free[i : i + 2] = [len(children) - 1]
-    words = [*rng.integers(0, VOCAB, n_leaves).tolist(), *[None] * (n_leaves - 1)]
+    children = random_tree(rng, n_leaves)
+    words = [None if below else int(rng.integers(VOCAB)) for below in children]
     return cavs.Graph.from_children(children, {"word": words})
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import tvm_cavs as cavs
+from tvm_cavs.bench.workloads import random_tree
 
 LOSS = cavs.loss.SoftmaxCrossEntropy()
 PACKAGE = Path(cavs.__file__).parent
@@ -39,15 +40,10 @@ def trees(n: int, seed: int) -> cavs.Graph:
 
 
 def tree(rng: np.random.Generator, n_leaves: int) -> cavs.Graph:
-    children: list[list[int]] = [[] for _ in range(n_leaves)]
-    free = list(range(n_leaves))
-    while len(free) > 1:
-        i = int(rng.integers(len(free) - 1))
-        children.append(free[i : i + 2])
-        free[i : i + 2] = [len(children) - 1]
-    n = len(children)
-    words = [int(w) for w in rng.integers(0, VOCAB, n_leaves)] + [None] * (n - n_leaves)
-    labels = [int(c) for c in rng.integers(0, N_CLASSES, n)]
+    """A random binary tree with words at its leaves and labels everywhere."""
+    children = random_tree(rng, n_leaves)
+    words = [None if below else int(rng.integers(VOCAB)) for below in children]
+    labels = rng.integers(0, N_CLASSES, len(children)).tolist()
     return cavs.Graph.from_children(children, {"word": words, "label": labels})
 
 
