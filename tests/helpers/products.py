@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tvm
 
+from helpers import leftovers
 from schedules.layout import Tile
 from tvm_cavs.compiler.lowering import specs
 from tvm_cavs.compiler.lowering.specs import Piece, operands
@@ -41,7 +42,7 @@ def counts(tile: Tile, some: Sequence[int]) -> list[int]:
 def call(kernel, *args):
     """Calls with NumPy arrays and ints; returns the arrays as they are afterwards."""
     tensors = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
-    kernel(*tensors)
+    leftovers.run(kernel, *tensors)
     return [t.numpy() for t in tensors if not isinstance(t, int)]
 
 

@@ -35,7 +35,7 @@ from ..loopnest import (
 from .bfloat16 import span
 from .narrow import add_lanes
 from .operands import LINE, Load, Shapes, bind, packer
-from .register_tile import by_height, by_panel, check_columns
+from .register_tile import by_height, by_panel, check_columns, spare_rows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def direct_product(spec: Product, weights: DirectWeights, cut: Tile, name: str) 
         (n, start), bound, (parameter, out) = bind(["n", "start_c"], operands(spec.pieces), last)
         with loop(cut.tasks, "task") as task:
             some = part(task, cut.tasks, direct_panels(spec.n_columns, cut))
-            pack = packer(spec.pieces, bound, cut.block, cut.lanes)
+            spare = spare_rows(cut.heights)
+            pack = packer(spec.pieces, bound, cut.block, cut.lanes, spare)
             with loop(tirx.ceildiv(n, cut.block)) as b:
                 row = hold(b * cut.block)
                 n_rows = hold(tirx.min(int64(cut.block), n - row))

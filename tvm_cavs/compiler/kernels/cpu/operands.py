@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Operands, Piece, operands
-from ..loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors
+from ..loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors, zero
 
 LINE = 16  # float32 of a cache line
 
@@ -52,15 +52,17 @@ Load = Callable[[Expr, Expr], Expr]
 
 
 def packer(
-    pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int
+    pieces: tuple[Piece, ...], bound: Bound, block: int, lanes: int, spare: int = 0
 ) -> Callable[[Expr, Expr], Load]:
     """`pack(first, count) -> load`: after it, `load(i, k)` is row `first + i` of the operand.
 
-    Rows are copied side by side into a scratch block of `block` rows that stays in cache; rows of
-    it from `count` on may be read and hold anything. (Transposing rows as well was measured: it
-    gains nothing.)
+    Rows are copied side by side into a scratch block of `block` rows that stays in cache; `spare`
+    rows from `count` on are zeros. (What an earlier kernel left there may be subnormal numbers, and
+    multiplying each takes a hundred cycles. Transposing rows as well was measured: it gains
+    nothing.)
     """
-    rows = scratch([block, row_length(sum(piece.width for piece in pieces))])
+    width = sum(piece.width for piece in pieces)
+    rows = scratch([block + spare, row_length(width)])
 
     def pack(first: Expr, count: Expr) -> Load:
         with loop(count) as i:
@@ -69,6 +71,8 @@ def packer(
             for piece in pieces:
                 copy_piece(piece, i, offset, source_row(piece, bound, picked, first + i))
                 offset += piece.width
+        with loop(spare) as i:
+            vectors(width, lanes, lambda j: T.buffer_store(rows, zero(), [count + i, j]))
         return lambda i, k: rows[i, k]
 
     def copy_piece(piece: Piece, i: Expr, offset: int, row: Expr) -> None:

@@ -15,7 +15,19 @@ from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Outer, operands
 from ...target_rules import Tile, panels
-from ..loopnest import Buffer, Expr, hold, int64, kernel, loop, part, scratch, tile
+from ..loopnest import (
+    Buffer,
+    Expr,
+    hold,
+    int64,
+    kernel,
+    loop,
+    part,
+    scratch,
+    tile,
+    vectors,
+    zero,
+)
 from .bfloat16 import WORD, by_pair, linked, row_packer, span, strips, word, words
 from .narrow import column_tiles
 from .operands import Bound, Load, Shapes, bind, packer, reader
@@ -154,6 +166,7 @@ def copy_columns(
         def put(_: Expr, j: Expr) -> None:
             T.buffer_store(to, load(i, panel * cut.columns + j), [i, j])
 
+        clear_tail(width, cut, i, to)
         tile(1, width, cut.lanes, put)
 
     if sums is None:
@@ -162,6 +175,18 @@ def copy_columns(
     else:
         total = accumulate(1, width, cut.lanes, rows, lambda i: lambda _, j: to[i, j], move)
         add_sums(sums, width, cut, panel, total)
+
+
+def clear_tail(width: int, cut: Tile, i: Expr, to: Buffer) -> None:
+    """Zeros in the vectors of row i that `width` columns do not fill: all are multiplied.
+
+    They are stored before the columns are, whole vectors at once.
+    """
+    first = width // cut.lanes * cut.lanes
+    if width < cut.columns:
+        vectors(
+            cut.columns - first, cut.lanes, lambda j: T.buffer_store(to, zero(), [i, j + first])
+        )
 
 
 def round_columns(

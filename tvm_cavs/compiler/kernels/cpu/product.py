@@ -28,6 +28,7 @@ from .register_tile import (
     by_height,
     check_columns,
     prefetch_tile,
+    spare_rows,
     store_tile,
 )
 
@@ -78,7 +79,7 @@ def block_tiles(
     if spec.precision == "bf16":
         pack = column_packer(spec.pieces, bound, cut.block)
     else:
-        pack = packer(spec.pieces, bound, cut.block, cut.lanes)
+        pack = packer(spec.pieces, bound, cut.block, cut.lanes, spare_rows(cut.heights))
     each = block_rows(cut, count)
     with loop(tirx.ceildiv(count, each)) as b:
         row = hold(first + b * each)

@@ -146,6 +146,11 @@ def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], 
             rest = hold(tirx.max(rest - n_tiles * height, int64(0)))
 
 
+def spare_rows(heights: tuple[int, ...]) -> int:
+    """The most rows that `by_height` has a tile compute beyond those that there are."""
+    return max(h - lower - 1 for h, lower in zip(heights, (*heights[1:], 0), strict=True))
+
+
 def check_columns(column: int, width: int, ldc: int) -> None:
     """Refuses columns that do not lie in C."""
     if column < 0 or column + width > ldc:
