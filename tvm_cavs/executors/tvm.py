@@ -273,7 +273,7 @@ class TvmExecutor:
     def _outputs(self, batch: Batch, workspace: Workspace) -> Result:
         outputs = {}
         for name, buffer, shape in self._pushes:
-            rows = workspace.memory.read(buffer)[batch.plan.row]
+            rows = workspace.memory.read(buffer).take(batch.plan.row, axis=0)
             outputs[name] = rows.reshape(len(rows), *shape)
         return Result(outputs)
 

@@ -78,7 +78,7 @@ def _from_the_leaves_up(graph: Graph, names: Names) -> np.ndarray:
     child = graph.child[slots]
     factors = _factors(int(width.max(initial=0)), 0)
     factor = factors[slots - graph.child_ptr[order].astype(np.int64).repeat(width)]
-    bounds = np.searchsorted(graph.level[order], np.arange(int(graph.level.max()) + 2))
+    bounds = np.searchsorted(graph.level[order], np.arange(graph.n_levels + 1))
     first = np.append(ends - width, len(slots))
     for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         if a < b:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from dataclasses import field as of_dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -164,10 +165,15 @@ class Graph:
         """Slots that hold a child."""
         return int(np.count_nonzero(self.child >= 0))
 
-    @property
+    @cached_property
     def arity(self) -> int:
         """The most slots of any vertex, empty ones included."""
         return int((self.child_ptr[1:] - self.child_ptr[:-1]).max())
+
+    @cached_property
+    def n_levels(self) -> int:
+        """One more than the largest level."""
+        return int(self.level.max()) + 1
 
     @property
     def roots(self) -> np.ndarray:
@@ -180,7 +186,7 @@ class Graph:
         inputs = "; ".join(f"{name}: {field}" for name, field in self.inputs.items())
         return (
             f"Graph({self.n_graphs} graphs, {self.n_vertices} vertices, {self.n_edges} edges, "
-            f"levels 0..{int(self.level.max())}, arity {self.arity}; {inputs or 'no inputs'})"
+            f"levels 0..{self.n_levels - 1}, arity {self.arity}; {inputs or 'no inputs'})"
         )
 
     @staticmethod

@@ -82,7 +82,7 @@ class Policy:
 
         The graph alone decides, so that a batch is always run in the same way.
         """
-        if self.per_level and graph.n_vertices < self.per_level * (1 + int(graph.level.max())):
+        if self.per_level and graph.n_vertices < self.per_level * graph.n_levels:
             return None
         return share(graph, self.names, self.least)
 
@@ -196,7 +196,7 @@ def first_of_class(graph: Graph, names: Names) -> np.ndarray:
         own = _pair(own, 2 * values + field.present)
     found = np.full(graph.n_vertices + 1, -1, np.int64)  # an empty slot (-1) reads the last
     n_found = 0
-    for level in range(int(graph.level.max()) + 1):
+    for level in range(graph.n_levels):
         vertices = np.flatnonzero(graph.level == level)
         key, width = own[vertices], widths[vertices]
         for slot in range(int(width.max())):

@@ -116,15 +116,23 @@ class HostMemory:
 
     def read(self, buffer: BufferId) -> np.ndarray:
         """The buffer as a NumPy array; on a CPU the memory itself."""
-        if buffer not in self._arrays and self._beneath:
-            return self._beneath.read(buffer)
-        return self._arrays[buffer]
+        found = self._arrays.get(buffer)
+        return self._below(buffer).read(buffer) if found is None else found
 
     def tensor(self, buffer: BufferId) -> Any:
         """The buffer as kernels take it."""
-        if buffer not in self._tensors and self._beneath:
-            return self._beneath.tensor(buffer)
-        return self._tensors[buffer]
+        found = self._tensors.get(buffer)
+        return self._below(buffer).tensor(buffer) if found is None else found
+
+    def _below(self, buffer: BufferId) -> HostMemory:
+        """The memory beneath.
+
+        Raises:
+            KeyError: there is none, so nobody has the buffer.
+        """
+        if self._beneath is None:
+            raise KeyError(buffer)
+        return self._beneath
 
     def sizes(self) -> dict[BufferId, int]:
         """Bytes of every buffer seen here; one memory of two buffers counts for its first."""

@@ -133,7 +133,7 @@ class Planner:
 
     def _sort(self, graph: Graph, lookup: Any, memory: HostMemory, ranks: Ranks) -> tuple[int, int]:
         """The numbers of cells, and of vertices whose kind has no rank."""
-        n, n_keys = len(graph.level), (int(graph.level.max()) + 1) * ranks.n_kinds
+        n, n_keys = graph.n_vertices, graph.n_levels * ranks.n_kinds
         rows = [memory.rows(b, n, 0, "int32") for b in (RANK, ROW, ORDER, KIND)]
         count = memory.rows(COUNT, n_keys, 0, "int32")
         cells = [memory.rows(b, min(n, n_keys), 0, "int64") for b in CELL_BUFFERS]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_not
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,27 @@ from .optim import OPTIMIZERS, Hyper
 Gradient: TypeAlias = "np.ndarray | RowSparse"
 TINY = 1e-30  # a sum of squares below it may have lost some that are none in float32
 GRAIN = 1 << 16  # elements of a weight from which threads share an update
+
+
+class Kept(NamedTuple):
+    """The arrays of an update as kernels take them, while they stay the same."""
+
+    arrays: tuple[np.ndarray, ...]
+    tensors: tuple[Any, ...]
+    size: int
+
+
+class Flat(NamedTuple):
+    """A gradient's values as one vector.
+
+    `values` are kept, so that no others have their id; the vector `follows` what changes them, if
+    it is no copy.
+    """
+
+    values: np.ndarray
+    size: int
+    tensor: Any
+    follows: bool
 
 
 class Updates:
@@ -41,22 +62,25 @@ class Updates:
         self._sum = aligned((1,), "float64")
         self._sum_tensor = tensor_of(self._sum)
         self._functions: dict[tuple[int | None, int], Any] = {}
-        self._kept: dict[tuple[int, bool], tuple[tuple[np.ndarray, ...], tuple[Any, ...]]] = {}
+        self._kept: dict[tuple[int, bool], Kept] = {}  # by a weight, and whether by rows
+        self._flat: dict[int, Flat] = {}  # by the values of a gradient
 
     def norm(self, gradients: Iterable[Gradient]) -> float:
         """The Euclidean norm of all gradients taken as one vector; inf or nan where one of them is.
 
         The same for any number of threads.
         """
-        total, given_all = 0.0, list(gradients)
-        for gradient in given_all:
-            values = _values(gradient)
-            if values.size:
-                given = tensor_of(np.ascontiguousarray(values, "float32").reshape(-1))
-                self._squares(values.size, given, self._sum_tensor)
+        total, before = 0.0, self._flat
+        self._flat, given = {}, [_values(gradient) for gradient in gradients]
+        for values in given:
+            flat = before.get(id(values)) or _flat(values)
+            if flat.follows:
+                self._flat[id(values)] = flat
+            if flat.size:
+                self._squares(flat.size, flat.tensor, self._sum_tensor)
                 total += float(self._sum[0])
         if not TINY < total < math.inf:  # squares left float32, though the values need not have
-            total = sum(float(np.sum(np.asarray(_values(g), "float64") ** 2)) for g in given_all)
+            total = sum(float(np.sum(np.asarray(v, "float64") ** 2)) for v in given)
         return math.sqrt(total)
 
     def numbers(self, hyper: Hyper) -> tuple[float, ...]:
@@ -80,34 +104,43 @@ class Updates:
         Raises:
             ShapeError: the gradient has another shape.
         """
-        sparse = isinstance(gradient, RowSparse)
-        values = gradient.values if isinstance(gradient, RowSparse) else gradient
-        _check(weight, gradient)
-        size = values.size
-        if not size:
-            return bool  # does nothing
-        values = np.ascontiguousarray(values, "float32")
-        if not values.flags.writeable:  # may be given to kernels as a copy, which must not be kept
-            values = values.copy()
-        function = self._function(
-            weight.shape[1] if sparse else None, threads_in_use() if size >= GRAIN else 1
-        )
         if isinstance(gradient, RowSparse):
-            rows = tensor_of(np.ascontiguousarray(gradient.rows, "int32"))
-            target, *kept = self._tensors((weight, *states), flat=False)
-            given = rows, target, tensor_of(values), *kept
-            return partial(function, len(values), scale, *numbers, *given)
-        tensors = self._tensors((weight, values, *states), flat=True)
-        return partial(function, size, scale, *numbers, *tensors)
+            return self._prepared_rows(weight, gradient, states, (scale, *numbers))
+        arrays = weight, gradient, *states
+        known = self._kept.get((id(weight), False))
+        if known is None or any(map(is_not, known.arrays, arrays)):
+            _check(weight, gradient)
+            values = _writeable(gradient)
+            flat = (weight, values, *states)
+            known = Kept(arrays, tuple(tensor_of(a.reshape(-1)) for a in flat), values.size)
+            if values is gradient:  # and no copy
+                self._kept[id(weight), False] = known
+        size = known.size
+        function = self._function(None, threads_in_use() if size >= GRAIN else 1)
+        return partial(function, size, scale, *numbers, *known.tensors)
 
-    def _tensors(self, arrays: tuple[np.ndarray, ...], flat: bool) -> tuple[Any, ...]:
-        """Arrays as kernels take them; kept with the first, while the others stay the same."""
-        key = id(arrays[0]), flat
+    def _prepared_rows(
+        self,
+        weight: np.ndarray,
+        gradient: RowSparse,
+        states: tuple[np.ndarray, ...],
+        numbers: tuple[float, ...],
+    ) -> Callable[[], object]:
+        """`prepared` for some rows of a weight."""
+        _check(weight, gradient)
+        values = _writeable(gradient.values)
+        if not values.size:
+            return bool  # does nothing
+        key, arrays = (id(weight), True), (weight, *states)
         known = self._kept.get(key)
-        if known is None or any(map(is_not, known[0], arrays)):
-            made = tuple(tensor_of(a.reshape(-1) if flat else a) for a in arrays)
-            known = self._kept[key] = arrays, made
-        return known[1]
+        if known is None or any(map(is_not, known.arrays, arrays)):
+            known = self._kept[key] = Kept(arrays, tuple(map(tensor_of, arrays)), 0)
+        tasks = threads_in_use() if values.size >= GRAIN else 1
+        target, *kept = known.tensors
+        given = tensor_of(np.ascontiguousarray(gradient.rows, "int32")), target, tensor_of(values)
+        return partial(
+            self._function(weight.shape[1], tasks), len(values), *numbers, *given, *kept
+        )
 
     def _function(self, width: int | None, tasks: int) -> Any:
         if (width, tasks) not in self._functions:
@@ -123,6 +156,17 @@ class Updates:
         form = Form(symbol, 1, partial(make, self._compiler.lanes, symbol))
         self._compiler.compile([form])
         return self._compiler.function(symbol)
+
+
+def _flat(values: np.ndarray) -> Flat:
+    given = _writeable(values)
+    return Flat(values, values.size, tensor_of(given.reshape(-1)), given is values)
+
+
+def _writeable(values: np.ndarray) -> np.ndarray:
+    """float32 in C order; what is read-only may be given to kernels as a copy that is not kept."""
+    values = np.ascontiguousarray(values, "float32")
+    return values if values.flags.writeable else values.copy()
 
 
 def _values(gradient: Gradient) -> np.ndarray:
