@@ -138,9 +138,7 @@ class Updates:
         tasks = threads_in_use() if values.size >= GRAIN else 1
         target, *kept = known.tensors
         given = tensor_of(np.ascontiguousarray(gradient.rows, "int32")), target, tensor_of(values)
-        return partial(
-            self._function(weight.shape[1], tasks), len(values), *numbers, *given, *kept
-        )
+        return partial(self._function(weight.shape[1], tasks), len(values), *numbers, *given, *kept)
 
     def _function(self, width: int | None, tasks: int) -> Any:
         if (width, tasks) not in self._functions:
