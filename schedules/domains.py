@@ -11,6 +11,7 @@ from tvm.target import Target
 
 from .knobs import (
     ALWAYS,
+    AMX_HEIGHT,
     MAX_VECTORS,
     MOST_BLOCK,
     NEVER,
@@ -59,6 +60,8 @@ def domains(default: Knobs, target: Target) -> Domains:
             }
         case RegionKnobs():
             found = {"lanes": (2 * unit.lanes, unit.lanes // 2)}
+    if getattr(default, "height", 0) == AMX_HEIGHT:
+        found |= {"vectors": (), "height": (), "ahead": (), "next_panel": ()}
     found["split"] = (NEVER, ALWAYS) if threads(target) > 1 else ()
     return {f.name: _first(getattr(default, f.name), found[f.name]) for f in fields(default)}
 

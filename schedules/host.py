@@ -5,9 +5,11 @@ instructions. So the features themselves are asked for, and a target carries tho
 differs from the model that LLVM names.
 """
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import tvm_ffi
@@ -29,6 +31,7 @@ INSTRUCTIONS: tuple[str, ...] = (
 )
 INSTRUCTIONS += ("neon", "sve", "bf16", "dotprod", "fullfp16", "i8mm")
 SYSFS = Path("/sys/devices/system/cpu/cpu0/cache")
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 DARWIN = ("hw.perflevel0.l1dcachesize", "hw.perflevel0.l2cachesize", "hw.l3cachesize")
 
@@ -83,8 +86,6 @@ def of_linux(folder: Path) -> Caches:
 
 def _of_darwin() -> Caches:
     """Caches of the fast cores; names that this system does not have are 0."""
-    import ctypes
-
     libc, sizes = ctypes.CDLL(None), []
     for name in DARWIN:
         value, length = ctypes.c_int64(0), ctypes.c_size_t(8)
@@ -96,9 +97,29 @@ def _of_darwin() -> Caches:
 
 
 def host_features() -> dict[str, bool]:
-    """What LLVM finds that this CPU and its system can do, by LLVM's names: CPUID, or auxval."""
+    """What LLVM finds that this CPU and its system can do, by LLVM's names: CPUID, or auxval.
+
+    Where the CPU has AMX, the system is asked to let this process use it; what it refuses counts as
+    not there.
+    """
     found = tvm_ffi.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
-    return {str(name): bool(has) for name, has in found.items()}
+    features = {str(name): bool(has) for name, has in found.items()}
+    if features.get("amx-tile") and not amx_allowed():
+        features |= dict.fromkeys((name for name in features if name.startswith("amx")), False)
+    return features
+
+
+@lru_cache
+def amx_allowed() -> bool:
+    """Whether this process and its children may use AMX from now on. Linux asks that one asks.
+
+    Its registers are 8 KiB, which signal handlers have to have room for: a process with small
+    stacks for signals is refused, and so is every one where the system knows no AMX.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0)
 
 
 def differences(model: str, features: dict[str, bool]) -> list[str]:

@@ -28,6 +28,10 @@ OUTER_ROWS = 32  # rows packed at once for a weight gradient are a multiple of t
 BY_SIZE, NEVER, ALWAYS = range(3)  # whether threads split a kernel
 MAX_VECTORS = 5  # of a panel
 MAX_HEIGHT = 12  # rows of a register tile
+AMX_SIDE = 16  # rows of a register of AMX, columns of its sums, words of one step
+AMX_HEIGHT = 2 * AMX_SIDE  # rows of a tile: what is loaded is used twice
+AMX_VECTORS = 2  # of its columns
+AMX_OUTER_BYTES = 1 << 20  # packed rows of a weight gradient: all of its sums are read anew a block
 DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
@@ -123,6 +127,9 @@ def product_knobs(
 ) -> ProductKnobs:
     """The defaults of a product [n, k] x [k, n_columns], its panels of `vectors` if given."""
     unit, row_bytes = simd(target), k * ELEMENT[precision]
+    if uses_amx(unit, precision):
+        block = packed_rows(target, row_bytes, AMX_HEIGHT)
+        return ProductKnobs(vectors or amx_vectors(n_columns), AMX_HEIGHT, block, even=True)
     vectors = vectors or panel_vectors(unit, n_columns)
     height = tile_heights(unit, vectors)[0]
     return ProductKnobs(vectors, height, packed_rows(target, row_bytes, height))
@@ -133,6 +140,9 @@ def outer_knobs(
 ) -> OuterKnobs:
     """The defaults of a weight gradient [n, k]^T x [n, n_columns], its sums over `block` rows."""
     unit, row_bytes = simd(target), k * ELEMENT[precision]
+    if uses_amx(unit, precision):
+        rows = min(AMX_OUTER_BYTES // row_bytes, MOST_BLOCK) // OUTER_ROWS * OUTER_ROWS
+        return OuterKnobs(amx_vectors(n_columns), AMX_HEIGHT, block or max(OUTER_ROWS, rows))
     vectors = panel_vectors(unit, n_columns)
     block = block or packed_rows(target, row_bytes, OUTER_ROWS)
     return OuterKnobs(vectors, tile_heights(unit, vectors)[0], block)
@@ -153,6 +163,16 @@ def region_knobs(target: Target, lanes: int | None = None) -> RegionKnobs:
 def step_knobs(target: Target) -> StepKnobs:
     """The defaults of a step."""
     return StepKnobs(PARTS_OF_PACKED * packed_bytes(caches(target)), DIRECT_VERTICES)
+
+
+def uses_amx(unit: Simd, precision: str) -> bool:
+    """Whether products of this precision run on AMX."""
+    return unit.amx and precision == "bf16"
+
+
+def amx_vectors(n_columns: int) -> int:
+    """Vectors of a panel's row: as many as a tile has, unless one holds all columns."""
+    return 1 if n_columns <= AMX_SIDE else AMX_VECTORS
 
 
 def packed_bytes(near: Caches) -> int:
@@ -216,7 +236,10 @@ def misfit(knobs: Knobs, target: Target) -> str | None:
         fits = knobs.lanes in (unit.lanes // 2, unit.lanes, 2 * unit.lanes)
         return None if fits else f"lanes is {knobs.lanes} and a vector has {unit.lanes}"
     vectors, height = knobs.vectors, knobs.height
-    if not (1 <= vectors <= MAX_VECTORS and 1 <= height <= tallest(unit, vectors)):
+    if height == AMX_HEIGHT and not isinstance(knobs, DirectKnobs):
+        if not unit.amx or vectors > AMX_VECTORS:
+            return f"a tile of {height} rows x {vectors} vectors, and {unit.name} has no such registers"
+    elif not (1 <= vectors <= MAX_VECTORS and 1 <= height <= tallest(unit, vectors)):
         return (
             f"a tile of {height} rows x {vectors} vectors does not fit {unit.registers} registers"
         )

@@ -20,19 +20,25 @@ from .host import host_target as host_target
 class Simd:
     """The float32 vector unit of a CPU: lanes of a register, and how many registers are free.
 
-    `bf16`: one instruction multiplies pairs of bfloat16 and adds them to float32 lanes.
+    `bf16`: one instruction multiplies pairs of bfloat16 and adds them to float32 lanes. `amx`: one
+    does so for registers of 16 rows x 64 bytes.
     """
 
     name: str
     lanes: int
     registers: int
     bf16: bool = False
+    amx: bool = False
 
 
 PRECISIONS = ("float32", "bf16")  # of the operands of products; sums are float32
 
 # First match wins: (features that must all be there, unit). Any other CPU gets the last row's unit.
 UNITS: tuple[tuple[tuple[str, ...], Simd], ...] = (
+    (
+        ("avx512f", "avx512bf16", "amx-tile", "amx-bf16"),
+        Simd("AVX-512 with AMX", 16, 32, bf16=True, amx=True),
+    ),
     (("avx512f", "avx512bf16"), Simd("AVX-512", 16, 32, bf16=True)),
     (("avx512f",), Simd("AVX-512", 16, 32)),
     (("avx2", "fma"), Simd("AVX2", 8, 16)),
@@ -153,7 +159,7 @@ def require_host(target: Target) -> None:
             f"target {model} is for {wanted} ({triple}), and this machine is {here}: its kernels "
             'cannot run here. Use target "host"'
         )
-    have = host_features()
+    have = host_features()  # and AMX is asked for, if it is there
     lacking = sorted(f for f in instructions(target) if not have.get(f, True))
     if lacking:
         raise ValueError(

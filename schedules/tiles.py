@@ -1,7 +1,8 @@
 """How a kernel is cut, from its knobs: what its data layout depends on.
 
 A product multiplies row-major rows with weights packed in panels of NR columns, `[panels][K][NR]`.
-With bfloat16 operands a panel is `[K/2][NR]` of words, two values of a column each. A narrow one,
+With bfloat16 operands a panel is `[K/2][NR]` of words, two values of a column each; for AMX a
+multiple of 16 rows of them. A narrow one,
 of few columns, has its lanes along K and takes its weights transposed, `[1][N][K]`.
 """
 
@@ -11,6 +12,8 @@ from dataclasses import dataclass, replace
 from tvm.target import Target
 
 from .knobs import (
+    AMX_HEIGHT,
+    AMX_SIDE,
     OUTER_ROWS,
     DirectKnobs,
     OuterKnobs,
@@ -40,6 +43,7 @@ class Tile:
     ahead: int = 0  # rows of packed weights, or vectors of direct ones, that are asked for
     next_panel: bool = False  # ask for the next panel meanwhile
     depth: int = 0  # rows of direct weights that are read before the next panel's
+    amx: bool = False  # by registers of 16 rows x 16 words
 
     @property
     def columns(self) -> int:
@@ -78,7 +82,8 @@ def weights_shape(k: int, n_columns: int, tile: Tile) -> tuple[int, int, int]:
     """Shape of a product's packed weights; `k` in words where they are bfloat16."""
     if tile.narrow:
         return 1, n_columns, -(-k // tile.lanes) * tile.lanes
-    return panels(n_columns, tile), k, tile.columns
+    depth = -(-k // AMX_SIDE) * AMX_SIDE if tile.amx else k
+    return panels(n_columns, tile), depth, tile.columns
 
 
 def digest(tile: Tile | Strip) -> str:
@@ -91,17 +96,24 @@ def product_tile(target: Target, knobs: ProductKnobs) -> Tile:
     return Tile(
         simd(target).lanes,
         knobs.vectors,
-        heights_below(knobs.height),
+        _heights(knobs.height),
         knobs.block,
         even=knobs.even,
         ahead=knobs.ahead,
         next_panel=knobs.next_panel,
+        amx=knobs.height == AMX_HEIGHT,
     )
 
 
 def outer_tile(target: Target, knobs: OuterKnobs) -> Tile:
     """A weight gradient cut as its knobs say, for one thread."""
-    return Tile(simd(target).lanes, knobs.vectors, heights_below(knobs.height), knobs.block)
+    lanes, heights = simd(target).lanes, _heights(knobs.height)
+    return Tile(lanes, knobs.vectors, heights, knobs.block, amx=knobs.height == AMX_HEIGHT)
+
+
+def _heights(height: int) -> tuple[int, ...]:
+    """The heights of a kernel's tiles, its tallest being `height`; whole registers of AMX."""
+    return (AMX_HEIGHT, AMX_SIDE) if height == AMX_HEIGHT else heights_below(height)
 
 
 def direct_tile(target: Target, k: int, transposed: bool, knobs: DirectKnobs) -> Tile:

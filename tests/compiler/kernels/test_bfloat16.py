@@ -75,7 +75,8 @@ def rounded(values: np.ndarray) -> np.ndarray:
 def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
     """[k, n] as words uint32[panels, ceil(k / 2), NR], zeros in the rest."""
     k, n = weights.shape
-    whole = np.zeros((k + k % 2, layout.panels(n, tile) * tile.columns), "uint32")
+    depth, columns = layout.weights_shape((k + 1) // 2, n, tile)[1:]
+    whole = np.zeros((2 * depth, layout.panels(n, tile) * columns), "uint32")
     whole[:k, :n] = bits(weights)
     words = whole[0::2] | whole[1::2] << 16
     return np.ascontiguousarray(words.reshape(len(words), -1, tile.columns).transpose(1, 0, 2))

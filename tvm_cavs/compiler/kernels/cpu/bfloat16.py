@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Piece
-from ..loopnest import Expr, int64, loop, scratch, with_llvm
+from ..loopnest import Buffer, Expr, int64, loop, scratch, with_llvm
 from .operands import LINE, Bound, Load, pick_rows, row_length, source_row
 
 LANES = 16  # float32 of an AVX-512 register: words of one instruction
@@ -111,20 +111,35 @@ def column_packer(
     pieces: tuple[Piece, ...], bound: Bound, block: int
 ) -> Callable[[Expr, Expr], Load]:
     """`operands.packer` in words: `load(i, p)` holds columns 2p and 2p + 1 of row `first + i`."""
+    rows, fill = rounded_rows(pieces, bound, block, 2)
+
+    def pack(first: Expr, count: Expr) -> Load:
+        fill(first, count)
+        return lambda i, p: T.reinterpret(WORD, rows[i, tirx.Ramp(p * 2, 1, 2)])
+
+    return pack
+
+
+def rounded_rows(
+    pieces: tuple[Piece, ...], bound: Bound, block: int, multiple: int
+) -> tuple[Buffer, Callable[[Expr, Expr], None]]:
+    """Room for a block of rounded rows, and `fill(first, count)`, which packs rows into it.
+
+    Each is followed by zeros up to a `multiple` of columns.
+    """
     k = sum(piece.width for piece in pieces)
     lines = -(-k // HALVES_OF_LINE) | 1  # odd, as in row_length
     rows = scratch([block, lines * HALVES_OF_LINE], dtype=HALF)
 
-    def pack(first: Expr, count: Expr) -> Load:
+    def fill(first: Expr, count: Expr) -> None:
         with loop(count) as i:
             picked = pick_rows(pieces, bound, first + i)
             offset = 0
             for piece in pieces:
                 round_piece(piece, i, offset, source_row(piece, bound, picked, first + i))
                 offset += piece.width
-            if k % 2:
-                T.buffer_store(rows, tirx.IntImm(HALF, 0), [i, k])
-        return lambda i, p: T.reinterpret(WORD, rows[i, tirx.Ramp(p * 2, 1, 2)])
+            with loop(-k % multiple) as j:
+                T.buffer_store(rows, tirx.IntImm(HALF, 0), [i, k + j])
 
     def round_piece(piece: Piece, i: Expr, offset: int, row: Expr) -> None:
         source = bound.sources[piece.source]
@@ -135,15 +150,28 @@ def column_packer(
 
         strips(piece.width, put)
 
-    return pack
+    return rows, fill
 
 
 def row_packer(pieces: tuple[Piece, ...], bound: Bound, block: int) -> Callable[[Expr, Expr], Load]:
     """`operands.packer` in words: `load(p, k)` holds rows 2p and 2p + 1 of the block, column k."""
+    pairs, fill = paired_rows(pieces, bound, block)
+
+    def pack(first: Expr, count: Expr) -> Load:
+        fill(first, count)
+        return lambda p, k: pairs[p, k]
+
+    return pack
+
+
+def paired_rows(
+    pieces: tuple[Piece, ...], bound: Bound, block: int
+) -> tuple[Buffer, Callable[[Expr, Expr], None]]:
+    """Room for a block of rows in pairs, and `fill(first, count)`, which packs rows into it."""
     k = sum(piece.width for piece in pieces)
     pairs = scratch([block // 2, row_length(k)], dtype=WORD)
 
-    def pack(first: Expr, count: Expr) -> Load:
+    def fill(first: Expr, count: Expr) -> None:
         def put_rows(p: Expr, *rows: Expr) -> None:
             picked = [pick_rows(pieces, bound, first + i) for i in rows]
             offset = 0
@@ -156,7 +184,6 @@ def row_packer(pieces: tuple[Piece, ...], bound: Bound, block: int) -> Callable[
                 offset += piece.width
 
         by_pair(count, put_rows)
-        return lambda p, k: pairs[p, k]
 
     def join_piece(piece: Piece, p: Expr, offset: int, rows: list[Expr]) -> None:
         source = bound.sources[piece.source]
@@ -167,7 +194,7 @@ def row_packer(pieces: tuple[Piece, ...], bound: Bound, block: int) -> Callable[
 
         strips(piece.width, put)
 
-    return pack
+    return pairs, fill
 
 
 def by_pair(count: Expr, emit: Callable[..., None]) -> None:

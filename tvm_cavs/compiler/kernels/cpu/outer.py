@@ -28,8 +28,10 @@ from ..loopnest import (
     vectors,
     zero,
 )
+from . import amx
 from .bfloat16 import WORD, by_pair, linked, row_packer, span, strips, word, words
 from .narrow import column_tiles
+from .on_amx import outer_blocks
 from .operands import Bound, Load, Shapes, bind, packer, reader
 from .register_tile import (
     Target,
@@ -77,10 +79,14 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
             )
             if cut.narrow:
                 narrow_tiles(spec, bound, n, strips, sums, to)
+            elif cut.amx:
+                amx_tiles(spec, bound, n, task, strips, sums, to)
             else:
                 panel_tiles(spec, bound, n, task, strips, sums, to)
 
     made = kernel(name, "outer", emit)
+    if cut.amx:
+        return amx.linked(made)
     return linked(made) if spec.precision == "bf16" else made
 
 
@@ -106,6 +112,28 @@ def panel_tiles(
             pack_panel(spec, cut, panel, load_right, rows, right, sums)
             later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
             outer_tiles(spec.k, strips, rows, load_left, right, later)
+
+
+def amx_tiles(
+    spec: Outer,
+    bound: Bound,
+    n: Expr,
+    task: Expr,
+    strips: tuple[Expr, Expr],
+    sums: Sums | None,
+    to: Target,
+) -> None:
+    """`panel_tiles` by registers of AMX."""
+    cut = to.cut
+    some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    pack_right = reader(spec.right, bound) or packer(spec.right, bound, cut.block, cut.lanes)
+    right = scratch([amx.padded(words(cut.block)), cut.columns], dtype=WORD)
+
+    def packing(row: Expr, rows: Expr) -> Callable[[Expr], None]:
+        load = pack_right(row, rows)
+        return lambda panel: pack_panel(spec, cut, panel, load, rows, right, sums)
+
+    outer_blocks(spec, bound, n, strips, some, right, packing, to)
 
 
 def narrow_tiles(

@@ -17,7 +17,7 @@ from tvm.tirx.script import builder as T
 
 from ....errors import ShapeError
 from ...lowering.specs import Pack, Placement
-from ...target_rules import Tile, panels
+from ...target_rules import Tile, panels, weights_shape
 from ..loopnest import Buffer, Expr, arrays, int64, kernel, loop, scratch, vectors, zero
 from .bfloat16 import WORD, constant, linked, span, strips, upper, word, words
 
@@ -77,13 +77,17 @@ def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
 
     def emit() -> None:
         shapes = [(f"P{i}", shape, "float32") for i, shape in enumerate(spec.shapes)]
-        packed = ("W", (n_panels, depth, cut.columns), dtype)
+        packed = ("W", weights_shape(depth, spec.n_columns, cut), dtype)
         *parameters, weights = arrays([*shapes, packed])
         if not is_covered(spec) or (bf16 and spec.k % 2):
             with loop(n_panels) as p:
-                fill_zero(weights, p, 0, depth, cut)
+                fill_zero(weights, p, 0, (0, depth), cut)
         elif spec.n_columns % cut.columns:
-            fill_zero(weights, int64(n_panels - 1), spec.n_columns % cut.columns, depth, cut)
+            last = int64(n_panels - 1)
+            fill_zero(weights, last, spec.n_columns % cut.columns, (0, depth), cut)
+        if (rows := int(weights.shape[1])) > depth:
+            with loop(n_panels) as p:
+                fill_zero(weights, p, 0, (depth, rows), cut)
         for place in spec.placements:
             for segment in segments(place, cut.columns):
                 move = pack_transposed if place.transposed else pack_plain
@@ -107,14 +111,16 @@ def one_panel(n_columns: int, cut: Tile) -> Tile:
     return replace(cut, vectors=-(-n_columns // cut.lanes), narrow=False)
 
 
-def fill_zero(weights: Buffer, panel: Expr, begin: int, depth: int, cut: Tile) -> None:
-    """Zeros in the columns of a panel from `begin` on."""
+def fill_zero(
+    weights: Buffer, panel: Expr, begin: int, rows: tuple[int, int], cut: Tile
+) -> None:
+    """Zeros in the columns of a panel from `begin` on, in rows from the first to below the last."""
     nothing = constant(0, 1) if weights.dtype == WORD else zero()
-    with loop(depth) as k:
+    with loop(rows[1] - rows[0]) as k:
         vectors(
             cut.columns - begin,
             cut.lanes,
-            lambda j: T.buffer_store(weights, nothing, [panel, k, j + begin]),
+            lambda j: T.buffer_store(weights, nothing, [panel, k + rows[0], j + begin]),
         )
 
 

@@ -17,8 +17,10 @@ from tvm import tirx
 from ...lowering.specs import Product, operands
 from ...target_rules import Tile, panels, weights_shape
 from ..loopnest import Buffer, Expr, either, hold, int64, kernel, loop, part, prefetch_read
+from . import amx
 from .bfloat16 import WORD, column_packer, linked, words
 from .narrow import dot_tiles
+from .on_amx import product_blocks
 from .operands import LINE, Bound, Load, Shapes, bind, packer
 from .register_tile import (
     Target,
@@ -63,10 +65,15 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
             )
             if cut.narrow:
                 dot_tiles(spec.pieces, bound, rows, weights, to)
+            elif cut.amx:
+                each = block_rows(cut, rows[1])
+                product_blocks(spec, bound, task, rows, each, weights, to)
             else:
                 block_tiles(spec, bound, task, rows, weights, to)
 
     made = kernel(name, "product", emit)
+    if cut.amx:
+        return amx.linked(made)
     return linked(made) if bf16 else made
 
 
