@@ -238,7 +238,7 @@ def misfit(knobs: Knobs, target: Target) -> str | None:
     vectors, height = knobs.vectors, knobs.height
     if height == AMX_HEIGHT and not isinstance(knobs, DirectKnobs):
         if not unit.amx or vectors > AMX_VECTORS:
-            return f"a tile of {height} rows x {vectors} vectors, and {unit.name} has no such registers"
+            return f"a tile of {height} rows x {vectors} vectors is none of {unit.name}"
     elif not (1 <= vectors <= MAX_VECTORS and 1 <= height <= tallest(unit, vectors)):
         return (
             f"a tile of {height} rows x {vectors} vectors does not fit {unit.registers} registers"

@@ -176,11 +176,13 @@ def caches(target: Target) -> Caches:
 def describe(target: Target) -> str:
     """One line for people: CPU, what it has beyond its model, vector unit, caches, threads."""
     unit, near = simd(target), caches(target)
-    model = " ".join([str(target.attrs.get("mcpu", "generic CPU")), *_mattr(target)])
+    features = _mattr(target)
+    model = " ".join([str(target.attrs.get("mcpu", "generic CPU")), *features])
     sizes = f" caches {near}," if str(near) else ""
+    refused = ", AMX is not to be had here" if "-amx-tile" in features else ""
     return (
-        f"{model}, {unit.name} ({unit.lanes} float32 lanes, {unit.registers} registers),{sizes} "
-        f"{threads(target)} thread(s)"
+        f"{model}, {unit.name} ({unit.lanes} float32 lanes, {unit.registers} registers){refused},"
+        f"{sizes} {threads(target)} thread(s)"
     )
 
 

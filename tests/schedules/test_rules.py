@@ -12,7 +12,8 @@ from tvm.target import codegen
 import schedules
 from schedules import host, layout, loops
 from schedules.choice import only
-from schedules.knobs import product_knobs
+from schedules.domains import domains
+from schedules.knobs import misfit, outer_knobs, product_knobs
 from schedules.target import Simd, simd, threads
 from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
@@ -23,6 +24,7 @@ TARGETS = {
     "haswell": {"kind": "llvm", "mcpu": "haswell", "num-cores": 2},
     "avx512": {"kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 4},
     "zen5": {"kind": "llvm", "mcpu": "znver5", "num-cores": 2},
+    "amx": {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2},
     "arm": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "num-cores": 2},
 }
 WIDTHS = (1, 5, 8, 40, 150, 256, 300, 450, 750, 1280)
@@ -40,6 +42,11 @@ def kernels(target: tvm.target.Target) -> dict[str, tvm.tirx.PrimFunc]:
         name = f"outer{variant.suffix}"
         spec = specs.Outer(pieces, (Piece(21, 2, 21),), 21, sums=0)
         functions[name] = outer.outer(spec, variant.tile, name)
+    if simd(target).amx:
+        for variant in layout.product_variants(target, 75, 21, "bf16"):
+            spec = specs.Product(long, 21, 21, precision="bf16")
+            name = f"bf16_product{variant.suffix}"
+            functions[name] = product.product(spec, variant.tile, name)
     for variant in layout.product_variants(target, 75, 2):
         name = f"narrow_product{variant.suffix}"
         functions[name] = product.product(specs.Product(long, 2, 2), variant.tile, name)
@@ -74,8 +81,9 @@ def test_every_kernel_is_claimed_and_compiles(name):
     library = tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())
     assembly = library.mod.inspect_source("asm")
     registers = {"plain": "xmm", "haswell": "ymm", "avx512": "zmm", "zen5": "zmm", "arm": ".4s"}
+    registers["amx"] = "tdpbf16ps"
     assert registers[name] in assembly
-    assert ("zmm" in assembly) == (registers[name] == "zmm")
+    assert ("zmm" in assembly) == (name in ("avx512", "zen5", "amx"))
     assert ("pldl2keep" if name == "arm" else "prefetcht1") in assembly  # the next panel, into L2
     if runs_here(target):
         check_product(library["product"], layout.product_variants(target, 12, 21)[0].tile)
@@ -86,6 +94,7 @@ def runs_here(target: tvm.target.Target) -> bool:
     host = schedules.host_target()
     arm = "mtriple" in target.attrs
     wanted = {"znver5": "avx512f", "skylake-avx512": "avx512f", "haswell": "avx2"}
+    wanted["sapphirerapids"] = "amx-bf16"
     feature = wanted.get(str(target.attrs["mcpu"]), "sse2")
     return not arm and codegen.llvm_cpu_has_features(feature, host)
 
@@ -204,6 +213,7 @@ def test_what_has_few_columns_and_enough_rows_is_narrow(name):
         ("plain", Simd("128-bit", 4, 15)),
         ("haswell", Simd("AVX2", 8, 16)),
         ("avx512", Simd("AVX-512", 16, 32)),
+        ("amx", Simd("AVX-512 with AMX", 16, 32, bf16=True, amx=True)),
         ("arm", Simd("NEON", 4, 32)),
     ],
 )
@@ -239,6 +249,32 @@ def test_what_a_virtual_machine_hides_is_found(monkeypatch):
 def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
     target = as_if(monkeypatch, "skylake-avx512", avx512f=False, avx2=True, fma=True)
     assert simd(target) == Simd("AVX2", 8, 16)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_amx_is_what_the_system_allows(allowed, monkeypatch):
+    """The CPU has it; the system may refuse it to a process. Then it counts as not there."""
+    model = schedules.make_target({"kind": "llvm", "mcpu": "sapphirerapids"})
+    has = dict.fromkeys(host.instructions(model), True)
+    monkeypatch.setattr(host.tvm_ffi, "get_global_func", lambda _: lambda: has)
+    monkeypatch.setattr(host, "amx_allowed", lambda: allowed)
+    monkeypatch.setattr(host.codegen, "llvm_get_system_cpu", lambda: "sapphirerapids")
+    target = schedules.make_target("host", 1)
+    assert simd(target).amx == allowed and simd(target).bf16
+    assert ("AMX is not to be had here" in schedules.describe(target)) == (not allowed)
+
+
+def test_knobs_of_amx_are_for_amx_alone():
+    """Its panels are one or two registers wide; a record of it fits no other CPU."""
+    amx, other = (schedules.make_target(TARGETS[name]) for name in ("amx", "zen5"))
+    for knobs in (product_knobs(amx, 300, 450, "bf16"), outer_knobs(amx, 300, 450, "bf16")):
+        choices = domains(knobs, amx)
+        assert choices["vectors"] == (2,) and len(choices["block"]) == 4
+        assert misfit(knobs, amx) is None
+        assert "is none of AVX-512" in misfit(knobs, other)
+        assert misfit(replace(knobs, vectors=3), amx)
+    assert product_knobs(amx, 300, 16, "bf16").vectors == 1
+    assert product_knobs(amx, 300, 450, "float32") == product_knobs(other, 300, 450, "float32")
 
 
 def test_a_machine_that_is_what_its_model_says_adds_nothing(monkeypatch):

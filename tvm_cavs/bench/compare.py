@@ -23,7 +23,7 @@ from ..language import RowSparse
 from ..nn import Network, SoftmaxCrossEntropy, record
 from .arithmetic import product_flop, rows_of_kinds
 from .measure import Case, Result, Round, Times, loss_of, parts_of, round_of, summarise
-from .peers import PEERS
+from .peers import OF_BF16, PEERS
 from .peers.mkl import unlock
 from .peers.process import Peer, check_torch
 from .sgemm import Sgemm
@@ -33,6 +33,7 @@ TOLERANCE = 1e-4  # of the largest value of an output or a gradient
 # A ReLU whose input is within rounding of 0 is open in one system and shut in another; all that is
 # below it then differs. One such unit among millions was found to move U's gradient by 2e-3.
 KINK_TOLERANCE = 1e-2
+BF16_TOLERANCE = 5e-2  # torch.autocast keeps states in bfloat16 too
 OURS = "tvm_cavs"
 MAY_FAIL = ("compile",)  # what it can compile depends on torch's version and on a C++ compiler
 
@@ -87,19 +88,24 @@ class Peers:
 
     Args:
         mkl: "unlocked" gives torch the fastest kernels of its MKL, "installed" what pip gives.
+        precision: with "bf16" those that torch.autocast can round.
 
     Raises:
         TargetError: PyTorch, or the C compiler that unlocking takes, is missing.
         BenchError: the workload has no peers.
     """
 
-    def __init__(self, workload: str, threads: int, mkl: str = "unlocked") -> None:
+    def __init__(
+        self, workload: str, threads: int, mkl: str = "unlocked", precision: str = "float32"
+    ) -> None:
         if workload not in PEERS:
             raise BenchError(
                 f"workload {workload} has no peers; those of {', '.join(PEERS)} are written"
             )
         check_torch()
         self._workload, self._threads, self._mkl = workload, threads, mkl
+        rounds = precision == "bf16"
+        self._names = [n for n in PEERS[workload] if n in OF_BF16 or not rounds]
         self.peers: list[Peer] = []
 
     def ready(self, case: Case, expected: dict[str, np.ndarray]) -> dict[str, str]:
@@ -125,7 +131,7 @@ class Peers:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             variables = unlock(self.folder) if self._mkl == "unlocked" else {}
-            for name in PEERS[self._workload]:
+            for name in self._names:
                 self.peers.append(Peer(name, self._workload, self._threads, variables))
                 stack.callback(self.peers[-1].close)
             self._stack = stack.pop_all()
@@ -142,6 +148,8 @@ class Peers:
 
 def tolerance(workload: str, case: Case) -> float:
     """How far a peer's outputs may be from ours, relative to the largest value."""
+    if case.precision == "bf16":
+        return BF16_TOLERANCE
     return KINK_TOLERANCE if workload == "treefc" and case.mode == "train" else TOLERANCE
 
 

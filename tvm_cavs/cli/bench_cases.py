@@ -62,7 +62,7 @@ def comparisons(given: argparse.Namespace, workload: Workload) -> None:
     results = []
     with (
         Sgemm(given.threads, given.clock) as sgemm,
-        Peers(workload.name, given.threads, given.mkl) as peers,
+        Peers(workload.name, given.threads, given.mkl, given.precision) as peers,
     ):
         for case in cases(given, workload):
             results.append(compare(workload, case, given.rounds, sgemm, peers))

@@ -142,8 +142,8 @@ def _problem(given: argparse.Namespace) -> str | None:
         return "--hidden, --embedding, --batch, --threads and --rounds are 1 or more"
     if given.plot and given.ablate is None and given.peers is None:
         return "--plot draws what --ablate or --peers finds; give one of them"
-    if given.peers and (given.ablate is not None or given.precision != "float32"):
-        return "--peers compares float32 with everything on; not with --ablate, --precision"
+    if given.peers and given.ablate is not None:
+        return "--peers compares with everything on; not with --ablate"
     if given.trace and not given.profile:
         return "--trace writes what --profile finds; give both"
     for name in ("plot", "trace"):

@@ -41,7 +41,31 @@ HOST = schedules.host_target(2)
 HAS_BF16 = simd(HOST).bf16
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no AVX512_BF16")
 MODELS = ("cooperlake", "sapphirerapids", "znver4", "znver5")
-TARGET = HOST if HAS_BF16 else schedules.make_target({"kind": "llvm", "mcpu": "znver4"}, 2)
+
+
+def without_amx(target: tvm.target.Target) -> tvm.target.Target:
+    """The same CPU, as if its system allowed no AMX."""
+    features = [f for f in schedules.host.instructions(target) if f.startswith("amx")]
+    held = [str(f) for f in target.attrs.get("mattr") or () if str(f)[1:] not in features]
+    return tvm.target.Target({**target.export(), "mattr": [*held, *(f"-{f}" for f in features)]})
+
+
+def model(name: str) -> tvm.target.Target:
+    return schedules.make_target({"kind": "llvm", "mcpu": name}, 2)
+
+
+# By instruction: those of this machine if it has them, else of another, which compile only.
+TARGETS = {
+    "vdpbf16ps": without_amx(HOST) if HAS_BF16 else model("znver4"),
+    "amx": HOST if simd(HOST).amx else model("sapphirerapids"),
+}
+TARGET = HOST if HAS_BF16 else TARGETS["vdpbf16ps"]
+
+
+def runs(instruction: str) -> bool:
+    return simd(HOST).amx if instruction == "amx" else HAS_BF16
+
+
 KERNEL_TOLERANCE = 1e-4  # of sums of up to 170 products near 1, against exact sums
 GRADIENT_TOLERANCE = 2e-2  # against float32, of the largest element
 SIZES = ((1, 1), (5, 40), (32, 16), (33, 5), (150, 35), (33, 170))  # K, N
@@ -82,25 +106,25 @@ def packed(weights: np.ndarray, tile: layout.Tile) -> np.ndarray:
     return np.ascontiguousarray(words.reshape(len(words), -1, tile.columns).transpose(1, 0, 2))
 
 
-def all_specs() -> tuple[dict[str, tuple], dict[str, tuple]]:
+def all_specs(target: tvm.target.Target) -> tuple[dict[str, tuple], dict[str, tuple]]:
     """Products and weight gradients of all sizes in all forms: (spec, variant) by name."""
     muls, outers = {}, {}
     for k, n in SIZES:
-        for v in layout.product_variants(TARGET, k, n, "bf16"):
+        for v in layout.product_variants(target, k, n, "bf16"):
             tag = f"{k}_{n}{v.suffix}"
             muls[f"product_{tag}"] = specs.Product(two_pieces(k), n, n + 2, 1), v
             muls[f"adding_{tag}"] = specs.Product(one_source(k), n, n, accumulate=True), v
-        for v in layout.outer_variants(TARGET, k, n, "bf16"):
+        for v in layout.outer_variants(target, k, n, "bf16"):
             tag = f"{k}_{n}{v.suffix}"
             right = (Piece(n, 2, n + 2, 1),)
             outers[f"outer_{tag}"] = specs.Outer(two_pieces(k), right, n + 1, 1), v
     gathered = (Piece(30, 1, 33, 1, 1), Piece(41, 2, 41))
-    (first, *_) = layout.outer_variants(TARGET, 37, 71, "bf16")
+    (first, *_) = layout.outer_variants(target, 37, 71, "bf16")
     outers["outer_sums"] = specs.Outer(one_source(37), gathered, 71, sums=0), first
-    (*_, split) = layout.outer_variants(TARGET, 37, 8, "bf16")
+    (*_, split) = layout.outer_variants(target, 37, 8, "bf16")
     in_order = specs.Outer((Piece(37, 0, 37),), (Piece(8, 1, 8),), 8, sums=0)
     outers["outer_split_rows"] = in_order, split
-    tile = layout.product_variants(TARGET, 37, 70, "bf16")[0]
+    tile = layout.product_variants(target, 37, 70, "bf16")[0]
     wide = layout.panels(70, tile.tile) * tile.tile.columns
     muls["covering"] = specs.Product(one_source(37), 70, wide, cover=True), tile
     found = [
@@ -109,11 +133,29 @@ def all_specs() -> tuple[dict[str, tuple], dict[str, tuple]]:
     return found[0], found[1]
 
 
-PRODUCTS, OUTERS = all_specs()
+SPECS = {instruction: all_specs(target) for instruction, target in TARGETS.items()}
+PRODUCTS = {(x, name): made for x, (muls, _) in SPECS.items() for name, made in muls.items()}
+OUTERS = {(x, name): made for x, (_, outers) in SPECS.items() for name, made in outers.items()}
 
 
-def cut(spec: specs.Pack) -> layout.Tile:
-    return layout.product_variants(TARGET, spec.k, spec.n_columns, "bf16")[0].tile
+def each(*given):
+    """For every instruction and each of these, skipped where this machine lacks the first."""
+    found = given or ["product_33_170"]
+    pairs = [(x, name) for x in TARGETS for name in found]
+    if not isinstance(found[0], str):
+        pairs = [*found]
+    return pytest.mark.parametrize(
+        ("instruction", "name"),
+        [
+            pytest.param(*pair, marks=pytest.mark.skipif(not runs(pair[0]), reason=f"no {pair[0]}"))
+            for pair in pairs
+        ],
+    )
+
+
+def cut(spec: specs.Pack, instruction: str) -> layout.Tile:
+    target = TARGETS[instruction]
+    return layout.product_variants(target, spec.k, spec.n_columns, "bf16")[0].tile
 
 
 def compiled(functions: dict[str, tvm.tirx.PrimFunc], target: tvm.target.Target):
@@ -124,22 +166,25 @@ def compiled(functions: dict[str, tvm.tirx.PrimFunc], target: tvm.target.Target)
 
 @pytest.fixture(scope="module")
 def kernels():
-    """Every kernel of this file, compiled together once."""
-    functions = {name: product.product(s, v.tile, name) for name, (s, v) in PRODUCTS.items()}
-    functions |= {name: outer.outer(s, v.tile, name) for name, (s, v) in OUTERS.items()}
-    for name, spec in PACKS.items():
-        functions[name] = pack.pack(replace(spec, precision="bf16"), cut(spec), name)
-    return compiled(functions, TARGET)
+    """Every kernel of this file, compiled together once; by instruction."""
+    made = {}
+    for x in filter(runs, TARGETS):
+        muls, outers = SPECS[x]
+        functions = {name: product.product(s, v.tile, name) for name, (s, v) in muls.items()}
+        functions |= {name: outer.outer(s, v.tile, name) for name, (s, v) in outers.items()}
+        for name, spec in PACKS.items():
+            functions[name] = pack.pack(replace(spec, precision="bf16"), cut(spec, x), name)
+        made[x] = compiled(functions, TARGETS[x])
+    return made
 
 
 def near(got: np.ndarray, want: np.ndarray, what: str) -> None:
     np.testing.assert_allclose(got, want, KERNEL_TOLERANCE, KERNEL_TOLERANCE, err_msg=what)
 
 
-@needs_bf16
-@pytest.mark.parametrize("name", PRODUCTS)
-def test_product(kernels, name):
-    spec, variant = PRODUCTS[name]
+@each(*PRODUCTS)
+def test_product(kernels, instruction, name):
+    spec, variant = PRODUCTS[instruction, name]
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
     for n in COUNTS:
@@ -149,17 +194,16 @@ def test_product(kernels, name):
         added = out[place] if spec.accumulate else 0
         want[place] = rounded(left) @ rounded(weights) + added
         words = packed(weights, variant.tile)
-        *_, got = call(kernels[name], n, GUARD, *offsets, *arrays, words, out)
+        *_, got = call(kernels[instruction][name], n, GUARD, *offsets, *arrays, words, out)
         if spec.cover:
             after = place[0], slice(spec.n_columns, None)
             got[after] = want[after]
         near(got, want, f"{n} rows")
 
 
-@needs_bf16
-@pytest.mark.parametrize("name", OUTERS)
-def test_outer(kernels, name):
-    spec, _ = OUTERS[name]
+@each(*OUTERS)
+def test_outer(kernels, instruction, name):
+    spec, _ = OUTERS[instruction, name]
     rng = np.random.default_rng(1)
     for n in COUNTS:
         offsets, arrays, operand = inputs(rng, spec.left + spec.right, n)
@@ -171,7 +215,7 @@ def test_outer(kernels, name):
         sums = (
             [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums is not None else []
         )
-        results = call(kernels[name], n, 1, *offsets, *arrays, out, *sums)
+        results = call(kernels[instruction][name], n, 1, *offsets, *arrays, out, *sums)
         near(results[len(arrays)], want, f"{n} rows")
         if sums:  # of what was not rounded
             near(results[-1], sums[0] + right.sum(0), f"sums of {n} rows")
@@ -188,9 +232,8 @@ def test_float32_would_not_pass():
             near(other, want, "float32")
 
 
-@needs_bf16
-@pytest.mark.parametrize("name", PACKS)
-def test_pack_is_exact(kernels, name):
+@each(*PACKS)
+def test_pack_is_exact(kernels, instruction, name):
     spec = PACKS[name]
     rng = np.random.default_rng(2)
     parameters = [rng.standard_normal(shape, dtype="float32") for shape in spec.shapes]
@@ -198,15 +241,14 @@ def test_pack_is_exact(kernels, name):
         ties = np.array([0x3F808000, 0x3F818000, 0xBF808000, 0x7F7FFFFF, 0x7F7F0000], "uint32")
         p.flat[: len(ties)] = ties.view("float32")
         p.flat[len(ties) : len(ties) + 3] = np.inf, -np.inf, -0.0
-    want = packed(assembled(spec, parameters), cut(spec))
-    *_, got = call(kernels[name], *parameters, np.full_like(want, 0x12345678))
+    want = packed(assembled(spec, parameters), cut(spec, instruction))
+    *_, got = call(kernels[instruction][name], *parameters, np.full_like(want, 0x12345678))
     np.testing.assert_array_equal(got, want)
 
 
-@needs_bf16
-def test_a_nan_stays_in_its_row(kernels):
-    name = "product_33_170"
-    spec, variant = PRODUCTS[name]
+@each()
+def test_a_nan_stays_in_its_row(kernels, instruction, name):
+    spec, variant = PRODUCTS[instruction, name]
     rng = np.random.default_rng(3)
     weights = rng.standard_normal((33, 170), dtype="float32")
     source, gathered = rng.random((9, 19), "float32"), rng.random((9, 34), "float32")
@@ -214,25 +256,24 @@ def test_a_nan_stays_in_its_row(kernels):
     gathered[6, 17] = np.inf  # paired with the zero of an odd K
     index = np.arange(9, dtype="int32")
     out = np.zeros((9, spec.ldc), "float32")
-    *_, got = call(
-        kernels[name], 9, 0, 0, 0, source, gathered, index, packed(weights, variant.tile), out
-    )
+    words = packed(weights, variant.tile)
+    *_, got = call(kernels[instruction][name], 9, 0, 0, 0, source, gathered, index, words, out)
     got = got[:, 1:171]
     assert np.isnan(got[4]).all() and np.isinf(got[6]).all()
     assert np.isfinite(np.delete(got, [4, 6], 0)).all()
 
 
-@needs_bf16
-def test_same_rows_same_bits_whatever_shares_the_call(kernels):
-    spec, variant = PRODUCTS["product_33_170"]
+@each("product_33_170", "adding_33_170")
+def test_same_rows_same_bits_whatever_shares_the_call(kernels, instruction, name):
+    spec, variant = PRODUCTS[instruction, name]
     rng = np.random.default_rng(6)
     weights = packed(rng.standard_normal((33, 170), dtype="float32"), variant.tile)
-    offsets, arrays, _ = inputs(rng, spec.pieces, 29)
+    offsets, arrays, _ = inputs(rng, spec.pieces, 70)
+    before = rng.standard_normal((70, spec.ldc), dtype="float32")
     results = []
-    for n in (29, 28, 13, 5, 1):
-        out = np.zeros((29, spec.ldc), "float32")
-        args = (n, 0, *offsets, *arrays, weights, out)
-        results.append(call(kernels["product_33_170"], *args)[-1][:1])
+    for n in (70, 33, 32, 29, 17, 16, 13, 5, 1):
+        args = (n, 0, *offsets, *arrays, weights, before.copy())
+        results.append(call(kernels[instruction][name], *args)[-1][:1])
     assert all(np.array_equal(results[0], r) for r in results)
 
 
@@ -251,7 +292,8 @@ def test_the_instructions_are_used(model):
         library = compiled({str(func.attrs["global_symbol"]): func}, target)
         assembly = library.mod.inspect_source("asm")
         assert "vcvtneps2bf16" in assembly
-        assert ("vdpbf16ps" in assembly) == (func is not packed)
+        used = "tdpbf16ps" if simd(target).amx else "vdpbf16ps"
+        assert (f"\t{used}\t" in assembly) == (func is not packed)
         assert not re.search(r"\b(call|jmp)q?\s+tvm_cavs_bf16", assembly)  # all are inlined
 
 
@@ -276,7 +318,8 @@ def test_short_products_stay_float32():
     compiler = Compiler(TARGET, 2, cache=False, precision="bf16")
     assert compiler.packed(5, 300) == Compiler(TARGET, 2, cache=False).packed(5, 300)
     (n_panels, depth, columns), dtype = compiler.packed(301, 300)
-    assert (depth, dtype) == (151, "uint32") and n_panels * columns >= 300
+    words = 160 if simd(TARGET).amx else 151  # whole registers
+    assert (depth, dtype) == (words, "uint32") and n_panels * columns >= 300
 
 
 def test_the_config_has_the_key(tmp_path: Path):

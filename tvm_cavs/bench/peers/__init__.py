@@ -19,3 +19,5 @@ PEERS: dict[str, tuple[str, ...]] = {
 }
 
 """Systems by workload."""
+
+OF_BF16 = ("level", "compile")  # those whose products torch.autocast rounds; out= it leaves alone

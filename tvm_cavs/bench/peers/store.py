@@ -45,7 +45,7 @@ def index(values: np.ndarray) -> Tensor:
 def logits_of(h: Tensor, p: Parameters, row: np.ndarray) -> np.ndarray:
     """Logits in the order of the batch's vertices: float32[n, n_classes]."""
     logits = torch.addmm(p["d"], h, p["V"])
-    return logits.index_select(0, index(row)).numpy()
+    return logits.index_select(0, index(row)).float().numpy()
 
 
 def classify(h: Tensor, labels: np.ndarray, p: Parameters, rate: float, dh: Tensor) -> float:

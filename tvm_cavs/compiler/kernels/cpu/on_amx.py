@@ -60,9 +60,7 @@ def product_blocks(
 Make = Callable[..., None]  # of a width, into `out`
 
 
-def put_block(
-    to: Target, height: int, row: Expr, n_rows: Expr, edge: Buffer, make: Make
-) -> None:
+def put_block(to: Target, height: int, row: Expr, n_rows: Expr, edge: Buffer, make: Make) -> None:
     """Rows `row` to `row + height` of a panel of C, as far as they are real: `n_rows` of them."""
     n_panels = panels(to.n_columns, to.cut)
     last = to.n_columns - (n_panels - 1) * to.cut.columns
@@ -102,7 +100,7 @@ def outer_blocks(
     strips: tuple[Expr, Expr],
     some_panels: tuple[Expr, Expr],
     right: Buffer,
-    pack_panel: Callable[[Expr, Expr, Expr], Callable[[Expr], None]],
+    pack_panel: Callable[[Expr, Expr], Callable[[Expr], None]],
     to: Target,
 ) -> None:
     """A task's strips and panels of C take the sums over all rows, a block at a time.
@@ -167,8 +165,8 @@ def strip_blocks(
     begin, count = strips
 
     def block(height: int, first: Expr, real: int) -> None:
-        operands = {"left": (left, [first, int64(0)]), "right": (right, [int64(0), int64(0)])}
-        make = partial(amx.block, height, **operands, n_words=n_words)
+        a, b = (left, [first, int64(0)]), (right, [int64(0), int64(0)])
+        make = partial(amx.block, height, left=a, right=b, n_words=n_words)
         put_block(to, height, first, int64(real), edge, make)
 
     if full:

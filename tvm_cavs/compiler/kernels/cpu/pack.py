@@ -111,9 +111,7 @@ def one_panel(n_columns: int, cut: Tile) -> Tile:
     return replace(cut, vectors=-(-n_columns // cut.lanes), narrow=False)
 
 
-def fill_zero(
-    weights: Buffer, panel: Expr, begin: int, rows: tuple[int, int], cut: Tile
-) -> None:
+def fill_zero(weights: Buffer, panel: Expr, begin: int, rows: tuple[int, int], cut: Tile) -> None:
     """Zeros in the columns of a panel from `begin` on, in rows from the first to below the last."""
     nothing = constant(0, 1) if weights.dtype == WORD else zero()
     with loop(rows[1] - rows[0]) as k:
