@@ -109,7 +109,7 @@ def check_product(kernel, tile):
     whole[:21] = weights.T
     packed = np.ascontiguousarray(whole.reshape(-1, tile.columns, 12).transpose(0, 2, 1))
     out = tvm.runtime.tensor(np.full((9, 21), np.nan, "float32"))
-    kernel(9, 0, 2, 0, *map(tvm.runtime.tensor, (first, second, index, packed)), out)
+    kernel(9, 0, 0, 2, 0, *map(tvm.runtime.tensor, (first, second, index, packed)), out)
     want = np.concatenate([first[index, 3:10], second[2:11]], 1) @ weights
     np.testing.assert_allclose(out.numpy(), want, rtol=1e-5)
 

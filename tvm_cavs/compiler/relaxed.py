@@ -64,10 +64,10 @@ def stage_function(
     buffers = {id: _variable(b, packed.get(id)) for id, b in lowered.buffers.items()}
     with builder.function(name, [n, *starts, *buffers.values()], pure=False):
         for step in lowered.steps:
-            adds = [tirx.IntImm("int64", 1)] if step.kernel.kind == "outer" else []
+            own = {"outer": [1], "product": [0]}.get(step.kernel.kind, [])  # adds; its turn
             args = [
                 n,
-                *adds,
+                *(tirx.IntImm("int64", value) for value in own),
                 *(start_of[s] for s in step.starts),
                 *(buffers[b.id] for b in step.buffers),
             ]

@@ -149,7 +149,7 @@ def peak(compiler: Compiler) -> tuple[Runnable, float]:
         np.zeros(shape, dtype),
         np.zeros((PEAK_ROWS, 2 * lanes), "float32"),
     )
-    call = (PEAK_ROWS, 0, 0, Slot(0), Slot(1), Slot(2))
+    call = (PEAK_ROWS, 0, 0, 0, Slot(0), Slot(1), Slot(2))
     trial = Trial(Recorded(workload, (call,) * 16, arrays), compiler)
     return trial.ready(None), 16 * 2 * PEAK_ROWS * PEAK_K * 2 * lanes / 1e9
 

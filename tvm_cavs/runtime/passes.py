@@ -12,9 +12,9 @@ from typing import Any
 from .executable import CompiledGroup, CompiledStep
 from .memory import Both
 from .roles import BufferId
-from .routine import Call, Column, Entry, Frames, Routine, Rows, Unless
+from .routine import Argument, Call, Column, Entry, Frames, Routine, Rows, Unless
 from .slices import Cut, Slice, Spaces
-from .tables import COUNT, GROUP
+from .tables import COUNT, GROUP, LEVEL
 
 
 class Passes:
@@ -39,9 +39,13 @@ class Passes:
 
     def _entry(self, group: CompiledGroup, step: CompiledStep) -> Entry:
         starts = [Column(self._spaces.column(group.spaces[i])) for i in step.starts]
-        adds = [Unless(step.adds[0][0])] if step.kind == "outer" else []
         buffers = map(Rows, step.buffers)
-        return Entry(step.functions, step.limits, (Column(COUNT), *adds, *starts, *buffers))
+        own: list[Argument] = []
+        if step.kind == "outer":
+            own = [Unless(step.adds[0][0])]
+        elif step.kind == "product":  # which reads its weights in turn forwards and backwards
+            own = [Column(LEVEL)]
+        return Entry(step.functions, step.limits, (Column(COUNT), *own, *starts, *buffers))
 
     def packs(self, cut: Cut) -> tuple[BufferId, ...]:
         """The packed weights that a batch reads."""

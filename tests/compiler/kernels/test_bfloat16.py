@@ -194,7 +194,7 @@ def test_product(kernels, instruction, name):
         added = out[place] if spec.accumulate else 0
         want[place] = rounded(left) @ rounded(weights) + added
         words = packed(weights, variant.tile)
-        *_, got = call(kernels[instruction][name], n, GUARD, *offsets, *arrays, words, out)
+        *_, got = call(kernels[instruction][name], n, n, GUARD, *offsets, *arrays, words, out)
         if spec.cover:
             after = place[0], slice(spec.n_columns, None)
             got[after] = want[after]
@@ -257,7 +257,7 @@ def test_a_nan_stays_in_its_row(kernels, instruction, name):
     index = np.arange(9, dtype="int32")
     out = np.zeros((9, spec.ldc), "float32")
     words = packed(weights, variant.tile)
-    *_, got = call(kernels[instruction][name], 9, 0, 0, 0, source, gathered, index, words, out)
+    *_, got = call(kernels[instruction][name], 9, 0, 0, 0, 0, source, gathered, index, words, out)
     got = got[:, 1:171]
     assert np.isnan(got[4]).all() and np.isinf(got[6]).all()
     assert np.isfinite(np.delete(got, [4, 6], 0)).all()
@@ -272,7 +272,7 @@ def test_same_rows_same_bits_whatever_shares_the_call(kernels, instruction, name
     before = rng.standard_normal((70, spec.ldc), dtype="float32")
     results = []
     for n in (70, 33, 32, 29, 17, 16, 13, 5, 1):
-        args = (n, 0, *offsets, *arrays, weights, before.copy())
+        args = (n, n, 0, *offsets, *arrays, weights, before.copy())
         results.append(call(kernels[instruction][name], *args)[-1][:1])
     assert all(np.array_equal(results[0], r) for r in results)
 

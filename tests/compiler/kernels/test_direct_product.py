@@ -86,7 +86,7 @@ def test_direct_product(kernels, name):
         out, place = result(rng, spec, n)
         want = out.copy()
         want[place] = left @ weights + (out[place] if spec.accumulate else 0)
-        *_, got = call(kernels[name], n, GUARD, *offsets, *arrays, placed(weights, where), out)
+        *_, got = call(kernels[name], n, n, GUARD, *offsets, *arrays, placed(weights, where), out)
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-4, err_msg=f"{n} rows")
 
 
@@ -102,7 +102,7 @@ def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
         for n in (29, 8, 6, 4, 3, 2, 1):
             out = np.zeros((29, spec.ldc), "float32")
             arguments = (*offsets, *arrays, placed(weights, where), out)
-            results.append(call(kernel, n, 0, *arguments)[-1][:1])
+            results.append(call(kernel, n, n, 0, *arguments)[-1][:1])
     assert all(np.array_equal(results[0], r) for r in results)
 
 

@@ -207,7 +207,7 @@ def test_product(kernels, name):
         want = out.copy()
         want[place] = left @ weights + (out[place] if spec.accumulate else 0)
         *_, got = call(
-            kernels[name], n, GUARD, *offsets, *arrays, packed(weights, variant.tile), out
+            kernels[name], n, n, GUARD, *offsets, *arrays, packed(weights, variant.tile), out
         )
         if spec.cover:
             after = place[0], slice(spec.n_columns, None)
@@ -290,7 +290,7 @@ def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
     results = []
     for n in (29, 28, 13, 5, 1):
         out = np.zeros((29, spec.ldc), "float32")
-        results.append(call(kernels[name], n, 0, *offsets, *arrays, weights, out)[-1][:1])
+        results.append(call(kernels[name], n, n, 0, *offsets, *arrays, weights, out)[-1][:1])
     assert all(np.array_equal(results[0], r) for r in results)
 
 
@@ -304,7 +304,7 @@ def test_no_knob_of_a_product_changes_a_bit(kernels):
         name = f"knobs_{tag}"
         w = packed(weights, PRODUCTS[name][1].tile)
         for n in (140, 13, 5, 1):
-            found[tag, n] = call(kernels[name], n, 0, *offsets, *arrays, w, out)[-1][:1]
+            found[tag, n] = call(kernels[name], n, n, 0, *offsets, *arrays, w, out)[-1][:1]
     first = found["usual", 140]
     assert all(np.array_equal(first, each) for each in found.values())
 

@@ -152,6 +152,14 @@ def hold(value: Expr) -> Expr:
     return cell[int64(0)]
 
 
+def turned(i: Expr, n: Expr, turn: Expr) -> Expr:
+    """The i-th of n things: from first to last in even turns, from last to first in odd ones.
+
+    What an even turn read last is still in a cache when the odd one begins with it.
+    """
+    return i + turn % 2 * (n - 1 - i * 2)
+
+
 def part(index: Expr, parts: int, total: int) -> tuple[Expr, Expr]:
     """(begin, count) of one of `parts` even parts of range(total)."""
     if parts == 1:

@@ -35,7 +35,10 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call of a stage: called as kernel(n, start of each of `starts`..., buffers...)."""
+    """One kernel call of a stage: called as kernel(n, start of each of `starts`..., buffers...).
+
+    After n a product is told the level, a weight gradient whether it adds.
+    """
 
     kernel: Kernel
     starts: tuple[Space, ...]

@@ -9,7 +9,7 @@ weights the lanes run along K, and every element of the result is a dot product 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tvm import tirx
@@ -29,6 +29,7 @@ from ..loopnest import (
     prefetch_read,
     scratch,
     tile,
+    turned,
     vectors,
     zero,
 )
@@ -36,6 +37,8 @@ from .bfloat16 import span
 from .narrow import add_lanes
 from .operands import LINE, Load, Shapes, bind, packer
 from .register_tile import by_height, by_panel, check_columns, spare_rows
+
+STRETCHES = 4  # of a task's panels: of what two turns in a row read last and first, as much is kept
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Work:
     start: Expr
     n_rows: Expr
     panels: tuple[Expr, Expr]  # (first, count)
+    turn: Expr  # odd: from last to first
 
     def at(self, i: Expr, j: Expr) -> tuple[Expr, Expr]:
         """Where the result's element [i, j] lies in C."""
@@ -63,7 +67,7 @@ class Work:
 
 
 def direct_product(spec: Product, weights: DirectWeights, cut: Tile, name: str) -> tirx.PrimFunc:
-    """f(n, start_c, starts..., index starts..., sources..., indices..., P, C): see `Product`.
+    """f(n, turn, start_c, starts..., index starts..., sources..., indices..., P, C): `Product`.
 
     `cut` is one of `layout.direct_variants`. No column is written but those of the product.
 
@@ -76,7 +80,8 @@ def direct_product(spec: Product, weights: DirectWeights, cut: Tile, name: str) 
 
     def emit() -> None:
         last: Shapes = [("P", (None, weights.ld), "float32"), ("C", (None, spec.ldc), "float32")]
-        (n, start), bound, (parameter, out) = bind(["n", "start_c"], operands(spec.pieces), last)
+        names = ["n", "turn", "start_c"]
+        (n, turn, start), bound, (parameter, out) = bind(names, operands(spec.pieces), last)
         with loop(cut.tasks, "task") as task:
             some = part(task, cut.tasks, direct_panels(spec.n_columns, cut))
             spare = spare_rows(cut.heights)
@@ -85,7 +90,7 @@ def direct_product(spec: Product, weights: DirectWeights, cut: Tile, name: str) 
                 row = hold(b * cut.block)
                 n_rows = hold(tirx.min(int64(cut.block), n - row))
                 load, first = pack(row, n_rows), hold(start + row)
-                work = Work(spec, weights, cut, parameter, out, load, first, n_rows, some)
+                work = Work(spec, weights, cut, parameter, out, load, first, n_rows, some, turn)
                 (dot_panels if weights.transposed else stream_panels)(work)
 
     return kernel(name, "product", emit)
@@ -115,10 +120,11 @@ def each_panel(work: Work, whole: int, emit: Panel, at_once: int = 1) -> None:
         n_whole = tirx.min(some, work.spec.n_columns // whole - begin)
         n_groups = hold(n_whole // at_once)
         with loop(n_groups) as g:
-            emit(hold((begin + g * at_once) * whole), whole * at_once)
+            group = turned(g, n_groups, work.turn)
+            emit(hold((begin + group * at_once) * whole), whole * at_once)
         begin, some = hold(begin + n_groups * at_once), hold(some - n_groups * at_once)
     with loop(some) as p:
-        panel = hold(begin + p)
+        panel = hold(begin + turned(p, some, work.turn))
         by_panel(panel, n_panels, whole, last, lambda width: emit(panel * whole, width))
 
 
@@ -137,10 +143,23 @@ def never_unrolled(steps: int, work: Work) -> Expr:
 
 
 def stream_panels(work: Work) -> None:
-    """All rows times a task's panels of plain weights, a block of `depth` rows at a time."""
-    cut = work.cut
+    """All rows times a task's panels of plain weights, a block of `depth` rows at a time.
+
+    In stretches of panels, for the sake of turns: the order of rows decides about bits.
+    """
+    cut, (first_panel, some) = work.cut, work.panels
     if not work.spec.accumulate:
         each_panel(work, cut.columns, partial(clear, work))
+    n = min(STRETCHES, direct_panels(work.spec.n_columns, cut))
+    with loop(n) as s:
+        stretch = turned(s, int64(n), work.turn)
+        begin, end = (hold(i * some // n) for i in (stretch, stretch + 1))
+        stream_stretch(replace(work, panels=(hold(first_panel + begin), hold(end - begin))))
+
+
+def stream_stretch(work: Work) -> None:
+    """All rows times neighbouring panels of plain weights."""
+    cut = work.cut
     depth = never_unrolled(work.spec.k, work)
     with loop(tirx.ceildiv(depth, cut.depth)) as b:
         first = hold(b * cut.depth)

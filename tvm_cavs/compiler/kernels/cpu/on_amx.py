@@ -16,7 +16,7 @@ from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Outer, Product
 from ...target_rules import panels
-from ..loopnest import Buffer, Expr, either, hold, int64, loop, part, scratch, vectors
+from ..loopnest import Buffer, Expr, either, hold, int64, loop, part, scratch, turned, vectors
 from . import amx
 from .bfloat16 import WORD, constant, paired_rows, rounded_rows, words
 from .operands import Bound, row_length
@@ -45,7 +45,7 @@ def product_blocks(
         n_rows = hold(tirx.min(each, first + count - row))
         fill(row, n_rows)
         with loop(some) as p:
-            panel = hold(begin + p)
+            panel = hold(begin + turned(p, some, to.turn))
             at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
 
             def block(height: int, row: Expr, at: Target = at, panel: Expr = panel) -> None:

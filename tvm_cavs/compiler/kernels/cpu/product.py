@@ -16,7 +16,18 @@ from tvm import tirx
 
 from ...lowering.specs import Product, operands
 from ...target_rules import Tile, panels, weights_shape
-from ..loopnest import Buffer, Expr, either, hold, int64, kernel, loop, part, prefetch_read
+from ..loopnest import (
+    Buffer,
+    Expr,
+    either,
+    hold,
+    int64,
+    kernel,
+    loop,
+    part,
+    prefetch_read,
+    turned,
+)
 from . import amx
 from .bfloat16 import WORD, column_packer, linked, words
 from .narrow import dot_tiles
@@ -36,7 +47,9 @@ from .register_tile import (
 
 
 def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
-    """f(n, start_c, starts..., index starts..., sources..., indices..., W, C), see `operands`.
+    """f(n, turn, start_c, starts..., index starts..., sources..., indices..., W, C): `operands`.
+
+    `turn` is any number: where it is odd, panels are taken from last to first.
 
     Raises:
         ShapeError: columns outside of C.
@@ -49,7 +62,7 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
     def emit() -> None:
         shape = weights_shape(depth, spec.n_columns, cut)
         last: Shapes = [("W", shape, dtype), ("C", (None, spec.ldc), "float32")]
-        (n, start), bound, (weights, out) = bind(["n", "start_c"], needs, last)
+        (n, turn, start), bound, (weights, out) = bind(["n", "turn", "start_c"], needs, last)
         with loop(cut.tasks, "task") as task:
             rows = row_part(task // cut.parts[1], cut, n)
             to = Target(
@@ -62,6 +75,7 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
                 panel=int64(0),
                 start=start,
                 n_rows=None,
+                turn=turn,
             )
             if cut.narrow:
                 dot_tiles(spec.pieces, bound, rows, weights, to)
@@ -93,7 +107,7 @@ def block_tiles(
         n_rows = hold(tirx.min(each, first + count - row))
         load = pack(row, n_rows)
         with loop(some) as p:
-            panel = hold(begin + p)
+            panel = hold(begin + turned(p, some, to.turn))
             at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
             depth = int(weights.shape[1])
             by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
@@ -152,7 +166,8 @@ def asking_tile(
             with loop(-(-cut.columns // LINE), "vector") as v:
                 prefetch_read(weights[to.panel, k + cut.ahead, v * LINE])
         if next_panel:
-            following = tirx.min(to.panel + 1, int64(panels(to.n_columns, cut) - 1))
+            last = int64(panels(to.n_columns, cut) - 1)
+            following = tirx.max(tirx.min(to.panel + 1 - to.turn % 2 * 2, last), int64(0))
             line = (row // height) * depth + k
             prefetch_read(weights[following, 0, line * LINE], far=True)
 

@@ -80,6 +80,7 @@ class Target:
     panel: Expr
     start: Expr
     n_rows: Expr | None  # None: every row of every tile is real
+    turn: Expr = 0  # odd: panels are taken from last to first
 
     def at(self, r: Expr, j: Expr) -> list[Expr]:
         """Indices in C of row r, column j of the panel."""
