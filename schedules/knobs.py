@@ -33,6 +33,8 @@ AMX_HEIGHT = 2 * AMX_SIDE  # rows of a tile: what is loaded is used twice
 AMX_VECTORS = 2  # of its columns
 AMX_OUTER_BYTES = 1 << 20  # packed rows of a weight gradient: all of its sums are read anew a block
 DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
+LARGE_L2 = 2 << 20  # as Intel's servers have it, beside an L3 that is far
+PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked for
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
@@ -132,7 +134,10 @@ def product_knobs(
         return ProductKnobs(vectors or amx_vectors(n_columns), AMX_HEIGHT, block, even=True)
     vectors = vectors or panel_vectors(unit, n_columns)
     height = tile_heights(unit, vectors)[0]
-    return ProductKnobs(vectors, height, packed_rows(target, row_bytes, height))
+    block = packed_rows(target, row_bytes, height)
+    if not asks_ahead(caches(target), row_bytes * n_columns):
+        return ProductKnobs(vectors, height, block)
+    return ProductKnobs(vectors, height, block, even=True, ahead=PRODUCT_AHEAD, next_panel=True)
 
 
 def outer_knobs(
@@ -163,6 +168,15 @@ def region_knobs(target: Target, lanes: int | None = None) -> RegionKnobs:
 def step_knobs(target: Target) -> StepKnobs:
     """The defaults of a step."""
     return StepKnobs(PARTS_OF_PACKED * packed_bytes(caches(target)), DIRECT_VERTICES)
+
+
+def asks_ahead(near: Caches, weight_bytes: int) -> bool:
+    """Whether a product asks for its weights before it reads them.
+
+    Measured on Sapphire Rapids (2 MiB of L2, and 29 GB/s of L3 for a core): where they do not stay
+    in L2 that gives 1.06 to 1.2 of the speed, where they do it loses. Zen 4 and 5 gain nothing.
+    """
+    return near.l2 >= LARGE_L2 and PACKED_SHARE * weight_bytes > near.l2
 
 
 def uses_amx(unit: Simd, precision: str) -> bool:
