@@ -50,6 +50,7 @@ def domains(default: Knobs, target: Target) -> Domains:
                 "vectors": tuple(range(1, MAX_VECTORS + 1)),
                 "height": heights,
                 "block": tuple(max(OUTER_ROWS, b // OUTER_ROWS * OUTER_ROWS) for b in blocks),
+                "ahead": (0, 1),
             }
         case DirectKnobs():
             found = {

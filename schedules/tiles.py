@@ -108,7 +108,8 @@ def product_tile(target: Target, knobs: ProductKnobs) -> Tile:
 def outer_tile(target: Target, knobs: OuterKnobs) -> Tile:
     """A weight gradient cut as its knobs say, for one thread."""
     lanes, heights = simd(target).lanes, _heights(knobs.height)
-    return Tile(lanes, knobs.vectors, heights, knobs.block, amx=knobs.height == AMX_HEIGHT)
+    amx = knobs.height == AMX_HEIGHT
+    return Tile(lanes, knobs.vectors, heights, knobs.block, ahead=knobs.ahead, amx=amx)
 
 
 def _heights(height: int) -> tuple[int, ...]:

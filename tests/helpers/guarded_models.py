@@ -12,6 +12,7 @@ import pytest
 import tvm_cavs as cavs
 from helpers import functions
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_graph
+from schedules.target import host_target, simd
 from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.training.optim import OPTIMIZERS
 
@@ -60,6 +61,16 @@ def test_shared(name: str, threads: int, cache: Path) -> None:
     cell = CELLS[name](N_WORDS, 16, 17, N_CLASSES)
     loss = cavs.loss.SoftmaxCrossEntropy()
     run(cell, loss, (1, 3, 24, 400), cache, threads=threads, sharing=True)
+
+
+@pytest.mark.skipif(not simd(host_target(1)).bf16, reason="no bfloat16 products here")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_rounded(widths: tuple[int, int], threads: int, cache: Path) -> None:
+    embedding, hidden = widths
+    cell = CELLS["tree_lstm"](N_WORDS, embedding, hidden, N_CLASSES)
+    loss = cavs.loss.SoftmaxCrossEntropy()
+    run(cell, loss, SIZES, cache, threads=threads, precision="bf16")
 
 
 def test_a_model(cache: Path) -> None:

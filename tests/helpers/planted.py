@@ -28,7 +28,7 @@ def recorded(compiler) -> Recorded:
     weights = flat.reshape(K, shape[0], shape[2]).transpose(1, 0, 2)
     left = rng.standard_normal((ROWS, K), dtype="float32")
     out = np.full((ROWS, N), np.nan, "float32")
-    calls = [(n, start, start, Slot(0), Slot(1), Slot(2)) for n, start in ((24, 0), (16, 24))]
+    calls = [(n, n, start, start, Slot(0), Slot(1), Slot(2)) for n, start in ((24, 0), (16, 24))]
     return Recorded(workload, tuple(calls), (left, np.ascontiguousarray(weights), out))
 
 

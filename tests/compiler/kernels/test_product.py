@@ -119,6 +119,7 @@ GRADIENT = specs.Outer(two_pieces(33), (Piece(75, 2, 77, 1),), 75)
 for tag, knobs in {
     "usual": OuterKnobs(2, 4, 32),
     "flat": OuterKnobs(4, 2, 32),
+    "asking": OuterKnobs(2, 4, 32, ahead=1),
     "split": OuterKnobs(1, 5, 32, split=ALWAYS),
 }.items():
     (cut, *_) = layout.outer_variants(TARGET, 33, 75, chosen=only(knobs))
@@ -315,7 +316,7 @@ def test_a_gradient_has_the_same_bits_with_all_knobs_but_its_block(kernels):
     out = np.zeros((GRADIENT.k, GRADIENT.ldc), "float32")
     names = [name for name in OUTERS if name.startswith("outer_knobs_")]
     usual, *others = (call(kernels[n], 140, 0, *offsets, *arrays, out)[-1] for n in names)
-    assert len(others) == 2 and usual.any()
+    assert len(others) == 3 and usual.any()
     assert all(np.array_equal(usual, other) for other in others)
 
 

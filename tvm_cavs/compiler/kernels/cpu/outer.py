@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -23,6 +24,7 @@ from ..loopnest import (
     kernel,
     loop,
     part,
+    prefetch,
     scratch,
     tile,
     vectors,
@@ -32,8 +34,9 @@ from . import amx
 from .bfloat16 import WORD, by_pair, linked, row_packer, span, strips, word, words
 from .narrow import column_tiles
 from .on_amx import outer_blocks
-from .operands import Bound, Load, Shapes, bind, packer, reader
+from .operands import LINE, Bound, Load, Shapes, bind, packer, reader
 from .register_tile import (
+    TURN,
     Target,
     Term,
     accumulate,
@@ -269,7 +272,8 @@ def outer_tile(height: int, first: Expr, rows: Expr, left: Load, right: Buffer, 
     def step(i: Expr) -> Term:
         return lambda r, j: left(i, first + r) * right[i, j]
 
-    prefetch_tile(to, height, first)
+    if not to.cut.ahead:
+        prefetch_tile(to, height, first)
     if right.dtype == WORD:
         acc = accumulate_words(
             height,
@@ -279,5 +283,21 @@ def outer_tile(height: int, first: Expr, rows: Expr, left: Load, right: Buffer, 
             lambda p, j: right[p, j],
         )
     else:
-        acc = accumulate(height, to.cut.columns, to.cut.lanes, rows, step)
+        asks = partial(ask_for_next, to, height, first, rows) if to.cut.ahead else None
+        width, lanes = to.cut.columns, to.cut.lanes
+        acc = accumulate(height, width, lanes, rows, step, each_turn=asks)
     store_tile(to, height, first, acc)
+
+
+def ask_for_next(to: Target, height: int, first: Expr, rows: Expr, turn: Expr) -> None:
+    """Asks for the part of C that the next tile is written to, some lines of it every turn.
+
+    All at once, they would take every buffer that the processor has for lines on their way.
+    """
+    in_row = -(-to.cut.columns // LINE)
+    n_lines = height * in_row
+    each = tirx.ceildiv(int64(n_lines), tirx.max(rows // TURN, int64(1)))
+    with loop(each) as i:
+        line = tirx.min(turn * each + i, int64(n_lines - 1))
+        at = to.at(first + height + line // in_row, line % in_row * LINE)
+        prefetch(to.out[tuple(at)])

@@ -19,6 +19,7 @@ from ..loopnest import Buffer, Expr, either, hold, int64, loop, prefetch, scratc
 from .bfloat16 import LANES, dot, span
 from .operands import LINE
 
+TURN = 4  # steps
 Term = Callable[[Expr, Expr], Expr]
 Word = Callable[[Expr, Expr], Expr]
 
@@ -30,15 +31,31 @@ def accumulate(
     n_steps: Expr,
     step: Callable[[Expr], Term],
     before: Callable[[Expr], None] | None = None,
+    each_turn: Callable[[Expr], None] | None = None,
 ) -> Buffer:
-    """A register tile holding the sum of step(k)(r, j) over k < n_steps; `before(k)` runs first."""
+    """A register tile holding the sum of step(k)(r, j) over k < n_steps; `before(k)` runs first.
+
+    With `each_turn` four steps are a turn, and `each_turn(t)` runs before turn t.
+    """
     acc = scratch([height, width], "local")
     tile(height, width, lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
-    with loop(n_steps) as k:
+
+    def one(k: Expr) -> None:
         if before is not None:
             before(k)
         term = step(k)
         tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
+
+    if each_turn is None:
+        with loop(n_steps) as k:
+            one(k)
+        return acc
+    with loop(n_steps // TURN) as t:
+        each_turn(t)
+        for u in range(TURN):
+            one(t * TURN + u)
+    with loop(n_steps % TURN) as u:
+        one(n_steps // TURN * TURN + u)
     return acc
 
 
