@@ -35,6 +35,7 @@ AMX_OUTER_BYTES = 1 << 20  # packed rows of a weight gradient: all of its sums a
 DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
 L1_SHARE = 2 / 3  # of it, for a block of a weight gradient's panel
 LARGE_L2 = 2 << 20  # as Intel's servers have it, beside an L3 that is far
+FEW_ROWS, WINDOW_ROWS = 24, 128  # of a block: too few, enough
 PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked for
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
@@ -140,7 +141,8 @@ def product_knobs(
         return ProductKnobs(vectors or amx_vectors(n_columns), AMX_HEIGHT, block, even=True)
     vectors = vectors or panel_vectors(unit, n_columns)
     height = tile_heights(unit, vectors)[0]
-    block = packed_rows(target, row_bytes, height)
+    deep = window(target, k) if precision == "float32" else 0
+    block = packed_rows(target, 4 * deep or row_bytes, height)
     near = caches(target)
     if not has_far_l3(near) or 2 * row_bytes * n_columns <= near.l2:
         return ProductKnobs(vectors, height, block)
@@ -213,6 +215,16 @@ def packed_bytes(near: Caches) -> int:
         return PACKED_BYTES
     most = min(near.l2 // 2, MOST_PACKED_BYTES)
     return min(max(PACKED_BYTES, near.l2 // PACKED_SHARE), most)
+
+
+def window(target: Target, k: int) -> int:
+    """Rows of the weights that a product of a deep sum takes at a time; 0: all of them.
+
+    A block of few whole rows would read all weights for these alone: over 33,278 columns a product
+    ran at 30 GFLOP/s.
+    """
+    room = packed_bytes(caches(target)) // 4
+    return room // WINDOW_ROWS if k > room // FEW_ROWS else 0
 
 
 def packed_rows(target: Target, row_bytes: int, multiple: int) -> int:

@@ -19,6 +19,7 @@ from .knobs import (
     BY_SIZE,
     ELEMENT,
     DirectKnobs,
+    ProductKnobs,
     RegionKnobs,
     direct_knobs,
     outer_knobs,
@@ -98,7 +99,11 @@ def product_variants(
     if is_narrow(simd(target), k, n_columns, precision):
         return several(forms(narrow_product_tile(simd(target), n_columns)), by_level)
     default = partial(product_knobs, target, k, n_columns, precision)
-    return tuned(default, chosen, lambda knobs: forms(product_tile(target, knobs)), by_level)
+
+    def cut(knobs: ProductKnobs) -> Variants:
+        return forms(product_tile(target, k, precision, knobs))
+
+    return tuned(default, chosen, cut, by_level)
 
 
 def outer_variants(

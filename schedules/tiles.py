@@ -21,6 +21,7 @@ from .knobs import (
     falling,
     heights_below,
     packed_rows,
+    window,
 )
 from .target import Simd, simd
 
@@ -42,7 +43,7 @@ class Tile:
     even: bool = False  # blocks of rows of about one size
     ahead: int = 0  # rows of packed weights, or vectors of direct ones, that are asked for
     next_panel: bool = False  # ask for the next panel meanwhile
-    depth: int = 0  # rows of direct weights that are read before the next panel's
+    depth: int = 0  # rows of weights that are read before the next panel's; 0: all
     amx: bool = False  # by registers of 16 rows x 16 words
 
     @property
@@ -91,8 +92,8 @@ def digest(tile: Tile | Strip) -> str:
     return hashlib.sha256(repr(tile).encode()).hexdigest()[:8]
 
 
-def product_tile(target: Target, knobs: ProductKnobs) -> Tile:
-    """A product cut as its knobs say, for one thread."""
+def product_tile(target: Target, k: int, precision: str, knobs: ProductKnobs) -> Tile:
+    """A product over k, cut as its knobs say, for one thread."""
     return Tile(
         simd(target).lanes,
         knobs.vectors,
@@ -101,6 +102,7 @@ def product_tile(target: Target, knobs: ProductKnobs) -> Tile:
         even=knobs.even,
         ahead=knobs.ahead,
         next_panel=knobs.next_panel,
+        depth=window(target, k) if precision == "float32" else 0,
         amx=knobs.height == AMX_HEIGHT,
     )
 

@@ -1,5 +1,7 @@
 """Products, weight gradients, packing, sums against NumPy: awkward sizes, guard rows, NaNs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,12 @@ PRODUCTS["covering"] = (
     ),
     WIDE,
 )
+for adds in (False, True):  # a deep sum, some rows of the weights at a time
+    low = replace(WIDE.tile, depth=16, block=2 * WIDE.tile.heights[0])
+    PRODUCTS[f"{'adding' * adds}window"] = (
+        specs.Product(one_source(k), n_columns, n_columns + 2, 1, accumulate=adds),
+        replace(WIDE, tile=low),
+    )
 OUTERS["outer_pieces"] = (
     specs.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4),
     layout.outer_variants(TARGET, k, n_columns)[0],
@@ -280,7 +288,9 @@ def test_segment_sum(kernels, n, tasks):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["product_33_450", "product_131_2", "product_150_5"])
+@pytest.mark.parametrize(
+    "name", ["product_33_450", "product_131_2", "product_150_5", "window", "addingwindow"]
+)
 def test_same_rows_same_bits_whatever_shares_the_call(kernels, name):
     """A row's product does not depend on how many rows are multiplied with it."""
     spec, variant = PRODUCTS[name]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Operands, Piece, operands
-from ..loopnest import Buffer, Expr, arrays, loop, scalars, scratch, vectors, zero
+from ..loopnest import Buffer, Expr, arrays, hold, int64, loop, scalars, scratch, vectors, zero
 
 LINE = 16  # float32 of a cache line
 
@@ -82,6 +83,42 @@ def packer(
             T.buffer_store(rows, source[row, j + piece.column], [i, j + offset])
 
         vectors(piece.width, lanes, put)
+
+    return pack
+
+
+def window_packer(
+    pieces: tuple[Piece, ...], bound: Bound, block: int, depth: int, lanes: int, spare: int
+) -> Callable[[Expr, Expr, Expr, Expr], Load]:
+    """`pack(first, count, begin, n)`: as `packer`, columns begin, ..., begin + n - 1 <= depth."""
+    rows = scratch([block + spare, row_length(depth)])
+
+    def pack(first: Expr, count: Expr, begin: Expr, n: Expr) -> Load:
+        with loop(count) as i:
+            picked = pick_rows(pieces, bound, first + i)
+            offset = 0
+            for piece in pieces:
+                low = hold(tirx.max(begin, int64(offset)))
+                high = tirx.min(begin + n, int64(offset + piece.width))
+                row = source_row(piece, bound, picked, first + i)
+                copy_some(piece, i, (low - begin, low - offset), hold(high - low), row)
+                offset += piece.width
+        with loop(spare) as i:
+            vectors(depth, lanes, lambda j: T.buffer_store(rows, zero(), [count + i, j]))
+        return lambda i, k: rows[i, k]
+
+    def copy_some(piece: Piece, i: Expr, at: tuple[Expr, Expr], n: Expr, row: Expr) -> None:
+        source, (to, begin) = bound.sources[piece.source], at
+
+        def put(j: Expr) -> None:
+            T.buffer_store(rows, source[row, begin + piece.column + j], [i, to + j])
+
+        n = hold(tirx.max(n, int64(0)))
+        full = hold(n // lanes)
+        with loop(full) as v, loop(lanes, "lane") as lane:
+            put(v * lanes + lane)
+        with loop(n - full * lanes) as j:
+            put(full * lanes + j)
 
     return pack
 

@@ -32,7 +32,7 @@ from . import amx
 from .bfloat16 import WORD, column_packer, linked, words
 from .narrow import dot_tiles
 from .on_amx import product_blocks
-from .operands import LINE, Bound, Load, Shapes, bind, packer
+from .operands import LINE, Bound, Load, Shapes, bind, packer, window_packer
 from .register_tile import (
     Target,
     Term,
@@ -44,6 +44,8 @@ from .register_tile import (
     spare_rows,
     store_tile,
 )
+
+WINDOW_AHEAD = 8  # rows of the weights, which come from memory
 
 
 def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
@@ -79,6 +81,8 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
             )
             if cut.narrow:
                 dot_tiles(spec.pieces, bound, rows, weights, to)
+            elif cut.depth:
+                window_tiles(spec, bound, task, rows, weights, to)
             elif cut.amx:
                 each = block_rows(cut, rows[1])
                 product_blocks(spec, bound, task, rows, each, weights, to)
@@ -111,6 +115,52 @@ def block_tiles(
             at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
             depth = int(weights.shape[1])
             by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
+
+
+def window_tiles(
+    spec: Product, bound: Bound, task: Expr, rows: tuple[Expr, Expr], weights: Buffer, to: Target
+) -> None:
+    """`block_tiles` of a deep product: `depth` rows of the weights at a time, in their order.
+
+    So a block of rows stays in cache, and all weights are not read anew for every few rows.
+    """
+    cut, (first, count) = to.cut, rows
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    spare = spare_rows(cut.heights)
+    pack = window_packer(spec.pieces, bound, cut.block, cut.depth, cut.lanes, spare)
+    each = block_rows(cut, count)
+    with loop(tirx.ceildiv(count, each)) as b:
+        row = hold(first + b * each)
+        n_rows = hold(tirx.min(each, first + count - row))
+        with loop(-(-spec.k // cut.depth)) as w:
+            top = hold(w * cut.depth)
+            depth = hold(tirx.min(int64(cut.depth), spec.k - top))
+            load = pack(row, n_rows, top, depth)
+            adds = True if to.adds else w > 0
+            with loop(some) as p:
+                panel = hold(begin + turned(p, some, to.turn))
+                at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows, adds=adds)
+                by_height(
+                    cut.heights, n_rows, partial(window_tile, (top, depth), load, weights, at)
+                )
+
+
+def window_tile(
+    window: tuple[Expr, Expr], load: Load, weights: Buffer, to: Target, height: int, row: Expr
+) -> None:
+    """`height` rows times the rows (first, count) of one panel, added to what is there."""
+    cut, (top, depth) = to.cut, window
+
+    def before(k: Expr) -> None:
+        if height > 1:
+            with loop(-(-cut.columns // LINE), "vector") as v:
+                prefetch_read(weights[to.panel, top + k + WINDOW_AHEAD, v * LINE])
+
+    def step(k: Expr) -> Term:
+        return lambda r, j: load(row + r, k) * weights[to.panel, top + k, j]
+
+    prefetch_tile(to, height, row)
+    store_tile(to, height, row, accumulate(height, cut.columns, cut.lanes, depth, step, before))
 
 
 def block_rows(cut: Tile, count: Expr) -> Expr:
