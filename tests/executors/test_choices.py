@@ -99,3 +99,44 @@ def test_part_of_an_integer_input_is_checked_at_entry() -> None:
     graph = cavs.Graph.from_children([[]] * 2, {"x": np.ones((2, 4)), "i": [[3, 3], [4, 0]]})
     with pytest.raises(GraphError, match="vertex 1: input 'i'.*takes 0..3"):
         net(graph)
+
+
+class Argmax(VertexFunction):
+    """Whether the input `w` is the position of the largest element of `x`."""
+
+    arity = 0
+    state = {"h": 1}
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def forward(self, v: Vertex) -> None:
+        x = v.pull("x", (self.width,))
+        v.scatter(h=x[0:1])
+        v.push("right", cavs.equal(v.pull("w"), cavs.argmax(x)))
+
+
+def rows_with_ties(width: int) -> np.ndarray:
+    """float32[60, width]: equal largest elements, zeros of both signs, infinities, NaN anywhere."""
+    rng = np.random.default_rng(width)
+    x = rng.standard_normal((60, width), dtype="float32")
+    x[1::2] = rng.integers(0, 4, (30, width))
+    x[::5, rng.integers(0, width)] = np.nan
+    x[::7] = -np.inf
+    x[1::7, rng.integers(0, width)] = np.inf
+    x[3::10, -1] = np.nan
+    x[4::10], x[4::10, ::2] = 0.0, -0.0
+    return x
+
+
+@pytest.mark.parametrize("width", [1, 5, 31, 32, 33, 47, 64, 100, 1000])
+def test_argmax_is_the_first_of_equals_or_of_nan(width: int) -> None:
+    """Short vectors go one by one; of long ones each lane of a register looks at its own part."""
+    x = rows_with_ties(width)
+    want = np.argmax(x, 1)
+    net = cavs.Network(Argmax(width))
+    net.initialize(0)
+    graph = cavs.Graph.from_children([[]] * len(x), {"x": x, "w": want.tolist()})
+    np.testing.assert_array_equal(net(graph)["right"], 1.0)
+    wrong = graph.with_inputs({"x": x, "w": (want + 1).tolist()})
+    assert not net(wrong)["right"].any()

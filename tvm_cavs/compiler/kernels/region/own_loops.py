@@ -48,6 +48,52 @@ def reduce(row: Row, i: int, line: Line) -> None:
 
 def argmax(row: Row, i: int, line: Line) -> None:
     """The first position of the largest element of a vector, or of the first NaN."""
+    (width,) = line.shapes[0]
+    (argmax_by_lanes if width >= 2 * row.lanes else argmax_in_order)(row, i, line)
+
+
+def argmax_by_lanes(row: Row, i: int, line: Line) -> None:
+    """The largest element, then the first position where it is: both with a result per lane."""
+    (source,), (shape,), lanes = line.args, line.shapes, row.lanes
+    full, best = shape[0] // lanes, scratch([lanes], "local")
+    place = scratch([lanes], "local", "int32")
+    top, out = scratch([1], "local"), row.locals[i]
+    nowhere = tirx.const(shape[0], "int32")
+
+    def value(j: Expr) -> Expr:
+        return row.at(source, shape, (j,))
+
+    def raise_top(x: Expr) -> None:
+        T.buffer_store(top, maximum(top[int64(0)], x), [int64(0)])
+
+    def where(j: Expr) -> Expr:
+        x, here = value(j), j.astype("int32")
+        largest_here = tirx.Select(x >= top[int64(0)], here, nowhere)
+        nan_here = tirx.Select(is_number(x), nowhere, here)
+        return tirx.Select(is_number(top[int64(0)]), largest_here, nan_here)
+
+    with loop(lanes, "lane") as j:
+        T.buffer_store(best, value(j), [j])
+    with loop(full - 1) as v, loop(lanes, "lane") as j:
+        T.buffer_store(best, maximum(best[j], value((v + 1) * lanes + j)), [j])
+    T.buffer_store(top, best[int64(0)], [int64(0)])
+    with loop(lanes) as j:
+        raise_top(best[j])
+    with loop(shape[0] - full * lanes) as j:
+        raise_top(value(j + full * lanes))
+    with loop(lanes, "lane") as j:
+        T.buffer_store(place, nowhere, [j])
+    with loop(full) as v, loop(lanes, "lane") as j:
+        T.buffer_store(place, tirx.min(place[j], where(v * lanes + j)), [j])
+    out.put(int64(0), nowhere)
+    with loop(lanes) as j:
+        out.put(int64(0), tirx.min(out[int64(0)], place[j]))
+    with loop(shape[0] - full * lanes) as j:
+        out.put(int64(0), tirx.min(out[int64(0)], where(j + full * lanes)))
+
+
+def argmax_in_order(row: Row, i: int, line: Line) -> None:
+    """One element after the other."""
     (source,), (shape,) = line.args, line.shapes
     best, out = scratch([1], "local"), row.locals[i]
     T.buffer_store(best, row.at(source, shape, (int64(0),)), [int64(0)])
