@@ -35,7 +35,6 @@ from ..runtime import (
     Call,
     HostMemory,
     Passes,
-    Plan,
     Planner,
     Role,
     Slots,
@@ -126,11 +125,14 @@ class TvmExecutor:
         compiled together, and so what the kernel cache holds.
         """
         arity, pulls = self.planner.arity, self.planner.pulls
-        found: set[int] = set()
+        found, n_rows = set[int](), list[int]()
         for graph in batches:
             bits, _ = masks(graph, arity, pulls)
             found.update(np.unique(bits).tolist())
+            n_rows.append(graph.n_vertices)
         self._learn(sorted(found))
+        if n_rows and self._loaded is not None:
+            self._passes_of(min(n_rows), self._loaded, ahead=False)
 
     @overload
     def plan(self, graph: Graph) -> Batch: ...
@@ -160,17 +162,17 @@ class TvmExecutor:
                     return None
                 self._learn(unknown.masks)
         assert loaded is not None, "no kind has a rank before kernels are compiled"
-        passes = self._passes_for(plan, loaded, ahead)
+        passes = self._passes_of(plan.n_rows, loaded, ahead)
         if passes is None:
             return None
         batch = loaded.batch(plan, passes, self.planner, memory)
         self._memory_of_batches.give(batch)
         return batch
 
-    def _passes_for(self, plan: Plan, loaded: Loaded, ahead: bool) -> Passes | None:
+    def _passes_of(self, n_rows: int, loaded: Loaded, ahead: bool) -> Passes | None:
         """With packed weights or without, by the size of the batch alone."""
         direct, most = loaded.kinds.options.direct, self.compiler.step.direct_vertices
-        if not (self._trains and direct and plan.n_rows <= most):
+        if not (self._trains and direct and n_rows <= most):
             return loaded.packed
         if loaded.direct is None and not ahead:
             with self._learning:
