@@ -27,9 +27,13 @@ from tvm_cavs.bench.workloads import (
     random_sequences,
     random_trees,
 )
+from tvm_cavs.cli.bench_cases import cases
+from tvm_cavs.cli.bench_options import parse
+from tvm_cavs.compiler import widening
 from tvm_cavs.compiler.kinds import Kinds
 from tvm_cavs.errors import BenchError, DataError
 from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.field import Field
 from tvm_cavs.graph.kind import masks
 from tvm_cavs.graph.sharing import share
 from tvm_cavs.nn.loss import SoftmaxCrossEntropy
@@ -39,6 +43,16 @@ measuring = sys.modules["tvm_cavs.bench.measure"]  # the package has a function 
 
 def test_the_names_that_can_be_given_are_those_there_are():
     assert names.WORKLOADS == tuple(WORKLOADS) and names.CLOCKS == tuple(CLOCKS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own", "expected"), [("--embedding 7", 9, 7), ("", 9, 9), ("", None, 5)]
+)
+def test_the_width_of_a_word_is_the_users_or_the_workloads(arguments, own, expected):
+    given = parse([*arguments.split(), "--hidden", "5", "--batch", "2", "--mode", "infer"])
+    workload = SimpleNamespace(hidden=(3,), batch=(1,), embedding=own)
+    (case,) = cases(given, workload)
+    assert (case.hidden, case.embedding, case.batch) == (5, expected, 2)
 
 
 def test_random_trees_are_binary_and_as_long_as_sentences():
@@ -67,6 +81,21 @@ def test_what_is_lowered_is_the_arithmetic_of_the_formula(embedding, hidden):
     assert rows.sum() == graph.n_vertices
     assert product_flop(kinds.forward, rows) == forward
     assert product_flop(kinds.backward, rows) == 2 * forward
+
+
+def test_vertices_of_one_kind_count_together_whatever_they_have(monkeypatch):
+    """Past the most kinds, inputs are read and masked: vertices with other masks are of one."""
+    monkeypatch.setattr(widening, "MAX_KINDS", 1)
+    workload = WORKLOADS["treelstm"](None)
+    graph = batch(workload.data.graphs[:16])
+    programs = workload.network(4, 3).programs(SoftmaxCrossEntropy())
+    kinds = Kinds(programs, ("word", "label"))
+    bits = np.unique(masks(graph, programs.arity, kinds.pulls)[0])
+    kinds.learn([*bits, bits[0] & ~(1 << programs.arity)])  # a leaf without a word
+    given, some = graph.inputs["word"], np.arange(graph.n_vertices) % 3 > 0
+    word = Field(given.values, given.present & some)
+    rows = rows_of_kinds(kinds, graph.with_inputs({**graph.inputs, "word": word}))
+    assert kinds.maybe and rows.sum() == graph.n_vertices
 
 
 def test_the_formula_counts_a_tree_of_three_vertices():

@@ -270,6 +270,27 @@ def test_one_tree_has_one_answer(arity: int, cache: Path, monkeypatch: pytest.Mo
         case.check([i])
 
 
+class Broadcast(cavs.VertexFunction):
+    """A number and a child's state, to which it is broadcast."""
+
+    arity = 1
+    state = {"h": N}
+
+    def forward(self, v: cavs.Vertex) -> None:
+        y = v.pull("x", (1,)) + v.gather(0).h
+        v.scatter(h=y)
+        v.push("inverse", 1.0 / y)
+
+
+@pytest.mark.parametrize("executor", ["reference", "tvm"])
+def test_what_is_absent_changes_no_sign(executor: str, cache: Path) -> None:
+    """-0.0 and an absent child's state are -0.0 together, in as many elements as the state has."""
+    net = cavs.Network(Broadcast())
+    net.hybridize(executor, **({"threads": 1, "cache": cache} if executor == "tvm" else {}))
+    graph = cavs.Graph.from_sequence(1, {"x": [[-0.0]]})
+    np.testing.assert_array_equal(net(graph)["inverse"], np.full((1, N), -np.inf))
+
+
 def test_one_tree_has_one_answer_in_wide_kinds(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,44 @@ def test_parameters_written_in_place_are_seen(make: type[cavs.VertexFunction], c
     assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
 
 
+class Offset(cavs.VertexFunction):
+    """Of a parameter every vertex drops elements of its own; a child's state is added."""
+
+    arity = 2
+    state = {"h": 7}
+
+    def __init__(self) -> None:
+        self.b = cavs.Parameter((7,))
+
+    def forward(self, v: Vertex) -> None:
+        dropped = v.dropout(self.b, 0.5)  # type: ignore[arg-type]
+        h = dropped + 0.5 * v.gather(0).h
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+def test_dropout_of_a_parameter_is_each_vertexs_own(cache: Path) -> None:
+    case = make_case(Offset(), functions.Score(), cache, threads=1, n=3)
+    assert_batch(case, range(3))
+    got = run(case.net, functions.Score(), cavs.Graph.from_children([[]] * 6))
+    assert len(np.unique(got[1]["loss"])) > 1
+
+
+def test_what_is_written_after_a_batch_ran_is_seen(cache: Path) -> None:
+    """A batch that runs inside of `writing` packs what is there; the next one packs again."""
+    net, graph = cavs.Network(Small()), cavs.Graph.from_sequence(3, {"word": [1, 2, 3]})
+    net.initialize(seed=1)
+    net.hybridize("tvm", threads=1, cache=cache)
+    with net.parameters()["U"].writing() as weight:
+        weight[...] = 1.0
+        before = net(graph)["score"].copy()
+        weight[...] = -1.0
+    got = net(graph)["score"].copy()
+    net.hybridize("reference")
+    near(got, net(graph)["score"], "score")
+    assert not np.array_equal(got, before)
+
+
 def test_an_interrupted_compilation_is_done_again(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

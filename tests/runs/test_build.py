@@ -328,3 +328,22 @@ def test_a_packed_file_is_found(tmp_path):
         file.write(TREES)
     given = config({"name": "ptb", "folder": str(tmp_path), "train": "train.txt"})
     assert len(build_data(given).splits["train"]) == 2
+    (tmp_path / "train.txt").write_text(TREES * 2)  # the file of that very name comes first
+    assert len(build_data(given).splits["train"]) == 4
+
+
+def test_the_seed_of_the_config_decides_what_is_dropped(tmp_path):
+    (tmp_path / "train.txt").write_text(TREES)
+    data = {"name": "ptb", "folder": str(tmp_path), "train": "train.txt"}
+    losses = []
+    for seed in (1, 2, 1):
+        model = {"embedding": 3, "hidden": 4, "dropout": 0.5}
+        given = config(data, model=model, train={"seed": seed})
+        made = build_data(given)
+        net = build_network(made.config, made.vocab)
+        for parameter in net.parameters().values():  # which the seed decides too
+            size = parameter.data.size
+            parameter.set_data(np.linspace(-1, 1, size).reshape(parameter.shape))
+        with record():
+            losses.append(float(build_loss(made.config)(net(made.splits["train"].graphs[0]))))
+    assert losses[0] == losses[2] != losses[1]

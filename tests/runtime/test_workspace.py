@@ -1,6 +1,7 @@
 """Slots: a workspace is one call's, and gone where the call was cut short."""
 
 import threading
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 pytest.importorskip("tvm_ffi")
 
 from tvm_cavs.runtime.memory import HostMemory
-from tvm_cavs.runtime.workspace import Slots, Workspace
+from tvm_cavs.runtime.slices import SLICE_ORDER, SLICES
+from tvm_cavs.runtime.workspace import KEPT, Slots, Workspace
 
 
 def workspace() -> Workspace:
-    layout: Any = SimpleNamespace(fixed={}, growing=[], n_spaces=2, n_parts=1)
+    layout: Any = SimpleNamespace(fixed={}, growing=[], n_spaces=2, n_parts=1, width=1)
     return Workspace(layout, HostMemory())
 
 
@@ -94,3 +96,31 @@ def test_calls_at_once_have_different_workspaces() -> None:
             t.join()
     found = [slot.workspace for slot in slots._all]
     assert {id(w) for w in found} == {id(w) for w in given}
+
+
+class NoCalls:
+    """Passes without a call, and their frames."""
+
+    def frames(self, memory: Any) -> Any:
+        return self
+
+    def choose(self, replaced: Any) -> None:
+        pass
+
+    def run(self, *given: Any) -> None:
+        pass
+
+
+def test_batches_that_are_long_gone_leave_nothing() -> None:
+    """A workspace holds the memories of a few batches only, whatever it keeps for them."""
+    made, passes, memories = workspace(), NoCalls(), []
+    cut = SimpleNamespace(place=lambda direction: (0, 0))
+    for _ in range(3 * KEPT):
+        memory = HostMemory()
+        memory.rows(SLICE_ORDER, 1, 0, "int32")
+        memory.rows(SLICES, 1, 0, "int64")
+        batch: Any = SimpleNamespace(passes=passes, memory=memory, cut=cut, replaced=frozenset())
+        made.run(batch, "forward")
+        memories.append(weakref.ref(memory))
+    del batch, memory
+    assert sum(held() is not None for held in memories) <= KEPT

@@ -144,6 +144,27 @@ def test_a_gradient_that_may_only_be_read_is_read_anew(updates: dict[str, Update
     np.testing.assert_array_equal(w, -3.0)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rows_and_all_of_one_weight_in_turn(name: str, updates: dict[str, Updates]) -> None:
+    """What is kept for one sort of gradient is not taken for the other."""
+    rng = np.random.default_rng(3)
+    w = rng.standard_normal((4, 3))
+    dense = list(rng.standard_normal((6, 4, 3)).astype("float32"))
+    mixed = [g if t % 3 else RowSparse(np.arange(4), g) for t, g in enumerate(dense)]
+    expected = run(updates[name], w, dense)
+    np.testing.assert_allclose(run(updates[name], w, mixed), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_norm_of_what_may_only_be_read_is_taken_anew(updates: dict[str, Updates]) -> None:
+    """Its owner may change it between two steps."""
+    owned = np.ones(4, "float32")
+    view = owned.view()
+    view.flags.writeable = False
+    assert updates["sgd"].norm([view]) == 2.0
+    owned[:] = 3.0
+    assert updates["sgd"].norm([view]) == 6.0
+
+
 @pytest.mark.parametrize("size", [1, 15, 16 * 8 * 64 - 1, 16 * 8 * 64, 3 * 16 * 8 * 64 + 17])
 def test_the_norm_is_that_of_float64(updates: dict[str, Updates], size: int) -> None:
     g = np.random.default_rng(size).standard_normal(size).astype("float32")

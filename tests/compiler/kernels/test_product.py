@@ -110,6 +110,13 @@ for variant in layout.outer_variants(TARGET, 600, 2):  # both can; more rows tha
         specs.Outer((Piece(600, 0, 603, 2),), (Piece(2, 1, 7, 4),), 2, sums=3),
         variant,
     )
+for k, n_columns in ((37, 40), (131, 2)):  # both operands are one piece, of rows that are chosen
+    OUTERS[f"outer_chosen_{k}_{n_columns}"] = (
+        specs.Outer(
+            (Piece(k, 0, k + 1, 1, 0),), (Piece(n_columns, 1, n_columns, 0, 1),), n_columns
+        ),
+        layout.outer_variants(TARGET, k, n_columns)[0],
+    )
 
 # Knobs that measuring may choose: of a product any, of a weight gradient all but its block.
 DEEP = specs.Product(two_pieces(33), 75, 75)
