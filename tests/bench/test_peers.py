@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from schedules.target import host_target, simd
 from tvm_cavs.bench.compare import Comparison, PeerResult, Peers, compare, outputs, peer_result
 from tvm_cavs.bench.measure import Case, Result
 from tvm_cavs.bench.peer_plot import save_comparison
@@ -227,3 +228,17 @@ def test_a_peer_takes_turns_with_us(monkeypatch):
     (manual,) = found.peers
     assert manual.ratio == pytest.approx(manual.ms_per_batch / found.ours.ms_per_batch, rel=0.5)
     assert manual.gflop_per_s > 1 and not manual.note
+
+
+@pytest.mark.compiles
+def test_a_peer_rounds_where_we_do(monkeypatch):
+    """Autocast reaches the loop over levels; the loops by hand write where it does not look."""
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    if not simd(host_target(1)).bf16:
+        pytest.skip("no bfloat16 products here")
+    monkeypatch.setitem(PEERS, "treelstm", ("level", "manual"))
+    workload = WORKLOADS["treelstm"](None)
+    case = Case(36, 36, batch=128, mode="train", threads=1, clock="cpu", precision="bf16")
+    with Sgemm(1, "cpu") as sgemm, Peers("treelstm", 1, "installed", "bf16") as peers:
+        (level,) = compare(workload, case, 1, sgemm, peers).peers
+    assert level.system == "level" and level.ratio and not level.note
