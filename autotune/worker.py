@@ -62,6 +62,7 @@ def serve(connection: Connection, settings: Settings) -> None:
     """Answer requests until the other end is closed: a Recorded kernel, or (knobs, best knobs)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     compiler = Compiler(settings.target, settings.threads, False, settings.precision, records=False)
+    compiler.require_host()  # which asks for what the system gives to a process that asks
     use_threads(compiler.n_threads)
     probe, trial = peak(compiler), None
     connection.send(LOADED)

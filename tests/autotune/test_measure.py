@@ -1,15 +1,33 @@
 """The worker: right candidates have a time, wrong ones none; hangs and crashes cost little."""
 
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tvm")
 
 from autotune.measure import Bench
 from autotune.worker import Failed, Settings, Timing
-from helpers.planted import CRASHES, GOOD, HANGS, OTHER_PANELS, WRONG, Planted, recorded
-from tvm_cavs.compiler import Compiler
+from helpers.planted import (
+    CRASHES,
+    GOOD,
+    HANGS,
+    OTHER_PANELS,
+    ROWS,
+    WRONG,
+    K,
+    N,
+    Planted,
+    recorded,
+)
+from schedules.knobs import product_knobs
+from schedules.target import host_target, simd
+from tvm_cavs.compiler import Compiler, Recorded, Trial, Workload
+from tvm_cavs.compiler.lowering.specs import Piece, Product
+from tvm_cavs.compiler.lowering.steps import Kernel
+from tvm_cavs.compiler.trial import Slot
 from tvm_cavs.errors import TuningError
 
 pytestmark = pytest.mark.compiles
@@ -62,3 +80,19 @@ def test_defaults_that_do_not_run_are_an_error(compiler):
     with pytest.raises(TuningError, match="does not run the kernel's defaults"):
         bench.load(recorded(compiler))
     bench.close()
+
+
+@pytest.mark.skipif(not simd(host_target(1)).amx, reason="no AMX here")
+def test_a_worker_may_use_amx():
+    """Linux gives AMX to a process that asks for it, and to its children; a worker is none."""
+    compiler = Compiler("host", 1, cache=False, records=False, precision="bf16")
+    shape, dtype = compiler.packed(K, N)
+    arrays = np.ones((ROWS, K), "float32"), np.zeros(shape, dtype), np.ones((ROWS, N), "float32")
+    workload = Workload(Kernel("product", Product((Piece(K, 0, K),), N, N)))
+    call = (ROWS, 0, 0, 0, Slot(0), Slot(1), Slot(2))
+    bench = Bench(replace(settings(compiler, Trial), precision="bf16"))
+    try:
+        bench.load(Recorded(workload, (call,), arrays))
+        assert isinstance(bench.measure(product_knobs(compiler.target, K, N, "bf16")), Timing)
+    finally:
+        bench.close()
