@@ -14,7 +14,15 @@ from datetime import datetime, timezone
 from math import inf
 from typing import Any
 
-from tvm_cavs.compiler import Record, adjusted, defaults, free_knobs, misfit, target_key
+from tvm_cavs.compiler import (
+    Record,
+    adjusted,
+    defaults,
+    free_knobs,
+    misfit,
+    precision_of,
+    target_key,
+)
 
 from .measure import Bench
 from .search import method
@@ -113,11 +121,11 @@ class Tuner:
         """The candidates of a task."""
         found = defaults(self._machine, task.workload)
         assert found is not None, "a task has knobs"
-        target = self._machine.target
+        target, precision = self._machine.target, precision_of(task.key)
 
         def usable(knobs: Knobs) -> Knobs | None:
             made = adjusted(knobs)
-            return made if misfit(made, target) is None else None
+            return made if misfit(made, target, precision) is None else None
 
         return Space(found[1](), free_knobs(self._machine, task.workload), usable)
 

@@ -267,8 +267,11 @@ def falling(*heights: int) -> tuple[int, ...]:
     return tuple(sorted({*heights} - {0}, reverse=True))
 
 
-def misfit(knobs: Knobs, target: Target) -> str | None:
-    """Why a target cannot have these knobs, whoever wrote them down; None if it can."""
+def misfit(knobs: Knobs, target: Target, precision: str) -> str | None:
+    """Why a kernel of this precision cannot have these knobs on a target; None if it can.
+
+    Whoever wrote them down: a kernel on AMX reads words, and its weights are laid out for it.
+    """
     unit = simd(target)
     if knobs.split not in (BY_SIZE, NEVER, ALWAYS):
         return f"split is {knobs.split}"
@@ -276,8 +279,8 @@ def misfit(knobs: Knobs, target: Target) -> str | None:
         fits = knobs.lanes in (unit.lanes // 2, unit.lanes, 2 * unit.lanes)
         return None if fits else f"lanes is {knobs.lanes} and a vector has {unit.lanes}"
     vectors, height = knobs.vectors, knobs.height
-    if height == AMX_HEIGHT and not isinstance(knobs, DirectKnobs):
-        if not unit.amx or vectors > AMX_VECTORS:
+    if uses_amx(unit, precision):
+        if height != AMX_HEIGHT or not 1 <= vectors <= AMX_VECTORS:
             return f"a tile of {height} rows x {vectors} vectors is none of {unit.name}"
     elif not (1 <= vectors <= MAX_VECTORS and 1 <= height <= tallest(unit, vectors)):
         return (

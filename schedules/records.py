@@ -79,6 +79,11 @@ def direct_key(k: int, n_columns: int, transposed: bool) -> str:
     return f"direct {k}x{n_columns}{' transposed' * transposed}"
 
 
+def precision_of(kernel: str) -> str:
+    """To what the operands of a record's kernel are rounded."""
+    return "bf16" if kernel.endswith(" bf16") else "float32"
+
+
 def target_key(target: Target) -> str:
     """What decides about speed: architecture, vector features, near caches, threads."""
     triple = str(target.attrs.get("mtriple") or codegen.llvm_get_system_triple())
@@ -204,7 +209,7 @@ def usable_records(records: Sequence[Record], target: Target) -> tuple[list[Reco
         )
     refused: dict[str, list[Record]] = {}
     for r in (r for r in records if r.target == key):
-        reason = misfit(r.knobs, target)
+        reason = misfit(r.knobs, target, precision_of(r.kernel))
         if r.tvm != tvm.__version__:
             reason = f"measured with TVM {r.tvm}, and this is {tvm.__version__}; tune again"
         if reason:

@@ -69,18 +69,18 @@ def test_every_default_is_in_its_own_space_and_fits(target):
         values = domains(default, target)
         assert {name: each[0] for name, each in values.items()} == vars(default)
         assert all(len(set(each)) == len(each) for each in values.values())
-        assert adjusted(default) == default and misfit(default, target) is None
+        assert adjusted(default) == default and misfit(default, target, "float32") is None
 
 
 def test_what_does_not_fit_is_refused():
     tall = replace(USUAL, height=simd(TARGET).registers)
-    assert "does not fit 16 registers" in misfit(tall, TARGET)
-    assert "no multiple" in misfit(replace(USUAL, block=USUAL.height + 1), TARGET)
-    assert "no multiple of 32" in misfit(OuterKnobs(1, 1, 16), TARGET)
-    assert misfit(replace(USUAL, ahead=-1), TARGET)
-    assert misfit(replace(USUAL, split=3), TARGET) == "split is 3"
-    assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET)
-    assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET)
+    assert "does not fit 16 registers" in misfit(tall, TARGET, "float32")
+    assert "no multiple" in misfit(replace(USUAL, block=USUAL.height + 1), TARGET, "float32")
+    assert "no multiple of 32" in misfit(OuterKnobs(1, 1, 16), TARGET, "float32")
+    assert misfit(replace(USUAL, ahead=-1), TARGET, "float32")
+    assert misfit(replace(USUAL, split=3), TARGET, "float32") == "split is 3"
+    assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET, "float32")
+    assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET, "float32")
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
 
 

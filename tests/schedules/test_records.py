@@ -10,11 +10,12 @@ pytest.importorskip("tvm")
 
 import schedules
 from schedules.choice import Bucket
-from schedules.knobs import OuterKnobs, ProductKnobs, RegionKnobs, direct_knobs
+from schedules.knobs import OuterKnobs, ProductKnobs, RegionKnobs, direct_knobs, product_knobs
 from schedules.records import (
     Record,
     from_json,
     merged,
+    product_key,
     pruned,
     read_records,
     target_key,
@@ -26,6 +27,7 @@ from schedules.records import (
 TARGET = schedules.make_target({"kind": "llvm", "mcpu": "znver3", "model": "l1=32K l2=512K"}, 1)
 HERE = target_key(TARGET)
 KNOBS = ProductKnobs(2, 6, 126)
+OTHER = {"float32": "bf16", "bf16": "float32"}
 
 
 def record(**given):
@@ -157,3 +159,17 @@ def test_what_decides_about_speed_is_in_the_key():
     ]
     assert target_key(schedules.make_target(same)) == HERE
     assert HERE not in {target_key(schedules.make_target(other)) for other in others}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_knobs_of_another_precision_are_left_out(precision):
+    """A kernel on AMX reads words: applied to float32 operands, its knobs once gave NaN."""
+    amx = schedules.make_target({"kind": "llvm", "mcpu": "sapphirerapids"})
+    fits, other = (product_knobs(amx, 128, 320, p) for p in (precision, OTHER[precision]))
+    made = [
+        Record(product_key(128, 320, precision), target_key(amx), Bucket(1), knobs, 1e-5)
+        for knobs in (fits, other)
+    ]
+    usable, notes = usable_records(made, amx)
+    assert usable == made[:1]
+    assert len(notes) == 1 and "are not used: a tile of" in notes[0]

@@ -270,9 +270,11 @@ def test_knobs_of_amx_are_for_amx_alone():
     for knobs in (product_knobs(amx, 300, 450, "bf16"), outer_knobs(amx, 300, 450, "bf16")):
         choices = domains(knobs, amx)
         assert choices["vectors"] == (2,) and len(choices["block"]) == 4
-        assert misfit(knobs, amx) is None
-        assert "is none of AVX-512" in misfit(knobs, other)
-        assert misfit(replace(knobs, vectors=3), amx)
+        assert misfit(knobs, amx, "bf16") is None
+        assert "does not fit 32 registers" in misfit(knobs, other, "bf16")
+        assert "does not fit 32 registers" in misfit(knobs, amx, "float32")
+        for wrong in ({"vectors": 3}, {"vectors": 0}, {"height": 6, "block": 96}):
+            assert "is none of AVX-512 with AMX" in misfit(replace(knobs, **wrong), amx, "bf16")
     assert product_knobs(amx, 300, 16, "bf16").vectors == 1
     assert product_knobs(amx, 300, 450, "float32") == product_knobs(other, 300, 450, "float32")
 

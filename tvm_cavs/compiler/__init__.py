@@ -26,6 +26,7 @@ from .target_rules import bucket_of as bucket_of
 from .target_rules import choose as choose
 from .target_rules import merged as merged
 from .target_rules import misfit as misfit
+from .target_rules import precision_of as precision_of
 from .target_rules import read_records as read_records
 from .target_rules import target_key as target_key
 from .target_rules import usable_records as usable_records

@@ -36,6 +36,7 @@ from schedules.records import Record as Record
 from schedules.records import direct_key as direct_key
 from schedules.records import merged as merged
 from schedules.records import outer_key as outer_key
+from schedules.records import precision_of as precision_of
 from schedules.records import product_key as product_key
 from schedules.records import read_records as read_records
 from schedules.records import target_key as target_key
