@@ -16,11 +16,11 @@ from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Outer, Product
 from ...target_rules import panels
-from ..loopnest import Buffer, Expr, either, hold, int64, loop, part, scratch, turned, vectors
+from ..loopnest import Buffer, Expr, either, hold, int64, loop, part, scratch, vectors
 from . import amx
 from .bfloat16 import WORD, constant, paired_rows, rounded_rows, words
 from .operands import Bound, row_length
-from .register_tile import Target, by_height, by_panel
+from .register_tile import Target, by_height, by_panel, each_block, each_panel
 
 COLUMNS = 2 * amx.STEP  # values of the sum in one step
 
@@ -30,30 +30,32 @@ def product_blocks(
     bound: Bound,
     task: Expr,
     rows: tuple[Expr, Expr],
-    each: Expr,
     weights: Buffer,
     to: Target,
 ) -> None:
-    """A task's rows (first, count), packed `each` at a time, times its panels of the weights."""
-    cut, (first, count) = to.cut, rows
-    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    """A task's rows (first, count), packed a block at a time, times its panels of the weights."""
+    cut = to.cut
+    some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
     packed, fill = rounded_rows(spec.pieces, bound, cut.block, COLUMNS)
     edge = scratch([cut.heights[0], cut.columns])
-    amx.begin()
-    with loop(tirx.ceildiv(count, each)) as b:
-        row = hold(first + b * each)
-        n_rows = hold(tirx.min(each, first + count - row))
-        fill(row, n_rows)
-        with loop(some) as p:
-            panel = hold(begin + turned(p, some, to.turn))
-            at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
 
-            def block(height: int, row: Expr, at: Target = at, panel: Expr = panel) -> None:
-                left, right = (packed, [row, int64(0)]), (weights, [panel, int64(0), int64(0)])
+    def block(first: Expr, n_rows: Expr) -> None:
+        fill(first, n_rows)
+
+        def panel(at: Target) -> None:
+            right = weights, [at.panel, int64(0), int64(0)]
+
+            def tile(height: int, row: Expr) -> None:
+                left = packed, [row, int64(0)]
                 make = partial(amx.block, height, left=left, right=right, n_words=words(spec.k))
                 put_block(at, height, row, n_rows - row, edge, make)
 
-            by_height(cut.heights, n_rows, block)
+            by_height(cut.heights, n_rows, tile)
+
+        each_panel(some, replace(to, start=to.start + first, n_rows=n_rows), panel)
+
+    amx.begin()
+    each_block(cut, rows, block)
     amx.end()
 
 

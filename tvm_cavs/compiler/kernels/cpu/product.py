@@ -26,7 +26,6 @@ from ..loopnest import (
     loop,
     part,
     prefetch_read,
-    turned,
 )
 from . import amx
 from .bfloat16 import WORD, column_packer, linked, words
@@ -40,6 +39,8 @@ from .register_tile import (
     accumulate_words,
     by_height,
     check_columns,
+    each_block,
+    each_panel,
     prefetch_tile,
     spare_rows,
     store_tile,
@@ -84,8 +85,7 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
             elif cut.depth:
                 window_tiles(spec, bound, task, rows, weights, to)
             elif cut.amx:
-                each = block_rows(cut, rows[1])
-                product_blocks(spec, bound, task, rows, each, weights, to)
+                product_blocks(spec, bound, task, rows, weights, to)
             else:
                 block_tiles(spec, bound, task, rows, weights, to)
 
@@ -99,22 +99,23 @@ def block_tiles(
     spec: Product, bound: Bound, task: Expr, rows: tuple[Expr, Expr], weights: Buffer, to: Target
 ) -> None:
     """A task's rows (first, count), packed a block at a time, times its panels of the weights."""
-    cut, (first, count) = to.cut, rows
-    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    cut = to.cut
+    some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
     if spec.precision == "bf16":
         pack = column_packer(spec.pieces, bound, cut.block)
     else:
         pack = packer(spec.pieces, bound, cut.block, cut.lanes, spare_rows(cut.heights))
-    each = block_rows(cut, count)
-    with loop(tirx.ceildiv(count, each)) as b:
-        row = hold(first + b * each)
-        n_rows = hold(tirx.min(each, first + count - row))
+    depth = int(weights.shape[1])
+
+    def block(row: Expr, n_rows: Expr) -> None:
         load = pack(row, n_rows)
-        with loop(some) as p:
-            panel = hold(begin + turned(p, some, to.turn))
-            at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows)
-            depth = int(weights.shape[1])
+
+        def panel(at: Target) -> None:
             by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
+
+        each_panel(some, replace(to, start=to.start + row, n_rows=n_rows), panel)
+
+    each_block(cut, rows, block)
 
 
 def window_tiles(
@@ -124,25 +125,26 @@ def window_tiles(
 
     So a block of rows stays in cache, and all weights are not read anew for every few rows.
     """
-    cut, (first, count) = to.cut, rows
-    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    cut = to.cut
+    some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
     spare = spare_rows(cut.heights)
     pack = window_packer(spec.pieces, bound, cut.block, cut.depth, cut.lanes, spare)
-    each = block_rows(cut, count)
-    with loop(tirx.ceildiv(count, each)) as b:
-        row = hold(first + b * each)
-        n_rows = hold(tirx.min(each, first + count - row))
+
+    def block(row: Expr, n_rows: Expr) -> None:
         with loop(-(-spec.k // cut.depth)) as w:
             top = hold(w * cut.depth)
             depth = hold(tirx.min(int64(cut.depth), spec.k - top))
             load = pack(row, n_rows, top, depth)
+
+            def panel(at: Target) -> None:
+                tile = partial(window_tile, (top, depth), load, weights, at)
+                by_height(cut.heights, n_rows, tile)
+
             adds = True if to.adds else w > 0
-            with loop(some) as p:
-                panel = hold(begin + turned(p, some, to.turn))
-                at = replace(to, panel=panel, start=to.start + row, n_rows=n_rows, adds=adds)
-                by_height(
-                    cut.heights, n_rows, partial(window_tile, (top, depth), load, weights, at)
-                )
+            at = replace(to, start=to.start + row, n_rows=n_rows, adds=adds)
+            each_panel(some, at, panel)
+
+    each_block(cut, rows, block)
 
 
 def window_tile(
@@ -161,19 +163,6 @@ def window_tile(
 
     prefetch_tile(to, height, row)
     store_tile(to, height, row, accumulate(height, cut.columns, cut.lanes, depth, step, before))
-
-
-def block_rows(cut: Tile, count: Expr) -> Expr:
-    """Rows of a block, of which the last may have fewer; every block reads all weights.
-
-    Even ones are as many as full ones would be: 256 rows are 132 + 124 and not 252 + 4.
-    """
-    if not cut.even:
-        return int64(cut.block)
-    tall = cut.heights[0]
-    n_blocks = hold(tirx.max(tirx.ceildiv(count, cut.block), int64(1)))
-    tiles = tirx.ceildiv(tirx.ceildiv(count, n_blocks), tall)
-    return hold(tirx.max(tiles, int64(1)) * tall)
 
 
 def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:

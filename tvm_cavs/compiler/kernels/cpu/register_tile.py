@@ -7,7 +7,7 @@ A result is cut into panels of NR columns; a tile is a few rows of one panel. It
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tvm import tirx
@@ -15,7 +15,19 @@ from tvm.tirx.script import builder as T
 
 from ....errors import ShapeError
 from ...target_rules import Tile, panels
-from ..loopnest import Buffer, Expr, either, hold, int64, loop, prefetch, scratch, tile, zero
+from ..loopnest import (
+    Buffer,
+    Expr,
+    either,
+    hold,
+    int64,
+    loop,
+    prefetch,
+    scratch,
+    tile,
+    turned,
+    zero,
+)
 from .bfloat16 import LANES, dot, span
 from .operands import LINE
 
@@ -167,6 +179,35 @@ def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], 
 def spare_rows(heights: tuple[int, ...]) -> int:
     """The most rows that `by_height` has a tile compute beyond those that there are."""
     return max(h - lower - 1 for h, lower in zip(heights, (*heights[1:], 0), strict=True))
+
+
+def block_rows(cut: Tile, count: Expr) -> Expr:
+    """Rows of a block, of which the last may have fewer; every block reads all weights.
+
+    Even ones are as many as full ones would be: 256 rows are 132 + 124 and not 252 + 4.
+    """
+    if not cut.even:
+        return int64(cut.block)
+    tall = cut.heights[0]
+    n_blocks = hold(tirx.max(tirx.ceildiv(count, cut.block), int64(1)))
+    tiles = tirx.ceildiv(tirx.ceildiv(count, n_blocks), tall)
+    return hold(tirx.max(tiles, int64(1)) * tall)
+
+
+def each_block(cut: Tile, rows: tuple[Expr, Expr], emit: Callable[[Expr, Expr], None]) -> None:
+    """`emit(first, count)` for a task's rows (first, count), a block of them at a time."""
+    first, count = rows
+    each = block_rows(cut, count)
+    with loop(tirx.ceildiv(count, each)) as b:
+        row = hold(first + b * each)
+        emit(row, hold(tirx.min(each, first + count - row)))
+
+
+def each_panel(some: tuple[Expr, Expr], to: Target, emit: Callable[[Target], None]) -> None:
+    """`emit` for each of a task's panels (first, count), in the order of this turn."""
+    begin, count = some
+    with loop(count) as p:
+        emit(replace(to, panel=hold(begin + turned(p, count, to.turn))))
 
 
 def check_columns(column: int, width: int, ldc: int) -> None:
