@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -81,6 +82,13 @@ def tasks(steps):
     return autotune.tasks_of(steps)
 
 
+@pytest.fixture(scope="module")
+def two(tasks):
+    """Two with many candidates, heavy whatever else the machine was doing."""
+    found = [next(task for task in tasks if task.key.startswith(of)) for of in ("product", "outer")]
+    return [replace(task, share=0.5) for task in found]
+
+
 def tuner(steps, path, bench, budget=1e6, **clock):
     store = autotune.Store(path, steps.executor.compiler.target)
     made = autotune.Clock(budget, **clock)
@@ -123,9 +131,8 @@ def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, family, t
         Lazy(recorded(steps, task), compiler).check(others[0])
 
 
-def test_nothing_is_measured_twice(steps, tasks, tmp_path):
+def test_nothing_is_measured_twice(steps, two, tmp_path):
     path, first, second = tmp_path / "records.json", FakeBench(), FakeBench()
-    two = list({task.key: task for task in tasks}.values())[:2]  # kernels, whatever is heaviest
     seen = [at for at in tuner(steps, path, first).run(two) if at.record]
     assert [at.record.knobs for at in seen] == [knobs for _, knobs in first.asked]
     assert len(set(first.asked)) == len(first.asked) > 2
@@ -137,32 +144,32 @@ def test_nothing_is_measured_twice(steps, tasks, tmp_path):
     assert second.asked == []
 
 
-def test_two_tunings_of_one_file_lose_nothing(steps, tasks, tmp_path):
+def test_two_tunings_of_one_file_lose_nothing(steps, two, tmp_path):
     """Each writes what the other has written meanwhile."""
     path = tmp_path / "records.json"
-    one, other = (tuner(steps, path, FakeBench()).run(tasks[n : n + 1]) for n in (0, 1))
+    one, other = (tuner(steps, path, FakeBench()).run(two[n : n + 1]) for n in (0, 1))
     for _ in range(3):  # the first of each is no measurement
         next(one), next(other)
     found, _ = read_records(path)
     assert len(found) == 4 and len({(r.kernel, r.bucket) for r in found}) == 2
 
 
-def test_the_budget_ends_a_tuning_between_two_candidates(steps, tasks, tmp_path):
+def test_the_budget_ends_a_tuning_between_two_candidates(steps, two, tmp_path):
     ticks = iter(range(10**6))
     bench = FakeBench()
-    made = tuner(steps, tmp_path / "r", bench, budget=20, now=lambda: float(next(ticks))).run(tasks)
+    made = tuner(steps, tmp_path / "r", bench, budget=20, now=lambda: float(next(ticks))).run(two)
     assert list(made)[-1].left <= 0 or len(bench.asked) < 20
     assert 0 < len(bench.asked) < 20
 
 
-def test_what_failed_is_recorded_as_failed_and_never_chosen(steps, tasks, tmp_path, monkeypatch):
+def test_what_failed_is_recorded_as_failed_and_never_chosen(steps, two, tmp_path, monkeypatch):
     monkeypatch.setattr(FakeBench, "rule", staticmethod(lambda knobs: None))
     path = tmp_path / "records.json"
-    list(tuner(steps, path, FakeBench()).run(tasks[:1]))
+    list(tuner(steps, path, FakeBench()).run(two[:1]))
     found, _ = read_records(path)
     assert found and all(r.failed == "wrong: planted" and r.seconds is None for r in found)
     chosen = Compiler("host", 1, cache=False, records=path).tuned
-    assert chosen.choose(tasks[0].key, lambda: None) == chosen.choose("other", lambda: None)
+    assert chosen.choose(two[0].key, lambda: None) == chosen.choose("other", lambda: None)
 
 
 def test_records_change_kernels_and_no_result(steps, tasks, batches, cache, tmp_path, monkeypatch):
