@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks everything: makes .venv if it is absent, installs the package, runs ruff, mypy,
 # the import rules of setup.cfg and pytest.
-# Arguments go to pytest: bash scripts/test.sh tests/training/test_optim.py -k adagrad
+# Tests run in one process a core, all of a file in one. Arguments go to pytest:
+# bash scripts/test.sh tests/training/test_optim.py -k adagrad
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install test
 
@@ -15,5 +16,5 @@ if "$VENV/bin/python" -c "import importlinter" 2>/dev/null; then # its versions 
     "$VENV/bin/lint-imports" setup.cfg
 fi
 say "pytest"
-"$VENV/bin/python" -m pytest "$@"
+"$VENV/bin/python" -m pytest --numprocesses auto --dist loadfile "$@"
 say "all checks passed"

@@ -64,9 +64,15 @@ def _guard_pages(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of compiled kernels that all tests of a run share."""
+    """A folder of compiled kernels that all tests of a run share, in all of its processes."""
     given = os.environ.get("TVM_CAVS_TEST_CACHE")  # from scripts/mutate.py
-    return Path(given) if given else tmp_path_factory.mktemp("kernels")
+    if given:
+        return Path(given)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return tmp_path_factory.mktemp("kernels")
+    shared = tmp_path_factory.getbasetemp().parent / "kernels"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.fixture(scope="session", autouse=True)
