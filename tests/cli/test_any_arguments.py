@@ -534,6 +534,7 @@ def test_any_command_line(template, tmp_path, arguments, damaged, encoding):
             damage(*each)
         before = files(folder)
         patch.setenv("HOME", str(folder / "home"))
+        patch.setenv("MPLCONFIGDIR", str(tmp_path / "matplotlib"))  # its own cache, of fonts
         patch.setattr(sys, "argv", ["tvm-cavs", *arguments])
         with warnings.catch_warnings():
             warnings.simplefilter("error")

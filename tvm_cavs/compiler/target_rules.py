@@ -42,6 +42,8 @@ from schedules.records import read_records as read_records
 from schedules.records import target_key as target_key
 from schedules.records import usable_records as usable_records
 from schedules.records import write_records as write_records
+from schedules.host import instructions as instructions
+from schedules.target import architecture as architecture
 from schedules.target import describe as describe
 from schedules.target import require_host as require_host
 from schedules.target import require_precision as require_precision

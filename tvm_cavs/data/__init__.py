@@ -7,6 +7,7 @@ from .dataset import Dataset as Dataset
 from .dataset import build_graphs as build_graphs
 from .glove import load_glove as load_glove
 from .jsonl import jsonl_dataset as jsonl_dataset
+from .jsonl import read_graphs as read_graphs
 from .listops import evaluate as evaluate
 from .listops import generate as generate
 from .listops import read_listops_tsv as read_listops_tsv
