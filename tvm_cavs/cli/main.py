@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "Train from a config, or continue a run.",
     "evaluate": "Measure the best parameters of a run.",
     "tune": "Measure which schedules are fastest here, and keep that.",
+    "export": "Write a trained network to a folder that answers without the compiler.",
     "bench": "Time training and inference.",
     "cache": "Show or clear the compiled kernels that are kept.",
 }

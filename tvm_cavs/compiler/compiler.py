@@ -107,9 +107,12 @@ class Compiler:
 
     def portrait(self) -> dict[str, Any]:
         """The target for another process: TVM's attributes, and what its CPU must have."""
+        needed = sorted(instructions(self.target))
+        if self.machine.precision != "bf16":  # nothing else multiplies by tiles
+            needed = [name for name in needed if not name.startswith("amx")]
         return {
             "architecture": architecture(self.target),
-            "instructions": sorted(instructions(self.target)),
+            "instructions": needed,
             "described": self.described,
             "attributes": str(self.target),
         }

@@ -8,6 +8,7 @@ from .dataset import build_graphs as build_graphs
 from .glove import load_glove as load_glove
 from .jsonl import jsonl_dataset as jsonl_dataset
 from .jsonl import read_graphs as read_graphs
+from .jsonl import to_json as to_json
 from .listops import evaluate as evaluate
 from .listops import generate as generate
 from .listops import read_listops_tsv as read_listops_tsv
@@ -39,4 +40,5 @@ __all__ = [
     "ptb_dataset",
     "read_listops_tsv",
     "read_ptb_trees",
+    "to_json",
 ]

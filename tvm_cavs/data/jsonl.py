@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,32 @@ def read_graphs(
     lines = [_parse(source, number, text) for number, text in texts]
     columns = _columns(source, lines, kinds, kinds)
     return _graphs(source, lines, {c.name: _field(c, vocab, None, "") for c in columns})
+
+
+def to_json(
+    graph: Graph, kinds: Mapping[str, str] | None = None, vocab: Vocab | None = None
+) -> str:
+    """One graph as the line that `read_graphs` takes.
+
+    Args:
+        kinds: the inputs that are written, and as what; by default all, as the numbers they are.
+        vocab: of the inputs that are tokens.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> print(cavs.data.to_json(cavs.Graph.from_sequence(2, {"x": [0.5, None]})))
+        {"children": [[], [0]], "inputs": {"x": [0.5, null]}}
+    """
+    slots = [None if c < 0 else c for c in graph.child.tolist()]
+    children = [slots[a:b] for a, b in itertools.pairwise(graph.child_ptr.tolist())]
+    inputs = {}
+    for name in graph.inputs if kinds is None else kinds:
+        field = graph.inputs[name]
+        values, there = field.values.tolist(), field.present.tolist()
+        if kinds is not None and kinds[name] == TOKENS and vocab is not None:
+            values = [vocab.tokens[value] for value in values]
+        inputs[name] = [v if has else None for v, has in zip(values, there, strict=True)]
+    return json.dumps({"children": children, "inputs": inputs}, ensure_ascii=False)
 
 
 def _graphs(path: str | Path, lines: list[Line], inputs: Mapping[str, Field]) -> tuple[Graph, ...]:

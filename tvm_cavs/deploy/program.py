@@ -178,9 +178,7 @@ def from_data(data: Data, function: Function) -> Deployed:
             for id, each in stored
             if "space" in each
         },
-        fixed={
-            id: (tuple(each["shape"]), each["dtype"]) for id, each in stored if "shape" in each
-        },
+        fixed={id: (tuple(each["shape"]), each["dtype"]) for id, each in stored if "shape" in each},
         totals=(),
         cleared=(),
         members=members,
@@ -191,7 +189,7 @@ def from_data(data: Data, function: Function) -> Deployed:
         executable=executable,
         arity=data["arity"],
         pulls=tuple(data["pulls"]),
-        number={mask: kind for mask, kind in kinds["number"]},
+        number=dict(kinds["number"]),
         rank=np.array(kinds["rank"], "int64"),
         maybe=kinds["maybe"],
         outputs=tuple(
@@ -207,7 +205,9 @@ def _id(data: Data) -> BufferId:
     return BufferId(Role(data["role"]), tuple(key) if isinstance(key, list) else key)
 
 
-def _group(data: Data, spaces: list[Space], ids: list[BufferId], function: Function) -> CompiledGroup:
+def _group(
+    data: Data, spaces: list[Space], ids: list[BufferId], function: Function
+) -> CompiledGroup:
     steps = tuple(
         CompiledStep(
             functions=tuple(map(function, s["functions"])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +38,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise DeployError(f"{path} is no safetensors file of a model: {error}.") from None
 
 
-def _array(content: np.ndarray, entry: dict[str, object]) -> np.ndarray:
-    dtype, shape = DTYPES[str(entry["dtype"])], tuple(entry["shape"])  # type: ignore[arg-type]
-    first, last = entry["data_offsets"]  # type: ignore[misc]
+def _array(content: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    dtype, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+    first, last = entry["data_offsets"]
     made = aligned(shape, dtype)
     given = content[first:last].view(dtype)
     if given.size != math.prod(shape):

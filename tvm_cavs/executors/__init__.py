@@ -4,10 +4,9 @@ The executors themselves load by name, so that neither TVM nor the reference is 
 is wanted.
 """
 
-from typing import Any as _Any
-
 from .exportable import About as About
 from .exportable import Exportable as Exportable
+from .exportable import export as export
 from .observer import Made as Made
 from .observer import Observer as Observer
 from .protocol import Executor as Executor
@@ -19,10 +18,3 @@ from .registry import check_parameters as check_parameters
 from .registry import factory as factory
 from .registry import names as names
 from .registry import register as register
-
-
-def export(*given: _Any, **options: _Any) -> None:
-    """Write a network's inference to a folder; see `exporting`, which needs TVM."""
-    from .exporting import export as write
-
-    write(*given, **options)

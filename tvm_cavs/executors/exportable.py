@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from ..graph import Policy
@@ -33,3 +34,8 @@ class Exportable:
     programs: Programs
     parameters: Mapping[str, Parameter]
     policy: Policy | None
+
+
+def export(net: Exportable, *given: Any, **options: Any) -> None:
+    """Write a network's inference to a folder: `exporting.export`, loaded now, as it needs TVM."""
+    import_module(".exporting", __package__).export(net, *given, **options)

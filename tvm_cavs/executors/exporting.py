@@ -6,6 +6,7 @@ folder is made beside its place and renamed, so that there is a whole one or non
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
@@ -65,8 +66,8 @@ def export(
             _put(part, folder)
     except OSError as error:
         raise DeployError(
-            f"{folder} could not be written: {error.strerror or error}. Nothing was left there that "
-            "was not there before. Free some space, or name another folder."
+            f"{folder} could not be written: {error.strerror or error}. What was there before is "
+            "still there, nothing else. Free some space, or name another folder."
         ) from error
 
 
@@ -143,30 +144,34 @@ class _Exported:
         return found | dict(about.notes)
 
 
-def _kinds(
-    programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]
-) -> tuple[Kinds, bool]:
+def _kinds(programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]) -> tuple[Kinds, bool]:
     """What is compiled for, and whether that is all that graphs can bring.
 
-    The vertices of `seen` come first: so what runs for them is what training ran.
+    Where some share a kind, the vertices of `seen` come first, as in training: so what runs for
+    them is what training ran. They are not looked at where every combination has a kind of its own.
 
     Raises:
         DeployError: the combinations are too many, and no graphs were given.
     """
     n_bits = programs.arity + len(pulls)
-    given = list(dict.fromkeys(m for g in seen for m in masks(g, programs.arity, pulls)[0].tolist()))
+    every = Kinds(programs, pulls)
     if n_bits <= MOST_BITS:
-        every = Kinds(programs, pulls)
-        every.learn(given)
-        before = every.maybe
         every.learn(range(1 << n_bits))
-        if not given or every.maybe == before:
+        if len(every.kinds) == 1 << n_bits:
+            return every, True
+    found = (masks(graph, programs.arity, pulls)[0].tolist() for graph in seen)
+    given = list(dict.fromkeys(itertools.chain.from_iterable(found)))
+    if n_bits <= MOST_BITS:
+        widened, every = every.maybe, Kinds(programs, pulls)
+        every.learn(given)
+        if not given or every.maybe == widened:
+            every.learn(range(1 << n_bits))
             return every, True
     if not given:
         raise DeployError(
-            f"{programs.forward.name}: a vertex has {programs.arity} slots and {len(pulls)} inputs, "
-            f"which are too many combinations to compile all (more than 2^{MOST_BITS}). Give graphs "
-            "of your data: what is like them is compiled, and other vertices are refused."
+            f"{programs.forward.name}: a vertex has {programs.arity} slots and {len(pulls)} "
+            f"inputs; all combinations of so many (more than 2^{MOST_BITS}) cannot be compiled. "
+            "Give graphs of your data: what is like them is compiled, the rest is refused."
         )
     some = Kinds(programs, pulls)
     some.learn(given)
