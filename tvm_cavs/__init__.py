@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .versions import VERSION as __version__
 from .versions import check_versions as _check_versions
+from .versions import not_installed as _not_installed
 
 if TYPE_CHECKING:
     from .public import *  # noqa: F403
@@ -33,7 +34,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if find_spec(f"{__name__}.{name}") is not None:
         return import_module(f".{name}", __name__)
-    public = vars(import_module(".public", __name__))
+    try:
+        public = vars(import_module(".public", __name__))
+    except ModuleNotFoundError as error:
+        if error.name != "safetensors":
+            raise
+        raise ModuleNotFoundError(_not_installed(error.name), name=error.name) from None
     globals().update({each: what for each, what in public.items() if not each.startswith("_")})
     if name in globals():
         return globals()[name]

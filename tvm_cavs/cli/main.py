@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import CavsError
-from ..versions import REQUIRED, VERSION
+from ..versions import REQUIRED, VERSION, not_installed
 from .parser import FORM, fill
 
 # name -> what it does. Importing this module imports none of them.
@@ -29,6 +29,13 @@ COMMANDS = {
     "cache": "Show or clear the compiled kernels that are kept.",
 }
 WRONG_USE = 2  # argparse's exit status
+# modules that come with the extra `train`, and the packages that hold them
+OF_TRAINING = {
+    "pydantic": "pydantic",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "yaml": "PyYAML",
+}
 
 
 def main(arguments: Sequence[str] | None = None, form: str = FORM) -> int:
@@ -72,6 +79,11 @@ def run(name: str, arguments: Sequence[str], form: str) -> int:
         return status
     except CavsError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in OF_TRAINING:
+            raise
+        print(f"error: {not_installed(OF_TRAINING[error.name])}", file=sys.stderr)
         return 1
     except MemoryError as error:
         what = f" ({error})" if str(error) else ""
