@@ -102,4 +102,6 @@ def _about(config: RunConfig, vocab: Vocab) -> About:
         examples = "\n".join(texts) or None
     except CavsError as error:
         print(f"no examples in the manifest: {error}", file=sys.stderr)
-    return About(vocab.to_list(), ("word",), classes, examples)
+    spelling = {"lower": getattr(config.data, "lower", False)}
+    spelling["unescape"] = getattr(config.data, "unescape", False)
+    return About(vocab.to_list(), ("word",), classes, examples, {"spelling": spelling})
