@@ -1,6 +1,7 @@
 """`tvm-cavs export`: from a run's folder to answers, for this machine and for others."""
 
-import json
+import platform
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tvm_cavs as cavs
 from tvm_cavs.cli.main import main
 from tvm_cavs.data import LISTOPS_VOCAB
 from tvm_cavs.deploy import load
+from tvm_cavs.errors import DeployError
 from tvm_cavs.runs import build_data, build_network, load_config
 from tvm_cavs.training import load_checkpoint, restore
 
@@ -60,29 +62,36 @@ def test_a_run_is_exported_and_answers(run, network, tmp_path, capsys):
 def test_for_any_x86(run, network, tmp_path):
     """A target with less than this machine has: near, and the manifest asks for less."""
     net, graphs = network
-    out, target = tmp_path / "plain", {"kind": "llvm", "mcpu": "x86-64"}
-    target["mtriple"] = "x86_64-pc-linux-gnu"
-    done = main(["export", str(run), "--out", str(out), "--target", json.dumps(target)])
-    if not load_here():
-        assert done == 1  # no linker for it here
-        return
-    assert done == 0
+    if platform.machine() != "x86_64":
+        pytest.skip("another architecture")
+    out = tmp_path / "plain"
+    assert main(["export", str(run), "--out", str(out), "--target", "x86-64"]) == 0
     model = load(out)
     assert set(model.manifest["target"]["instructions"]) == {"sse", "sse2"}
     found, expected = model(graphs)["logits"], net(cavs.batch(graphs))["logits"]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def load_here() -> bool:
-    import platform
-
-    return platform.machine() == "x86_64"
+def test_for_arm(run, tmp_path, capsys):
+    """It is compiled and linked where there is a linker, and refused here."""
+    if platform.machine() == "aarch64":
+        pytest.skip("this is ARM")
+    out = tmp_path / "arm"
+    done = main(["export", str(run), "--out", str(out), "--target", "aarch64"])
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        assert done == 1 and "apt install gcc-aarch64-linux-gnu" in capsys.readouterr().err
+        return
+    assert done == 0
+    machine = (out / "kernels.so").read_bytes()[18:20]  # of an ELF file
+    assert int.from_bytes(machine, "little") == 183  # EM_AARCH64
+    with pytest.raises(DeployError, match="for aarch64, and this machine is"):
+        load(out)
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--target", "{"], 'is neither "host" nor JSON'),
+        (["--target", "{"], "is neither host, x86-64, x86-64-v3, x86-64-v4, aarch64 nor JSON"),
         (["--target", '{"kind": "llvm", "mcpu": "haswel"}'], "knows no CPU 'haswel'"),
         (["--target", '{"kind": "cuda"}'], "no schedule rules for a target of kind 'cuda'"),
         (["--linker", "no-such-compiler"], "linker: 'no-such-compiler' is no program here"),
