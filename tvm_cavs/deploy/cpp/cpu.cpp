@@ -20,6 +20,16 @@ constexpr const char *REMEDY =
 constexpr const char *LINUX[][2] = {{"lzcnt", "abm"},      {"sse3", "pni"},         {"bmi", "bmi1"},
                                     {"neon", "asimd"},     {"dotprod", "asimddp"},  {"fullfp16", "asimdhp"}};
 
+// What every CPU of an architecture has that runs Linux
+constexpr const char *BASE[][2] = {{"x86_64", "sse"}, {"x86_64", "sse2"}, {"aarch64", "neon"}};
+
+bool is_base(const std::string &architecture, const std::string &name) {
+    for (const auto &row : BASE) {
+        if (architecture == row[0] && name == row[1]) return true;
+    }
+    return false;
+}
+
 // Small letters and digits only.
 std::string plain(std::string_view name) {
     std::string made;
@@ -78,11 +88,13 @@ void require_cpu(const std::string &architecture, const std::vector<std::string>
         fail(CAVS_ERROR_CPU, "the model is for ", architecture, ", and this machine is ", here.machine,
              ".", REMEDY);
     }
-    std::set<std::string> have = features(), lacking;
-    bool amx = false;
+    std::set<std::string> more, have, lacking;
     for (const std::string &name : instructions) {
+        if (!is_base(architecture, name)) more.insert(name);
+    }
+    if (!more.empty()) have = features();
+    for (const std::string &name : more) {
         if (have.count(of_linux(name)) == 0) lacking.insert(name);
-        amx = amx || name == "amx-tile";
     }
     if (!lacking.empty()) {
         std::string names;
@@ -90,7 +102,7 @@ void require_cpu(const std::string &architecture, const std::vector<std::string>
         fail(CAVS_ERROR_CPU, "the model's kernels use instructions that this CPU lacks: ", names, ".",
              REMEDY);
     }
-    if (amx && !amx_allowed()) {
+    if (more.count("amx-tile") > 0 && !amx_allowed()) {
         fail(CAVS_ERROR_CPU,
              "the model's kernels use AMX, which the system does not let this process use. Export it "
              "with executor.precision=float32.");

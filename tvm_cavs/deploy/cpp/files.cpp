@@ -81,6 +81,11 @@ Manifest manifest_of(const json::Value &given) {
     made.arity = json::whole(json::at(given, "arity"), "arity");
     for (const auto &each : json::list(json::at(given, "inputs"), "inputs")) {
         made.inputs.push_back(input(each));
+        for (std::size_t i = 0; i + 1 < made.inputs.size(); i++) {
+            if (made.inputs[i].name == made.inputs.back().name) {
+                throw json::Error{"it has the input " + json::quoted(made.inputs[i].name) + " twice", 0};
+            }
+        }
     }
     for (const auto &each : json::list(json::at(given, "outputs"), "outputs")) {
         made.outputs.push_back(output(each));
