@@ -259,7 +259,7 @@ def test_what_is_refused(built, tree):
         (GRAPH, "vertex 2: child -2 in slot 0", {"child": [-2, 1]}),
         (GRAPH, "vertex 2 is its own child (self-loop in slot 1)", {"child": [0, 2]}),
         (GRAPH, "child_ptr must rise from 0 to 2, got 1 to 2", {"child_ptr": [1, 1, 1, 2]}),
-        (GRAPH, "vertex 1: child_ptr must rise", {"child_ptr": [0, 2, 1, 2]}),
+        (GRAPH, "vertex 1: child_ptr must rise", {"child_ptr": [0, 2, 1, 2], "child": [1, 2]}),
         (GRAPH, "vertex 0: child_ptr must rise", {"child_ptr": [0, 2**40, 1, 2]}),
         (
             GRAPH,
@@ -279,8 +279,6 @@ def test_what_is_refused(built, tree):
         (ARGUMENT, "index_bits is 16; expected 32 or 64", {"bits": 16}),
     ]
     given = [encoded(graph, **changed) for _, _, changed in cases]
-    # the check gives arrays of two vertices' presence
-    given[13] = encoded(graph, **words(1, 2)).replace(sized(b"\xff\xff"), sized(b"\xff\xff\xff"))
     for program in (built.check, built.sanitized):
         found = checked(program, tree, [*given, encoded(graph)], threads=2, repeats=2)
         for status, text, changed in cases:
@@ -304,11 +302,10 @@ def test_memory_is_bounded(built, tree):
     graphs = graphs_of(2)[:3]
     given = [encoded(graphs[0]), encoded(random_chain(np.random.default_rng(0), 5000))]
     found = checked(built.sanitized, tree, [*given, given[0]], threads=2, repeats=2, limit=300_000)
-    for _ in range(2):
-        same(found.outputs(load(tree), graphs[0].n_vertices), load(tree)(graphs[0]))
-        if found.at < len(found.content) // 2:
-            status, text = found.error()
-            assert status == MEMORY and "needs more than the 300000 bytes" in text
+    same(found.outputs(load(tree), graphs[0].n_vertices), load(tree)(graphs[0]))
+    status, text = found.error()
+    assert status == MEMORY and "needs more than the 300000 bytes" in text
+    same(found.outputs(load(tree), graphs[0].n_vertices), load(tree)(graphs[0]))
 
 
 def copied(folder: Path, to: Path, **changed: Any) -> Path:

@@ -2,8 +2,8 @@
 //
 //     check FOLDER THREADS REPEATS LIMIT < batches > answers
 //
-// Both are 8-byte integers and plain arrays in a row. Every thread runs all batches, REPEATS times; the
-// answers of the first are written, and those of all others must be the same.
+// Both are 8-byte integers and plain arrays in a row. Every thread runs all batches, REPEATS times;
+// the answers of the first are written, and those of all others must be the same.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -97,10 +97,13 @@ std::string answer(cavs_model *model, const Batch &b) {
     for (std::size_t i = 0; i < arrays.size(); i++) {
         cavs_info info;
         if (cavs_output(model, static_cast<std::int32_t>(i), &info) != CAVS_OK) std::exit(4);
-        arrays[i].resize(static_cast<std::size_t>((b.n_vertices > 0 ? b.n_vertices : 0) * info.width));
-        results.push_back({info.name, arrays[i].data(), static_cast<std::int64_t>(arrays[i].size())});
+        bool sane = b.n_vertices > 0 && b.n_vertices < 1 << 20;
+        arrays[i].resize(sane ? static_cast<std::size_t>(b.n_vertices * info.width) : 0);
+        results.push_back(
+            {info.name, arrays[i].data(), static_cast<std::int64_t>(arrays[i].size())});
     }
-    cavs_status status = cavs_run(model, &given, results.data(), static_cast<std::int32_t>(results.size()));
+    cavs_status status =
+        cavs_run(model, &given, results.data(), static_cast<std::int32_t>(results.size()));
     std::string made = bytes(status);
     if (status != CAVS_OK) {
         std::string why = cavs_last_error();

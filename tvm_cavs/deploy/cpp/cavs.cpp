@@ -122,9 +122,11 @@ class Place {
 cavs_status describe(const cavs_model *model, const std::vector<Named> *all, std::int32_t i,
                      cavs_info *info) {
     return guarded([&] {
-        if (model == nullptr || info == nullptr) fail(CAVS_ERROR_ARGUMENT, "model or info is NULL.");
+        if (model == nullptr || info == nullptr)
+            fail(CAVS_ERROR_ARGUMENT, "model or info is NULL.");
         auto n = static_cast<std::int32_t>(all->size());
-        if (i < 0 || i >= n) fail(CAVS_ERROR_ARGUMENT, "number ", i, " is out of range; there are ", n, ".");
+        if (i < 0 || i >= n)
+            fail(CAVS_ERROR_ARGUMENT, "number ", i, " is out of range; there are ", n, ".");
         const Named &each = (*all)[static_cast<std::size_t>(i)];
         *info = {each.name.c_str(), each.kind.c_str(),
                  each.dims.data(),  static_cast<std::int32_t>(each.dims.size()),
@@ -148,7 +150,9 @@ cavs_status cavs_load(const char *folder, cavs_model **model) {
 
 void cavs_free(cavs_model *model) { delete model; }
 
-const char *cavs_name(const cavs_model *model) { return model == nullptr ? "" : model->engine.manifest.name.c_str(); }
+const char *cavs_name(const cavs_model *model) {
+    return model == nullptr ? "" : model->engine.manifest.name.c_str();
+}
 
 int32_t cavs_arity(const cavs_model *model) {
     return model == nullptr ? 0 : static_cast<int32_t>(model->engine.program.arity);
@@ -170,7 +174,9 @@ cavs_status cavs_output(const cavs_model *model, int32_t i, cavs_info *info) {
     return describe(model, model == nullptr ? nullptr : &model->engine.manifest.outputs, i, info);
 }
 
-int32_t cavs_n_tokens(const cavs_model *model) { return model == nullptr ? 0 : model->engine.n_tokens; }
+int32_t cavs_n_tokens(const cavs_model *model) {
+    return model == nullptr ? 0 : model->engine.n_tokens;
+}
 
 int32_t cavs_token(const cavs_model *model, const char *token) {
     if (model == nullptr || token == nullptr || model->engine.n_tokens == 0) return -1;
@@ -202,7 +208,8 @@ void cavs_release(cavs_model *model) {
 cavs_status cavs_run(cavs_model *model, const cavs_batch *batch, const cavs_result *results,
                      int32_t n_results) {
     return guarded([&] {
-        if (model == nullptr || batch == nullptr) fail(CAVS_ERROR_ARGUMENT, "model or batch is NULL.");
+        if (model == nullptr || batch == nullptr)
+            fail(CAVS_ERROR_ARGUMENT, "model or batch is NULL.");
         Place(*model).run(*batch, results, n_results);
     });
 }
@@ -211,8 +218,9 @@ const char *cavs_last_error(void) { return last_error; }
 
 const char *cavs_status_name(cavs_status status) {
     static constexpr const char *names[] = {
-        "CAVS_OK",        "CAVS_ERROR_ARGUMENT", "CAVS_ERROR_FILE", "CAVS_ERROR_DAMAGED", "CAVS_ERROR_NEWER",
-        "CAVS_ERROR_CPU", "CAVS_ERROR_GRAPH",    "CAVS_ERROR_KIND", "CAVS_ERROR_MEMORY",  "CAVS_ERROR_KERNEL"};
+        "CAVS_OK",           "CAVS_ERROR_ARGUMENT", "CAVS_ERROR_FILE",  "CAVS_ERROR_DAMAGED",
+        "CAVS_ERROR_NEWER",  "CAVS_ERROR_CPU",      "CAVS_ERROR_GRAPH", "CAVS_ERROR_KIND",
+        "CAVS_ERROR_MEMORY", "CAVS_ERROR_KERNEL"};
     auto i = static_cast<std::size_t>(status);
     return i < sizeof names / sizeof *names ? names[i] : "unknown";
 }

@@ -3,11 +3,11 @@
  * In order: cavs_load, cavs_input and cavs_output to see what there is, cavs_run as often as one
  * likes, cavs_free. The caller owns all arrays; nothing that is given is kept or written to.
  *
- * Any number of threads may call cavs_run on one model. Each call runs on the core of its thread; as
+ * Any number of threads may call cavs_run on one model. A call runs in the thread that makes it. As
  * many run at once as the process may use cores, and the others wait.
  *
- * Every vertex is computed, also where several have equal subtrees. An answer does not depend on what
- * else is in its batch, and is that of tvm_cavs.deploy to the last bit.
+ * Every vertex is computed, also where several have equal subtrees. An answer does not depend on
+ * what else is in its batch, and is that of tvm_cavs.deploy to the last bit.
  */
 #ifndef CAVS_H
 #define CAVS_H
@@ -58,8 +58,8 @@ typedef struct cavs_values {
     const uint8_t *present; /* [n_vertices], 0 where a vertex lacks it; NULL: all have it */
 } cavs_values;
 
-/* Graphs as flat arrays. A batch of several is one after the other, children numbered in the batch.
- * The slots of vertex v are child[child_ptr[v]] to child[child_ptr[v + 1] - 1]; -1 is an empty slot.
+/* Graphs as flat arrays: one, or several one after the other, with children numbered in the batch.
+ * The slots of vertex v are child[child_ptr[v]] to child[child_ptr[v + 1] - 1]; -1 is an empty one.
  * Vertices may come in any order. */
 typedef struct cavs_batch {
     int64_t n_vertices;
@@ -94,8 +94,8 @@ CAVS_API int32_t cavs_n_outputs(const cavs_model *model);
 CAVS_API cavs_status cavs_input(const cavs_model *model, int32_t i, cavs_info *info);
 CAVS_API cavs_status cavs_output(const cavs_model *model, int32_t i, cavs_info *info);
 
-/* How many tokens the model knows, 0 without a vocabulary; and the number of one, given as UTF-8, for
- * an input of kind "tokens": 0 is that of all unknown ones, -1 says that there is no vocabulary. */
+/* How many tokens the model knows, 0 without a vocabulary; and the number of one, given as UTF-8,
+ * for an input of kind "tokens": 0 is that of all unknown ones, -1 says: no vocabulary. */
 CAVS_API int32_t cavs_n_tokens(const cavs_model *model);
 CAVS_API int32_t cavs_token(const cavs_model *model, const char *token);
 
@@ -105,11 +105,11 @@ CAVS_API cavs_status cavs_limit_memory(cavs_model *model, int64_t n_bytes);
 CAVS_API void cavs_release(cavs_model *model);
 
 /* Run a batch. After an error results hold nothing of use; later calls are not touched by it. */
-CAVS_API cavs_status cavs_run(cavs_model *model, const cavs_batch *batch, const cavs_result *results,
-                              int32_t n_results);
+CAVS_API cavs_status cavs_run(cavs_model *model, const cavs_batch *batch,
+                              const cavs_result *results, int32_t n_results);
 
-/* Why this thread's last call that failed did so, as UTF-8; "" before any. The text stays until the
- * next one. */
+/* Why this thread's last call that failed did so, as UTF-8; "" before any. The text stays until
+ * another call of the thread fails. */
 CAVS_API const char *cavs_last_error(void);
 
 /* "CAVS_ERROR_GRAPH" and so on. */

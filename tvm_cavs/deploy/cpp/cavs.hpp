@@ -55,7 +55,8 @@ class Batch;
 class Model {
    public:
     explicit Model(const std::string &folder) : model_(load(folder), cavs_free) {
-        for (std::int32_t i = 0; i < cavs_n_inputs(get()); i++) check(cavs_input(get(), i, &add(inputs_)));
+        for (std::int32_t i = 0; i < cavs_n_inputs(get()); i++)
+            check(cavs_input(get(), i, &add(inputs_)));
         for (std::int32_t i = 0; i < cavs_n_outputs(get()); i++) {
             check(cavs_output(get(), i, &add(outputs_)));
         }
@@ -67,7 +68,9 @@ class Model {
     const std::vector<cavs_info> &inputs() const noexcept { return inputs_; }
     const std::vector<cavs_info> &outputs() const noexcept { return outputs_; }
     // A token's number; 0 for an unknown one, -1 without a vocabulary.
-    std::int32_t token(const std::string &token) const noexcept { return cavs_token(get(), token.c_str()); }
+    std::int32_t token(const std::string &token) const noexcept {
+        return cavs_token(get(), token.c_str());
+    }
     void limit_memory(std::int64_t n_bytes) { check(cavs_limit_memory(get(), n_bytes)); }
     void release() noexcept { cavs_release(get()); }
 
@@ -97,7 +100,9 @@ class Batch {
         for (const cavs_info &info : model.inputs()) inputs_.push_back({info, {}, {}, {}});
     }
 
-    std::int64_t n_vertices() const noexcept { return static_cast<std::int64_t>(child_ptr_.size()) - 1; }
+    std::int64_t n_vertices() const noexcept {
+        return static_cast<std::int64_t>(child_ptr_.size()) - 1;
+    }
 
     // Another vertex: the numbers of its children, -1 for an empty slot.
     void add(const std::vector<std::int64_t> &children) {
@@ -129,7 +134,8 @@ inline std::vector<Output> Model::run(const Batch &batch) const {
     for (const Input &each : batch.inputs()) {
         bool whole = each.info.dtype == CAVS_INT32;
         if (!each.present.empty() && each.present.size() != n) {
-            throw std::invalid_argument(std::string("present of ") + each.info.name + ": one a vertex");
+            throw std::invalid_argument(std::string("present of ") + each.info.name +
+                                        ": one a vertex");
         }
         const void *data = each.numbers.data();
         if (whole) data = each.integers.data();
@@ -143,7 +149,8 @@ inline std::vector<Output> Model::run(const Batch &batch) const {
         made.push_back({info, std::vector<float>(n * static_cast<std::size_t>(info.width))});
     }
     for (Output &each : made) {
-        results.push_back({each.info.name, each.values.data(), static_cast<std::int64_t>(each.values.size())});
+        results.push_back(
+            {each.info.name, each.values.data(), static_cast<std::int64_t>(each.values.size())});
     }
     cavs_batch given = {batch.n_vertices(),
                         static_cast<std::int64_t>(batch.child().size()),

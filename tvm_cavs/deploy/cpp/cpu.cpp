@@ -17,8 +17,9 @@ namespace {
 constexpr const char *REMEDY =
     " Export it for this machine: tvm-cavs export RUN --out DIR on it, or --target with less.";
 // LLVM's name of a feature -> Linux's, where they differ by more than what `plain` leaves out
-constexpr const char *LINUX[][2] = {{"lzcnt", "abm"},      {"sse3", "pni"},         {"bmi", "bmi1"},
-                                    {"neon", "asimd"},     {"dotprod", "asimddp"},  {"fullfp16", "asimdhp"}};
+constexpr const char *LINUX[][2] = {{"lzcnt", "abm"},       {"sse3", "pni"},
+                                    {"bmi", "bmi1"},        {"neon", "asimd"},
+                                    {"dotprod", "asimddp"}, {"fullfp16", "asimdhp"}};
 
 // What every CPU of an architecture has that runs Linux
 constexpr const char *BASE[][2] = {{"x86_64", "sse"}, {"x86_64", "sse2"}, {"aarch64", "neon"}};
@@ -85,8 +86,8 @@ void require_cpu(const std::string &architecture, const std::vector<std::string>
     struct utsname here;
     if (uname(&here) != 0) fail(CAVS_ERROR_CPU, "the system does not say what machine this is.");
     if (architecture != here.machine) {
-        fail(CAVS_ERROR_CPU, "the model is for ", architecture, ", and this machine is ", here.machine,
-             ".", REMEDY);
+        fail(CAVS_ERROR_CPU, "the model is for ", architecture, ", and this machine is ",
+             here.machine, ".", REMEDY);
     }
     std::set<std::string> more, have, lacking;
     for (const std::string &name : instructions) {
@@ -99,12 +100,13 @@ void require_cpu(const std::string &architecture, const std::vector<std::string>
     if (!lacking.empty()) {
         std::string names;
         for (const std::string &name : lacking) names += (names.empty() ? "" : ", ") + name;
-        fail(CAVS_ERROR_CPU, "the model's kernels use instructions that this CPU lacks: ", names, ".",
-             REMEDY);
+        fail(CAVS_ERROR_CPU, "the model's kernels use instructions that this CPU lacks: ", names,
+             ".", REMEDY);
     }
     if (more.count("amx-tile") > 0 && !amx_allowed()) {
         fail(CAVS_ERROR_CPU,
-             "the model's kernels use AMX, which the system does not let this process use. Export it "
+             "the model's kernels use AMX, which the system does not let this process use. Export "
+             "it "
              "with executor.precision=float32.");
     }
 }

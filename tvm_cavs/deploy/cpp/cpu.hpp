@@ -6,7 +6,8 @@
 
 namespace cavs::inside {
 
-// Failure with CAVS_ERROR_CPU if not. `architecture` as Linux calls it; `instructions` as LLVM does.
+// Failure with CAVS_ERROR_CPU if not. `architecture` as Linux calls it; `instructions` as LLVM
+// does.
 void require_cpu(const std::string &architecture, const std::vector<std::string> &instructions);
 
 }  // namespace cavs::inside

@@ -9,8 +9,9 @@
 namespace cavs::inside {
 namespace {
 
-constexpr const char *PROGRAM = "program.json", *LIBRARY = "kernels.so", *VALUES = "values.safetensors",
-                     *PARAMETERS = "parameters.safetensors", *VOCABULARY = "vocabulary.json";
+constexpr const char *PROGRAM = "program.json", *LIBRARY = "kernels.so",
+                     *VALUES = "values.safetensors", *PARAMETERS = "parameters.safetensors",
+                     *VOCABULARY = "vocabulary.json";
 constexpr std::size_t MOST_LOOKUP_BITS = 16, MOST_BITS = 62;  // of masks
 
 // A vector in memory that kernels can use; not empty.
@@ -27,10 +28,10 @@ Host host_of(const Program &program, const Library &library) {
         }
         fail(CAVS_ERROR_DAMAGED, PROGRAM, " names no kernel for ", name, ".");
     };
-    return {kernel("slots"),         kernel("pull"),         kernel("sort"),      kernel("below"),
-            kernel("child"),         kernel("take"),         kernel("take_integers"),
-            kernel("take_present"),  kernel("take_rows"),    kernel("segments"),  kernel("arrange"),
-            kernel("routine")};
+    return {kernel("slots"),         kernel("pull"),         kernel("sort"),
+            kernel("below"),         kernel("child"),        kernel("take"),
+            kernel("take_integers"), kernel("take_present"), kernel("take_rows"),
+            kernel("segments"),      kernel("arrange"),      kernel("routine")};
 }
 
 // The folder, once it is known that its kernels may run.
@@ -51,7 +52,8 @@ Engine::Engine(const Folder &folder)
       n_spaces(static_cast<int>(std::count_if(program.spaces.begin(), program.spaces.end(),
                                               [](const Space &s) { return !s.kinds.empty(); }))),
       width(SLICE_COLUMNS + n_spaces),
-      has_lookup(static_cast<std::size_t>(program.arity) + program.pulls.size() <= MOST_LOOKUP_BITS),
+      has_lookup(static_cast<std::size_t>(program.arity) + program.pulls.size() <=
+                 MOST_LOOKUP_BITS),
       weights(program.buffers.size()) {
     check();
     rank_kinds();
@@ -69,8 +71,8 @@ Engine::Engine(const Folder &folder)
 void Engine::check() const {
     if (program.arity < 0 || program.arity != manifest.arity ||
         static_cast<std::size_t>(program.arity) + program.pulls.size() > MOST_BITS) {
-        fail(CAVS_ERROR_DAMAGED, PROGRAM, " has ", program.arity, " slots, the manifest ", manifest.arity,
-             ".");
+        fail(CAVS_ERROR_DAMAGED, PROGRAM, " has ", program.arity, " slots, the manifest ",
+             manifest.arity, ".");
     }
     for (const std::string &pull : program.pulls) {
         if (input(pull) < 0) fail(CAVS_ERROR_DAMAGED, "the manifest lacks the input ", pull, ".");
@@ -92,9 +94,10 @@ void Engine::check() const {
         auto found = std::find_if(manifest.outputs.begin(), manifest.outputs.end(),
                                   [&, &wanted = name](const Named &o) { return o.name == wanted; });
         bool fits = found != manifest.outputs.end() && b.role == Role::pushed && b.space >= 0 &&
-                    std::max<std::int64_t>(1, b.ld) == found->width && b.dtype.code == FLOAT32.code &&
-                    b.dtype.bits == FLOAT32.bits;
-        if (!fits) fail(CAVS_ERROR_DAMAGED, "the output ", name, " is another one in the manifest.");
+                    std::max<std::int64_t>(1, b.ld) == found->width &&
+                    b.dtype.code == FLOAT32.code && b.dtype.bits == FLOAT32.bits;
+        if (!fits)
+            fail(CAVS_ERROR_DAMAGED, "the output ", name, " is another one in the manifest.");
     }
     if (program.outputs.size() != manifest.outputs.size()) {
         fail(CAVS_ERROR_DAMAGED, PROGRAM, " has other outputs than the manifest.");
@@ -168,8 +171,8 @@ void Engine::write_routine() {
     table(routine.moves, INT64, moves_);
 }
 
-// A step's forms, frame and moves. Its arguments: the count of rows, for a product the level, where its
-// rows begin in every space, and whole buffers.
+// A step's forms, frame and moves. Its arguments: the count of rows, for a product the level, where
+// its rows begin in every space, and whole buffers.
 void Engine::add_step(const Step &step) {
     constexpr std::size_t form_columns = 3, move_columns = 2, words = 2;
     auto size = [](const auto &all, std::size_t columns) {
@@ -197,8 +200,9 @@ void Engine::add_step(const Step &step) {
         routine.buffers.emplace_back(add(argument(static_cast<Tensor *>(nullptr))), buffer);
     }
     auto end = static_cast<std::int64_t>(routine.frame.size());
-    steps_.insert(steps_.end(), {first_form, size(forms_, form_columns), first_move,
-                                 size(moves_, move_columns), begin, (end - begin) / std::int64_t{words}});
+    steps_.insert(steps_.end(),
+                  {first_form, size(forms_, form_columns), first_move, size(moves_, move_columns),
+                   begin, (end - begin) / std::int64_t{words}});
     routine.names.push_back(step.functions.back());
 }
 
@@ -213,7 +217,8 @@ void Engine::bind(const Folder &folder) {
         }
         fail(CAVS_ERROR_DAMAGED, "no file has the numbers of ", name, ".");
     };
-    auto copy = [&](int buffer, const Stored &from, DType dtype, const std::vector<std::int64_t> &dims) {
+    auto copy = [&](int buffer, const Stored &from, DType dtype,
+                    const std::vector<std::int64_t> &dims) {
         Array &to = weights[static_cast<std::size_t>(buffer)];
         to.shape(dtype, dims);
         if (to.n_bytes() != static_cast<std::int64_t>(from.bytes.size())) {
@@ -254,7 +259,8 @@ void Engine::pack() {
         }
         args.push_back(argument(made));
         Any result{};
-        if (library.kernel(p.function)(nullptr, args.data(), static_cast<int>(args.size()), &result) != 0) {
+        if (library.kernel(p.function)(nullptr, args.data(), static_cast<int>(args.size()),
+                                       &result) != 0) {
             fail(CAVS_ERROR_DAMAGED, "the kernel ", p.function, " refused: ", library.said(), ".");
         }
     }

@@ -21,16 +21,16 @@ constexpr std::int64_t ZERO = 0, LEVEL = 1, COUNT = 2, SLICE_COLUMNS = 4;
 
 // The kernels that plan a batch, and the one that runs it.
 struct Host {
-    Code slots, pull, sort, below, child, take, take_integers, take_present, take_rows, segments, arrange,
-        routine;
+    Code slots, pull, sort, below, child, take, take_integers, take_present, take_rows, segments,
+        arrange, routine;
 };
 
 // The calls of a pass: see `Routine` of tvm_cavs/runtime/routine.py.
 struct Routine {
     Array groups, parts, steps, forms, moves;
-    std::vector<std::int64_t> frame;                        // arguments of all steps, two words each
-    std::vector<std::pair<std::size_t, int>> buffers;       // word of the frame, what goes there
-    std::vector<std::string> names;                         // of the steps, for messages
+    std::vector<std::int64_t> frame;                   // arguments of all steps, two words each
+    std::vector<std::pair<std::size_t, int>> buffers;  // word of the frame, what goes there
+    std::vector<std::string> names;                    // of the steps, for messages
 };
 
 class Engine {
@@ -46,9 +46,9 @@ class Engine {
     Program program;
     Library library;
     Host host;
-    int n_spaces;         // of kinds
-    std::int64_t width;   // integers of a slice
-    bool has_lookup;      // whether ranks are in a table by mask
+    int n_spaces;        // of kinds
+    std::int64_t width;  // integers of a slice
+    bool has_lookup;     // whether ranks are in a table by mask
     Array lookup, kind_of, stages, bases, of_group, of_use, of_space;
     std::deque<Array> members;  // by space, the kinds that have rows in it
     std::deque<Array> weights;  // by buffer; those of other roles stay empty

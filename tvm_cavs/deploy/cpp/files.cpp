@@ -16,7 +16,7 @@ constexpr std::int64_t FORMAT = 1;
 constexpr const char *MANIFEST = "manifest.yaml";
 constexpr const char *AGAIN = " Export the model again, or take another copy of the folder.";
 constexpr std::size_t SHOWN = 12;   // digits of a digest in a message
-constexpr std::size_t LENGTH = 8;  // bytes of the length of a safetensors header
+constexpr std::size_t LENGTH = 8;   // bytes of the length of a safetensors header
 constexpr std::size_t ELEMENT = 4;  // bytes of one number
 constexpr std::int64_t MOST = std::int64_t{1} << 62;
 
@@ -83,7 +83,8 @@ Manifest manifest_of(const json::Value &given) {
         made.inputs.push_back(input(each));
         for (std::size_t i = 0; i + 1 < made.inputs.size(); i++) {
             if (made.inputs[i].name == made.inputs.back().name) {
-                throw json::Error{"it has the input " + json::quoted(made.inputs[i].name) + " twice", 0};
+                throw json::Error{
+                    "it has the input " + json::quoted(made.inputs[i].name) + " twice", 0};
             }
         }
     }
@@ -174,7 +175,8 @@ Folder::Folder(const std::string &path) {
             files.emplace(name, std::move(held));
         }
     } catch (const json::Error &error) {
-        fail(CAVS_ERROR_DAMAGED, where, " is damaged: ", error.text, " (byte ", error.place, ").", AGAIN);
+        fail(CAVS_ERROR_DAMAGED, where, " is damaged: ", error.text, " (byte ", error.place, ").",
+             AGAIN);
     }
 }
 

@@ -1,4 +1,5 @@
-// The files of an exported folder: all are there and those that were exported; what the manifest says.
+// The files of an exported folder: all are there and those that were exported; what the manifest
+// says.
 #pragma once
 
 #include <cstdint>

@@ -96,7 +96,8 @@ void Graph::read(const Engine &engine, const cavs_batch &batch, Budget &budget) 
         values_.emplace_back();
         present_.emplace_back();
     }
-    for (std::size_t i = 0; i < m.inputs.size(); i++) read_input(m.inputs[i], batch, m.name, i, budget);
+    for (std::size_t i = 0; i < m.inputs.size(); i++)
+        read_input(m.inputs[i], batch, m.name, i, budget);
 }
 
 // Copy and check the pointers to slots, and the children in them.
@@ -110,8 +111,8 @@ void Graph::read_slots(const cavs_batch &batch) {
     auto *to_ptr = child_ptr.data<std::int32_t>(), *to = child.data<std::int32_t>();
     std::int64_t n = n_vertices;
     if (ptr[0] != 0 || ptr[n] != batch.n_slots) {
-        fail(CAVS_ERROR_GRAPH, "child_ptr must rise from 0 to ", batch.n_slots, ", got ", ptr[0], " to ",
-             ptr[n], ".");
+        fail(CAVS_ERROR_GRAPH, "child_ptr must rise from 0 to ", batch.n_slots, ", got ", ptr[0],
+             " to ", ptr[n], ".");
     }
     to_ptr[0] = 0;
     for (std::int64_t v = 0; v < n; v++) {
@@ -189,12 +190,13 @@ void Graph::refuse_cycle(const std::int32_t *path, std::int64_t n, std::int32_t 
 }
 
 void Graph::check_arity(const Engine &engine) const {
-    const auto *ptr = static_cast<const std::int32_t *>(const_cast<Array &>(child_ptr).tensor()->data);
+    const auto *ptr =
+        static_cast<const std::int32_t *>(const_cast<Array &>(child_ptr).tensor()->data);
     for (std::int64_t v = 0; v < n_vertices; v++) {
         std::int64_t n = ptr[v + 1] - ptr[v];
         if (n > engine.program.arity) {
-            fail(CAVS_ERROR_GRAPH, "vertex ", v, " has ", n, " children, but ", engine.manifest.name,
-                 " gathers from ", engine.program.arity,
+            fail(CAVS_ERROR_GRAPH, "vertex ", v, " has ", n, " children, but ",
+                 engine.manifest.name, " gathers from ", engine.program.arity,
                  "; export it with `arity` of the most children, or binarise the graphs.");
         }
     }
@@ -213,8 +215,8 @@ void Graph::read_input(const Named &read, const cavs_batch &batch, const std::st
         from = &each;
     }
     if (from == nullptr) {
-        fail(CAVS_ERROR_GRAPH, model, " pulls '", read.name, "', which the batch does not have; it has ",
-             names.empty() ? "no inputs" : names, ".");
+        fail(CAVS_ERROR_GRAPH, model, " pulls '", read.name,
+             "', which the batch does not have; it has ", names.empty() ? "no inputs" : names, ".");
     }
     std::int64_t n = n_vertices, n_present = 0;
     present_[i].rows(BOOL, n, 0, budget);
@@ -228,9 +230,9 @@ void Graph::read_input(const Named &read, const cavs_batch &batch, const std::st
     std::int64_t width = read.width;
     bool fits = (width == 0 || n <= (std::int64_t{1} << 60) / width) && from->n_values == n * width;
     if (from->dtype != read.dtype || !fits) {
-        fail(CAVS_ERROR_GRAPH, model, " pulls '", read.name, "' as ", type_of(read.dtype, read.dims),
-             "; the batch gives ", from->n_values, " numbers of ", name_of(from->dtype), " for ", n,
-             " vertices.");
+        fail(CAVS_ERROR_GRAPH, model, " pulls '", read.name, "' as ",
+             type_of(read.dtype, read.dims), "; the batch gives ", from->n_values, " numbers of ",
+             name_of(from->dtype), " for ", n, " vertices.");
     }
     if (from->values == nullptr || !is_aligned<std::int32_t>(from->values)) {
         fail(CAVS_ERROR_ARGUMENT, "the values of input ", read.name, " are NULL, or not aligned.");
@@ -243,8 +245,8 @@ void Graph::read_input(const Named &read, const cavs_batch &batch, const std::st
         for (std::int64_t j = 0; j < std::min<std::int64_t>(width, MOST_SHOWN); j++) {
             shown += text(j == 0 ? "" : " ", values[j]);
         }
-        fail(CAVS_ERROR_GRAPH, "vertex ", v, ": input '", read.name, "' is ", shown, "; ", model, " takes ",
-             read.limit < 0 ? "0 or more" : text("0..", read.limit - 1), ".");
+        fail(CAVS_ERROR_GRAPH, "vertex ", v, ": input '", read.name, "' is ", shown, "; ", model,
+             " takes ", read.limit < 0 ? "0 or more" : text("0..", read.limit - 1), ".");
     }
     if (n_present == n) return;
     // What stands where a vertex lacks the input is read too: by kernels that then mask it.

@@ -12,7 +12,7 @@ namespace cavs::inside {
 
 // An input of a batch, as kernels take it: where a vertex lacks it, -1 (int32) or 0 stands.
 struct Given {
-    const void *values = nullptr;     // null where no vertex has it
+    const void *values = nullptr;           // null where no vertex has it
     const std::uint8_t *present = nullptr;  // zeros and ones
 };
 
@@ -30,10 +30,11 @@ class Graph {
     template <class Index>
     void read_slots(const cavs_batch &batch);
     void find_levels();
-    [[noreturn]] void refuse_cycle(const std::int32_t *path, std::int64_t n, std::int32_t again) const;
+    [[noreturn]] void refuse_cycle(const std::int32_t *path, std::int64_t n,
+                                   std::int32_t again) const;
     void check_arity(const Engine &engine) const;
-    void read_input(const Named &read, const cavs_batch &batch, const std::string &model, std::size_t i,
-                    Budget &budget);
+    void read_input(const Named &read, const cavs_batch &batch, const std::string &model,
+                    std::size_t i, Budget &budget);
 
     Array path_, cursor_;
     std::deque<Array> values_, present_;

@@ -201,7 +201,11 @@ class Parser {
             return at_ + i < text_.size() ? static_cast<unsigned char>(text_[at_ + i]) : 0U;
         };
         std::uint32_t first = byte(0);
-        std::size_t n = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+        std::size_t n = first < 0x80   ? 1
+                        : first < 0xC2 ? 0
+                        : first < 0xE0 ? 2
+                        : first < 0xF0 ? 3
+                                       : 4;
         if (n == 0 || first > 0xF4) refuse("no UTF-8");
         for (std::size_t i = 1; i < n; i++) {
             if ((byte(i) & 0xC0) != 0x80) refuse("no UTF-8");

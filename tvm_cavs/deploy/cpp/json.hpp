@@ -1,5 +1,5 @@
-// JSON, read strictly: what RFC 8259 says and nothing else, no key twice in one object, valid UTF-8,
-// and at most DEEPEST lists and objects inside each other.
+// JSON, read strictly: what RFC 8259 says and nothing else, no key twice in one object, valid
+// UTF-8, and at most DEEPEST lists and objects inside each other.
 #pragma once
 
 #include <cstddef>

@@ -35,20 +35,22 @@ void write_all(int file, const std::string &content) {
     while (done < content.size()) {
         ssize_t n = write(file, content.data() + done, content.size() - done);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) fail(CAVS_ERROR_MEMORY, "kernels cannot be brought to memory: ", why(errno), ".");
+        if (n <= 0)
+            fail(CAVS_ERROR_MEMORY, "kernels cannot be brought to memory: ", why(errno), ".");
         done += static_cast<std::size_t>(n);
     }
 }
 
 }  // namespace
 
-// From a file in memory: what was checked is what runs, and a folder that was exported anew gives its
-// new kernels, which the system's loader does not for a path that it knows. The file stays open, so
-// that its path is nobody else's as long as the library is there.
+// From a file in memory: what was checked is what runs, and a folder that was exported anew gives
+// its new kernels, which the system's loader does not for a path that it knows. The file stays
+// open, so that its path is nobody else's as long as the library is there.
 Library::Library(const std::string &content) {
     Held file{memfd_create("kernels", MFD_CLOEXEC)};
     if (file.file < 0) {
-        fail(CAVS_ERROR_CPU, "the system gives no file in memory to load kernels from: ", why(errno),
+        fail(CAVS_ERROR_CPU,
+             "the system gives no file in memory to load kernels from: ", why(errno),
              ". It must let this process call memfd_create.");
     }
     write_all(file.file, content);
@@ -56,7 +58,8 @@ Library::Library(const std::string &content) {
     handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle_ == nullptr) {
         const char *error = dlerror();
-        fail(CAVS_ERROR_CPU, "kernels.so cannot be loaded: ", error == nullptr ? "unknown" : error, ".");
+        fail(CAVS_ERROR_CPU, "kernels.so cannot be loaded: ", error == nullptr ? "unknown" : error,
+             ".");
     }
     said_ = reinterpret_cast<const char *(*)()>(dlsym(handle_, "tvm_cavs_said"));
     file_ = file.keep();

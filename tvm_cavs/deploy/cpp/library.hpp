@@ -32,8 +32,8 @@ class Library {
     const char *(*said_)() = nullptr;
 };
 
-inline Any argument(std::int64_t value) { return {1, 0, value}; }       // kTVMFFIInt
-inline Any argument(Tensor *tensor) {                                   // kTVMFFIDLTensorPtr
+inline Any argument(std::int64_t value) { return {1, 0, value}; }  // kTVMFFIInt
+inline Any argument(Tensor *tensor) {                              // kTVMFFIDLTensorPtr
     return {7, 0, static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(tensor))};
 }
 inline Any argument(Array &array) { return argument(array.tensor()); }

@@ -15,7 +15,8 @@ std::int64_t bytes_of(DType dtype, const std::int64_t *dims, int n_dims) {
     std::int64_t made = dtype.bits / 8;
     for (int i = 0; i < n_dims; i++) {
         if (dims[i] > 0 && made > MOST_BYTES / dims[i]) {
-            fail(CAVS_ERROR_MEMORY, "a buffer of more than ", MOST_BYTES, " bytes. Give fewer graphs.");
+            fail(CAVS_ERROR_MEMORY, "a buffer of more than ", MOST_BYTES,
+                 " bytes. Give fewer graphs.");
         }
         made *= dims[i];
     }

@@ -50,8 +50,8 @@ class Array {
     // Make it have this shape, filled with zeros.
     void shape(DType dtype, const std::vector<std::int64_t> &dims);
 
-    // Let it hold n_rows of `ld` numbers each, or n_rows numbers where ld is 0. What it held is lost
-    // where it grows. Failure with CAVS_ERROR_MEMORY if there is not as much.
+    // Let it hold n_rows of `ld` numbers each, or n_rows numbers where ld is 0. What it held is
+    // lost where it grows. Failure with CAVS_ERROR_MEMORY if there is not as much.
     void rows(DType dtype, std::int64_t n_rows, std::int64_t ld, Budget &budget);
 
     Tensor *tensor() { return &tensor_; }

@@ -11,9 +11,13 @@ using json::Value;
 
 [[noreturn]] void wrong(const std::string &why) { throw json::Error{why, 0}; }
 
-const std::string &word_at(const Value &object, const char *key) { return json::text(at(object, key), key); }
+const std::string &word_at(const Value &object, const char *key) {
+    return json::text(at(object, key), key);
+}
 
-std::int64_t whole_at(const Value &object, const char *key) { return json::whole(at(object, key), key); }
+std::int64_t whole_at(const Value &object, const char *key) {
+    return json::whole(at(object, key), key);
+}
 
 const std::vector<Value> &list_at(const Value &object, const char *key) {
     return json::list(at(object, key), key);
@@ -35,7 +39,8 @@ int place(std::int64_t given, std::size_t n, const char *what) {
 
 std::vector<int> places(const Value &object, const char *key, std::size_t n) {
     std::vector<int> made;
-    for (const Value &each : list_at(object, key)) made.push_back(place(json::whole(each, key), n, key));
+    for (const Value &each : list_at(object, key))
+        made.push_back(place(json::whole(each, key), n, key));
     return made;
 }
 
@@ -50,9 +55,9 @@ DType dtype(const std::string &name) {
     constexpr struct {
         const char *name;
         DType dtype;
-    } known[] = {{"float32", FLOAT32},     {"int32", INT32},          {"int64", INT64},
-                 {"uint8", UINT8},         {"uint16", {1, 16, 1}},    {"uint32", {1, 32, 1}},
-                 {"float16", {2, 16, 1}},  {"int16", {0, 16, 1}},     {"int8", {0, 8, 1}}};
+    } known[] = {{"float32", FLOAT32},    {"int32", INT32},       {"int64", INT64},
+                 {"uint8", UINT8},        {"uint16", {1, 16, 1}}, {"uint32", {1, 32, 1}},
+                 {"float16", {2, 16, 1}}, {"int16", {0, 16, 1}},  {"int8", {0, 8, 1}}};
     for (const auto &row : known) {
         if (name == row.name) return row.dtype;
     }
@@ -65,11 +70,11 @@ struct RoleName {
 };
 
 constexpr RoleName ROLES[] = {
-    {"child", Role::child},     {"index", Role::index},    {"choice", Role::choice},
-    {"pull", Role::input},      {"present", Role::present}, {"state", Role::values},
-    {"save", Role::values},     {"scratch", Role::values}, {"total", Role::values},
-    {"push", Role::pushed},     {"param", Role::weight},   {"flat", Role::weight},
-    {"pack", Role::weight},     {"net.pack", Role::weight}, {"net", Role::weight},
+    {"child", Role::child}, {"index", Role::index},     {"choice", Role::choice},
+    {"pull", Role::input},  {"present", Role::present}, {"state", Role::values},
+    {"save", Role::values}, {"scratch", Role::values},  {"total", Role::values},
+    {"push", Role::pushed}, {"param", Role::weight},    {"flat", Role::weight},
+    {"pack", Role::weight}, {"net.pack", Role::weight}, {"net", Role::weight},
 };
 
 Role role(const std::string &name) {
@@ -143,7 +148,8 @@ Group group(const Value &given, std::size_t n_kinds, std::size_t n_spaces, std::
     made.spaces = places(given, "spaces", n_spaces);
     made.most_rows = whole_at(given, "most_rows");
     if (made.most_rows < 1) wrong("a group takes no rows");
-    for (const Value &each : list_at(given, "steps")) made.steps.push_back(step(each, made.spaces, n_buffers));
+    for (const Value &each : list_at(given, "steps"))
+        made.steps.push_back(step(each, made.spaces, n_buffers));
     return made;
 }
 
@@ -179,21 +185,24 @@ Program program(const Value &given) {
             wrong("spaces of kinds do not come first");
         }
     }
-    for (const Value &each : list_at(given, "buffers")) made.buffers.push_back(buffer(each, n_spaces));
+    for (const Value &each : list_at(given, "buffers"))
+        made.buffers.push_back(buffer(each, n_spaces));
     std::size_t n_buffers = made.buffers.size();
     for (const Value &each : list_at(given, "groups")) {
         made.groups.push_back(group(each, n_kinds, n_spaces, n_buffers));
     }
     for (const Value &each : list_at(given, "outputs")) {
-        made.outputs.emplace_back(word_at(each, "name"), place(whole_at(each, "buffer"), n_buffers, "buffer"));
+        made.outputs.emplace_back(word_at(each, "name"),
+                                  place(whole_at(each, "buffer"), n_buffers, "buffer"));
     }
     for (const Value &each : list_at(given, "packs")) {
-        made.packs.push_back({place(whole_at(each, "buffer"), n_buffers, "buffer"), word_at(each, "function"),
-                              places(each, "sources", n_buffers)});
+        made.packs.push_back({place(whole_at(each, "buffer"), n_buffers, "buffer"),
+                              word_at(each, "function"), places(each, "sources", n_buffers)});
     }
     made.values = places(given, "values", n_buffers);
     const Value &host = at(given, "host");
-    for (const std::string &key : host.keys) made.host.emplace_back(key, word_at(host, key.c_str()));
+    for (const std::string &key : host.keys)
+        made.host.emplace_back(key, word_at(host, key.c_str()));
     return made;
 }
 

@@ -40,7 +40,8 @@ enum class SpaceKind { rows, scratch, parts };
 struct Space {
     SpaceKind kind = SpaceKind::rows;
     std::int64_t base = 0;
-    std::vector<std::uint8_t> kinds;  // 1 for those that have rows in it; none for scratch and parts
+    std::vector<std::uint8_t>
+        kinds;  // 1 for those that have rows in it; none for scratch and parts
 };
 
 struct Step {

@@ -50,7 +50,8 @@ void Workspace::run(const cavs_batch &batch, const cavs_result *results, std::in
     for (const Target &target : found) write(target);
 }
 
-std::vector<Workspace::Target> Workspace::targets(const cavs_batch &batch, const cavs_result *results,
+std::vector<Workspace::Target> Workspace::targets(const cavs_batch &batch,
+                                                  const cavs_result *results,
                                                   std::int32_t n_results) const {
     if (n_results < 0 || (results == nullptr && n_results > 0)) {
         fail(CAVS_ERROR_ARGUMENT, "results is NULL, or there are less than none.");
@@ -60,7 +61,8 @@ std::vector<Workspace::Target> Workspace::targets(const cavs_batch &batch, const
         const cavs_result &r = results[i];
         if (r.name == nullptr) fail(CAVS_ERROR_ARGUMENT, "result ", i, " has no name.");
         const auto &all = engine_.program.outputs;
-        auto found = std::find_if(all.begin(), all.end(), [&](const auto &o) { return o.first == r.name; });
+        auto found =
+            std::find_if(all.begin(), all.end(), [&](const auto &o) { return o.first == r.name; });
         if (found == all.end()) {
             std::string names;
             for (const auto &o : all) names += (names.empty() ? "" : ", ") + o.first;
@@ -69,10 +71,11 @@ std::vector<Workspace::Target> Workspace::targets(const cavs_batch &batch, const
         const Buffer &b = engine_.program.buffers[at(found->second)];
         std::int64_t width = std::max<std::int64_t>(1, b.ld);
         bool fits = r.n_values / width >= batch.n_vertices;
-        if (!fits || r.values == nullptr || reinterpret_cast<std::uintptr_t>(r.values) % alignof(float)) {
+        if (!fits || r.values == nullptr ||
+            reinterpret_cast<std::uintptr_t>(r.values) % alignof(float)) {
             fail(CAVS_ERROR_ARGUMENT, "result '", r.name, "' has room for ",
-                 r.values == nullptr ? 0 : r.n_values, " numbers; expected ", batch.n_vertices, " times ",
-                 width, ", aligned.");
+                 r.values == nullptr ? 0 : r.n_values, " numbers; expected ", batch.n_vertices,
+                 " times ", width, ", aligned.");
         }
         made.push_back({found->second, width, r.values});
     }
@@ -126,8 +129,9 @@ void Workspace::sort() {
     for (Array *each : {&cell_level_, &cell_kind_, &cell_count_}) {
         each->rows(INT64, std::min(n, n_keys), 0, budget_);
     }
-    kernel("sort", engine_.host.sort, n, n_kinds, n_keys, graph_.level, lookup, engine_.kind_of, rank_,
-           count_, row_, order_, kind_, mask_, cell_level_, cell_kind_, cell_count_, result_);
+    kernel("sort", engine_.host.sort, n, n_kinds, n_keys, graph_.level, lookup, engine_.kind_of,
+           rank_, count_, row_, order_, kind_, mask_, cell_level_, cell_kind_, cell_count_,
+           result_);
     n_cells_ = result_.data<std::int64_t>()[0];
     if (result_.data<std::int64_t>()[1] > 0) refuse_kinds();
     std::int64_t arity = engine_.program.arity;
@@ -159,7 +163,8 @@ void Workspace::count_rows() {
     for (std::size_t s = 0; s < at(engine_.n_spaces); s++) {
         const Space &space = engine_.program.spaces[s];
         rows_of_[s] = space.base;
-        for (std::int64_t c = 0; c < n_cells_; c++) rows_of_[s] += space.kinds[at(kind[c])] * count[c];
+        for (std::int64_t c = 0; c < n_cells_; c++)
+            rows_of_[s] += space.kinds[at(kind[c])] * count[c];
     }
 }
 
@@ -176,7 +181,8 @@ void Workspace::fill() {
             kernel("child", engine_.host.child, n, arity, b.slot, kind_, below_, to, member);
         } else if (b.role == Role::present) {
             View present(graph_.inputs[at(engine_.input(b.key))].present, BOOL, n, 0);
-            kernel("take_present", engine_.host.take_present, n, order_, kind_, present, to, member);
+            kernel("take_present", engine_.host.take_present, n, order_, kind_, present, to,
+                   member);
         } else if (n_rows > 0) {
             fill_values(b, to, n_rows);
         }
@@ -211,17 +217,18 @@ void Workspace::fill_values(const Buffer &b, Array &to, std::int64_t n_rows) {
 // The slices of all groups, in the order in which they run.
 void Workspace::cut() {
     auto n_groups = static_cast<std::int64_t>(engine_.program.groups.size());
-    std::int64_t n_kinds = engine_.program.n_kinds(), n_spaces = engine_.n_spaces, width = engine_.width;
+    std::int64_t n_kinds = engine_.program.n_kinds(), n_spaces = engine_.n_spaces,
+                 width = engine_.width;
     std::int64_t most = n_groups * n_cells_ + 1;
     slices_.rows(INT64, most * width, 0, budget_);
     sizes_.rows(INT64, n_groups, 0, budget_);
     slice_order_.rows(INT32, most, 0, budget_);
     slice_keys_.rows(INT64, 2 * (graph_.n_levels + 2), 0, budget_);
     kernel("segments", engine_.host.segments, n_groups, n_cells_, n_kinds, n_spaces, cell_level_,
-           cell_kind_, cell_count_, engine_.bases, engine_.stages, slices_, sizes_, engine_.of_group,
-           engine_.of_use, engine_.of_space);
-    kernel("arrange", engine_.host.arrange, n_groups, n_groups, graph_.n_levels, width, slices_, sizes_,
-           engine_.stages, slice_keys_, result_, slice_order_);
+           cell_kind_, cell_count_, engine_.bases, engine_.stages, slices_, sizes_,
+           engine_.of_group, engine_.of_use, engine_.of_space);
+    kernel("arrange", engine_.host.arrange, n_groups, n_groups, graph_.n_levels, width, slices_,
+           sizes_, engine_.stages, slice_keys_, result_, slice_order_);
     n_slices_ = result_.data<std::int64_t>()[0];
     most_rows_ = result_.data<std::int64_t>()[2];
 }
@@ -243,11 +250,12 @@ void Workspace::make_room() {
 // All kernel calls of the pass, in one.
 void Workspace::run_routine() {
     Routine &r = engine_.routine;
-    kernel("routine", engine_.host.routine, std::int64_t{0}, n_slices_, engine_.width, slice_order_, slices_,
-           r.groups, r.parts, r.steps, r.forms, r.moves, frames_, failed_);
+    kernel("routine", engine_.host.routine, std::int64_t{0}, n_slices_, engine_.width, slice_order_,
+           slices_, r.groups, r.parts, r.steps, r.forms, r.moves, frames_, failed_);
     std::int64_t step = failed_.data<std::int64_t>()[1];
     if (failed_.data<std::int64_t>()[0] == 0) return;
-    fail(CAVS_ERROR_KERNEL, "the kernel ", r.names[at(step - 1)], " refused: ", engine_.library.said(), ".");
+    fail(CAVS_ERROR_KERNEL, "the kernel ", r.names[at(step - 1)],
+         " refused: ", engine_.library.said(), ".");
 }
 
 // Rows of an output in the order of the batch's vertices.

@@ -1,5 +1,5 @@
-// What one call at a time writes to: a batch's plan and the values of its vertices, in memory that is
-// kept for the next call. It does what tvm_cavs/runtime does, by the same compiled kernels.
+// What one call at a time writes to: a batch's plan and the values of its vertices, in memory that
+// is kept for the next call. It does what tvm_cavs/runtime does, by the same compiled kernels.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +51,8 @@ class Workspace {
     Graph graph_;
     // the plan: names as in tvm_cavs/runtime/planner.py and slices.py
     Array mask_, children_, below_, count_, rank_, row_, order_, kind_, cell_level_, cell_kind_,
-        cell_count_, result_, masks_lookup_, slices_, sizes_, slice_order_, slice_keys_, frames_, failed_;
+        cell_count_, result_, masks_lookup_, slices_, sizes_, slice_order_, slice_keys_, frames_,
+        failed_;
     std::int64_t n_cells_ = 0, n_slices_ = 0, most_rows_ = 0;
     std::vector<std::int64_t> rows_of_;  // by space
     std::deque<Array> own_;              // by buffer; those of weights stay empty

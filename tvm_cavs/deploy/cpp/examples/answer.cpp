@@ -2,8 +2,8 @@
 //
 //     answer [--batch N] [--time] FOLDER [FILE]
 //
-// Lines as tvm_cavs reads them: {"children": [[], [], [0, 1]], "inputs": {"word": ["a", "b", null]}},
-// or "parents": [2, 2, null] for "children". Blank lines are left out.
+// Lines as tvm_cavs reads them: {"children": [[], [], [0, 1]], "inputs": {"word": ["a", "b",
+// null]}}, or "parents": [2, 2, null] for "children". Blank lines are left out.
 #include <algorithm>
 #include <charconv>
 #include <chrono>
@@ -107,8 +107,9 @@ void append(cavs::Input &to, const cavs::Model &model, const Value &given, std::
 
 void add_input(cavs::Input &to, const cavs::Model &model, const Value *given, std::size_t n) {
     if (given != nullptr && given->items.size() != n) {
-        throw Refused{std::string("input ") + to.info.name + " has " + std::to_string(given->items.size()) +
-                      " entries; expected a list of " + std::to_string(n) + ", one a vertex"};
+        throw Refused{std::string("input ") + to.info.name + " has " +
+                      std::to_string(given->items.size()) + " entries; expected a list of " +
+                      std::to_string(n) + ", one a vertex"};
     }
     for (std::size_t v = 0; v < n; v++) {
         const Value *entry = given == nullptr ? nullptr : &given->items[v];
@@ -123,9 +124,11 @@ void add_input(cavs::Input &to, const cavs::Model &model, const Value *given, st
                 to.numbers.insert(to.numbers.end(), static_cast<std::size_t>(to.info.width), 0.0F);
             }
         } catch (const cavs::json::Error &error) {
-            throw Refused{"vertex " + std::to_string(v) + ": input " + to.info.name + ": " + error.text};
+            throw Refused{"vertex " + std::to_string(v) + ": input " + to.info.name + ": " +
+                          error.text};
         } catch (const Refused &refused) {
-            throw Refused{"vertex " + std::to_string(v) + ": input " + to.info.name + ": " + refused.text};
+            throw Refused{"vertex " + std::to_string(v) + ": input " + to.info.name + ": " +
+                          refused.text};
         }
     }
 }
@@ -136,7 +139,8 @@ std::int64_t add_line(cavs::Batch &batch, const cavs::Model &model, const std::s
     if (!line.is(Kind::object)) throw Refused{"expected an object {...}"};
     auto children = children_of(line);
     const Value *inputs = line.find("inputs");
-    if (inputs != nullptr && !inputs->is(Kind::object)) throw Refused{"\"inputs\" is no object of lists"};
+    if (inputs != nullptr && !inputs->is(Kind::object))
+        throw Refused{"\"inputs\" is no object of lists"};
     std::int64_t first = batch.n_vertices(), n = static_cast<std::int64_t>(children.size());
     if (n == 0) throw Refused{"the graph is empty; expected at least one vertex"};
     for (std::int64_t v = 0; v < n; v++) {
@@ -215,7 +219,8 @@ std::int64_t add_or_refuse(cavs::Batch &batch, const cavs::Model &model, const s
     }
 }
 
-// Answer some lines, all of them run together. Of what the model refuses the line is found by itself.
+// Answer some lines, all of them run together. Of what the model refuses the line is found by
+// itself.
 void answer(const cavs::Model &model, const std::string &source, const std::vector<Line> &lines) {
     cavs::Batch batch(model);
     std::vector<std::int64_t> sizes;
@@ -235,7 +240,8 @@ void answer(const cavs::Model &model, const std::string &source, const std::vect
 }
 
 // The median time of one graph's call, over all graphs.
-void take_time(const cavs::Model &model, const std::string &source, const std::vector<Line> &lines) {
+void take_time(const cavs::Model &model, const std::string &source,
+               const std::vector<Line> &lines) {
     std::vector<double> times;
     for (const Line &line : lines) {
         cavs::Batch batch(model);
@@ -247,14 +253,16 @@ void take_time(const cavs::Model &model, const std::string &source, const std::v
             } catch (const cavs::Error &error) {
                 refuse(source, line, error.what());
             }
-            std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - begin;
+            std::chrono::duration<double, std::micro> took =
+                std::chrono::steady_clock::now() - begin;
             if (i >= WARM_UP) times.push_back(took.count());
         }
     }
     if (times.empty()) return;
     auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
     std::nth_element(times.begin(), middle, times.end());
-    std::printf("median %.1f us a graph, of %zu graphs, %d runs each\n", *middle, lines.size(), RUNS);
+    std::printf("median %.1f us a graph, of %zu graphs, %d runs each\n", *middle, lines.size(),
+                RUNS);
 }
 
 struct Options {
