@@ -468,5 +468,19 @@ def test_lines_that_are_refused(built, tree):
     assert run(built.answer).returncode == run(built.answer, "--what", tree).returncode == 2
 
 
+def test_the_program_of_the_docs(built, tree, tmp_path):
+    page = (ROOT / "docs" / "deploy-c.md").read_text(encoding="utf-8")
+    code = page.split('```c title="main.c"\n')[1].split("```")[0]
+    (tmp_path / "main.c").write_text(code, encoding="utf-8")
+    folder, program = built.answer.parent, tmp_path / "main"
+    compiler = ("g++", "-x", "c", "-std=c99", *WARNINGS, f"-I{SOURCES}", tmp_path / "main.c")
+    succeed(*compiler, "-o", program, f"-L{folder}", "-lcavs", f"-Wl,-rpath,{folder}")
+    (tmp_path / "served").symlink_to(tree)
+    said = succeed(program, cwd=tmp_path).decode()
+    unknown = cavs.Graph.from_children([[], [], [0, 1]], {"word": [0, 0, None]})
+    numbers = [np.float32(n) for n in said.removeprefix("logits of the root:").split()]
+    assert np.array_equal(numbers, load(tree)(unknown)["logits"][2])
+
+
 def test_the_header_is_plain_c():
     succeed("g++", "-x", "c", "-std=c99", *WARNINGS, "-fsyntax-only", SOURCES / "cavs.h")
