@@ -105,12 +105,18 @@ void append(cavs::Input &to, const cavs::Model &model, const Value &given, std::
     }
 }
 
+// Also of inputs that the model does not read.
+void check_entries(const std::string &name, const Value &given, std::int64_t n) {
+    auto size = static_cast<std::int64_t>(given.items.size());
+    if (given.is(Kind::list) && size == n) return;
+    throw Refused{
+        "input " + name + " has " +
+        (given.is(Kind::list) ? std::to_string(size) + " entries" : "no list of entries") +
+        "; expected a list of " + std::to_string(n) +
+        ", one a vertex. Put null where a vertex has no such input"};
+}
+
 void add_input(cavs::Input &to, const cavs::Model &model, const Value *given, std::size_t n) {
-    if (given != nullptr && given->items.size() != n) {
-        throw Refused{std::string("input ") + to.info.name + " has " +
-                      std::to_string(given->items.size()) + " entries; expected a list of " +
-                      std::to_string(n) + ", one a vertex"};
-    }
     for (std::size_t v = 0; v < n; v++) {
         const Value *entry = given == nullptr ? nullptr : &given->items[v];
         bool has = entry != nullptr && !entry->is(Kind::null);
@@ -155,9 +161,11 @@ std::int64_t add_line(cavs::Batch &batch, const cavs::Model &model, const std::s
         }
         batch.add(slots);
     }
+    for (std::size_t i = 0; inputs != nullptr && i < inputs->items.size(); i++) {
+        check_entries(inputs->keys[i], inputs->items[i], n);
+    }
     for (cavs::Input &each : batch.inputs()) {
         const Value *given = inputs == nullptr ? nullptr : inputs->find(each.info.name);
-        if (given != nullptr) cavs::json::list(*given, each.info.name);
         add_input(each, model, given, static_cast<std::size_t>(n));
     }
     return n;
