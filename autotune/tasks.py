@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tvm_cavs.compiler import Bucket, Recorded, Workload, bucket_of, buffers_of, defaults
+from tvm_cavs.compiler import Bucket, Recorded, Workload, bucket_of, defaults, recorded_of
 from tvm_cavs.executors import Made
 from tvm_cavs.graph import Graph
 from tvm_cavs.nn import LossFunction, Network, record
@@ -159,6 +157,5 @@ def recorded(steps: Steps, task: Task) -> Recorded:
         for each in steps.watched(task.step)
         if each.workload == task.workload and each.rows in task.bucket
     ]
-    tensors, calls = buffers_of([each.arguments for each in called])
-    arrays = tuple(np.array(np.from_dlpack(tensor)) for tensor in tensors)
-    return Recorded(task.workload, tuple(calls), arrays)
+    calls = [each.arguments for each in called]
+    return recorded_of(task.workload, calls, steps.executor.compiler.machine)

@@ -14,8 +14,10 @@ from helpers.planted import (
     CRASHES,
     GOOD,
     HANGS,
+    IDLE,
     OTHER_PANELS,
     ROWS,
+    SHORT,
     WRONG,
     K,
     N,
@@ -60,8 +62,10 @@ def test_candidates_of_every_sort(compiler):
             found = bench.measure(knobs, best)
             assert isinstance(found, Timing), found
             assert found.seconds > 0 and found.ratio > 0 and found.to_best > 0 and found.peak > 0
-        found = bench.measure(WRONG)
-        assert isinstance(found, Failed) and "wrong: 1200 of 3000 results differ" in found.reason
+        for knobs, n_differ in ((WRONG, 16 * N), (SHORT, 2 * N), (IDLE, ROWS * N)):
+            found = bench.measure(knobs)
+            assert isinstance(found, Failed), (knobs, found)
+            assert f"wrong: {n_differ} of {ROWS * N} results differ" in found.reason
         found = bench.measure(CRASHES)
         assert isinstance(found, Failed) and "exit code -11" in found.reason
         assert isinstance(bench.measure(GOOD), Timing)  # a new worker, with the same kernel
@@ -86,8 +90,9 @@ def test_defaults_that_do_not_run_are_an_error(compiler):
 def test_a_worker_may_use_amx():
     """Linux gives AMX to a process that asks for it, and to its children; a worker is none."""
     compiler = Compiler("host", 1, cache=False, records=False, precision="bf16")
-    shape, dtype = compiler.packed(K, N)
-    arrays = np.ones((ROWS, K), "float32"), np.zeros(shape, dtype), np.ones((ROWS, N), "float32")
+    _, dtype = compiler.packed(K, N)
+    plain = np.zeros((-(-K // 2), N), dtype)
+    arrays = np.ones((ROWS, K), "float32"), plain, np.ones((ROWS, N), "float32")
     workload = Workload(Kernel("product", Product((Piece(K, 0, K),), N, N)))
     call = (ROWS, 0, 0, 0, Slot(0), Slot(1), Slot(2))
     bench = Bench(replace(settings(compiler, Trial), precision="bf16"))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -17,14 +18,18 @@ pytest.importorskip("tvm")
 
 import autotune
 import tvm_cavs as cavs
+from autotune import Bench as LocalBench
 from autotune.tasks import recorded
-from autotune.worker import Failed, Timing
+from autotune.worker import Failed, Settings, Timing
 from helpers.law import near, run
 from helpers.paths import ROOT
+from helpers.planted import LEAVE_OUT, LastRowLess, forgetful
 from helpers.random_graphs import N_WORDS, random_tree
 from schedules.records import read_records, target_key
 from tvm_cavs.cli.main import main
 from tvm_cavs.compiler import Compiler, Trial, Wrong
+from tvm_cavs.compiler.trial.start import bits, poison
+from tvm_cavs.compiler.trial.touched import touched
 
 pytestmark = pytest.mark.compiles
 LOSS = cavs.loss.SoftmaxCrossEntropy()
@@ -107,28 +112,57 @@ def test_tasks_are_all_that_has_knobs_in_a_step(steps, tasks):
         assert all(call[0] in task.bucket for call in kernel.calls)
 
 
-@pytest.mark.parametrize("family", ["product", "outer", "direct", "region"])
-def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, family, tmp_path):
-    """On the calls of a real step; and a candidate that makes nothing is noticed."""
+FAMILIES = ("product", "outer", "direct", "region")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Compiler("host", 1, cache=False, records=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, plain, family, tmp_path):
+    """On the calls of a real step; a candidate that leaves something out is noticed.
+
+    The results that it does not make are in memory already, as the step has left them there.
+    """
     task = next(task for task in tasks if task.key.startswith(family) and task.calls > 0)
-    compiler = Compiler("host", 1, cache=False, records=False)
-    trial = Trial(recorded(steps, task), compiler)
-    space = tuner(steps, tmp_path / "r", FakeBench()).space(task)
-    others = space.candidates[1:]
+    given = recorded(steps, task)
+    trial = Trial(given, plain)
+    others = tuner(steps, tmp_path / "r", FakeBench()).space(task).candidates[1:]
     for knobs in others[:: max(1, len(others) // 4)]:
         trial.check(knobs)
+    for leave_out in LEAVE_OUT:
+        with pytest.raises(Wrong, match="results differ"):
+            forgetful(leave_out)(given, plain).check(others[0])
 
-    class Lazy(Trial):
-        def ready(self, knobs):
-            made = super().ready(knobs)
-            if knobs is None:
-                return made
-            for array in made.arrays:
-                array.fill(0)
-            return type(made)((), made.arrays)
 
-    with pytest.raises(Wrong, match="results differ"):
-        Lazy(recorded(steps, task), compiler).check(others[0])
+def test_poison_covers_all_that_a_step_replaces(steps, tasks, plain):
+    """Nothing that a Tree-LSTM's kernels replace keeps what the step has left."""
+    for task in {task.key: task for task in tasks}.values():
+        trial, (replaced, _) = Trial(given := recorded(steps, task), plain), touched(given)
+        for number, mask in replaced.items():
+            dtype = trial.start[number].dtype
+            found = bits(trial.start[number][mask])
+            assert (found == bits(np.array(poison(dtype)))).all(), (str(task), number)
+
+
+def test_what_leaves_something_out_is_never_recorded_as_measured(steps, tasks, plain, tmp_path):
+    """Through the worker and into the file: kernels whose last row is not computed are faster."""
+    path = tmp_path / "records.json"
+    settings = Settings(dict(plain.target.export()), 1, "float32", 60.0, LastRowLess)
+    bench, found = LocalBench(settings), []
+    chosen = [next(task for task in tasks if task.key.startswith(of)) for of in FAMILIES]
+    try:
+        for task in chosen:
+            run = tuner(steps, path, bench).run([replace(task, share=0.5)])
+            found += [at.record for at in islice(run, 3) if at.record]
+    finally:
+        bench.close()
+    records, _ = read_records(path)
+    assert {r.key for r in records} == {r.key for r in found} and len(found) == 2 * len(FAMILIES)
+    for record in records:
+        assert record.seconds is None and "wrong: " in record.failed, str(record)
 
 
 def test_nothing_is_measured_twice(steps, two, tmp_path):

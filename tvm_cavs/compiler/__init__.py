@@ -35,8 +35,8 @@ from .trial import Recorded as Recorded
 from .trial import Runnable as Runnable
 from .trial import Trial as Trial
 from .trial import Wrong as Wrong
-from .trial import buffers_of as buffers_of
 from .trial import peak as peak
+from .trial import recorded_of as recorded_of
 from .workload import Workload as Workload
 from .workload import defaults as defaults
 from .workload import free_knobs as free_knobs
