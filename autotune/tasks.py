@@ -117,15 +117,20 @@ def _observed(executor: Any, watcher: Watcher) -> Iterator[None]:
         executor.observer = None
 
 
-def tasks_of(steps: Steps) -> list[Task]:
-    """What may be tuned in these steps, heaviest first."""
+def tasks_of(steps: Steps, machine: Any = None) -> list[Task]:
+    """What may be tuned in these steps, heaviest first.
+
+    Args:
+        machine: for which it is tuned; None for what the steps run on, which decides what is heavy.
+    """
+    machine = steps.executor.compiler.machine if machine is None else machine
     for number in range(len(steps.batches)):
         steps.run(number)  # compiles, makes buffers grow
     runs = [_quickest(steps, number) for number in range(len(steps.batches))]
     found: dict[tuple[str, Bucket], list[tuple[int, Called]]] = {}
     for number, called in enumerate(runs):
         for each in called:
-            known = defaults(steps.executor.compiler.machine, each.workload)
+            known = defaults(machine, each.workload)
             if known is not None:
                 found.setdefault((known[0], bucket_of(each.rows)), []).append((number, each))
     total = sum(each.seconds for called in runs for each in called)

@@ -9,14 +9,22 @@ pytest.importorskip("tvm")
 
 from schedules.knobs import OuterKnobs
 from tvm_cavs.compiler import Compiler, Recorded, Trial, Workload, Wrong
-from tvm_cavs.compiler.lowering.specs import Outer, Piece
+from tvm_cavs.compiler.lowering.specs import Outer, Pack, Piece, Placement, Product
 from tvm_cavs.compiler.lowering.steps import Kernel
-from tvm_cavs.compiler.trial import Slot
+from tvm_cavs.compiler.trial import HERE, Slot
 from tvm_cavs.compiler.trial.start import poison, start
 from tvm_cavs.compiler.trial.touched import touched
+from tvm_cavs.compiler.trial.weights import packed, plain
 
 ROWS, K, N = 9, 5, 20
 OTHER = OuterKnobs(1, 2, 64)
+
+
+TARGETS = ["host", {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}]
+
+
+def product(k, n_columns):
+    return Product((Piece(k, 0, k),), n_columns, n_columns)
 
 
 def recorded(arrays=None, adds=(0, 1)):
@@ -136,3 +144,31 @@ def test_poisons_are_two_extreme_values(dtype):
     one, other = (np.array(poison(np.dtype(dtype), o)).astype(dtype) for o in (False, True))
     assert one.tobytes() != other.tobytes()
     assert np.dtype(dtype).kind != "f" or (np.isnan(one) and np.isfinite(other))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(5, 1), (33, 75), (64, 40), (300, 3), (31, 130)])
+def test_weights_keep_their_elements_whoever_packs_them(target, shape):
+    """As a kernel packs them here, plain, and packed for another target."""
+    k, n_columns = shape
+    machine, spec = Compiler(target, 1, False, records=False).machine, product(k, n_columns)
+    weights = np.arange(1.0, k * n_columns + 1, dtype="float32").reshape(k, n_columns)
+    tile = machine.tile(k, n_columns)
+    made = packed(tile, spec, weights)
+    assert (made.shape, str(made.dtype)) == machine.packed(k, n_columns)
+    np.testing.assert_array_equal(plain(machine, spec, made), weights)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("shape", [(33, 75), (300, 3)])
+def test_weights_are_packed_as_a_kernel_packs_them(compiler, shape):
+    spec = product(*shape)
+    weights = np.random.default_rng(2).standard_normal(shape, "float32")
+    pack = compiler.pack_form(
+        Pack((shape,), (Placement(0, 0, 0, (0, shape[0]), (0, shape[1])),), *shape)
+    )
+    compiler.compile([pack])
+    made = packed(compiler.machine.tile(*shape), spec, weights)
+    given = [HERE.put(weights), HERE.put(np.full_like(made, np.nan))]
+    compiler.function(pack.symbol)(*given)
+    np.testing.assert_array_equal(HERE.get(given[1]), made)

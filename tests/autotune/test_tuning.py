@@ -18,7 +18,7 @@ pytest.importorskip("tvm")
 
 import autotune
 import tvm_cavs as cavs
-from autotune import Bench as LocalBench
+from autotune.measure import LocalBench
 from autotune.tasks import recorded
 from autotune.worker import Failed, Settings, Timing
 from helpers.law import near, run
@@ -43,6 +43,7 @@ class FakeBench:
     """Times by a rule, at once. What it was asked for is written down."""
 
     asked: list
+    width = 1
     rule = staticmethod(lambda knobs: 0.9)
 
     def __init__(self, _settings=None):
@@ -52,12 +53,14 @@ class FakeBench:
     def load(self, kernel):
         self.kernel = kernel
 
-    def measure(self, knobs, best=None):
-        self.asked.append((self.kernel.workload, knobs))
-        ratio = self.rule(knobs)
-        if ratio is None:
-            return Failed("wrong: planted")
-        return Timing(1e-4 * ratio, ratio, ratio, 0.0, 50.0)
+    def measure(self, candidates, best=None):
+        for knobs in candidates:
+            self.asked.append((self.kernel.workload, knobs))
+            ratio = self.rule(knobs)
+            if ratio is None:
+                yield knobs, Failed("wrong: planted")
+            else:
+                yield knobs, Timing(1e-4 * ratio, ratio, ratio, 0.0, 50.0)
 
     def close(self):
         pass
@@ -178,6 +181,23 @@ def test_nothing_is_measured_twice(steps, two, tmp_path):
     assert second.asked == []
 
 
+def test_several_candidates_are_measured_at_once(steps, two, tmp_path):
+    """Each of them once, as many as the bench takes, and as soon as one is done it is recorded."""
+
+    class Wide(FakeBench):
+        width = 5
+        sizes = []
+
+        def measure(self, candidates, best=None):
+            self.sizes.append(len(candidates))
+            return reversed(list(super().measure(candidates, best)))
+
+    path, bench = tmp_path / "records.json", Wide()
+    list(tuner(steps, path, bench).run(two))
+    assert len(set(bench.asked)) == len(bench.asked) == len(read_records(path)[0])
+    assert set(bench.sizes[:-1]) - {5} <= set(range(1, 5)) and bench.sizes[0] == 5
+
+
 def test_two_tunings_of_one_file_lose_nothing(steps, two, tmp_path):
     """Each writes what the other has written meanwhile."""
     path = tmp_path / "records.json"
@@ -239,7 +259,7 @@ def test_corrupted_records_are_said_and_defaults_run(text, words, batches, steps
 def command(cache, tmp_path, monkeypatch):
     """Runs `tvm-cavs tune` in this process, with times made up."""
     monkeypatch.setenv("TVM_CAVS_CACHE", str(cache))
-    monkeypatch.setattr(autotune, "Bench", FakeBench)
+    monkeypatch.setattr(autotune, "bench_of", FakeBench)
     path = tmp_path / "records.json"
 
     def call(*more):

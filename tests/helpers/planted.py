@@ -71,3 +71,18 @@ class Planted(Trial):
         if knobs == CRASHES:
             os.kill(os.getpid(), signal.SIGSEGV)
         return made
+
+
+class OnDevice(Trial):
+    """The same on a device, where a session may end."""
+
+    def ready(self, knobs, arrays=None):
+        made = super().ready(knobs, arrays)
+        if knobs == WRONG:
+            return replace(made, calls=made.calls[:1])
+        while knobs == HANGS:
+            made.run()
+        if knobs == CRASHES:
+            function, (n_rows, *more) = made.calls[0]
+            return replace(made, calls=((function, (n_rows << 30, *more)),))
+        return made

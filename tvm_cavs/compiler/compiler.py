@@ -146,22 +146,17 @@ class Compiler:
         """A kernel that `compile` has made."""
         return self._functions[symbol]
 
+    def executable(self, forms: Sequence[Form]) -> Any:
+        """These kernels compiled for a machine that may be another, where they are linked."""
+        return self._compile_part(dict(self._scheduled(forms).functions.items()))
+
     def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
         """Schedule and compile, several parts at once.
 
         What has been stored is loaded, because TVM makes machine code a second time for a function
         that is taken from the module in memory.
         """
-        module = tvm.IRModule({f.symbol: f.make() for f in forms})
-        scheduled, unclaimed = schedules.schedule(module, self.target)
-        if unclaimed:
-            self.unclaimed += unclaimed
-            warnings.warn(
-                f"no schedule rule for {', '.join(unclaimed)}: "
-                "left on TVM's default lowering, which is slow",
-                stacklevel=4,
-            )
-        functions = list(scheduled.functions.items())
+        functions = list(self._scheduled(forms).functions.items())
         n_parts = min(n_cores(), len(functions))
         parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
         executables = on_all_cores(self._compile_part, parts)
@@ -170,6 +165,18 @@ class Compiler:
         symbols = [f.symbol for f in forms]
         loaded = load(self.cache, key, symbols) if self.cache and self._keeps else None
         return loaded or [e.mod for e in executables]
+
+    def _scheduled(self, forms: Sequence[Form]) -> tvm.IRModule:
+        module = tvm.IRModule({f.symbol: f.make() for f in forms})
+        scheduled, unclaimed = schedules.schedule(module, self.target)
+        if unclaimed:
+            self.unclaimed += unclaimed
+            warnings.warn(
+                f"no schedule rule for {', '.join(unclaimed)}: "
+                "left on TVM's default lowering, which is slow",
+                stacklevel=5,
+            )
+        return scheduled
 
     def _compile_part(self, functions: Any) -> Any:
         return tvm.compile(
