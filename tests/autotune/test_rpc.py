@@ -62,7 +62,7 @@ def test_candidates_of_every_sort(compiler, tracker):
     """On one server, which is started again when a candidate has crashed it."""
     tracker = replace(tracker, patience=60.0)
     with rpc.servers(tracker, 1, again=True):
-        given = settings(compiler, tracker, timeout=4.0)
+        given = settings(compiler, tracker, timeout=4.0)  # the server ends what hangs
         assert measured(given, compiler, [HANGS]) == {HANGS: Failed("no answer within 4 s")}
         candidates = [GOOD, WRONG, CRASHES, OTHER_PANELS]
         found = measured(settings(compiler, tracker), compiler, candidates, GOOD)
@@ -112,33 +112,40 @@ class Command:
 
 
 @pytest.mark.slow
-def test_servers_and_tunings_are_killed_and_records_stay_whole(tracker, cache, tmp_path):
-    """Two servers, then one, then none; Ctrl-C and kill -9 between."""
+def test_a_server_and_tunings_are_killed_and_records_stay_whole(tracker, cache, tmp_path):
+    """One of two servers, then kill -9 of a tuning on the other, then Ctrl-C."""
     path = tmp_path / "records.json"
-    with rpc.servers(tracker, 2) as (first, second):
+    with rpc.servers(tracker, 2) as (first, _):
         command = Command(path, tracker, cache)
         command.measures(2)
         first.kill()
         command.measures(2)
-        command.process.send_signal(signal.SIGINT)
-        code, out, _ = command.end()
-        assert code == 130 and "kernels, microseconds of a step" in out
-        assert f"measured on 2 server(s) of {tracker}" in out
-
-        command = Command(path, tracker, cache)
-        command.measures(1)
         command.process.kill()
         command.end()
         assert rpc.eventually(lambda: tracker.servers() == (1, 1)), "a session has not ended"
 
         command = Command(path, tracker, cache)
         command.measures(1)
-        second.kill()
-        code, out, err = command.end()
-    assert code == 1 and "no RPC server is registered as 'a-device'" in err
-    assert "kernels, microseconds of a step" in out and "whole step" not in out
+        command.process.send_signal(signal.SIGINT)
+        code, out, _ = command.end()
+    assert code == 130 and "kernels, microseconds of a step" in out and "whole step" not in out
+    assert f"measured on 1 server(s) of {tracker}" in out
     for record in command.records():
         assert not record.failed and record.seconds > 0, str(record)
+
+
+def test_what_was_measured_before_the_last_server_was_gone_is_answered(compiler, tracker):
+    with rpc.servers(tracker, 1) as (server,):
+        bench = bench_of(settings(compiler, tracker))
+        try:
+            bench.load(recorded(compiler))
+            answers = bench.measure([GOOD, OTHER_PANELS, WRONG])
+            assert isinstance(next(answers)[1], Timing)
+            server.kill()
+            with pytest.raises(TuningError, match=r"no RPC server .*The same command then goes on"):
+                list(answers)
+        finally:
+            bench.close()
 
 
 def test_no_server_and_no_tracker_are_said_at_once(compiler, tracker, capsys):

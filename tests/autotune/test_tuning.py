@@ -30,6 +30,7 @@ from tvm_cavs.cli.main import main
 from tvm_cavs.compiler import Compiler, Trial, Wrong
 from tvm_cavs.compiler.trial.start import bits, poison
 from tvm_cavs.compiler.trial.touched import touched
+from tvm_cavs.errors import TuningError
 
 pytestmark = pytest.mark.compiles
 LOSS = cavs.loss.SoftmaxCrossEntropy()
@@ -288,6 +289,23 @@ def test_ctrl_c_keeps_what_was_measured_and_the_next_call_goes_on(command, capsy
     assert len(read_records(path)[0]) == 3 + len(FakeBench.latest.asked)
     shown = capsys.readouterr().out
     assert "a whole step:" in shown and "before" in shown and "target: " in shown
+
+
+def test_a_bench_that_gives_up_ends_the_command_with_what_was_measured(
+    command, capsys, monkeypatch
+):
+    call, path = command
+
+    def gives_up(knobs):
+        if len(FakeBench.latest.asked) == 3:
+            raise TuningError("no server is left")
+        return 0.9
+
+    monkeypatch.setattr(FakeBench, "rule", staticmethod(gives_up))
+    assert call() == 1
+    shown = capsys.readouterr()
+    assert "no server is left" in shown.err and len(read_records(path)[0]) == 2
+    assert "kernels, microseconds of a step" in shown.out and str(path) in shown.out
 
 
 def test_a_killed_tuning_leaves_whole_records_and_no_process(cache, tmp_path):
