@@ -23,7 +23,7 @@ from autotune.tasks import recorded
 from autotune.worker import Failed, Settings, Timing
 from helpers.law import near, run
 from helpers.paths import ROOT
-from helpers.planted import LEAVE_OUT, LastRowLess, forgetful
+from helpers.planted import LEAVE_OUT, LastRowLess, Perilous, fate_of, forgetful
 from helpers.random_graphs import N_WORDS, random_tree
 from schedules.records import read_records, target_key
 from tvm_cavs.cli.main import main
@@ -167,6 +167,26 @@ def test_what_leaves_something_out_is_never_recorded_as_measured(steps, tasks, p
     assert {r.key for r in records} == {r.key for r in found} and len(found) == 2 * len(FAMILIES)
     for record in records:
         assert record.seconds is None and "wrong: " in record.failed, str(record)
+
+
+def test_a_tuning_goes_on_after_what_hangs_and_what_crashes(steps, two, plain, tmp_path):
+    """Each is recorded as failed, costs its time, and what comes after it is measured."""
+    path, timeout = tmp_path / "records.json", 10.0
+    settings = Settings(dict(plain.target.export()), 1, "float32", timeout, Perilous)
+    bench, seen = LocalBench(settings), []
+    try:
+        for at in tuner(steps, path, bench).run(two[:1]):
+            seen += [at.record] if at.record else []
+            if {fate_of(record.knobs) for record in seen[:-1]} == {"runs", "hangs", "crashes"}:
+                break
+    finally:
+        bench.close()
+    assert [r.key for r in sorted(read_records(path)[0], key=lambda r: r.date)] == [
+        record.key for record in seen
+    ]
+    reasons = {"hangs": "no answer within 10 s", "crashes": "its process ended with exit code -11"}
+    for record in seen:
+        assert record.failed == reasons.get(fate_of(record.knobs), ""), str(record)
 
 
 def test_nothing_is_measured_twice(steps, two, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 
@@ -71,6 +72,24 @@ class Planted(Trial):
         if knobs == CRASHES:
             os.kill(os.getpid(), signal.SIGSEGV)
         return made
+
+
+class Perilous(Trial):
+    """A trial of any kernel: a third of its candidates hang, a third end the process."""
+
+    def ready(self, knobs, arrays=None):
+        fate = fate_of(knobs)
+        if fate == "hangs":
+            signal.pause()
+        if fate == "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().ready(knobs, arrays)
+
+
+def fate_of(knobs) -> str:
+    """What becomes of a candidate in a Perilous trial; the default runs."""
+    fates = ("runs", "hangs", "crashes")
+    return "runs" if knobs is None else fates[crc32(repr(knobs).encode()) % len(fates)]
 
 
 class OnDevice(Trial):
