@@ -98,7 +98,7 @@ def make_target(given: str | dict[str, object] | Target, n_threads: int | None =
         return host_target(n_threads)
     try:
         target = given if isinstance(given, Target) else Target(given)
-        if n_threads is not None:
+        if n_threads is not None and target.kind.name == "llvm":
             target = Target({**target.export(), "num-cores": n_threads})
     except (RuntimeError, AttributeError, TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
@@ -142,6 +142,13 @@ def require_cpu(target: Target) -> None:
         )
 
 
+def architecture(target: Target) -> str:
+    """What code for `target` runs on: "x86_64", "aarch64", ..., as Linux calls it."""
+    triple = str(target.attrs.get("mtriple") or codegen.llvm_get_system_triple())
+    wanted = triple.partition("-")[0]
+    return ARCHITECTURES.get(wanted, wanted)
+
+
 ARCHITECTURES = {"amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64"}
 
 
@@ -151,13 +158,12 @@ def require_host(target: Target) -> None:
     Raises:
         ValueError: another architecture, or instructions that this CPU does not have.
     """
-    triple = str(target.attrs.get("mtriple") or codegen.llvm_get_system_triple())
-    here, wanted = platform.machine(), triple.partition("-")[0]
+    here, wanted = platform.machine(), architecture(target)
     model = target.attrs.get("mcpu", "generic CPU")
-    if ARCHITECTURES.get(wanted, wanted) != ARCHITECTURES.get(here, here):
+    if wanted != ARCHITECTURES.get(here, here):
         raise ValueError(
-            f"target {model} is for {wanted} ({triple}), and this machine is {here}: its kernels "
-            'cannot run here. Use target "host"'
+            f"target {model} is for {wanted}, and this machine is {here}: its kernels cannot run "
+            'here. Use target "host"'
         )
     have = host_features()  # and AMX is asked for, if it is there
     lacking = sorted(f for f in instructions(target) if not have.get(f, True))

@@ -15,6 +15,7 @@ def test_pins_are_those_of_setup_cfg():
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     pinned = parser["options"]["install_requires"].split()
+    pinned += parser["options.extras_require"]["train"].split()
     assert {f"{p}=={v}" for p, v in versions.REQUIRED.items()} <= set(pinned)
 
 

@@ -12,60 +12,39 @@ Words, one per idea (Cavs, USENIX ATC 2018):
   tuning result. *executor*: what runs a compiled network.
 """
 
-from . import data as data
-from . import executors as executors
-from . import nn as nn
-from .errors import CacheError as CacheError
-from .errors import CavsError as CavsError
-from .errors import CheckpointError as CheckpointError
-from .errors import ConfigError as ConfigError
-from .errors import DataError as DataError
-from .errors import GraphError as GraphError
-from .errors import OutOfMemoryError as OutOfMemoryError
-from .errors import ShapeError as ShapeError
-from .errors import TargetError as TargetError
-from .errors import TraceError as TraceError
-from .errors import TrainingError as TrainingError
-from .graph import Graph as Graph
-from .graph import batch as batch
-from .language import Parameter as Parameter
-from .language import RowSparse as RowSparse
-from .language import Vertex as Vertex
-from .language import VertexFunction as VertexFunction
-from .language import abs as abs
-from .language import argmax as argmax
-from .language import concat as concat
-from .language import embedding as embedding
-from .language import equal as equal
-from .language import exp as exp
-from .language import gelu as gelu
-from .language import greater as greater
-from .language import init as init
-from .language import layer_norm as layer_norm
-from .language import log as log
-from .language import log_softmax as log_softmax
-from .language import maximum as maximum
-from .language import minimum as minimum
-from .language import one_hot as one_hot
-from .language import pick as pick
-from .language import reduce_max as reduce_max
-from .language import reduce_mean as reduce_mean
-from .language import reduce_sum as reduce_sum
-from .language import relu as relu
-from .language import reshape as reshape
-from .language import sigmoid as sigmoid
-from .language import silu as silu
-from .language import softmax as softmax
-from .language import split as split
-from .language import sqrt as sqrt
-from .language import tanh as tanh
-from .language import where as where
-from .nn import Network as Network
-from .nn import loss as loss
-from .nn import record as record
-from .training import Trainer as Trainer
-from .training import evaluate as evaluate
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from .versions import VERSION as __version__
 from .versions import check_versions as _check_versions
+from .versions import not_installed as _not_installed
+
+if _TYPE_CHECKING:
+    from .public import *  # noqa: F403
 
 _check_versions()
+
+
+def __getattr__(name: str) -> _Any:
+    """Load what users are given when they ask for it: a deployed model needs a part of it only."""
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _find_spec(f"{__name__}.{name}") is not None:
+        return _import_module(f".{name}", __name__)
+    try:
+        public = vars(_import_module(".public", __name__))
+    except ModuleNotFoundError as error:
+        if error.name != "safetensors":
+            raise
+        raise ModuleNotFoundError(_not_installed(error.name), name=error.name) from None
+    globals().update({each: what for each, what in public.items() if not each.startswith("_")})
+    if name in globals():
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """With what is not loaded yet."""
+    return sorted({*globals(), *vars(_import_module(".public", __name__))})

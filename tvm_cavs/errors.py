@@ -58,3 +58,9 @@ class BenchError(CavsError):
 
 class PeerError(BenchError):
     """A compared system that cannot run a case; the text says why."""
+
+
+class DeployError(CavsError):
+    """An exported model that is damaged, of another version, or not for this machine; or one that
+    cannot be written.
+    """

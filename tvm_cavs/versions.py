@@ -14,6 +14,14 @@ VERSION = "0.1.0"  # of this package; setup.cfg reads it here
 REQUIRED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}  # as in setup.cfg
 
 
+def not_installed(package: str) -> str:
+    """What to say where a package is missing that only an exported model does without."""
+    return (
+        f"{package} is not installed: this installation of tvm_cavs answers from exported models "
+        "only. To train, compile, tune and export: pip install 'tvm_cavs[train]'"
+    )
+
+
 def check_versions() -> None:
     """Compare what is installed with what is required; a package that is absent is not used.
 

@@ -117,7 +117,7 @@ def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "cache."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        expected = "expected one of train, evaluate, tune, bench, cache"
+        expected = "expected one of train, evaluate, tune, export, bench, cache"
         assert f"'{given}' is no command: {expected}" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 

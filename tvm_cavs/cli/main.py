@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import CavsError
-from ..versions import REQUIRED, VERSION
+from ..versions import REQUIRED, VERSION, not_installed
 from .parser import FORM, fill
 
 # name -> what it does. Importing this module imports none of them.
@@ -24,10 +24,18 @@ COMMANDS = {
     "train": "Train from a config, or continue a run.",
     "evaluate": "Measure the best parameters of a run.",
     "tune": "Measure which schedules are fastest here, and keep that.",
+    "export": "Write a trained network to a folder that answers without the compiler.",
     "bench": "Time training and inference.",
     "cache": "Show or clear the compiled kernels that are kept.",
 }
 WRONG_USE = 2  # argparse's exit status
+# modules that come with the extra `train`, and the packages that hold them
+OF_TRAINING = {
+    "pydantic": "pydantic",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "yaml": "PyYAML",
+}
 
 
 def main(arguments: Sequence[str] | None = None, form: str = FORM) -> int:
@@ -71,6 +79,11 @@ def run(name: str, arguments: Sequence[str], form: str) -> int:
         return status
     except CavsError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in OF_TRAINING:
+            raise
+        print(f"error: {not_installed(OF_TRAINING[error.name])}", file=sys.stderr)
         return 1
     except MemoryError as error:
         what = f" ({error})" if str(error) else ""
@@ -137,4 +150,4 @@ def unknown(name: str, form: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     expected = f"expected one of {', '.join(COMMANDS)}{hint}"
-    return fill(f"error: {name!r} is no command: {expected} See {form.format('--help')}.")
+    return fill(f"error: {name!r:.60} is no command: {expected} See {form.format('--help')}.")

@@ -16,6 +16,7 @@ from .kernels.update import squares as squares
 from .kernels.update import update as update
 from .kinds import Group as Group
 from .kinds import Kinds as Kinds
+from .library import make_library as make_library
 from .lowering import rectangles as rectangles
 from .lowering.parameter_gradients import gradient_buffer as gradient_buffer
 from .lowering.steps import Gradient as Gradient

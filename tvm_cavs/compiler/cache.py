@@ -85,7 +85,7 @@ def store(executables: Sequence[Any], place: Place, key: str) -> bool:
             kernel_cache.remove_leftovers(folder)
             with kernel_cache.scratch(folder) as scratch:
                 names = [f"{i}.so" for i in range(len(executables))]
-                on_all_cores(partial(link, scratch), executables, names)
+                on_all_cores(partial(link, scratch), [[each] for each in executables], names)
                 kernel_cache.write(folder, scratch, key, names)
             kernel_cache.trim(folder, place.limit)
             return True

@@ -25,7 +25,9 @@ from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
 from .machine import Machine
 from .target_rules import (
+    architecture,
     describe,
+    instructions,
     require_host,
     require_precision,
     schedules,
@@ -35,6 +37,12 @@ from .target_rules import (
 )
 from .tuned import FILE, Tuned, records_of
 from .workers import on_all_cores
+
+
+class Symbol(str):
+    """Stands for a kernel that is in no process yet."""
+
+    __slots__ = ()
 
 
 class Compiler:
@@ -48,6 +56,8 @@ class Compiler:
         precision: "float32" or "bf16", to which the operands of products are rounded.
         records: a file of measurements; None for those beside the cache and those that were
             shipped; False for none: kernels are then cut as the target's defaults say.
+        symbols: compile nothing; `function` gives a symbol, and `noted` all that was asked for, to
+            be made into a library for another process.
 
     Raises:
         TargetError: a target that is unknown, has no rules or no instruction for the precision.
@@ -61,6 +71,7 @@ class Compiler:
         cache: Any = None,
         precision: str = "float32",
         records: Any = None,
+        symbols: bool = False,
     ) -> None:
         try:
             self.target = schedules.make_target(target, n_threads)
@@ -77,6 +88,8 @@ class Compiler:
         self.lanes, self.n_threads = lanes, n_threads
         self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
+        self._symbols = symbols
+        self.noted: dict[str, Form] = {}
 
     @property
     def records_file(self) -> Path:
@@ -91,6 +104,18 @@ class Compiler:
     def described(self) -> str:
         """One line about the target, for people."""
         return describe(self.target)
+
+    def portrait(self) -> dict[str, Any]:
+        """The target for another process: TVM's attributes, and what its CPU must have."""
+        needed = sorted(instructions(self.target))
+        if self.machine.precision != "bf16":  # nothing else multiplies by tiles
+            needed = [name for name in needed if not name.startswith("amx")]
+        return {
+            "architecture": architecture(self.target),
+            "instructions": needed,
+            "described": self.described,
+            "attributes": str(self.target),
+        }
 
     def require_host(self) -> None:
         """What is compiled is to run here.
@@ -130,6 +155,10 @@ class Compiler:
     def compile(self, forms: Sequence[Form]) -> None:
         """Make sure that these kernels exist."""
         new = {f.symbol: f for f in forms if f.symbol not in self._functions}
+        if self._symbols:
+            self.noted |= new
+            self._functions |= {symbol: Symbol(symbol) for symbol in new}
+            return
         if not new:
             return
         key = self._key(sorted(new))
@@ -146,27 +175,8 @@ class Compiler:
         """A kernel that `compile` has made."""
         return self._functions[symbol]
 
-    def executable(self, forms: Sequence[Form]) -> Any:
-        """These kernels compiled for a machine that may be another, where they are linked."""
-        return self._compile_part(dict(self._scheduled(forms).functions.items()))
-
-    def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
-        """Schedule and compile, several parts at once.
-
-        What has been stored is loaded, because TVM makes machine code a second time for a function
-        that is taken from the module in memory.
-        """
-        functions = list(self._scheduled(forms).functions.items())
-        n_parts = min(n_cores(), len(functions))
-        parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
-        executables = on_all_cores(self._compile_part, parts)
-        if self.cache and self._keeps:
-            self._keeps = store(executables, self.cache, key)
-        symbols = [f.symbol for f in forms]
-        loaded = load(self.cache, key, symbols) if self.cache and self._keeps else None
-        return loaded or [e.mod for e in executables]
-
-    def _scheduled(self, forms: Sequence[Form]) -> tvm.IRModule:
+    def executables(self, forms: Sequence[Form], n_parts: int) -> list[Any]:
+        """Schedule and compile, several parts at once."""
         module = tvm.IRModule({f.symbol: f.make() for f in forms})
         scheduled, unclaimed = schedules.schedule(module, self.target)
         if unclaimed:
@@ -176,7 +186,21 @@ class Compiler:
                 "left on TVM's default lowering, which is slow",
                 stacklevel=5,
             )
-        return scheduled
+        functions = list(scheduled.functions.items())
+        n_parts = min(n_parts, len(functions))
+        parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
+        return on_all_cores(self._compile_part, parts)
+
+    def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
+        """What has been stored is loaded, because TVM makes machine code a second time for a
+        function that is taken from the module in memory.
+        """
+        executables = self.executables(forms, n_cores())
+        if self.cache and self._keeps:
+            self._keeps = store(executables, self.cache, key)
+        symbols = [f.symbol for f in forms]
+        loaded = load(self.cache, key, symbols) if self.cache and self._keeps else None
+        return loaded or [e.mod for e in executables]
 
     def _compile_part(self, functions: Any) -> Any:
         return tvm.compile(

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..errors import TargetError
+from ..versions import not_installed
+
 XDG = "XDG_CACHE_HOME"
 
 
 def import_tvm() -> None:
-    """Import TVM, also for a user who has no home: in a container, a number without a name."""
+    """Import TVM, also for a user who has no home: in a container, a number without a name.
+
+    Raises:
+        TargetError: it is not installed.
+    """
     try:
         Path.home()
         has_home = True
@@ -19,6 +26,10 @@ def import_tvm() -> None:
         os.environ[XDG] = os.devnull  # where nothing can be kept
     try:
         import tvm  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "tvm":
+            raise
+        raise TargetError(not_installed("apache-tvm")) from None
     finally:
         if not has_home:
             del os.environ[XDG]

@@ -12,6 +12,7 @@ import os
 import resource
 import shlex
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.support import cc
@@ -22,19 +23,32 @@ MFD_CLOEXEC = 1
 MOST_BYTES = 1 << 26  # no object file is larger
 
 
-def link(scratch: int, executable: Any, name: str) -> None:
+def link(
+    scratch: int,
+    executables: Sequence[Any],
+    name: str,
+    compiler: str | None = None,
+    options: Sequence[str] = (),
+) -> None:
     """Link what TVM has compiled to the library `name` in the folder `scratch`, a descriptor.
+
+    Args:
+        compiler: the C compiler that links, this machine's by default. options: more of its own.
 
     Raises:
         OSError: files may not be large enough, or there is no file in memory.
         RuntimeError: there is no compiler to link with, or it fails; the message is its own.
     """
-    compiler = cc.get_cc()
+    compiler = compiler or cc.get_cc()
     if compiler is None:
         raise RuntimeError("no C compiler to link them with")
-    objects = [_object(module) for module in executable.mod._collect_dso_modules()]
+    modules = [m for each in executables for m in each.mod._collect_dso_modules()]
+    objects: list[int] = []
     try:
-        _run([*shlex.split(compiler), "-shared", "-fPIC", "-o", name], objects, scratch)
+        for module in modules:
+            objects.append(_object(module))
+        command = [*shlex.split(compiler), "-shared", "-fPIC", *options, "-o", name]
+        _run(command, objects, scratch)
     finally:
         for descriptor in objects:
             os.close(descriptor)

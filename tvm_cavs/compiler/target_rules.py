@@ -18,6 +18,7 @@ from schedules.choice import choose as choose
 from schedules.choice import only as only
 from schedules.domains import adjusted as adjusted
 from schedules.domains import domains as domains
+from schedules.host import instructions as instructions
 from schedules.knobs import Knobs as Knobs
 from schedules.knobs import StepKnobs as StepKnobs
 from schedules.knobs import direct_knobs as direct_knobs
@@ -42,6 +43,7 @@ from schedules.records import read_records as read_records
 from schedules.records import target_key as target_key
 from schedules.records import usable_records as usable_records
 from schedules.records import write_records as write_records
+from schedules.target import architecture as architecture
 from schedules.target import describe as describe
 from schedules.target import require_host as require_host
 from schedules.target import require_precision as require_precision

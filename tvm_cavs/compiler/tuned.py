@@ -45,10 +45,12 @@ class Tuned:
 
     Attributes:
         notes: in words, what was found and cannot be used; a warning says so too.
+        used: what measurements have chosen so far, by kernel.
     """
 
     def __init__(self, target: Any, sources: Sequence[Source]) -> None:
         self.notes: list[str] = []
+        self.used: dict[str, Chosen] = {}
         found: list[list[Record]] = []
         for source in sources:
             read, notes = read_records(source.path)
@@ -64,4 +66,7 @@ class Tuned:
     def choose(self, key: str, default: Callable[..., Any]) -> Chosen:
         """The knobs of a kernel by row count; `default`: its default ones, given shared ones."""
         measured = [r for r in self._by_kernel.get(key, ()) if not r.failed]
-        return target_rules.choose(default, measured) if measured else UNTUNED
+        chosen = target_rules.choose(default, measured) if measured else UNTUNED
+        if chosen != UNTUNED:
+            self.used[key] = chosen
+        return chosen

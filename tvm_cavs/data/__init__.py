@@ -7,6 +7,8 @@ from .dataset import Dataset as Dataset
 from .dataset import build_graphs as build_graphs
 from .glove import load_glove as load_glove
 from .jsonl import jsonl_dataset as jsonl_dataset
+from .jsonl import read_graphs as read_graphs
+from .jsonl import to_json as to_json
 from .listops import evaluate as evaluate
 from .listops import generate as generate
 from .listops import read_listops_tsv as read_listops_tsv
@@ -18,6 +20,7 @@ from .ptb import PtbTree as PtbTree
 from .ptb import parse_ptb_tree as parse_ptb_tree
 from .ptb import ptb_dataset as ptb_dataset
 from .ptb import read_ptb_trees as read_ptb_trees
+from .spelling import Spelling as Spelling
 from .vocab import UNKNOWN as UNKNOWN
 from .vocab import Vocab as Vocab
 
@@ -38,4 +41,5 @@ __all__ = [
     "ptb_dataset",
     "read_listops_tsv",
     "read_ptb_trees",
+    "to_json",
 ]

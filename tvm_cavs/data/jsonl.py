@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,8 @@ def jsonl_dataset(
     lines = [_parse(path, number, text) for number, text in read_lines(path)]
     if classes is not None:
         kinds = {**kinds, label: TOKENS}
-    columns = _columns(path, lines, kinds)
+    names = dict.fromkeys(key for line in lines for key in line.inputs)
+    columns = _columns(path, lines, names, kinds)
     words = [column for column in columns if column.name != label]
     if vocab is None:
         vocab = vocabulary(words, min_count)
@@ -99,12 +101,8 @@ def jsonl_dataset(
         if column.name == label and column.kind == TOKENS:
             classes = _classes(column, classes, n_classes)
     inputs = {column.name: _field(column, vocab, classes, label) for column in columns}
-    try:
-        graphs = build_graphs([line.children for line in lines], inputs)
-    except GraphError as error:
-        raise _with_line(path, lines, error) from error
     return Dataset(
-        graphs,
+        _graphs(path, lines, inputs),
         name or Path(path).name,
         vocab,
         None if classes is None else tuple(classes),
@@ -113,12 +111,68 @@ def jsonl_dataset(
     )
 
 
-def _columns(path: str | Path, lines: list[Line], kinds: Mapping[str, str]) -> list[Column]:
-    """Every input over all lines; a line that lacks one has it at no vertex."""
+def read_graphs(
+    source: str,
+    texts: Iterable[tuple[int, str]],
+    kinds: Mapping[str, str],
+    vocab: Vocab | None = None,
+) -> tuple[Graph, ...]:
+    """Graphs of JSON lines, with some of their inputs.
+
+    Args:
+        source: what errors call it. texts: the lines, numbered.
+        kinds: the inputs that are read, and as what; others may be there.
+        vocab: of the inputs that are tokens.
+
+    Raises:
+        DataError: as `jsonl_dataset`.
+    """
+    lines = [_parse(source, number, text) for number, text in texts]
+    columns = _columns(source, lines, kinds, kinds)
+    return _graphs(source, lines, {c.name: _field(c, vocab, None, "") for c in columns})
+
+
+def to_json(
+    graph: Graph, kinds: Mapping[str, str] | None = None, vocab: Vocab | None = None
+) -> str:
+    """One graph as the line that `read_graphs` takes.
+
+    Args:
+        kinds: the inputs that are written, and as what; by default all, as the numbers they are.
+        vocab: of the inputs that are tokens.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> print(cavs.data.to_json(cavs.Graph.from_sequence(2, {"x": [0.5, None]})))
+        {"children": [[], [0]], "inputs": {"x": [0.5, null]}}
+    """
+    slots = [None if c < 0 else c for c in graph.child.tolist()]
+    children = [slots[a:b] for a, b in itertools.pairwise(graph.child_ptr.tolist())]
+    inputs = {}
+    for name in graph.inputs if kinds is None else kinds:
+        field = graph.inputs[name]
+        values, there = field.values.tolist(), field.present.tolist()
+        if kinds is not None and kinds[name] == TOKENS and vocab is not None:
+            values = [vocab.tokens[value] for value in values]
+        inputs[name] = [v if has else None for v, has in zip(values, there, strict=True)]
+    return json.dumps({"children": children, "inputs": inputs}, ensure_ascii=False)
+
+
+def _graphs(path: str | Path, lines: list[Line], inputs: Mapping[str, Field]) -> tuple[Graph, ...]:
+    try:
+        return build_graphs([line.children for line in lines], inputs)
+    except GraphError as error:
+        raise _with_line(path, lines, error) from error
+
+
+def _columns(
+    path: str | Path, lines: list[Line], names: Iterable[str], kinds: Mapping[str, str]
+) -> list[Column]:
+    """Inputs over all lines; a line that lacks one has it at no vertex."""
     first = np.concatenate([[0], np.cumsum([len(line.children) for line in lines])]).tolist()
     places = Places(path, [line.number for line in lines], first[:-1])
     columns = []
-    for name in dict.fromkeys(key for line in lines for key in line.inputs):
+    for name in names:
         entries: list[Any] = []
         for line in lines:
             entries += line.inputs.get(name) or [None] * len(line.children)

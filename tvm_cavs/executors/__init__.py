@@ -4,6 +4,9 @@ The executors themselves load by name, so that neither TVM nor the reference is 
 is wanted.
 """
 
+from .exportable import About as About
+from .exportable import Exportable as Exportable
+from .exportable import export as export
 from .observer import Made as Made
 from .observer import Observer as Observer
 from .protocol import Executor as Executor

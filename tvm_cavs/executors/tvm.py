@@ -99,13 +99,13 @@ class TvmExecutor:
     ) -> None:
         self.compiler = _compiler(target, threads, cache, precision, records)
         self.n_threads = self.compiler.n_threads
-        pulls = _pulls(programs.forward)
+        pulls = pulls_of(programs.forward)
         self._none_yet = Kinds(programs, pulls, leaving_out(without))
         self.planner = Planner(host_kernels(self.compiler), programs.arity, pulls)
         self._no_ranks = self.planner.ranks({}, np.zeros(0, "int64"))
         self._parameters, self._memory = parameters, _memory_of(parameters)
         self._sites = _sites(programs.forward)
-        self._pushes = _pushes(programs.forward)
+        self._pushes = pushes_of(programs.forward)
         self._trains = programs.adjoint is not None
         self._loaded: Loaded | None = None  # nothing is compiled before the first batch
         self._last: Last | None = None
@@ -339,12 +339,12 @@ def _memory_of(parameters: Mapping[str, Parameter]) -> HostMemory:
     return memory
 
 
-def _pulls(forward: Program) -> tuple[str, ...]:
+def pulls_of(forward: Program) -> tuple[str, ...]:
     """The inputs that a vertex function reads, each once."""
     return tuple(dict.fromkeys(c["name"] for _, c in forward.select("pull", "present")))
 
 
-def _pushes(forward: Program) -> list[tuple[str, BufferId, tuple[int, ...]]]:
+def pushes_of(forward: Program) -> list[tuple[str, BufferId, tuple[int, ...]]]:
     """The outputs of a vertex function: name, buffer, shape at one vertex."""
     return [
         (c["name"], BufferId(Role.PUSHED, c["name"]), c.type.shape)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from threading import RLock
 
 import numpy as np
 
 from ..compiler import Compiled, NetValue
-from ..language import Parameter, Program
+from ..language import Parameter
 from ..runtime import OF_WEIGHTS, BufferId, HostMemory
 from ..transform import net_value
 
@@ -64,10 +64,15 @@ class Weights:
                     self._packed[name] = version
 
     def _evaluate(self, v: NetValue) -> None:
-        value = net_value(v.program, v.index, self._data_of(v.program))
-        target = self.memory.read(v.buffer)
-        shape = v.program.calls[v.index].type.shape
-        target[...] = np.broadcast_to(value, shape).reshape(target.shape)
+        self.memory.read(v.buffer)[...] = value_of(v, self._parameters)
 
-    def _data_of(self, program: Program) -> Callable[[int], np.ndarray]:
-        return lambda i: self._parameters[program.calls[i]["name"]].data
+
+def value_of(v: NetValue, parameters: Mapping[str, Parameter]) -> np.ndarray:
+    """What a net-level value is now: float32[v.shape]."""
+
+    def data(i: int) -> np.ndarray:
+        return parameters[v.program.calls[i]["name"]].data
+
+    value = net_value(v.program, v.index, data)
+    shape = v.program.calls[v.index].type.shape
+    return np.array(np.broadcast_to(value, shape).reshape(v.shape), "float32")

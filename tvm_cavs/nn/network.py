@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from .. import arguments
 from ..errors import GraphError, ShapeError, TraceError
 from ..executors import (
+    About,
     Executor,
     Observer,
     PlanningExecutor,
@@ -31,6 +33,7 @@ from ..language import Parameter, VertexFunction, take_gradients, trace
 from ..transform import Programs, check_names, choose_policy, counted, differentiate, only_pushes
 from .ahead import Helper
 from .loss import Loss, LossFunction, Recorded
+from .parameter_files import load_parameters, save_parameters
 from .recent import Recent, key_of
 from .recording import is_recording
 from .turn import Turn
@@ -139,6 +142,22 @@ class Network:
                 )
             p.set_data(values)
 
+    def save_parameters(self, path: str | Path) -> None:
+        """Write all parameters to a safetensors file, by name: NumPy and torch read it as it is.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        save_parameters(self._parameters, Path(path))
+
+    def load_parameters(self, path: str | Path) -> None:
+        """Read all parameters from a safetensors file, such as that of an exported model.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another network; nothing has changed.
+        """
+        load_parameters(self._parameters, Path(path))
+
     def hybridize(self, executor: str = "tvm", sharing: bool | None = None, **options: Any) -> None:
         """Choose what runs the network.
 
@@ -229,6 +248,39 @@ class Network:
                 yield with_copies(graph) if counts else graph
 
         self.executor(loss).prepare(checked())
+
+    def export(
+        self,
+        folder: str | Path,
+        graphs: Iterable[Graph] = (),
+        about: About | None = None,
+        replace: bool = False,
+        linker: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Write the network's inference to a folder that `tvm_cavs.deploy.load` answers from.
+
+        Args:
+            graphs: of the data. Needed where a vertex has so many slots and inputs that not all
+                combinations can be compiled; vertices that are not like theirs are then refused.
+            about: what a user of the folder is told: vocabulary, classes, an example.
+            replace: whether an exported model that is there makes room.
+            linker: the C compiler for another architecture, by default ARCH-linux-gnu-gcc.
+            options: `target`, `precision`, `records`; by default those of `hybridize`.
+
+        Raises:
+            DeployError: the folder is there, or cannot be written.
+            TargetError: the target is unknown, or its library cannot be linked here.
+        """
+        from ..executors import Exportable, export  # which imports TVM
+
+        programs = self.programs()
+        check_parameters(programs, self._parameters)
+        exportable = Exportable(programs, self._parameters, self.policy())
+        name, own = self._choice
+        kept = ("target", "precision", "records")
+        usual = {key: own[key] for key in kept if key in own} if name == "tvm" else {}
+        export(exportable, Path(folder), graphs, about, replace, linker, **usual | options)
 
     def __call__(self, graph: Graph) -> Any:
         """Outputs by name, in the batch's vertex order: float32[n_vertices, ...].

@@ -39,7 +39,7 @@ class Libraries:
         """The archive that holds these forms."""
         symbols = tuple(sorted({form.symbol for form in forms}))
         if symbols not in self._made:
-            executable = self._compiler.executable(forms)
+            (executable,) = self._compiler.executables(forms, 1)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"kernels{len(self._made)}.tar"
                 executable.export_library(str(path))

@@ -1,0 +1,24 @@
+"""An exported model -> answers, in a process without the compiler and the vertex language.
+
+`load(folder)` gives a `Model`; `model(graphs)` answers. It stands on the runtime, and needs NumPy
+and `apache-tvm-ffi` only.
+"""
+
+from .manifest import FORMAT as FORMAT
+from .manifest import LIBRARY as LIBRARY
+from .manifest import MANIFEST as MANIFEST
+from .manifest import PARAMETERS as PARAMETERS
+from .manifest import PROGRAM as PROGRAM
+from .manifest import VALUES as VALUES
+from .manifest import VOCABULARY as VOCABULARY
+from .manifest import digest as digest
+from .manifest import read_manifest as read_manifest
+from .model import Model as Model
+from .model import load as load
+from .program import Deployed as Deployed
+from .program import Output as Output
+from .program import to_data as to_data
+from .tensors import buffer_name as buffer_name
+
+# What users need; the rest is for the exporter.
+__all__ = ["Model", "load"]
