@@ -37,8 +37,10 @@ INSTRUCTIONS = [
 
 @pytest.mark.parametrize("name", ["tree_lstm", "tree_rnn"])
 @pytest.mark.parametrize("target", NARROWER, ids=label)
-def test_the_law_holds_on_narrower_cpus(name, target, cache):
+def test_the_law_holds_on_narrower_cpus(name, target, cache, sweep):
     """x86-64-v3 is AVX2 with FMA, v2 has neither: other tiles, other vectors, other packing."""
+    if name != "tree_rnn" and not sweep:
+        pytest.skip("more of the same: with --sweep")
     cell = cavs.nn.CELLS[name](N_WORDS, 4, 17, N_CLASSES, dropout=0.3)
     loss = cavs.loss.SoftmaxCrossEntropy()
     assert_law(make_case(cell, loss, cache, threads=2, n=3, target=target))

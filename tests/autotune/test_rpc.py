@@ -112,8 +112,10 @@ class Command:
 
 
 @pytest.mark.slow
-def test_a_server_and_tunings_are_killed_and_records_stay_whole(tracker, cache, tmp_path):
+def test_a_server_and_tunings_are_killed_and_records_stay_whole(sweep, tracker, cache, tmp_path):
     """One of two servers, then kill -9 of a tuning on the other, then Ctrl-C."""
+    if not sweep:
+        pytest.skip("takes a minute: with --sweep")
     path = tmp_path / "records.json"
     with rpc.servers(tracker, 2) as (first, _):
         command = Command(path, tracker, cache)
