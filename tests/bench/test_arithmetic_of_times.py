@@ -1,4 +1,4 @@
-"""What benchmarks make of times, with clocks and systems that are made up: every number is known."""
+"""What benchmarks make of times: clocks and systems are made up, so every number is known."""
 
 import itertools
 import sys

@@ -10,9 +10,12 @@ import pytest
 from rich.console import Console
 
 from helpers.runs import Silent, config
+from tvm_cavs.data.dataset import Dataset
 from tvm_cavs.errors import TrainingError
+from tvm_cavs.graph.graph import Graph
 from tvm_cavs.runs import loop, pace, runlog
 from tvm_cavs.runs import run as of_run
+from tvm_cavs.runs.fingerprints import changes, fingerprint
 from tvm_cavs.runs.loop import fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.report import metrics_table, print_curves
@@ -235,3 +238,34 @@ def test_a_rewound_log_ends_with_the_step_of_its_checkpoint(tmp_path):
     runlog.rewind(tmp_path, 3)
     assert [e["step"] for e in read_events(tmp_path)] == [1, 2, 3]
     assert list(itertools.islice(read_events(tmp_path, 1), 2)) == read_events(tmp_path)[:1]
+
+
+def test_data_that_differ_in_anything_have_other_fingerprints():
+    def told(*graphs):
+        return fingerprint(Dataset.from_graphs(graphs))
+
+    x, chain = [[0.0], [1.0]], Graph.from_sequence
+    graphs = chain(2, {"x": x}), chain(3, {"x": [[2.0], [3.0], [4.0]]})
+    others = [
+        told(*graphs),
+        told(*graphs[::-1]),
+        told(graphs[0]),
+        told(chain(2, {"y": x}), graphs[1].with_inputs({"y": [[2.0], [3.0], [4.0]]})),
+        told(chain(2, {"x": [None, [1.0]]}), graphs[1]),  # which holds zeros, too
+        told(chain(2, {"x": [[0.0], [1.5]]}), graphs[1]),
+        told(Graph.from_children([[], []], {"x": x}), graphs[1]),
+        told(Graph.from_children([[], [None]], {"x": x}), graphs[1]),
+        told(
+            chain(2, {"x": x, "y": x}),
+            graphs[1].with_inputs({"x": graphs[1].inputs["x"], "y": [[1.0]] * 3}),
+        ),
+    ]
+    assert len(set(others)) == len(others) and told(*graphs) == others[0]
+    assert others[0].startswith("2 graphs, 5 vertices, digest ")
+
+
+def test_what_has_changed_is_told_by_split():
+    assert changes({"train": "a", "dev": "b"}, {"train": "a", "test": "c"}) == [
+        "  dev: b before, absent now",
+        "  test: absent before, c now",
+    ]
