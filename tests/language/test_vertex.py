@@ -128,6 +128,18 @@ def test_mistakes_around_forward() -> None:
         VertexFunction().forward(None)  # type: ignore[arg-type]
 
 
+def test_a_vertex_has_two_slots_unless_it_says_otherwise() -> None:
+    class Usual(VertexFunction):
+        state = {"h": 3}
+
+        def forward(self, v: Vertex) -> None:
+            v.scatter(h=v.gather(0).h + v.gather(1).h)
+            v.gather(2)
+
+    with pytest.raises(TraceError, match=r"gather\(2\).*: expected a slot in 0..1; "):
+        trace(Usual())
+
+
 def test_a_parameter_of_several_names_has_the_first() -> None:
     made: Any = function(twice)
     made.again, made.more = made.W, [made.W, Parameter((3,))]

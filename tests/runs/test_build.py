@@ -8,6 +8,7 @@ import pytest
 from tvm_cavs import record
 from tvm_cavs.errors import ConfigError, DataError
 from tvm_cavs.runs.build import build_loss, build_network, build_trainer, load_pretrained
+from tvm_cavs.runs.fingerprints import fingerprint
 from tvm_cavs.runs.schema import RunConfig
 from tvm_cavs.runs.splits import build_data, resolve
 from tvm_cavs.training.evaluation import evaluate
@@ -49,6 +50,16 @@ def test_listops_splits_are_disjoint_and_labelled():
     ]
     assert len(set(words)) == 42
     assert str(data).endswith("16 words")
+
+
+def test_a_split_is_the_same_whichever_are_read():
+    given = config({"name": "listops", "n_train": 9, "n_dev": 5, "n_test": 7})
+    whole = build_data(given)
+    for wanted in (["dev"], ["test"], ["train"], ["test", "train"]):
+        some = build_data(given, wanted, whole.vocab)
+        assert list(some.splits) == [name for name in ("train", "dev", "test") if name in wanted]
+        for name, split in some.splits.items():
+            assert fingerprint(split) == fingerprint(whole.splits[name])
 
 
 def test_listops_nary_resolves_the_arity():

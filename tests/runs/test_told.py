@@ -12,8 +12,9 @@ from rich.console import Console
 from helpers.runs import Silent, config
 from tvm_cavs.data.dataset import Dataset
 from tvm_cavs.errors import TrainingError
+from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
-from tvm_cavs.runs import loop, pace, runlog
+from tvm_cavs.runs import loop, pace, profile_run, runlog
 from tvm_cavs.runs import run as of_run
 from tvm_cavs.runs.fingerprints import changes, fingerprint
 from tvm_cavs.runs.loop import fit
@@ -147,6 +148,24 @@ def test_an_epoch_cut_short_has_no_star(tmp_path, clock):
     fit(run, display, Stop())
     (event,) = [e for e in read_events(tmp_path) if e["event"] == "epoch"]
     assert not event["whole"] and display.lines[-1].endswith("  (cut short)")
+
+
+def test_the_step_that_is_profiled_is_the_last_one(tmp_path, monkeypatch):
+    run, asked, display = start(config(batch_size=3), tmp_path), [], Silent()
+    told = SimpleNamespace(summary=lambda: "a\nb")
+    monkeypatch.setattr(profile_run, "profile", lambda *given: asked.append(given) or told)
+    monkeypatch.setattr(profile_run, "to_json", lambda found: "{}")
+    batches = list(run.loader.batches(0))
+    run.progress.epoch_examples = 9
+    profile_run.profile_step(run, display, 3)
+    ((net, graphs, loss, trainer),) = asked
+    assert (net, loss, trainer) == (run.net, run.loss, run.trainer)
+    for name, field in batch(graphs).inputs.items():
+        assert np.array_equal(field.values, batches[2].inputs[name].values)
+    assert (tmp_path / "trace.json").read_text() == "{}" and display.lines == [
+        *("a", "b", f"kernels and levels: {tmp_path / 'profile.txt'}"),
+        f"timeline, for ui.perfetto.dev: {tmp_path / 'trace.json'}",
+    ]
 
 
 @pytest.mark.parametrize(("size", "more"), [(8, ""), (9, ", ... 9 in all")])
