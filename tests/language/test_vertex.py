@@ -79,6 +79,10 @@ def pulls_twice(self: Any, v: Vertex) -> None:
         (lambda self, v: v.pull("x", (0,)), "positive size"),
         (lambda self, v: cavs.split(v.gather(0).h, 2), "does not divide into 2 equal parts"),
         (lambda self, v: cavs.embedding(v.pull("w"), self.W * 2.0), "expected a parameter"),
+        (
+            lambda self, v: cavs.embedding(cavs.argmax(v.gather(0).h), self.W),
+            "a computed index takes a row by one_hot(index, rows) @ table",
+        ),
         (lambda self, v: cavs.tanh(1.0), "expected a value of the vertex, given float"),
         (lambda self, v: cavs.concat(), "given nothing"),
         (

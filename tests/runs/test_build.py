@@ -1,5 +1,6 @@
 """From a config to data, network, loss and trainer, for each kind of data."""
 
+import gc
 import json
 
 import numpy as np
@@ -128,6 +129,29 @@ def test_jsonl_regression_on_scalars(tmp_path):
     resolved, net, data = train_one_batch(given)
     assert resolved.data.n_classes == 1
     assert evaluate(net, data.splits["dev"], ["mse"], "target")["mse"] < 1.0
+
+
+def test_reading_leaves_the_garbage_collector_as_it_was():
+    given = config({"name": "listops", "n_train": 3, "n_dev": 1, "n_test": 1})
+    was_enabled = gc.isenabled()
+    try:
+        for enable in (gc.disable, gc.enable):
+            enable()
+            before = gc.isenabled()
+            build_data(given)
+            assert gc.isenabled() == before
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+
+
+def test_a_class_that_no_vertex_has_is_one_too(tmp_path):
+    """As long as the config names it; and graphs of single vertices have room for a child."""
+    graph = {"children": [[]], "inputs": {"word": ["a"], "label": ["no"]}}
+    path = write_jsonl(tmp_path / "train.jsonl", [graph])
+    data = {"name": "jsonl", "train": path, "classes": ["no", "perhaps", "yes"]}
+    resolved, net, _ = train_one_batch(config(data))
+    assert resolved.data.n_classes == 3 and net.parameters()["V"].shape == (4, 3)
+    assert resolved.model.arity == 1
 
 
 def test_jsonl_classes_come_from_the_data(tmp_path):
