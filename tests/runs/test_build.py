@@ -154,6 +154,18 @@ def test_a_class_that_no_vertex_has_is_one_too(tmp_path):
     assert resolved.model.arity == 1
 
 
+def test_an_input_is_in_other_splits_what_it_is_in_training(tmp_path):
+    def split(name, value):
+        inputs = {"word": ["a"], "label": [1], "more": [value]}
+        return write_jsonl(tmp_path / name, [{"children": [[]], "inputs": inputs}])
+
+    given = {"name": "jsonl", "train": split("train", 0.5), "dev": split("dev", 2)}
+    found = build_data(config(given)).splits["dev"]
+    assert found[0].inputs["more"].values.tolist() == [2.0] and found.kinds["more"] == "numbers"
+    with pytest.raises(DataError, match="'b' stands where numbers such as 0.5 are expected"):
+        build_data(config({**given, "test": split("test", "b")}))
+
+
 def test_jsonl_classes_come_from_the_data(tmp_path):
     graph = {"parents": [1, None], "inputs": {"word": ["a", "b"], "label": [2, 0]}}
     path = write_jsonl(tmp_path / "train.jsonl", [graph])
