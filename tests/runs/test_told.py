@@ -73,12 +73,8 @@ def mean(steps):
 
 def test_every_number_that_a_run_tells(tmp_path, clock):
     """20 examples in batches of 6, so 4 steps an epoch: steps of 100 (compiling), 6, 6, 2 s, ..."""
-    given = config(
-        epochs=3,
-        schedule={"name": "cosine", "settings": {"n_steps": 24}},
-        checkpoint_seconds=10,
-        lr=0.01,
-    )
+    schedule = {"name": "cosine", "settings": {"n_steps": 24}}
+    given = config(epochs=3, schedule=schedule, warmup=5, checkpoint_seconds=10, lr=0.01)
     run = start(given, tmp_path)
     steps, statuses, display = watched(run, clock), [], Silent()
     display.status = statuses.append
@@ -100,7 +96,8 @@ def test_every_number_that_a_run_tells(tmp_path, clock):
         spent = sum(graphs for _, _, graphs in steps[1:n])  # the first one compiles
         seconds = spent + EVALUATING * (epoch - 1 + is_epoch)
         assert (event["epoch"], event["seconds"]) == (epoch, seconds)
-        assert event["lr"] == pytest.approx(0.01 * (1 + math.cos(math.pi * n / 24)) / 2)
+        factor = (1 + math.cos(math.pi * n / 24)) / 2 * min(1, (n + 1) / 5)
+        assert event["lr"] == pytest.approx(0.01 * factor)
         loss = mean(steps[before:n] if is_epoch else steps[max(0, n - 3) : n])
         assert event["train_loss"] == pytest.approx(loss)
         if is_epoch:
