@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from tvm_cavs import record
+from tvm_cavs.data import LISTOPS_VOCAB, Loader
 from tvm_cavs.errors import ConfigError, DataError
+from tvm_cavs.nn import CELLS, Network, SoftmaxCrossEntropy
+from tvm_cavs.runs import build
 from tvm_cavs.runs.build import build_loss, build_network, build_trainer, load_pretrained
 from tvm_cavs.runs.fingerprints import fingerprint
-from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.runs.schema import ExecutorConfig, RunConfig
 from tvm_cavs.runs.splits import build_data, resolve
 from tvm_cavs.training.evaluation import evaluate
 
@@ -394,3 +397,70 @@ def test_the_seed_of_the_config_decides_what_is_dropped(tmp_path):
         with record():
             losses.append(float(build_loss(made.config)(net(made.splits["train"].graphs[0]))))
     assert losses[0] == losses[2] != losses[1]
+
+
+def test_every_key_reaches_what_it_is_for(monkeypatch, tmp_path):
+    """Each has a value of its own, so that none can stand in for another."""
+    train = {
+        "optimizer": "adam",
+        "hyper": {"beta1": 0.5},
+        "lr": 0.25,
+        "weight_decay": 0.125,
+        "clip_norm": 3.0,
+        "warmup": 2,
+        "loss": "softmax_cross_entropy",
+        "seed": 7,
+        "lr_mult": {"E": 0.75},
+        "decay_mult": {"b": 0.375},
+        "batch_size": 2,
+        "schedule": {"name": "step", "settings": {"every": 2}},
+        "vertex_budget": 90,
+    }
+    model = {"cell": "tree_gru", "embedding": 3, "hidden": 5, "dropout": 0.1, "arity": 4}
+    data = {"name": "listops", "n_train": 9, "n_dev": 1, "n_test": 1, "label": "list_label"}
+    given = config(data, train=train, model=model)
+    asked, chosen = [], []
+    monkeypatch.setattr(build, "Trainer", lambda *got, **named: asked.append((got, named)))
+    monkeypatch.setattr(Network, "hybridize", lambda *_, **named: chosen.append(named))
+    options = {"threads": 3, "precision": "bf16", "sharing": False, "records": "none"}
+    for executor in (options, {"records": "some.json", "target": "llvm"}, {"name": "reference"}):
+        net = build_network(
+            given.model_copy(update={"executor": ExecutorConfig.model_validate(executor)}),
+            LISTOPS_VOCAB,
+        )
+    assert chosen == [
+        {"executor": "tvm", **options, "records": False},
+        {"executor": "tvm", "records": "some.json", "target": "llvm"},
+        {"executor": "reference"},
+    ]
+    cell = net.function
+    assert type(cell) is CELLS["tree_gru"] and (cell.arity, cell.dropout) == (4, 0.1)
+    assert {n: p.shape for n, p in net.parameters().items()} == {
+        "E": (len(LISTOPS_VOCAB), 3),
+        "V": (5, 10),
+        "d": (10,),
+        "W": (3, 25),
+        "U": (20, 25),
+        "b": (25,),
+        "Wn": (3, 5),
+        "Un": (20, 5),
+        "bn": (5,),
+    }
+    assert net.dropout_seed == 7
+    other = Network(CELLS["tree_gru"](len(LISTOPS_VOCAB), 3, 5, 10, 4))
+    other.initialize(seed=7)
+    for name, p in other.parameters().items():
+        assert np.array_equal(p.data, net.parameters()[name].data)
+    build_trainer(given, net)
+    (((parameters, optimizer, lr, weight_decay, clip_norm, schedule), named),) = asked
+    assert parameters == net.parameters() and named == {"beta1": 0.5}
+    assert (optimizer, lr, weight_decay, clip_norm) == ("adam", 0.25, 0.125, 3.0)
+    assert [schedule(n) for n in range(5)] == [0.5, 1.0, 0.5, 0.5, 0.25]
+    mults = {name: (p.lr_mult, p.decay_mult) for name, p in parameters.items()}
+    assert mults == dict.fromkeys(mults, (1.0, 1.0)) | {"E": (0.75, 1.0), "b": (1.0, 0.375)}
+    assert build_loss(given) == SoftmaxCrossEntropy("logits", "list_label")
+    loader = Loader(build_data(given, ["train"]).splits["train"], 2, 90, seed=7)
+    for got, wanted in zip(
+        build.first_batches(build_data(given, ["train"]), 3), loader.batches(0), strict=False
+    ):
+        assert got.vertex_id.tolist() == wanted.vertex_id.tolist()
