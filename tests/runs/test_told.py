@@ -11,7 +11,7 @@ from rich.console import Console
 
 from helpers.runs import Silent, config
 from tvm_cavs.data.dataset import Dataset
-from tvm_cavs.errors import TrainingError
+from tvm_cavs.errors import CavsError, TrainingError
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.runs import loop, pace, profile_run, runlog
@@ -21,6 +21,7 @@ from tvm_cavs.runs.loop import fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.report import metrics_table, print_curves
 from tvm_cavs.runs.run import resume, start
+from tvm_cavs.runs.runlock import RunLock
 from tvm_cavs.runs.runlog import new_folder, read_events
 from tvm_cavs.training.checkpoint import load_checkpoint
 
@@ -285,3 +286,15 @@ def test_what_has_changed_is_told_by_split():
         "  dev: b before, absent now",
         "  test: absent before, c now",
     ]
+
+
+def test_a_folder_that_was_let_go_is_held_again(tmp_path):
+    lock = RunLock(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CavsError, match="in use by process"):
+            RunLock(tmp_path)
+        lock.release()
+        RunLock(tmp_path).release()
+        lock.acquire()
+    lock.release()
+    lock.release()
