@@ -8,11 +8,14 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from schedules.choice import Bucket
+from schedules.choice import Bucket, only
 from schedules.knobs import product_knobs
 from schedules.records import Record, product_key, target_key, write_records
 from schedules.target import make_target
 from tvm_cavs.compiler import tuned
+from tvm_cavs.compiler.forms import pack_form
+from tvm_cavs.compiler.lowering.specs import Pack, Placement
+from tvm_cavs.compiler.machine import Machine
 from tvm_cavs.compiler.tuned import FILE, Source, Tuned, records_of
 
 TARGET = make_target({"kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 1})
@@ -69,6 +72,18 @@ def test_of_two_measurements_of_one_candidate_the_later_file_counts(tmp_path: Pa
     assert chosen(one, two) == chosen(two, one) == {Bucket(64): other}
     write_records(two.path, [record(other - 1, 0.25)])
     assert chosen(one, two) == {Bucket(64): other - 1}
+
+
+def test_weights_in_other_panels_are_packed_by_another_kernel() -> None:
+    """Its name is that of the default where the panels are, whatever else is tuned."""
+    spec = Pack(((300, 600),), (Placement(0, 0, 0, (0, 300), (0, 600)),), 300, 600)
+    usual = pack_form(Machine(TARGET, 16, 1, "float32"), spec)
+    names = {}
+    for vectors in range(1, 5):
+        knobs = replace(product_knobs(TARGET, 300, 600, "float32", vectors), ahead=4)
+        machine = Machine(TARGET, 16, 1, "float32", lambda key, default, knobs=knobs: only(knobs))
+        names[vectors] = pack_form(machine, spec).symbol
+    assert len(set(names.values())) == 4 and names[DEFAULT.vectors] == usual.symbol
 
 
 def test_what_cannot_be_used_is_told_of_a_file_of_ones_own(tmp_path: Path) -> None:

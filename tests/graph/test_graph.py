@@ -211,9 +211,7 @@ def test_other_bad_graphs() -> None:
     with pytest.raises(GraphError, match="vertex 0: its parent 5 is out of range; expected 0..1"):
         Graph.from_parents([5, -1])
     for root in (0, 1):
-        with pytest.raises(
-            GraphError, match=rf"root={root} is the number of a vertex too .*0\.\.1"
-        ):
+        with pytest.raises(GraphError, match=rf"root={root} is the number of a vertex too"):
             Graph.from_parents([1, root], root=root)
     assert Graph.from_parents([1, 2], root=2).roots.tolist() == [False, True]
     with pytest.raises(GraphError, match="length: expected a whole number from 1 .* given 0"):

@@ -172,6 +172,8 @@ def test_lines_are_medians_of_sums_over_the_calls_of_a_step() -> None:
     ]
     times = ((1.0, 2.0, 4.0, 8.0), (2.0, 3.0, 5.0, 1.0), (64.0, 1.0, 1.0, 9.0))
     recordings = [recording(k + 1.0, each) for k, each in enumerate(times)]
+    for each, seconds in zip(recordings, (0.0, 2.0, 1.0), strict=True):  # one took no time
+        each.around.spans.append(Span(profiler.PACK, 0.0, seconds))
     lines, line_of = profiler._lines(calls, recordings)
     assert line_of == [0, 1, 0, 2]
     where = "recurrent", "product", "4 x 8"
@@ -186,6 +188,8 @@ def test_lines_are_medians_of_sums_over_the_calls_of_a_step() -> None:
     assert found[profiler.ASSEMBLY] == 0.125 + 0.5
     assert found[profiler.OUTPUTS] == 0.25 and found.keys() == {
         profiler.PLAN,
+        profiler.PACK,
         profiler.OUTPUTS,
         profiler.ASSEMBLY,
     }
+    assert found[profiler.PACK] == 1.0

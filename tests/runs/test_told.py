@@ -11,7 +11,7 @@ from rich.console import Console
 
 from helpers.runs import Silent, config
 from tvm_cavs.data.dataset import Dataset
-from tvm_cavs.errors import CavsError, TrainingError
+from tvm_cavs.errors import CavsError, ConfigError, TrainingError
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.runs import loop, pace, profile_run, runlog
@@ -298,3 +298,20 @@ def test_a_folder_that_was_let_go_is_held_again(tmp_path):
         lock.acquire()
     lock.release()
     lock.release()
+
+
+def test_a_warm_up_has_to_end_before_the_run_does(tmp_path):
+    """3 epochs of 4 steps."""
+    with pytest.raises(ConfigError, match=r"warmup = 12 steps, but the run has 12 \(3 epochs"):
+        start(config(warmup=12), new_folder(tmp_path / "run"))
+    start(config(warmup=11), new_folder(tmp_path / "run")).lock.release()
+
+
+def test_another_account_of_the_best_begins_with_no_bad_epochs(tmp_path):
+    run = start(config(epochs=1), tmp_path)
+    fit(run, Silent(), Stop())
+    run.progress.n_bad_epochs = 3
+    of_run.save(run)
+    again = resume(tmp_path, ["train.early_stop.metric=root_accuracy"])
+    progress = again.progress
+    assert (progress.best_value, progress.best_epoch, progress.n_bad_epochs) == (None, 0, 0)

@@ -1,12 +1,21 @@
 """Buffers stay where they are as long as they are large enough, and say when they moved."""
 
+import itertools
+import re
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("tvm")
 
+import tvm_cavs as cavs
+from tvm_cavs.runtime.batch_inputs import Filling
 from tvm_cavs.runtime.memory import GROWTH, Both, HostMemory, ready, table
 from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.room import what_fits
+from tvm_cavs.runtime.spaces import RowGradient, Space
 
 ONE, TWO, OTHER = (BufferId(Role.PLAN, name) for name in ("one", "two", "other"))
 
@@ -85,3 +94,33 @@ def test_arrays_are_given_as_they_are_where_kernels_can_take_them() -> None:
     assert ready(np.zeros((0, 3), "int32"), "int64").shape == (1,)
     assert np.from_dlpack(table([], "int32")).tolist() == [0]
     assert np.from_dlpack(table([3, 5], "int64")).tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(("fixed", "each"), [(0, 10), (500, 10), (3, 1000), (10**6, 7)])
+def test_what_is_said_to_fit_fits(fixed: int, each: int) -> None:
+    """As many graphs as there is room for beside what no batch changes, and no more."""
+    graph = cavs.batch([cavs.Graph.from_sequence(3)] * 100)
+    need = fixed + 100 * each
+    for wanted in (1, 7, 50, 99):
+        most = fixed + each * wanted + each // 2
+        text = what_fits(graph, need, fixed, most)
+        vertices, graphs = map(int, re.findall(r"[\d,]+(?= (?:vertices|such))", text))
+        assert graphs == wanted and 3 * wanted <= vertices < 3 * wanted + 3
+        assert text == f"A batch of {vertices} vertices, about {graphs} such graphs, fits."
+    few = what_fits(graph, need, fixed, fixed + each * 2 // 3)
+    assert few.startswith("About 1 vertices fit, less than one such graph: make graphs smaller")
+
+
+@pytest.mark.parametrize("rows", list(itertools.permutations((9, 4, 7))))
+def test_words_are_counted_up_to_the_largest_table(rows: tuple[int, ...]) -> None:
+    """Of an input that chooses rows of several."""
+
+    def gradient(name: str, pull: str, n_rows: int) -> RowGradient:
+        return RowGradient(name, pull, BufferId(Role.ROW_GRADIENT, (name, pull)), 2, n_rows)
+
+    sums = [gradient(f"E{k}", "word", n) for k, n in enumerate(rows)]
+    compiled: Any = SimpleNamespace(buffers={}, row_sums=[*sums, gradient("E0", "other", 3)])
+    spaces: Any = SimpleNamespace(number={Space("pull", "word"): 1, Space("pull", "other"): 0})
+    planner: Any = SimpleNamespace(group=lambda pull, n, n_values, memory: (n, n_values))
+    found = Filling(compiled, spaces, planner).fill(None, np.array([5, 6]), HostMemory())  # type: ignore
+    assert found == {"word": (6, 9), "other": (5, 3)}
