@@ -51,7 +51,8 @@ def of_class(cls: type) -> dict[str, str]:
         if each.default is not dataclasses.MISSING:
             found[each.name] = shown(each.default)
         elif each.default_factory is not dataclasses.MISSING and each.init:
-            found[each.name] = shown(each.default_factory())
+            make = each.default_factory  # a class, or what may make another thing each time
+            found[each.name] = shown(make() if isinstance(make, type) else make)
     return found
 
 
