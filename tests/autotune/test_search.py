@@ -71,3 +71,42 @@ def test_failures_are_no_parents():
     large = space(depth=tuple(range(100)))
     found = searched(large, lambda k: inf if k.width == 1 else 0.9)
     assert sum(knobs.width == 1 for knobs in found) < len(found) / 2
+
+
+def differing(one, other):
+    return [name for name in vars(one) if getattr(one, name) != getattr(other, name)]
+
+
+def test_what_is_near_differs_in_one_knob_and_what_is_drawn_in_two_at_most():
+    large = space(depth=(0, 1, 2, 3), usable=lambda k: None if k.depth == 3 and k.flag else k)
+    generator, drawn = random.Random(1), set()
+    for knobs in large.candidates:
+        near = large.near(knobs)
+        assert near.keys() == {"width", "depth", "flag"}
+        for name, found in near.items():
+            wanted = {each for each in large.candidates if differing(each, knobs) == [name]}
+            assert len(found) == len(wanted) and set(found) == wanted
+        for _ in range(30):
+            made = large.mutated(knobs, generator)
+            assert made is None or (made in large.candidates and len(differing(made, knobs)) < 3)
+            drawn |= set() if made is None else {tuple(differing(made, knobs))}
+    pairs = {("width", "depth"), ("width", "flag"), ("depth", "flag")}
+    assert pairs <= drawn and None not in large.candidates
+
+
+def test_the_candidate_for_shared_knobs_is_the_one_nearest_to_the_default():
+    whole = space(depth=(0, 1), usable=lambda k: None if k.width == 4 and not k.flag else k)
+    assert list(whole.by_shared()) == [Toy(), Toy(width=1), Toy(width=4, flag=True)]
+
+
+def test_a_search_goes_on_as_long_as_it_finds_better_ones():
+    """PATIENCE counts from the last better one."""
+    large = space(depth=tuple(range(1000)))
+    calls = []
+
+    def cost(knobs):
+        calls.append(knobs)
+        return 0.5 if len(calls) == PATIENCE - 2 else 2.0
+
+    found = searched(large, cost)
+    assert len(found) == 1 + 2 * PATIENCE - 2

@@ -266,6 +266,40 @@ def test_overlap_is_told_by_wall_time_and_no_other_system(arguments, message, ca
     assert parse(["--overlap"]).overlap and not parse([]).overlap
 
 
+ONE_OR_MORE = "--hidden, --embedding, --batch, --threads and --rounds are 1 or more"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *((f"--{name} 0", ONE_OR_MORE) for name in ("embedding", "threads", "rounds")),
+        *((f"--{name} 4 0", ONE_OR_MORE) for name in ("hidden", "batch")),
+        ("--embedding -1", ONE_OR_MORE),
+        ("--plot a.png", "--plot draws what --ablate or --peers finds; give one of them"),
+        ("--peers torch --ablate", "--peers compares with everything on; not with --ablate"),
+        ("--trace a.json", "--trace writes what --profile finds; give both"),
+        ("--dropout -0.1", "--dropout is 0 or more, and below 1"),
+        ("--dropout 1", "--dropout is 0 or more, and below 1"),
+        ("--clock cpu --threads 2", "--clock cpu adds up the time of all threads"),
+        ("--profile --trace absent/a", "--trace absent/a: expected a file in a folder that exists"),
+        ("--ablate --plot .", "--plot .: expected a file in a folder that exists"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        parse(arguments.split())
+    assert error.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--embedding 1 --hidden 1 --batch 1 --rounds 1", "--dropout 0", "--dropout 0.99"]
+    + ["--clock cpu --threads 1", "--ablate lazy --plot a.png", "--profile --trace a.json"],
+)
+def test_what_goes_together_is_taken(arguments):
+    parse(arguments.split())
+
+
 def test_the_table_says_that_batches_were_planned_ahead():
     case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
     clocks = [[Times(plan=1.0, forward=2.0)]]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -146,6 +146,26 @@ def test_a_table_has_80_columns_and_says_what_failed():
     )
     assert lines[-1] == ("compile, train, hidden 256, batch 64: RuntimeError: no C++ compiler")
     assert lines[1].split()[5:] == ["level", "x", "compile", "x", "module", "x", "manual", "x"]
+
+
+def test_a_table_says_what_it_compares():
+    lines = peer_table([comparison()] * 2).splitlines()
+    assert lines[0] == "varlstm, train, 1 thread(s), wall time, ms a batch"
+    assert lines[4:7] == [
+        "floor: the products alone at 250 GFLOP/s, NumPy's best; torch's best: 230",
+        "share: floor / ours; x: a peer's time / ours in the same round, median",
+        "",
+    ]
+    first = comparison()
+    slow = [
+        replace(p, gflop_per_s=speed) for p, speed in zip(first.peers, (7, 0, 90, 8), strict=True)
+    ]
+    other = replace(first, peers=tuple(slow), ours=replace(first.ours, mode="infer"))
+    texts = peer_table([first, other]).split("\n\n")
+    assert [text.splitlines()[0].split(",")[1] for text in texts[:2]] == [" train", " infer"]
+    assert texts[1].splitlines()[-2].endswith("torch's best: 90")
+    without = replace(first, peers=first.peers[1:2])
+    assert "torch's best: 0\n" in peer_table([without])
 
 
 def test_rows_name_their_system():

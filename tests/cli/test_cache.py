@@ -56,6 +56,23 @@ def test_it_clears_what_is_ours_and_says_so(folder, capsys):
     assert "last used  never" in capsys.readouterr().out
 
 
+def test_the_last_use_is_that_of_the_newest_and_leftovers_are_cleared_too(folder, capsys):
+    other = "f" * 24
+    (folder / f"{other}.json").write_text("{}")
+    os.utime(folder / f"{other}.json", (2e9, 2e9))
+    assert main(["cache", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["entries"], row["last_used"]) == (2, 2e9)
+    assert main(["cache"]) == 0
+    assert "last used  2033-05-1" in capsys.readouterr().out
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == f"{folder}: removed 2 entries, 1.6 kB\n"
+    (folder / "part-0123456789abcdef").mkdir()
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out == f"{folder}: removed 0 entries, 0 bytes\n"
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 def test_there_may_be_none(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path / "absent"))
     assert main(["cache", "--json"]) == main(["cache", "clear"]) == 0

@@ -308,7 +308,11 @@ def test_what_changes_kernels_is_another_entry(
     assert built(monkeypatch, tmp_path)
     keys = [Compiler(t, 1, tmp_path)._key(["f"]) for t in ("host", {"kind": "llvm"})]
     keys += [Compiler("host", 1, tmp_path)._key(["f", "g"])]
-    assert len(set(keys)) == 3
+    for package in (tvm, compiling.tvm_ffi):
+        with monkeypatch.context() as patch:
+            patch.setattr(package, "__version__", "another")
+            keys += [Compiler("host", 1, tmp_path)._key(["f"])]
+    assert len(set(keys)) == 5
     assert len(files(tmp_path, ".json")) == 3
 
 

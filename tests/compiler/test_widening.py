@@ -90,6 +90,13 @@ def test_sets_of_slots_and_inputs_together() -> None:
     assert any(set(k.maybe) == {*range(arity), *PULLS[:5]} for k in kinds)
 
 
+def test_the_reason_counts_the_kinds() -> None:
+    now = Widening(2, PULLS, maybe=PULLS[:2])
+    ending = f"kinds of vertices, so {PULLS[0]}, {PULLS[1]} read zeros where absent; "
+    assert now.reason(1).endswith(ending + "1 kind is compiled")
+    assert now.reason(2).endswith(ending + "2 kinds are compiled")
+
+
 def test_savings_are_products_of_both_passes() -> None:
     """A word: its products with the gates, and the weights' gradient; a label: two of its loss."""
     cell = cavs.nn.CELLS["tree_lstm"](N_WORDS, 4, 5, N_CLASSES)

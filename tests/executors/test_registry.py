@@ -51,6 +51,26 @@ def test_a_registered_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert net(some_graphs(1)[0])["logits"].shape == (7, N_CLASSES)
 
 
+def test_an_executor_may_take_any_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It checks them by itself; and one that takes none is told so."""
+
+    class Any_(Doubling):
+        def __init__(self, programs: Programs, parameters: Any, **options: float) -> None:
+            super().__init__(programs, parameters, sum(options.values()))
+
+    class None_(Doubling):
+        def __init__(self, programs: Programs, parameters: Any) -> None:
+            super().__init__(programs, parameters)
+
+    monkeypatch.setitem(registry._REGISTERED, "any", lambda: Any_)
+    monkeypatch.setitem(registry._REGISTERED, "none", lambda: None_)
+    net = network()
+    net.hybridize("any", one=1.0, two=4.0)
+    assert set(net(some_graphs(1)[0])["logits"].tolist()) == {5.0}
+    with pytest.raises(TargetError, match="'none' has no option one, two; expected none"):
+        net.hybridize("none", one=1.0, two=2.0)
+
+
 def test_an_executor_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("theirs", f"{__name__}:Doubling", "tvm_cavs.executors")
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry])

@@ -1,5 +1,6 @@
 """graph.py against a slow obvious truth on random DAGs, and the message of every bad graph."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.field import Field
 from tvm_cavs.graph.graph import Graph, check, made_graph
+from tvm_cavs.graph.levels import print_cycle
 
 
 def random_dag(rng: np.random.Generator, arity: int = 3) -> Graph:
@@ -166,6 +168,18 @@ def test_a_cycle_is_found_behind_a_long_path_and_shortened() -> None:
         Graph.from_children([[1], [2], [3], [2], []])
 
 
+@pytest.mark.parametrize("n", [2, 11, 12, 13, 14, 40])
+def test_the_middle_of_a_long_cycle_is_counted(n: int) -> None:
+    text = print_cycle(list(range(n)))
+    shown = [int(piece) for piece in text.split(" -> ") if piece.isdigit()]
+    left_out = re.search(r"\((\d+) more\)", text)
+    if n <= 12:
+        assert shown == list(range(n)) and left_out is None
+    else:
+        assert left_out is not None and int(left_out[1]) == n - 12
+        assert shown == [*range(6), *range(n - 6, n)]
+
+
 def test_errors_in_a_batch_name_the_graph_and_number_within_it() -> None:
     ptr = np.array([0, 2, 4])
     with pytest.raises(GraphError, match="graph 1 of the batch, vertex 1: child -1 in slot 0 "):
@@ -196,6 +210,10 @@ def test_bad_inputs(name: str) -> None:
 def test_other_bad_graphs() -> None:
     with pytest.raises(GraphError, match="vertex 0: its parent 5 is out of range; expected 0..1"):
         Graph.from_parents([5, -1])
+    for root in (0, 1):
+        with pytest.raises(GraphError, match=rf"root={root} is the number of a vertex too"):
+            Graph.from_parents([1, root], root=root)
+    assert Graph.from_parents([1, 2], root=2).roots.tolist() == [False, True]
     with pytest.raises(GraphError, match="length: expected a whole number from 1 .* given 0"):
         Graph.from_sequence(0)
     with pytest.raises(GraphError, match="vertex_id has 1 entries; expected 2"):

@@ -1,5 +1,7 @@
 """Initialisers: shapes, spreads, and that a seed decides everything."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,14 @@ def test_orthogonal_blocks_are_each_orthogonal():
     q = init.Orthogonal(n_blocks=3)(np.random.default_rng(0), (4, 12))
     for block in np.split(q, 3, axis=1):
         np.testing.assert_allclose(block.T @ block, np.eye(4), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [init.Orthogonal, init.Xavier])
+def test_blocks_are_drawn_one_by_one(make):
+    """Gates that begin alike would stay alike."""
+    blocks = np.split(make(n_blocks=3)(np.random.default_rng(0), (4, 12)), 3, axis=1)
+    for one, other in itertools.combinations(blocks, 2):
+        assert not np.isclose(one, other).any()
 
 
 def test_array_is_copied():

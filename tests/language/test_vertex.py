@@ -79,6 +79,10 @@ def pulls_twice(self: Any, v: Vertex) -> None:
         (lambda self, v: v.pull("x", (0,)), "positive size"),
         (lambda self, v: cavs.split(v.gather(0).h, 2), "does not divide into 2 equal parts"),
         (lambda self, v: cavs.embedding(v.pull("w"), self.W * 2.0), "expected a parameter"),
+        (
+            lambda self, v: cavs.embedding(cavs.argmax(v.gather(0).h), self.W),
+            "a computed index takes a row by one_hot(index, rows) @ table",
+        ),
         (lambda self, v: cavs.tanh(1.0), "expected a value of the vertex, given float"),
         (lambda self, v: cavs.concat(), "given nothing"),
         (
@@ -126,6 +130,18 @@ def test_mistakes_around_forward() -> None:
             Network(function(twice, weights=held))
     with pytest.raises(NotImplementedError, match=r"must define forward\(self, v\)"):
         VertexFunction().forward(None)  # type: ignore[arg-type]
+
+
+def test_a_vertex_has_two_slots_unless_it_says_otherwise() -> None:
+    class Usual(VertexFunction):
+        state = {"h": 3}
+
+        def forward(self, v: Vertex) -> None:
+            v.scatter(h=v.gather(0).h + v.gather(1).h)
+            v.gather(2)
+
+    with pytest.raises(TraceError, match=r"gather\(2\).*: expected a slot in 0..1; "):
+        trace(Usual())
 
 
 def test_a_parameter_of_several_names_has_the_first() -> None:

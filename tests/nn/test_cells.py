@@ -9,7 +9,9 @@ import tvm_cavs as cavs
 from helpers.gradient_check import initialized
 from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.graph.graph import Graph
+from tvm_cavs.language.program import Program
 from tvm_cavs.nn.cells import CELLS
+from tvm_cavs.nn.loss import SoftmaxCrossEntropy
 from tvm_cavs.nn.network import Network
 
 States = Sequence[tuple[np.ndarray, np.ndarray]]  # h and c of every child
@@ -57,6 +59,25 @@ def test_a_vertex_does_what_the_equations_say(name: str, arity: int) -> None:
     states.append(state(name, p, p["E"][n], states))
     want = np.array([h for h, _ in states]) @ p["V"] + p["d"]
     np.testing.assert_allclose(found, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_words_and_what_is_classified_are_dropped_in_training(name: str) -> None:
+    net = Network(CELLS[name](N_WORDS, 3, 4, N_CLASSES, dropout=0.25))
+    assert not list(net.programs().forward.select("dropout"))
+    program = net.programs(SoftmaxCrossEntropy()).forward
+    found = dict(program.select("dropout"))
+    assert [c["rate"] for c in found.values()] == [0.25, 0.25]
+    (word,) = (c for c in found.values() if program.calls[c.args[0]].op == "embedding")
+    (h,) = (c for c in found.values() if c is not word)
+    assert is_published(program, h.args[0]) and {word["site"], h["site"]} == {0, 1}
+    classified = [c for _, c in program.select("matmul") if c.args[0] in found]
+    weights = [program.calls[c.args[1]]["name"] for c in classified]
+    assert "V" in weights and set(weights) <= {"V", "W", "Wn"} and len(weights) > 1
+
+
+def is_published(program: Program, i: int) -> bool:
+    return any(c.args[0] == i and c["field"] == "h" for _, c in program.select("scatter"))
 
 
 def test_the_table_has_every_cell() -> None:

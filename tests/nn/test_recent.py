@@ -1,6 +1,6 @@
 """What was made for the last few losses is found again; what is older goes."""
 
-from tvm_cavs.nn.recent import KEPT, Recent
+from tvm_cavs.nn.recent import KEPT, Recent, key_of
 
 
 def test_what_was_asked_for_longest_ago_goes() -> None:
@@ -21,3 +21,27 @@ def test_what_was_asked_for_longest_ago_goes() -> None:
     assert made == []
     ask(1)
     assert made == [1]
+
+
+def test_what_went_is_forgotten_whole() -> None:
+    """Keys may be large: they hold all that a loss holds."""
+    recent: Recent[int] = Recent()
+    for key in range(5 * KEPT):
+        recent.get(key, lambda: 0)
+    assert len(recent._asked) == len(recent) == KEPT
+
+
+def test_functions_without_a_view_count_by_their_code() -> None:
+    def made(factor: float) -> tuple[object, object, object]:
+        return (lambda x: 2 * x), (lambda x: factor * x), (lambda x, y=factor: x + y)
+
+    keys = [[key_of(Holding(f)) for f in made(1.0)] for _ in range(2)]
+    assert [a == b for a, b in zip(*keys, strict=True)] == [True, False, False]
+    assert len({*keys[0], *keys[1]}) == 5
+
+
+class Holding:
+    """Something that holds a function."""
+
+    def __init__(self, function: object) -> None:
+        self.function = function

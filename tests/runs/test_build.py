@@ -1,14 +1,19 @@
 """From a config to data, network, loss and trainer, for each kind of data."""
 
+import gc
 import json
 
 import numpy as np
 import pytest
 
 from tvm_cavs import record
+from tvm_cavs.data import LISTOPS_VOCAB, Loader
 from tvm_cavs.errors import ConfigError, DataError
+from tvm_cavs.nn import CELLS, Network, SoftmaxCrossEntropy
+from tvm_cavs.runs import build
 from tvm_cavs.runs.build import build_loss, build_network, build_trainer, load_pretrained
-from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.runs.fingerprints import fingerprint
+from tvm_cavs.runs.schema import ExecutorConfig, RunConfig
 from tvm_cavs.runs.splits import build_data, resolve
 from tvm_cavs.training.evaluation import evaluate
 
@@ -49,6 +54,16 @@ def test_listops_splits_are_disjoint_and_labelled():
     ]
     assert len(set(words)) == 42
     assert str(data).endswith("16 words")
+
+
+def test_a_split_is_the_same_whichever_are_read():
+    given = config({"name": "listops", "n_train": 9, "n_dev": 5, "n_test": 7})
+    whole = build_data(given)
+    for wanted in (["dev"], ["test"], ["train"], ["test", "train"]):
+        some = build_data(given, wanted, whole.vocab)
+        assert list(some.splits) == [name for name in ("train", "dev", "test") if name in wanted]
+        for name, split in some.splits.items():
+            assert fingerprint(split) == fingerprint(whole.splits[name])
 
 
 def test_listops_nary_resolves_the_arity():
@@ -117,6 +132,41 @@ def test_jsonl_regression_on_scalars(tmp_path):
     resolved, net, data = train_one_batch(given)
     assert resolved.data.n_classes == 1
     assert evaluate(net, data.splits["dev"], ["mse"], "target")["mse"] < 1.0
+
+
+def test_reading_leaves_the_garbage_collector_as_it_was():
+    given = config({"name": "listops", "n_train": 3, "n_dev": 1, "n_test": 1})
+    was_enabled = gc.isenabled()
+    try:
+        for enable in (gc.disable, gc.enable):
+            enable()
+            before = gc.isenabled()
+            build_data(given)
+            assert gc.isenabled() == before
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+
+
+def test_a_class_that_no_vertex_has_is_one_too(tmp_path):
+    """As long as the config names it; and graphs of single vertices have room for a child."""
+    graph = {"children": [[]], "inputs": {"word": ["a"], "label": ["no"]}}
+    path = write_jsonl(tmp_path / "train.jsonl", [graph])
+    data = {"name": "jsonl", "train": path, "classes": ["no", "perhaps", "yes"]}
+    resolved, net, _ = train_one_batch(config(data))
+    assert resolved.data.n_classes == 3 and net.parameters()["V"].shape == (4, 3)
+    assert resolved.model.arity == 1
+
+
+def test_an_input_is_in_other_splits_what_it_is_in_training(tmp_path):
+    def split(name, value):
+        inputs = {"word": ["a"], "label": [1], "more": [value]}
+        return write_jsonl(tmp_path / name, [{"children": [[]], "inputs": inputs}])
+
+    given = {"name": "jsonl", "train": split("train", 0.5), "dev": split("dev", 2)}
+    found = build_data(config(given)).splits["dev"]
+    assert found[0].inputs["more"].values.tolist() == [2.0] and found.kinds["more"] == "numbers"
+    with pytest.raises(DataError, match="'b' stands where numbers such as 0.5 are expected"):
+        build_data(config({**given, "test": split("test", "b")}))
 
 
 def test_jsonl_classes_come_from_the_data(tmp_path):
@@ -347,3 +397,70 @@ def test_the_seed_of_the_config_decides_what_is_dropped(tmp_path):
         with record():
             losses.append(float(build_loss(made.config)(net(made.splits["train"].graphs[0]))))
     assert losses[0] == losses[2] != losses[1]
+
+
+def test_every_key_reaches_what_it_is_for(monkeypatch, tmp_path):
+    """Each has a value of its own, so that none can stand in for another."""
+    train = {
+        "optimizer": "adam",
+        "hyper": {"beta1": 0.5},
+        "lr": 0.25,
+        "weight_decay": 0.125,
+        "clip_norm": 3.0,
+        "warmup": 2,
+        "loss": "softmax_cross_entropy",
+        "seed": 7,
+        "lr_mult": {"E": 0.75},
+        "decay_mult": {"b": 0.375},
+        "batch_size": 2,
+        "schedule": {"name": "step", "settings": {"every": 2}},
+        "vertex_budget": 90,
+    }
+    model = {"cell": "tree_gru", "embedding": 3, "hidden": 5, "dropout": 0.1, "arity": 4}
+    data = {"name": "listops", "n_train": 9, "n_dev": 1, "n_test": 1, "label": "list_label"}
+    given = config(data, train=train, model=model)
+    asked, chosen = [], []
+    monkeypatch.setattr(build, "Trainer", lambda *got, **named: asked.append((got, named)))
+    monkeypatch.setattr(Network, "hybridize", lambda *_, **named: chosen.append(named))
+    options = {"threads": 3, "precision": "bf16", "sharing": False, "records": "none"}
+    for executor in (options, {"records": "some.json", "target": "llvm"}, {"name": "reference"}):
+        net = build_network(
+            given.model_copy(update={"executor": ExecutorConfig.model_validate(executor)}),
+            LISTOPS_VOCAB,
+        )
+    assert chosen == [
+        {"executor": "tvm", **options, "records": False},
+        {"executor": "tvm", "records": "some.json", "target": "llvm"},
+        {"executor": "reference"},
+    ]
+    cell = net.function
+    assert type(cell) is CELLS["tree_gru"] and (cell.arity, cell.dropout) == (4, 0.1)
+    assert {n: p.shape for n, p in net.parameters().items()} == {
+        "E": (len(LISTOPS_VOCAB), 3),
+        "V": (5, 10),
+        "d": (10,),
+        "W": (3, 25),
+        "U": (20, 25),
+        "b": (25,),
+        "Wn": (3, 5),
+        "Un": (20, 5),
+        "bn": (5,),
+    }
+    assert net.dropout_seed == 7
+    other = Network(CELLS["tree_gru"](len(LISTOPS_VOCAB), 3, 5, 10, 4))
+    other.initialize(seed=7)
+    for name, p in other.parameters().items():
+        assert np.array_equal(p.data, net.parameters()[name].data)
+    build_trainer(given, net)
+    (((parameters, optimizer, lr, weight_decay, clip_norm, schedule), named),) = asked
+    assert parameters == net.parameters() and named == {"beta1": 0.5}
+    assert (optimizer, lr, weight_decay, clip_norm) == ("adam", 0.25, 0.125, 3.0)
+    assert [schedule(n) for n in range(5)] == [0.5, 1.0, 0.5, 0.5, 0.25]
+    mults = {name: (p.lr_mult, p.decay_mult) for name, p in parameters.items()}
+    assert mults == dict.fromkeys(mults, (1.0, 1.0)) | {"E": (0.75, 1.0), "b": (1.0, 0.375)}
+    assert build_loss(given) == SoftmaxCrossEntropy("logits", "list_label")
+    loader = Loader(build_data(given, ["train"]).splits["train"], 2, 90, seed=7)
+    for got, wanted in zip(
+        build.first_batches(build_data(given, ["train"]), 3), loader.batches(0), strict=False
+    ):
+        assert got.vertex_id.tolist() == wanted.vertex_id.tolist()

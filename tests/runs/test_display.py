@@ -32,7 +32,10 @@ def test_plain_lines_are_rare_and_without_escapes(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("width", "shown_left", "shown_bar"), [(90, 1, 1), (60, 0, 1), (44, 0, 0)])
+@pytest.mark.parametrize(
+    ("width", "shown_left", "shown_bar"),
+    [(90, 1, 1), (72, 1, 1), (71, 0, 1), (60, 0, 1), (59, 0, 0), (44, 0, 0)],
+)
 def test_the_bar_gives_way(width, shown_left, shown_bar):
     console = Console(file=io.StringIO(), width=width, force_terminal=True)
     with show(console) as shown:
@@ -54,6 +57,9 @@ def test_a_curve():
     wide = draw(list(range(1000)), width=50).splitlines()
     assert len(wide) == 6
     assert max(len(line) for line in wide) == len("       0 | ") + 50
+    assert wide[-1].startswith("     9.5 |") and wide[0].startswith("   989.5 |")  # means of 20
+    for n, width in ((1, 8), (2, 16), (7, 56), (8, 56), (31, 31), (60, 60), (61, 60)):
+        assert len(draw(range(1, n + 1), height=1)) == len("       0 | ") + width
 
 
 def test_the_picture(tmp_path):

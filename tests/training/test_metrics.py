@@ -137,6 +137,15 @@ def test_labels_that_training_refuses(name):
         tally.add(np.zeros(shape, np.float32), graph)
 
 
+def test_graphs_are_numbered_over_all_batches():
+    tally, graph = Tally(("accuracy", "root_accuracy")), Graph.from_sequence(1, {"label": [1]})
+    for n in (2, 3):
+        tally.add(one_hot([1] * n, 3), batch([graph] * n))
+    wrong = batch([graph, Graph.from_sequence(2, {"label": [0, 7]})])
+    with pytest.raises(DataError, match="accuracy: graph 6, vertex 1: 'label' is 7"):
+        tally.add(one_hot([1] * 3, 3), wrong)
+
+
 def test_nothing_counted_is_nan():
     assert math.isnan(Tally(("accuracy",)).values()["accuracy"])
 

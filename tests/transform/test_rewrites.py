@@ -263,6 +263,16 @@ def test_rules_keep_shape_and_meaning(op: str) -> None:
         np.testing.assert_allclose(after, before, rtol=1e-6, err_msg=what)
 
 
+def test_a_product_that_no_vertex_takes_part_in_is_a_sum() -> None:
+    """It is the net's: one vector, computed once."""
+    program = canonical(body(lambda x, y, W: x + W("b", (2,)) @ W("W", (2, 3))))
+    assert ops(program, "matmul") == []
+    ((i, c),) = program.select("sum")
+    given = {"b": np.array([2.0, 3.0]), "W": np.array([[1.0, 2.0, 4.0], [10.0, 20.0, 40.0]])}
+    found = net_value(program, i, lambda leaf: given[program.calls[leaf]["name"]])
+    assert c.type == Type((3,), per="net") and found.tolist() == [32.0, 64.0, 128.0]
+
+
 # ---- golden text ----
 
 TREE_LSTM = "tree_lstm_hidden_4"

@@ -138,7 +138,8 @@ def _add_measurements(parser: argparse.ArgumentParser) -> None:
 def _problem(given: argparse.Namespace) -> str | None:
     """What is wrong with arguments that are right one by one, if anything is."""
     counts = [given.threads, given.rounds, *(given.hidden or ()), *(given.batch or ())]
-    if min([*counts, given.embedding or 1]) < 1:
+    counts += [] if given.embedding is None else [given.embedding]
+    if min(counts) < 1:
         return "--hidden, --embedding, --batch, --threads and --rounds are 1 or more"
     if given.plot and given.ablate is None and given.peers is None:
         return "--plot draws what --ablate or --peers finds; give one of them"

@@ -6,20 +6,16 @@ into several calls where vertices of different kinds need different kernels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..graph import Graph
-
-if TYPE_CHECKING:  # it brings TVM's FFI along
-    from ..runtime import Plan
-from ..graph import Kind
-
-if TYPE_CHECKING:  # it brings TVM's FFI along
-    from ..runtime import Plan
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ..graph import Graph, Kind
+
+if TYPE_CHECKING:  # it brings TVM's FFI along
+    from ..runtime import Plan
 
 WIDTH = 80
 

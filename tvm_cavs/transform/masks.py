@@ -64,7 +64,9 @@ class _Guard:
             return value
         left, right = (self.runs[a] for a in c.args)
         value = self._either(right, value, x)
-        return self._either(left, value, y if c.op == "add" else -y)
+        if c.op == "sub":  # what is nothing has no sign
+            y = self._either(right, -y, nothing(self.b, y.shape))
+        return self._either(left, value, y)
 
     def _row(self, i: int) -> Value:
         """The integer %i as a table can be read with it."""

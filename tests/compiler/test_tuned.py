@@ -1,0 +1,103 @@
+"""Which file of records holds: the one that is named, the user's own, those that are shipped."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tvm")
+
+from schedules.choice import Bucket, only
+from schedules.knobs import product_knobs
+from schedules.records import Record, product_key, target_key, write_records
+from schedules.target import make_target
+from tvm_cavs.compiler import tuned
+from tvm_cavs.compiler.forms import pack_form
+from tvm_cavs.compiler.lowering.specs import Pack, Placement
+from tvm_cavs.compiler.machine import Machine
+from tvm_cavs.compiler.tuned import FILE, Source, Tuned, records_of
+
+TARGET = make_target({"kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 1})
+DEFAULT = product_knobs(TARGET, 300, 600, "float32")
+KEY = product_key(300, 600, "float32")
+
+
+def record(height: int, ratio: float, date: str = "2026-01-01", **more: object) -> Record:
+    knobs = replace(DEFAULT, height=height, block=height * 8)
+    given = {"target": target_key(TARGET), "bucket": Bucket(64), "date": date} | more
+    return Record(kernel=KEY, knobs=knobs, seconds=1e-3, ratio=ratio, **given)  # type: ignore
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of shipped records, with two files."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    for name in ("b", "a"):
+        write_records(folder / f"{name}.json", [])
+    monkeypatch.setattr(tuned, "SHIPPED", folder)
+    return folder
+
+
+def test_the_most_important_file_comes_last(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = [Source(shipped / "a.json", foreign=True), Source(shipped / "b.json", foreign=True)]
+    cache, named = tmp_path / "cache", tmp_path / "named.json"
+    assert records_of(None, False) == records_of(cache, False) == []
+    assert records_of(None, None) == theirs
+    assert records_of(cache, None) == [*theirs, Source(cache / FILE)]
+    for given in (named, str(named)):
+        assert records_of(cache, given) == records_of(None, given) == [*theirs, Source(named)]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert records_of(cache, "~/named.json")[-1] == Source(named)
+
+
+def chosen(*sources: Source) -> dict[Bucket, int]:
+    """The height of a product's tile, by row counts."""
+    found = Tuned(TARGET, sources).choose(KEY, lambda vectors=None: DEFAULT)
+    return {bucket: knobs.height for bucket, knobs in found.by_rows}
+
+
+def test_of_two_measurements_of_one_candidate_the_later_file_counts(tmp_path: Path) -> None:
+    """If they are of one time; else the later measurement."""
+    one, two = Source(tmp_path / "1.json", foreign=True), Source(tmp_path / "2.json")
+    usual = DEFAULT.height
+    other = usual - 1
+    write_records(one.path, [record(other, 0.5)])
+    write_records(two.path, [record(other, 1.5)])
+    assert chosen(one, two) == {} and chosen(two, one) == {Bucket(64): other}
+    write_records(one.path, [record(other, 0.5, date="2026-01-02")])
+    assert chosen(one, two) == chosen(two, one) == {Bucket(64): other}
+    write_records(two.path, [record(other - 1, 0.25)])
+    assert chosen(one, two) == {Bucket(64): other - 1}
+
+
+def test_weights_in_other_panels_are_packed_by_another_kernel() -> None:
+    """Its name is that of the default where the panels are, whatever else is tuned."""
+    spec = Pack(((300, 600),), (Placement(0, 0, 0, (0, 300), (0, 600)),), 300, 600)
+    usual = pack_form(Machine(TARGET, 16, 1, "float32"), spec)
+    names = {}
+    for vectors in range(1, 5):
+        knobs = replace(product_knobs(TARGET, 300, 600, "float32", vectors), ahead=4)
+        machine = Machine(TARGET, 16, 1, "float32", lambda key, default, knobs=knobs: only(knobs))
+        names[vectors] = pack_form(machine, spec).symbol
+    assert len(set(names.values())) == 4 and names[DEFAULT.vectors] == usual.symbol
+
+
+def test_what_cannot_be_used_is_told_of_a_file_of_ones_own(tmp_path: Path) -> None:
+    """Shipped ones are for many targets; a file that is damaged is told in both cases."""
+    path = tmp_path / "records.json"
+    write_records(path, [record(2, 0.5, target="another"), record(2, 0.5, failed="it did")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Tuned(TARGET, [Source(path, foreign=True)]).notes == []
+    with pytest.warns(UserWarning, match="another target"):
+        (note,) = Tuned(TARGET, [Source(path)]).notes
+    assert note.startswith("1 record(s) are for another target (another) and not used")
+    assert chosen(Source(path, foreign=True)) == {}
+    path.write_text("{")
+    for foreign in (True, False):
+        with pytest.warns(UserWarning, match="holds no records"):
+            assert len(Tuned(TARGET, [Source(path, foreign)]).notes) == 1

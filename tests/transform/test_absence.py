@@ -1,0 +1,90 @@
+"""When values are there: conditions mean what their sets say, for every vertex there can be."""
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tvm_cavs.transform.absence import (
+    ALWAYS,
+    NEVER,
+    Need,
+    Presence,
+    Runs,
+    absent_ranges,
+    common,
+    cut,
+    overall,
+    reach,
+)
+
+NEEDS: tuple[Need, ...] = (0, 1, "word", "label")
+
+
+def subsets(of: tuple[Need, ...] = NEEDS) -> Iterator[frozenset[Need]]:
+    for n in range(len(of) + 1):
+        yield from map(frozenset, itertools.combinations(of, n))
+
+
+def drawn(seed: int, n: int) -> list[Presence]:
+    """Conditions, those that always and never hold among them."""
+    generator, every = random.Random(seed), list(subsets())
+    made = [Presence(frozenset(generator.sample(every, k=1 + i % 3))) for i in range(n)]
+    return [ALWAYS, NEVER, *made]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_and_or_and_what_is_given_hold_where_they_say(seed: int) -> None:
+    for p, q in itertools.product(drawn(seed, 6), repeat=2):
+        for has in subsets():
+            assert (p | q).holds(has) == (p.holds(has) or q.holds(has))
+            assert (p & q).holds(has) == (p.holds(has) and q.holds(has))
+        assert (p | q) | p == p | q and (p & q) & p == p & q  # of equal ones there is one
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_given_is_what_is_open(seed: int) -> None:
+    """Of vertices that have some things for sure and others maybe, in the terms of the latter."""
+    for p in drawn(seed, 8):
+        for sure, maybe in itertools.product(subsets(), repeat=2):
+            open_ = p.given(sure, maybe)
+            for more in subsets(tuple(maybe)):
+                assert open_.holds(more) == p.holds(sure | more)
+            assert not any(needs & sure for needs in open_.any_of)
+
+
+def test_who_asks_for_a_number_reads_zeros() -> None:
+    p, q = Presence(frozenset({frozenset({0})})), Presence(frozenset({frozenset({1})}))
+    either, both = p | q, p & q
+    wanted = {
+        either: ("add", "sub", "maximum", "minimum", "concat"),
+        both: ("mul", "matmul", "outer", "pick", "embedding", "total_rows"),
+        p: ("over", "neg", "tanh", "relu", "abs", "sqrt", "sum", "max", "slice", "dropout"),
+        ALWAYS: ("div", "exp", "log", "sigmoid", "softmax", "log_softmax", "greater", "equal"),
+    }
+    for found, ops in wanted.items():
+        assert [op for op in ops if reach(op, [p, q]) != found] == []
+    assert reach("where", [ALWAYS, p, q]) == either and reach("where", [p, NEVER, q]) == q
+
+
+def spread(runs: Runs) -> list[Presence]:
+    """The condition of every element."""
+    return [p for n, p in runs for _ in range(n)]
+
+
+def test_ranges_are_cut_and_found_element_by_element() -> None:
+    p, q = Presence(frozenset({frozenset({0})})), Presence(frozenset({frozenset({1})}))
+    runs: Runs = ((2, p), (1, q), (3, ALWAYS), (1, p))
+    other: Runs = ((3, q), (4, NEVER))
+    whole = spread(runs)
+    for start, stop in itertools.combinations(range(8), 2):
+        made = cut(runs, start, stop)
+        assert spread(made) == whole[start:stop]
+        assert all(a[1] != b[1] for a, b in itertools.pairwise(made))
+    assert common([runs, other]) == [(0, 2), (2, 3), (3, 6), (6, 7)] and common([]) == [(0, 1)]
+    assert overall(runs) == ALWAYS and overall(other) == q
+    for has in ((), (0,), (1,), (0, 1)):
+        gone = [i for a, b in absent_ranges(runs, has) for i in range(a, b)]
+        assert gone == [i for i, each in enumerate(whole) if not each.holds(has)]
+    assert absent_ranges(runs, ()) == [(0, 3), (6, 7)]  # neighbours are one range
