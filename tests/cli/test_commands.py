@@ -62,6 +62,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "evaluate",
         "cache",
         "tune",
+        "serve",
         pytest.param("bench", marks=COMPILER),
     ],
 )
@@ -100,6 +101,7 @@ def test_help_names_every_command(capsys):
         ["evaluate", "--help"],
         ["bench", "--help"],
         ["cache", "--help"],
+        ["serve", "--help"],
         ["cache", "--json"],
         ["bench", "--rounds", "0"],
     ],
@@ -117,7 +119,7 @@ def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "cache."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        expected = "expected one of train, evaluate, tune, export, bench, cache"
+        expected = "expected one of train, evaluate, tune, export, serve, bench, cache"
         assert f"'{given}' is no command: {expected}" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 

@@ -156,6 +156,16 @@ class Model:
         parts = {name: np.split(rows, ends) for name, rows in found.items()}
         return [{name: parts[name][i] for name in parts} for i in range(len(given))]
 
+    def check(self, graph: Graph) -> None:
+        """Whether the model answers this.
+
+        Raises:
+            GraphError: as a call.
+        """
+        check_inputs(graph, self._reads, self._arity, self.name)
+        if not self.manifest["complete"]:
+            self._plan(graph)  # looks at the kinds
+
     def arena(self, n_vertices: int) -> Arena:
         """Where batches run side by side, of at most so many vertices."""
         return Arena(

@@ -161,13 +161,13 @@ class Arena:
         self.n_running += n
         return made
 
-    def step(self, least: int = 1) -> list[tuple[Joined, int]]:
+    def step(self, least: int = 1) -> tuple[list[Joined], int]:
         """Run the next level of all parts, or more of them if one has fewer vertices than `least`.
 
         Returns:
-            Those that went on, and how many levels of each were done before.
+            Those that went on, and how many vertices were run.
         """
-        went = [(joined, joined.done) for joined in self._running]
+        went = self._running
         places, levels = self._ready(least)
         if self._n_rows + len(places) > self._n_places:
             self._compact()
@@ -179,7 +179,7 @@ class Arena:
             joined.done += n_levels
         self.n_running -= sum(j.part.n_rows for j in self._running if j.is_done)
         self._running = [j for j in self._running if not j.is_done]
-        return went
+        return went, len(places)
 
     def read(self, joined: Joined, output: BufferId, rows: np.ndarray) -> np.ndarray:
         """A copy of an output at some rows of a part, which have been run; before others join."""

@@ -1,0 +1,168 @@
+"""The server's process: its port, its signals, and connections that lead nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from ..errors import CavsError
+from .app import make_app
+from .jobs import Refused
+from .service import Service
+
+ENDS = (signal.SIGTERM, signal.SIGINT)
+HEAD = 64 << 10  # bytes that the head of a request may have
+SWEEP = 1.0  # seconds between two looks at the connections
+KEPT = 5  # seconds for which a connection without a request stays open
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def run(
+    service: Service,
+    address: Address,
+    token: str | None = None,
+    started: Callable[[Address], None] = lambda _: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what has come in, and return. SIGHUP reloads.
+
+    Args:
+        started: is told the address, with the port that was found for port 0.
+
+    Raises:
+        CavsError: the address cannot be had.
+    """
+    asyncio.run(_serve(service, address, token, started))
+
+
+async def _serve(
+    service: Service, address: Address, token: str | None, started: Callable[[Address], None]
+) -> None:
+    config = uvicorn.Config(
+        make_app(service, token),
+        host=address.host,
+        port=address.port,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=service.limits.connections,
+        timeout_keep_alive=KEPT,
+        timeout_graceful_shutdown=int(service.limits.seconds) + 1,
+        h11_max_incomplete_event_size=HEAD,
+    )
+    try:
+        socket = config.bind_socket()
+    except SystemExit:
+        raise CavsError(
+            f"{address} cannot be had: another program listens there, or it is no address of this "
+            "machine. Choose another one by --port or --host."
+        ) from None
+    server = uvicorn.Server(config)
+    beside = asyncio.create_task(_beside(service, server, socket, address, started))
+    try:
+        await server.serve([socket])
+    finally:
+        beside.cancel()
+        await service.end()
+
+
+async def _beside(
+    service: Service,
+    server: uvicorn.Server,
+    socket: Any,
+    address: Address,
+    started: Callable[[Address], None],
+) -> None:
+    """Once the server runs: take its signals, say where it is, sweep."""
+    while not server.started:
+        await asyncio.sleep(0.01)
+    _take_signals(service, server)
+    started(Address(address.host, socket.getsockname()[1]))
+    sweep = Sweep(service.limits.body_seconds)
+    while True:
+        await asyncio.sleep(SWEEP)
+        sweep(server.server_state.connections)
+
+
+def _take_signals(service: Service, server: uvicorn.Server) -> None:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def end() -> None:
+        if service.is_ending:  # asked twice: at once
+            server.should_exit = server.force_exit = True
+        service.is_ending = True
+        loop.call_later(service.limits.drain, setattr, server, "should_exit", True)
+
+    async def reload() -> None:
+        try:
+            LOG.warning("loaded %r again", await service.reload())
+        except Refused as error:
+            LOG.error("%s", error)
+
+    def begin_reload() -> None:
+        task = asyncio.create_task(reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in ENDS:
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, begin_reload)
+
+
+class Sweep:
+    """Closes connections whose client does not go on: with a head that does not end, or an answer
+    that is not taken in.
+
+    Args:
+        seconds: how long a client may rest.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[Any, tuple[tuple[Any, ...], float]] = {}
+
+    def __call__(self, connections: Any) -> None:
+        now, known, self._since = time.monotonic(), self._since, {}
+        for connection in list(connections):
+            state = _waits_for(connection)
+            if state is None:
+                continue
+            before, since = known.get(connection, (None, now))
+            since = since if before == state else now
+            if now - since > self._seconds:
+                connection.transport.abort()
+            else:
+                self._since[connection] = state, since
+
+
+def _waits_for(connection: Any) -> tuple[Any, ...] | None:
+    """What a connection has waited for, if it is its client's turn; equal while it waits."""
+    cycle, unsent = connection.cycle, connection.transport.get_write_buffer_size()
+    if unsent:
+        return id(cycle), "unsent", unsent
+    if cycle is None or (cycle.response_complete and connection.timeout_keep_alive_task is None):
+        return id(cycle), "head"
+    return None
