@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,18 +38,22 @@ BATCHING = ("levels", "whole", "one")
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured: requests a second, seconds that half, or 99 in 100, took at most."""
+    """What was measured: requests a second, seconds that half, or 99 in 100, took at most.
+
+    batch: vertices of a step. cpu: processor seconds of the server for a request.
+    """
 
     rate: float
     p50: float
     p99: float
     n: int
     batch: float
+    cpu: float
 
     def __str__(self) -> str:
         return (
             f"{self.rate:8.0f} /s   p50 {self.p50 * 1e3:7.2f} ms   p99 {self.p99 * 1e3:7.2f} ms   "
-            f"{self.batch:7.1f} vertices a step   {self.n} requests"
+            f"{self.batch:6.1f} vertices a step   {self.cpu * 1e3:5.2f} ms of CPU   {self.n} asked"
         )
 
 
@@ -122,12 +127,15 @@ class Client:
             self._streams = None
 
 
-async def scrape(port: int) -> dict[str, float]:
-    """The server's metrics without labels."""
+async def scrape(port: int, process: int) -> dict[str, float]:
+    """The server's metrics without labels, and the processor seconds that it has used."""
     client = Client(port)
     _, text = await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     client.close()
-    return {name: float(n) for name, n in re.findall(r"^(\w+) (\S+)$", text.decode(), re.MULTILINE)}
+    found = re.findall(r"^(\w+) (\S+)$", text.decode(), re.MULTILINE)
+    used = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    cpu = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+    return {**{name: float(n) for name, n in found}, "cpu": cpu}
 
 
 def figures(
@@ -137,13 +145,17 @@ def figures(
         return after[f"tvm_cavs_batch_vertices_{name}"] - before[f"tvm_cavs_batch_vertices_{name}"]
 
     p50, p99 = np.percentile(times, [50, 99]).tolist()
-    return Figures(len(times) / seconds, p50, p99, len(times), more("sum") / max(1, more("count")))
+    batch = more("sum") / max(1, more("count"))
+    cpu = (after["cpu"] - before["cpu"]) / len(times)
+    return Figures(len(times) / seconds, p50, p99, len(times), batch, cpu)
 
 
-async def closed(port: int, given: list[bytes], n_clients: int, seconds: float) -> Figures:
+async def closed(
+    port: int, process: int, given: list[bytes], n_clients: int, seconds: float
+) -> Figures:
     """Clients that each wait for an answer before they ask again."""
     times: list[float] = []
-    before = await scrape(port)
+    before = await scrape(port, process)
     start = time.perf_counter()
 
     async def ask(k: int) -> None:
@@ -156,13 +168,15 @@ async def closed(port: int, given: list[bytes], n_clients: int, seconds: float) 
         client.close()
 
     await asyncio.gather(*map(ask, range(n_clients)))
-    return figures(times, time.perf_counter() - start, before, await scrape(port))
+    return figures(times, time.perf_counter() - start, before, await scrape(port, process))
 
 
-async def opened(port: int, given: list[bytes], rate: float, seconds: float) -> Figures:
+async def opened(
+    port: int, process: int, given: list[bytes], rate: float, seconds: float
+) -> Figures:
     """Requests at random times, `rate` a second; each has waited since its time had come."""
     rng, times = np.random.default_rng(1), []
-    before = await scrape(port)
+    before = await scrape(port, process)
     free = [Client(port) for _ in range(8)]
     start = time.perf_counter()
     due, tasks = start, []
@@ -181,17 +195,19 @@ async def opened(port: int, given: list[bytes], rate: float, seconds: float) -> 
     await asyncio.gather(*tasks)
     for client in free:
         client.close()
-    return figures(times, time.perf_counter() - start, before, await scrape(port))
+    return figures(times, time.perf_counter() - start, before, await scrape(port, process))
 
 
-async def measure(port: int, given: list[bytes], n_clients: list[int], seconds: float) -> Any:
-    await closed(port, given, 8, 1.0)  # buffers grow
+async def measure(
+    port: int, process: int, given: list[bytes], n_clients: list[int], seconds: float
+) -> Any:
+    await closed(port, process, given, 8, 1.0)  # buffers grow
     found = {}
     for n in n_clients:
-        found[n] = await closed(port, given, n, seconds)
+        found[n] = await closed(port, process, given, n, seconds)
         print(f"  {n:3d} clients          {found[n]}", flush=True)
     peak = max(each.rate for each in found.values())
-    found["opened"] = await opened(port, given, PART_OF_PEAK * peak, seconds)
+    found["opened"] = await opened(port, process, given, PART_OF_PEAK * peak, seconds)
     print(f"  {PART_OF_PEAK:.0%} of the peak    {found['opened']}", flush=True)
     return found
 
@@ -210,8 +226,8 @@ def main() -> None:
     found = {}
     for batching in given.batching:
         print(f"--batching {batching}")
-        with server(given.folder, batching) as (port, _):
-            found[batching] = asyncio.run(measure(port, requests, given.clients, seconds))
+        with server(given.folder, batching) as (port, process):
+            found[batching] = asyncio.run(measure(port, process, requests, given.clients, seconds))
     for batching, each in found.items():
         alone = each[min(given.clients)]
         peak = max(f.rate for n, f in each.items() if n != "opened")
