@@ -1,0 +1,15 @@
+"""One exported model for all tests of the server."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from helpers.exported import export
+
+    return export(tmp_path_factory.mktemp("served") / "model")
