@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from .service import Service
 ENDS = (signal.SIGTERM, signal.SIGINT)
 HEAD = 64 << 10  # bytes that the head of a request may have
 SWEEP = 1.0  # seconds between two looks at the connections
+LINGER = 0.5  # seconds in which who is connected may still ask, when nobody can connect
 KEPT = 5  # seconds for which a connection without a request stays open
 LOG = logging.getLogger(__name__)
 
@@ -73,13 +74,15 @@ async def _serve(
         timeout_graceful_shutdown=int(service.limits.seconds) + 1,
         h11_max_incomplete_event_size=HEAD,
     )
-    listening = bind(address)
     server = uvicorn.Server(config)
-    beside = asyncio.create_task(_beside(service, server, listening, address, started))
     try:
-        await server.serve([listening])
+        listening = bind(address)
+        beside = asyncio.create_task(_beside(service, server, listening, address, started))
+        try:
+            await server.serve([listening])
+        finally:
+            beside.cancel()
     finally:
-        beside.cancel()
         await service.end()
 
 
@@ -92,6 +95,7 @@ def bind(address: Address) -> socket.socket:
     Raises:
         CavsError: the address cannot be had.
     """
+    made = None
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         family, _, _, _, place = found[0]
@@ -99,6 +103,8 @@ def bind(address: Address) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(place)
     except OSError as error:
+        if made is not None:
+            made.close()
         raise CavsError(
             f"{address} cannot be had: {error.strerror or error}. Choose another one by --port or "
             "--host."
@@ -116,7 +122,7 @@ async def _beside(
     """Once the server runs: take its signals, say where it is, sweep."""
     while not server.started:
         await asyncio.sleep(0.01)
-    _take_signals(service, server)
+    _take_signals(service, server, listening)
     started(Address(address.host, listening.getsockname()[1]))
     sweep = Sweep(service.limits.body_seconds)
     while True:
@@ -124,15 +130,21 @@ async def _beside(
         sweep(server.server_state.connections)
 
 
-def _take_signals(service: Service, server: uvicorn.Server) -> None:
+def _take_signals(service: Service, server: uvicorn.Server, listening: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
+
+    def begin(task: Coroutine[Any, Any, None]) -> None:
+        made = asyncio.create_task(task)
+        tasks.add(made)
+        made.add_done_callback(tasks.discard)
 
     def end() -> None:
         if service.is_ending:  # asked twice: at once
             server.should_exit = server.force_exit = True
-        service.is_ending = True
-        loop.call_later(service.limits.drain, setattr, server, "should_exit", True)
+        else:
+            service.is_ending = True
+            begin(_end(service, server, listening))
 
     async def reload() -> None:
         try:
@@ -140,14 +152,47 @@ def _take_signals(service: Service, server: uvicorn.Server) -> None:
         except Refused as error:
             LOG.error("%s", error)
 
-    def begin_reload() -> None:
-        task = asyncio.create_task(reload())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
     for number in ENDS:
         loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, begin_reload)
+    loop.add_signal_handler(signal.SIGHUP, lambda: begin(reload()))
+
+
+async def _end(service: Service, server: uvicorn.Server, listening: socket.socket) -> None:
+    """Let no request be lost: not of who does not know yet, has just connected, or is asking.
+
+    For a while all goes on, but answers say that their connection closes, and `readyz` that others
+    should be asked. Then nobody can connect; who is connected may still ask for a moment.
+    """
+    await asyncio.sleep(service.limits.drain)
+    accepted = _accept(listening)
+    for each in server.servers:
+        each.close()
+    for connection in accepted:
+        await _serve_connection(server, connection)
+    await asyncio.sleep(LINGER)
+    server.should_exit = True
+
+
+def _accept(listening: socket.socket) -> list[socket.socket]:
+    """All who have connected already: closing would reset them."""
+    accepted = []
+    while True:
+        try:
+            accepted.append(listening.accept()[0])
+        except BlockingIOError:
+            return accepted
+
+
+async def _serve_connection(server: uvicorn.Server, connection: socket.socket) -> None:
+    config = server.config
+
+    def protocol() -> Any:
+        return config.http_protocol_class(  # type: ignore[call-arg,operator]
+            config=config, server_state=server.server_state, app_state=server.lifespan.state
+        )
+
+    connection.setblocking(False)
+    await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
 
 class Sweep:
