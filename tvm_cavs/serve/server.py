@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from .app import make_app
 from .jobs import Refused
 from .service import Service
 
+RETURN, SO_ATTACH_FILTER = 0x06, 26  # of linux/bpf_common.h and asm-generic/socket.h
 ENDS = (signal.SIGTERM, signal.SIGINT)
 HEAD = 64 << 10  # bytes that the head of a request may have
 SWEEP = 1.0  # seconds between two looks at the connections
@@ -173,8 +176,22 @@ async def _end(service: Service, server: uvicorn.Server, listening: socket.socke
     server.should_exit = True
 
 
+def drop_all(listening: socket.socket) -> None:
+    """Let Linux drop whatever comes to this socket: who connects tries again in a second, and is
+    then refused or answered by another server.
+
+    So nobody can have connected between the last `accept` and the closing.
+    """
+    instruction = struct.pack("=HBBI", RETURN, 0, 0, 0)  # of Linux's packet filters: keep 0 bytes
+    code = ctypes.create_string_buffer(instruction)
+    listening.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(code))
+    )
+
+
 def _accept(listening: socket.socket) -> list[socket.socket]:
-    """All who have connected already: closing would reset them."""
+    """All who have connected already, whom closing would reset; from now on nobody connects."""
+    drop_all(listening)
     accepted = []
     while True:
         try:
