@@ -69,6 +69,7 @@ async def _serve(
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level=logging.ERROR,
         access_log=False,
         server_header=False,
         proxy_headers=False,
