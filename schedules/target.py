@@ -98,7 +98,7 @@ def make_target(given: str | dict[str, object] | Target, n_threads: int | None =
         return host_target(n_threads)
     try:
         target = given if isinstance(given, Target) else Target(given)
-        if n_threads is not None:
+        if n_threads is not None and target.kind.name == "llvm":
             target = Target({**target.export(), "num-cores": n_threads})
     except (RuntimeError, AttributeError, TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]

@@ -2,7 +2,7 @@
 
     python scripts/public_names.py
 
-Public is what `tvm_cavs`, `tvm_cavs.data` and `tvm_cavs.nn` export, and what a user reaches through
+Public is what `tvm_cavs`, its `data`, `deploy` and `nn` export, and what a user reaches through
 a class of these: its methods and properties.
 """
 
@@ -18,7 +18,7 @@ import tvm_cavs
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 # A module whose own names are public is a package (it exports), or one of these (they define).
-EXPORT, DEFINE = ("data", "nn"), ("init", "loss")
+EXPORT, DEFINE = ("data", "deploy", "nn"), ("init", "loss")
 
 
 def public_names() -> Iterator[tuple[str, Any]]:

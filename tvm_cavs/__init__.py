@@ -12,30 +12,29 @@ Words, one per idea (Cavs, USENIX ATC 2018):
   tuning result. *executor*: what runs a compiled network.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from .versions import VERSION as __version__
 from .versions import check_versions as _check_versions
 from .versions import not_installed as _not_installed
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from .public import *  # noqa: F403
 
 _check_versions()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     """Load what users are given when they ask for it: a deployed model needs a part of it only."""
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if find_spec(f"{__name__}.{name}") is not None:
-        return import_module(f".{name}", __name__)
+    if _find_spec(f"{__name__}.{name}") is not None:
+        return _import_module(f".{name}", __name__)
     try:
-        public = vars(import_module(".public", __name__))
+        public = vars(_import_module(".public", __name__))
     except ModuleNotFoundError as error:
         if error.name != "safetensors":
             raise
@@ -48,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """With what is not loaded yet."""
-    return sorted({*globals(), *vars(import_module(".public", __name__))})
+    return sorted({*globals(), *vars(_import_module(".public", __name__))})

@@ -8,6 +8,7 @@ from .errors import CavsError as CavsError
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
+from .errors import DeployError as DeployError
 from .errors import GraphError as GraphError
 from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import ShapeError as ShapeError

@@ -80,8 +80,8 @@ def test_another_network_is_listed_whole():
     parameters = {"W": Parameter((3, 5)), "V": Parameter((2,)), "b": Parameter((4,))}
     with pytest.raises(CheckpointError) as error:
         restore(parameters, example())
-    assert "V: absent in the checkpoint, [2] in the network" in str(error.value)
-    assert "W: [3, 4] in the checkpoint, [3, 5] in the network" in str(error.value)
+    assert "V: absent in the file, [2] in the network" in str(error.value)
+    assert "W: [3, 4] in the file, [3, 5] in the network" in str(error.value)
     assert "b:" not in str(error.value)
 
 

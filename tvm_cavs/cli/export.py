@@ -25,8 +25,14 @@ WHAT = (
 EXAMPLES = (
     "runs/demo --out served/demo",
     "runs/demo --out served/demo --replace",
-    'runs/demo --out arm --target \'{"kind": "llvm", "mtriple": "aarch64-linux-gnu"}\'',
+    "runs/demo --out arm --target aarch64",
 )
+# machines by name; the levels of x86-64 are those of its psABI: v3 has AVX2, v4 AVX-512
+X86 = ("x86-64", "x86-64-v3", "x86-64-v4")
+TARGETS: dict[str, dict[str, str]] = {
+    **{name: {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": name} for name in X86},
+    "aarch64": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "generic"},
+}
 MOST_EXAMPLES = 3  # graphs of the data, to be shown to people
 LONGEST_EXAMPLE = 40  # vertices
 
@@ -37,7 +43,8 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--out", type=run_folder, required=True, metavar="DIR", help="where to")
     parser.add_argument(
-        "--target", help='"host" (the default), or TVM\'s attributes of a target as JSON'
+        "--target",
+        help=f"host (the default), {', '.join(TARGETS)}, or TVM's attributes of a target as JSON",
     )
     parser.add_argument("--linker", help="the C compiler for another architecture")
     parser.add_argument("--replace", action="store_true", help="take the place of an older export")
@@ -78,12 +85,14 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
 def _target(text: str) -> object:
     if text == "host":
         return text
+    if text in TARGETS:
+        return TARGETS[text]
     try:
         return json.loads(text)
     except ValueError as error:
         raise ConfigError(
-            f'--target: {text!r:.60} is neither "host" nor JSON ({error}); expected TVM\'s '
-            'attributes, such as {"kind": "llvm", "mcpu": "haswell"}'
+            f"--target: {text!r:.60} is neither host, {', '.join(TARGETS)} nor JSON ({error}); "
+            'expected a name, or TVM\'s attributes such as {"kind": "llvm", "mcpu": "haswell"}'
         ) from None
 
 
@@ -102,4 +111,6 @@ def _about(config: RunConfig, vocab: Vocab) -> About:
         examples = "\n".join(texts) or None
     except CavsError as error:
         print(f"no examples in the manifest: {error}", file=sys.stderr)
-    return About(vocab.to_list(), ("word",), classes, examples)
+    spelling = {"lower": getattr(config.data, "lower", False)}
+    spelling["unescape"] = getattr(config.data, "unescape", False)
+    return About(vocab.to_list(), ("word",), classes, examples, {"spelling": spelling})

@@ -151,4 +151,4 @@ def unknown(name: str, form: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     expected = f"expected one of {', '.join(COMMANDS)}{hint}"
-    return fill(f"error: {name!r} is no command: {expected} See {form.format('--help')}.")
+    return fill(f"error: {name!r:.60} is no command: {expected} See {form.format('--help')}.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 from pathlib import Path
 
@@ -34,19 +35,31 @@ def make_library(compiler: Compiler, folder: Path, name: str, linker: str | None
         OSError: the library cannot be written.
     """
     wanted = architecture(compiler.target)
-    command = linker or _linker(wanted)
+    command = _usual_linker(wanted) if linker is None else _found(linker)
     noted = [compiler.noted[symbol] for symbol in sorted(compiler.noted)]
     executables = compiler.executables(noted, PARTS)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         link(descriptor, executables, name, command, (*COMPILE_SUPPORT, *PLAIN))
     except RuntimeError as error:
-        raise TargetError(f"the library for {wanted} could not be linked: {error}") from None
+        raise TargetError(f"kernels for {wanted}: {error}") from None
     finally:
         os.close(descriptor)
 
 
-def _linker(wanted: str) -> str:
+def _found(linker: str) -> str:
+    """A command that was named, if there is such a program.
+
+    Raises:
+        TargetError: there is none.
+    """
+    words = shlex.split(linker)
+    if words and shutil.which(words[0]):
+        return linker
+    raise TargetError(f"linker: {linker!r:.60} is no program here; name a C compiler's command")
+
+
+def _usual_linker(wanted: str) -> str:
     """The C compiler for an architecture.
 
     Raises:

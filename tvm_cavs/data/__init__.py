@@ -22,6 +22,7 @@ from .ptb import PtbTree as PtbTree
 from .ptb import parse_ptb_tree as parse_ptb_tree
 from .ptb import ptb_dataset as ptb_dataset
 from .ptb import read_ptb_trees as read_ptb_trees
+from .spelling import Spelling as Spelling
 from .vocab import UNKNOWN as UNKNOWN
 from .vocab import Vocab as Vocab
 

@@ -12,17 +12,10 @@ import numpy as np
 from ..errors import DataError
 from .columns import is_integer
 from .files import read_lines
+from .spelling import TREEBANK_ESCAPES
 from .vocab import UNKNOWN, Vocab
 
 WIDEST = 2**20
-TREEBANK_ESCAPES = {
-    "-LRB-": "(",
-    "-RRB-": ")",
-    "-LCB-": "{",
-    "-RCB-": "}",
-    "-LSB-": "[",
-    "-RSB-": "]",
-}
 
 
 def load_glove(

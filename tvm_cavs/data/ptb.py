@@ -19,7 +19,7 @@ from ..errors import DataError
 from .columns import NO_KINDS, TOKENS, Places, check_reading, class_indices, read_column
 from .dataset import Dataset, build_graphs
 from .files import read_lines
-from .glove import TREEBANK_ESCAPES
+from .spelling import AS_GIVEN, Spelling
 from .vocab import Vocab
 
 PIECE = re.compile(r"[()]|[^ \t\n()]+")
@@ -92,10 +92,9 @@ def ptb_dataset(
     numbered = list(_numbered_trees(path, n_classes))
     trees = [tree for _, tree in numbered]
     tokens = [token for tree in trees for token in tree.tokens]
-    if unescape:
-        tokens = [token and plain_token(token) for token in tokens]
-    if lower:
-        tokens = [token and token.lower() for token in tokens]
+    spelling = Spelling(lower, unescape)
+    if spelling != AS_GIVEN:
+        tokens = [token and spelling(token) for token in tokens]
     if vocab is None:
         vocab = Vocab.build((token for token in tokens if token is not None), min_count)
     place = vocab.place
@@ -236,11 +235,6 @@ def _without_outer(text: str) -> tuple[int, int]:
     """The part of the text inside an outer bracket that has no label; all where there is none."""
     match = OUTER.fullmatch(text)
     return match.span(1) if match else (0, len(text))
-
-
-def plain_token(token: str) -> str:
-    """A token of a treebank as it stands in text: `-LRB-` is "(", `\\/` is "/"."""
-    return TREEBANK_ESCAPES.get(token, token.replace("\\/", "/").replace("\\*", "*"))
 
 
 def _label(

@@ -24,6 +24,8 @@ LINUX = {
     "dotprod": "asimddp",
     "fullfp16": "asimdhp",
 }
+# what every CPU of an architecture has that runs Linux
+BASE = {"x86_64": frozenset({"sse", "sse2"}), "aarch64": frozenset({"neon"})}
 ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 REMEDY = "Export it for this machine: tvm-cavs export RUN --out DIR on it, or --target with less."
 
@@ -40,8 +42,9 @@ def require_cpu(architecture: str, instructions: Sequence[str]) -> None:
     here = ARCHITECTURES.get(platform.machine().lower(), platform.machine())
     if here != architecture:
         raise DeployError(f"the model is for {architecture}, and this machine is {here}. {REMEDY}")
-    have = features()
-    lacking = sorted(name for name in instructions if _plain(LINUX.get(name, name)) not in have)
+    more = sorted(set(instructions) - BASE.get(architecture, frozenset()))
+    have = features() if more else frozenset()
+    lacking = [name for name in more if _plain(LINUX.get(name, name)) not in have]
     if lacking:
         raise DeployError(
             f"the model's kernels use instructions that this CPU lacks: {', '.join(lacking)}. "

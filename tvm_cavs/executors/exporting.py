@@ -6,6 +6,7 @@ folder is made beside its place and renamed, so that there is a whole one or non
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ from .tvm import pulls_of, pushes_of
 from .weights import value_of
 
 MOST_BITS = 10  # slots and inputs of a vertex, up to which all combinations are tried
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 KIND_OF_DTYPE = {"int32": "integers", "float32": "numbers"}
 
 
@@ -56,13 +58,12 @@ def export(
     """
     _check_place(folder, replace)
     compiler = Compiler(n_threads=1, cache=False, symbols=True, **options)
-    made = _Exported(net, compiler, seen)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             part = Path(scratch) / "part"
             part.mkdir()
-            made.write(part, about or About(), linker)
+            _Exported(net, compiler, seen).write(part, about or About(), linker)
             _put(part, folder)
     except OSError as error:
         raise DeployError(
@@ -205,11 +206,23 @@ def _check_place(folder: Path, replace: bool) -> None:
 
 
 def _put(part: Path, folder: Path) -> None:
-    """Bring the whole folder to its place; what was there goes first to where `part` lies."""
-    if folder.exists():
+    """Bring the whole folder to its place; what was there goes to where `part` lies."""
+    if not folder.exists():
+        part.rename(folder)
+    elif not _exchanged(part, folder):
         folder.rename(part.with_name("old"))
-    part.rename(folder)
+        part.rename(folder)
     _flush(folder.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two folders change places, so that at any moment there is one of them; False where the
+    system or its file system cannot do that.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "renameat2"):
+        return False
+    return bool(libc.renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0)
 
 
 def _write_json(path: Path, data: Any, indent: int | None) -> None:

@@ -13,6 +13,7 @@ from .loss import LOSSES as LOSSES
 from .loss import LossFunction as LossFunction
 from .loss import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from .network import Network as Network
+from .parameter_files import set_parameters as set_parameters
 from .recording import record as record
 
 # Cells; the rest users find in tvm_cavs itself, or is for other packages of it.

@@ -33,6 +33,7 @@ from ..language import Parameter, VertexFunction, take_gradients, trace
 from ..transform import Programs, check_names, choose_policy, counted, differentiate, only_pushes
 from .ahead import Helper
 from .loss import Loss, LossFunction, Recorded
+from .parameter_files import load_parameters, save_parameters
 from .recent import Recent, key_of
 from .recording import is_recording
 from .turn import Turn
@@ -140,6 +141,22 @@ class Network:
                     f"expected shape {p.shape}, gave {values.shape}"
                 )
             p.set_data(values)
+
+    def save_parameters(self, path: str | Path) -> None:
+        """Write all parameters to a safetensors file, by name: NumPy and torch read it as it is.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        save_parameters(self._parameters, Path(path))
+
+    def load_parameters(self, path: str | Path) -> None:
+        """Read all parameters from a safetensors file, such as that of an exported model.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another network; nothing has changed.
+        """
+        load_parameters(self._parameters, Path(path))
 
     def hybridize(self, executor: str = "tvm", sharing: bool | None = None, **options: Any) -> None:
         """Choose what runs the network.

@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from ..errors import CheckpointError
 from ..language import Parameter
+from ..nn import set_parameters
 
 FORMAT = 1
 STATE: dict[str, type | tuple[type, ...]] = {
@@ -249,19 +250,11 @@ def restore(parameters: Mapping[str, Parameter], checkpoint: Checkpoint) -> None
     Raises:
         CheckpointError: names or shapes differ (all are listed); nothing was changed.
     """
-    stored, problems = checkpoint.parameters, []
-    for name in sorted(parameters.keys() | stored.keys()):
-        expected = list(parameters[name].shape) if name in parameters else "absent"
-        given = list(stored[name].shape) if name in stored else "absent"
-        if expected != given:
-            problems.append(f"  {name}: {given} in the checkpoint, {expected} in the network")
-    if problems:
-        raise CheckpointError(
-            "the checkpoint belongs to another network:\n" + "\n".join(problems) + "\n"
-            "Use the config that is saved beside the checkpoint."
-        )
-    for name, parameter in parameters.items():
-        parameter.set_data(stored[name])
+    complaint = (
+        "the checkpoint belongs to another network; use the config that is saved beside it. The "
+        "differences"
+    )
+    set_parameters(parameters, checkpoint.parameters, complaint)
 
 
 def installed_versions() -> dict[str, str]:
