@@ -44,7 +44,8 @@ class Engine:
         self.model, self._limits, self._metrics = model, limits, metrics
         self._together = 1 if batching == ONE else TOGETHER
         levels = Levels(model, limits, metrics) if batching == LEVELS else None
-        self._runner: Runner = levels or Whole(model, limits, metrics)
+        most = 1 if batching == ONE else limits.batch
+        self._runner: Runner = levels or Whole(model, most, metrics)
         self._reader = Reader(model, None if levels is None else levels.arena)
         self._changed = Condition()
         self._jobs: deque[Job] = deque()

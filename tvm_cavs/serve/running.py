@@ -107,11 +107,10 @@ class _Rest:
 
 
 class Whole:
-    """Runs what waits as one batch, up to so many vertices."""
+    """Runs what waits as one batch, up to so many vertices, or a cohort that has more."""
 
-    def __init__(self, model: Model, limits: Limits, metrics: Metrics) -> None:
-        self._model, self._metrics = model, metrics
-        self._most = limits.batch
+    def __init__(self, model: Model, most: int, metrics: Metrics) -> None:
+        self._model, self._most, self._metrics = model, most, metrics
         self._begun: list[Cohort] = []
 
     @property
