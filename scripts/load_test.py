@@ -40,7 +40,8 @@ BATCHING = ("levels", "whole", "one")
 class Figures:
     """What was measured: requests a second, seconds that half, or 99 in 100, took at most.
 
-    batch: vertices of a step. cpu: processor seconds of the server for a request.
+    batch: vertices of a step. cpu: processor seconds of the server for a request. refused: requests
+    that were told to come again.
     """
 
     rate: float
@@ -49,11 +50,13 @@ class Figures:
     n: int
     batch: float
     cpu: float
+    refused: int
 
     def __str__(self) -> str:
         return (
             f"{self.rate:8.0f} /s   p50 {self.p50 * 1e3:7.2f} ms   p99 {self.p99 * 1e3:7.2f} ms   "
-            f"{self.batch:6.1f} vertices a step   {self.cpu * 1e3:5.2f} ms of CPU   {self.n} asked"
+            f"{self.batch:6.1f} vertices a step   {self.cpu * 1e3:5.2f} ms of CPU   {self.n} answered"
+            + (f", {self.refused} refused" if self.refused else "")
         )
 
 
@@ -139,7 +142,11 @@ async def scrape(port: int, process: int) -> dict[str, float]:
 
 
 def figures(
-    times: list[float], seconds: float, before: dict[str, float], after: dict[str, float]
+    times: list[float],
+    seconds: float,
+    before: dict[str, float],
+    after: dict[str, float],
+    refused: int = 0,
 ) -> Figures:
     def more(name: str) -> float:
         return after[f"tvm_cavs_batch_vertices_{name}"] - before[f"tvm_cavs_batch_vertices_{name}"]
@@ -147,7 +154,7 @@ def figures(
     p50, p99 = np.percentile(times, [50, 99]).tolist()
     batch = more("sum") / max(1, more("count"))
     cpu = (after["cpu"] - before["cpu"]) / len(times)
-    return Figures(len(times) / seconds, p50, p99, len(times), batch, cpu)
+    return Figures(len(times) / seconds, p50, p99, len(times), batch, cpu, refused)
 
 
 async def closed(
@@ -175,7 +182,8 @@ async def opened(
     port: int, process: int, given: list[bytes], rate: float, seconds: float
 ) -> Figures:
     """Requests at random times, `rate` a second; each has waited since its time had come."""
-    rng, times = np.random.default_rng(1), []
+    rng = np.random.default_rng(1)
+    times: list[float] = []
     before = await scrape(port, process)
     free = [Client(port) for _ in range(8)]
     start = time.perf_counter()
@@ -184,9 +192,12 @@ async def opened(
     async def ask(due: float, n: int) -> None:
         client = free.pop() if free else Client(port)
         status, body = await client.send(given[n % len(given)])
-        assert status == 200, (status, body[:300])
-        times.append(time.perf_counter() - due)
-        free.append(client)
+        assert status in (200, 503), (status, body[:300])
+        if status == 200:
+            times.append(time.perf_counter() - due)
+            free.append(client)
+        else:
+            client.close()
 
     while due < start + seconds:
         due += float(rng.exponential(1 / rate))
@@ -195,7 +206,8 @@ async def opened(
     await asyncio.gather(*tasks)
     for client in free:
         client.close()
-    return figures(times, time.perf_counter() - start, before, await scrape(port, process))
+    seconds, refused = time.perf_counter() - start, len(tasks) - len(times)
+    return figures(times, seconds, before, await scrape(port, process), refused)
 
 
 async def measure(

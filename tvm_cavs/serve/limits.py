@@ -25,7 +25,7 @@ class Limits:
     graphs: int = 256
     vertices: int = 4096
     batch: int = 4096
-    waiting: int = 1024
+    waiting: int = 512
     seconds: float = 30.0
     body_seconds: float = 10.0
     connections: int = 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import resource
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ from .service import Service
 RETURN, SO_ATTACH_FILTER = 0x06, 26  # of linux/bpf_common.h and asm-generic/socket.h
 ENDS = (signal.SIGTERM, signal.SIGINT)
 HEAD = 64 << 10  # bytes that the head of a request may have
+FILES = 128  # open ones that are no connections
 SWEEP = 1.0  # seconds between two looks at the connections
 LINGER = 0.5  # seconds in which who is connected may still ask, when nobody can connect
 KEPT = 5  # seconds for which a connection without a request stays open
@@ -55,7 +57,24 @@ def run(
     Raises:
         CavsError: the address cannot be had.
     """
+    _let_files_be_open(service.limits.connections + FILES)
     asyncio.run(_serve(service, address, token, started))
+
+
+def _let_files_be_open(n: int) -> None:
+    """Let the process have so many files open; connections are files.
+
+    Raises:
+        CavsError: the system allows it fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < n:
+        raise CavsError(
+            f"{n - FILES} connections need {n} open files, and this process may have {hard}. Raise "
+            f"the limit (ulimit -Hn), or give --connections {max(1, hard - FILES)}."
+        )
+    if soft != resource.RLIM_INFINITY and soft < n:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))
 
 
 async def _serve(
