@@ -55,7 +55,7 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"{self.rate:8.0f} /s   p50 {self.p50 * 1e3:7.2f} ms   p99 {self.p99 * 1e3:7.2f} ms   "
-            f"{self.batch:6.1f} vertices a step   {self.cpu * 1e3:5.2f} ms of CPU   {self.n} answered"
+            f"{self.batch:6.1f} vertices a step   {self.cpu * 1e3:5.2f} ms of CPU   {self.n} asked"
             + (f", {self.refused} refused" if self.refused else "")
         )
 
