@@ -378,6 +378,8 @@ def test_a_wheel_holds_the_packages_and_the_configs(wheel):
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"tvm_cavs/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    pages = (ROOT / "tvm_cavs/serve/pages").iterdir()
+    expected |= {path.relative_to(ROOT).as_posix() for path in pages}
     assert held == expected | {"tvm_cavs/py.typed"}
     assert "tvm-cavs = tvm_cavs.cli.main:main" in points
     assert EntryPoint("tvm-cavs", "tvm_cavs.cli.main:main", "console_scripts").load() is main

@@ -60,6 +60,9 @@ def test_a_file_that_is_none_is_said(tmp_path, monkeypatch):
     (tmp_path / "short").write_bytes(b"\0" * 5)
     with pytest.raises(CheckpointError, match="short is truncated, damaged or no safetensors file"):
         net.load_parameters(tmp_path / "short")
+    for use in (net.save_parameters, net.load_parameters):
+        with pytest.raises(CheckpointError, match="/ is a folder; expected a file"):
+            use("/")
     with pytest.raises(CheckpointError, match="could not be written to .*: No such file"):
         net.save_parameters(tmp_path / "no" / "folder")
     net.save_parameters(tmp_path / "kept")

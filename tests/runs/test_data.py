@@ -109,3 +109,12 @@ def test_json_has_no_nan(tmp_path, capsys):
         "train": {"accuracy": None, "root_accuracy": None}
     }
     assert "train: accuracy is nan: the outputs of these parameters are not finite" in printed.err
+
+
+@pytest.mark.parametrize("place", ["/", ".", "..", "~"])
+def test_a_folder_in_the_place_of_a_file_is_said(place, tmp_path):
+    """Also one that has no name of its own."""
+    data = {"name": "listops", "n_train": 2, "n_dev": 1, "n_test": 1, "test": place}
+    config = RunConfig.model_validate({"data": data, "executor": {"name": "reference"}})
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        start(config, tmp_path)

@@ -50,11 +50,17 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
         "--batching",
         choices=BATCHING,
         default="levels",
-        help="a request joins between levels; waits for the whole batch; runs on its own",
+        metavar="WAY",
+        help="levels (the default): a request joins between levels; whole: after the batch that "
+        "runs; one: it runs on its own",
     )
-    parser.add_argument("--token-file", type=run_folder, help=f"or the variable {TOKEN}")
+    parser.add_argument(
+        "--token-file", type=run_folder, metavar="F", help=f"or the variable {TOKEN}"
+    )
     for name, what in OF_LIMITS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_positive, metavar="N", help=what)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=positive_number, metavar="N", help=what
+        )
     return parser.parse_args(arguments)
 
 
@@ -111,7 +117,7 @@ def read_token(file: Path | None) -> str | None:
     return token
 
 
-def _positive(text: str) -> float:
+def positive_number(text: str) -> float:
     number = float(text)
     if not 0 < number < 1 << 40:
         raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")

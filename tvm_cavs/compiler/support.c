@@ -1,5 +1,5 @@
-/* What compiled kernels ask of TVM's runtime, for a process that has none: linked into every library
- * that is exported. Where TVM's runtime is loaded too, its functions take the place of these.
+/* What compiled kernels ask of TVM's runtime and of tvm_ffi, for a process that has none: linked into
+ * every library that is exported. Where those are loaded too, their functions take the place of these.
  *
  * Kernels call through pointers of these names, which every object file of theirs defines weakly.
  */
@@ -16,6 +16,28 @@ typedef struct {
     int32_t num_task;
 } Group;
 typedef int (*Task)(int task, Group *group, void *data);
+
+enum { SAID = 512 }; /* bytes of the longest reason */
+static __thread char said[SAID];
+
+/* tvm_ffi's name: keeps why a kernel did not take its arguments, for the thread that called it. */
+void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t n_parts)
+{
+    size_t n = 0;
+    (void)kind;
+    for (int32_t i = 0; i < n_parts; i++) {
+        for (const char *c = parts[i]; c != NULL && *c && n + 1 < SAID; c++) {
+            said[n++] = *c;
+        }
+    }
+    said[n] = 0;
+}
+
+/* The reason, until the thread's next one; "" before any, or where tvm_ffi has it. */
+const char *tvm_cavs_said(void)
+{
+    return said;
+}
 
 /* Memory of a kernel for the time of a call, aligned for vectors; NULL where there is none. */
 static void *take(int device_type, int device_id, uint64_t n_bytes, int code, int bits)

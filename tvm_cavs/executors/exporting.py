@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class _Exported:
             "format": deploy.FORMAT,
             "name": programs.forward.name,
             "arity": programs.arity,
-            "inputs": [_input(read, about) for read in programs.reads],
+            "inputs": [_input(read, about) for read in _distinct(programs.reads)],
             "outputs": [
                 {"name": c["name"], "shape": list(c.type.shape), "dtype": c.type.dtype}
                 for _, c in programs.forward.select("push")
@@ -177,6 +177,13 @@ def _kinds(programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]) ->
     some = Kinds(programs, pulls)
     some.learn(given)
     return some, False
+
+
+def _distinct(reads: Sequence[Any]) -> list[Any]:
+    """One read for each input: that of its values, where they are read and not only looked for."""
+    by_value = sorted(reads, key=lambda read: read.shape is not None)
+    found = {read.name: read for read in by_value}
+    return [found[name] for name in dict.fromkeys(read.name for read in reads)]
 
 
 def _input(read: Any, about: About) -> dict[str, Any]:

@@ -20,8 +20,9 @@ def save_parameters(parameters: Mapping[str, Parameter], path: Path) -> None:
     Raises:
         CheckpointError: it could not be written; what was there before is still there.
     """
+    _check_file(path)
     content = save({name: p.data for name, p in sorted(parameters.items())})
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.parent / f".{path.name}.part"
     try:
         with beside.open("wb") as file:
             file.write(content)
@@ -43,6 +44,7 @@ def load_parameters(parameters: Mapping[str, Parameter], path: Path) -> None:
         CheckpointError: the file is absent or damaged, or names or shapes differ (all are listed);
             no parameter has changed then.
     """
+    _check_file(path)
     try:
         stored = load_file(path)
     except FileNotFoundError:
@@ -52,6 +54,11 @@ def load_parameters(parameters: Mapping[str, Parameter], path: Path) -> None:
             f"{path} is truncated, damaged or no safetensors file ({error})."
         ) from error
     set_parameters(parameters, stored, f"{path} belongs to another network")
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; expected a file such as p.safetensors.")
 
 
 def set_parameters(

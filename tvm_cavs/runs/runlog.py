@@ -173,7 +173,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         CavsError: it could not be written.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.parent / f".{path.name}.part"
     try:
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)

@@ -183,7 +183,7 @@ def _with_targets(config: RunConfig, dataset: Dataset) -> tuple[Dataset, Graph]:
 def find_file(folder: str, name: str) -> Path:
     """The file `name` in `folder`, or NAME.xz where only that exists."""
     path = Path(folder).expanduser() / Path(name).expanduser()
-    packed = path.with_name(path.name + ".xz")
+    packed = path.parent / f"{path.name}.xz"  # a root has no name to change
     return packed if os.path.exists(packed) and not os.path.exists(path) else path
 
 

@@ -104,7 +104,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, rename: `path` holds the old or the new content."""
-    beside = path.with_name(f".{path.name}.part")
+    beside = path.parent / f".{path.name}.part"
     try:
         with _open_for_writing(beside) as file:
             file.write(content)
