@@ -33,6 +33,7 @@ from .files import nearest, read_lines
 from .vocab import UNKNOWN, Vocab
 
 KEYS = ("children", "parents", "inputs")
+INDEX = {int, type(None)}  # types of an index, which may be absent
 
 
 class Line(NamedTuple):
@@ -277,13 +278,17 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _children(where: str, given: dict[str, Any]) -> list[list[int | None]]:
     if "children" in given:
         children = given["children"]
-        if not isinstance(children, list) or not all(_is_indices(slots) for slots in children):
+        if (
+            not isinstance(children, list)
+            or not all(isinstance(slots, list) for slots in children)
+            or not _are_indices(itertools.chain.from_iterable(children))
+        ):
             raise DataError(
                 f"{where}: 'children' must be a list of lists of vertex indices or null."
             )
         return children
     parents = given["parents"]
-    if not _is_indices(parents):
+    if not isinstance(parents, list) or not _are_indices(parents):
         raise DataError(f"{where}: 'parents' must be a list of vertex indices or null.")
     children = [[] for _ in parents]
     for vertex, parent in enumerate(parents):
@@ -298,8 +303,8 @@ def _children(where: str, given: dict[str, Any]) -> list[list[int | None]]:
     return children
 
 
-def _is_indices(given: Any) -> bool:
-    return isinstance(given, list) and all(c is None or type(c) is int for c in given)
+def _are_indices(given: Iterable[Any]) -> bool:
+    return {*map(type, given)} <= INDEX
 
 
 def _check_labels(column: Column, n_classes: int) -> None:

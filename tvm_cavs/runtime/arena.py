@@ -209,8 +209,10 @@ class Arena:
         self._row[places] = np.arange(self._n_rows, self._n_rows + n)
         self._fill(places, self._kind_of_rank[rank])
         key = levels * self._ranks.n_kinds + rank
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        count = np.diff(first, append=n)
+        end = np.append(np.flatnonzero(key[1:] != key[:-1]) + 1, n)
+        count = end.copy()
+        count[1:] -= end[:-1]
+        first = end - count
         columns = levels[first], self._kind_of_rank[rank[first]], count
         for cell, values in zip(CELL_BUFFERS, columns, strict=True):
             memory.rows(cell, len(values), 0, "int64")
