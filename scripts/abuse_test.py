@@ -166,7 +166,7 @@ async def slow(port: int, end: asyncio.Event, found: Found) -> None:
             writer.write(head + b'{"child' if n % 2 else head[:40])
             got = await asyncio.wait_for(reader.read(100), 5 * PATIENCE + 20)
             found.statuses[("slow body" if n % 2 else "slow head", int(got[9:12] or 0))] += 1
-        except TimeoutError:
+        except asyncio.TimeoutError:
             found.wrong.append("a slow client was not closed")
         except ConnectionError:
             found.statuses["slow head", 0] += 1
