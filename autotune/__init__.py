@@ -2,12 +2,14 @@
 """Finding the best knobs for the kernels and row counts that a network really runs.
 
 Batches of real data give tasks (`tasks.py`), a task a space of knobs (`space.py`), a search takes
-candidates from it (`search.py`), a worker process measures them (`measure.py`, `worker.py`), and
-records of all that are kept (`store.py`). The compiler reads them; it never imports this package.
+candidates from it (`search.py`), worker processes measure them, here or on other devices
+(`measure/`, `worker.py`), and records of all that are kept (`store.py`). The compiler reads them;
+it never imports this package.
 Nothing here knows a device: kernels, their knobs and their calls come through the compiler's door.
 """
 
 from .measure import Bench as Bench
+from .measure import bench_of as bench_of
 from .report import Line as Line
 from .report import Pair as Pair
 from .report import line as line

@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tvm_cavs.compiler import Bucket, Recorded, Workload, bucket_of, buffers_of, defaults
+from tvm_cavs.compiler import Bucket, Recorded, Workload, bucket_of, defaults, recorded_of
 from tvm_cavs.executors import Made
 from tvm_cavs.graph import Graph
 from tvm_cavs.nn import LossFunction, Network, record
@@ -119,15 +117,20 @@ def _observed(executor: Any, watcher: Watcher) -> Iterator[None]:
         executor.observer = None
 
 
-def tasks_of(steps: Steps) -> list[Task]:
-    """What may be tuned in these steps, heaviest first."""
+def tasks_of(steps: Steps, machine: Any = None) -> list[Task]:
+    """What may be tuned in these steps, heaviest first.
+
+    Args:
+        machine: for which it is tuned; None for what the steps run on, which decides what is heavy.
+    """
+    machine = steps.executor.compiler.machine if machine is None else machine
     for number in range(len(steps.batches)):
         steps.run(number)  # compiles, makes buffers grow
     runs = [_quickest(steps, number) for number in range(len(steps.batches))]
     found: dict[tuple[str, Bucket], list[tuple[int, Called]]] = {}
     for number, called in enumerate(runs):
         for each in called:
-            known = defaults(steps.executor.compiler.machine, each.workload)
+            known = defaults(machine, each.workload)
             if known is not None:
                 found.setdefault((known[0], bucket_of(each.rows)), []).append((number, each))
     total = sum(each.seconds for called in runs for each in called)
@@ -159,6 +162,5 @@ def recorded(steps: Steps, task: Task) -> Recorded:
         for each in steps.watched(task.step)
         if each.workload == task.workload and each.rows in task.bucket
     ]
-    tensors, calls = buffers_of([each.arguments for each in called])
-    arrays = tuple(np.array(np.from_dlpack(tensor)) for tensor in tensors)
-    return Recorded(task.workload, tuple(calls), arrays)
+    calls = [each.arguments for each in called]
+    return recorded_of(task.workload, calls, steps.executor.compiler.machine)

@@ -25,7 +25,7 @@ from tvm_cavs.compiler import (
 )
 
 from .measure import Bench
-from .search import method
+from .search import Search, method
 from .space import Knobs, Space
 from .store import Store
 from .tasks import Steps, Task, recorded
@@ -70,14 +70,22 @@ class Tuner:
 
     Args:
         steps: of a network without records. store: keeps what is measured. bench: measures.
-        origin: how the records come about, in words.
+        origin: how the records come about, in words. machine: what the bench measures on; None for
+            what the steps run on.
     """
 
     def __init__(
-        self, steps: Steps, store: Store, bench: Bench, clock: Clock, origin: str, seed: int = 0
+        self,
+        steps: Steps,
+        store: Store,
+        bench: Bench,
+        clock: Clock,
+        origin: str,
+        seed: int = 0,
+        machine: Any = None,
     ) -> None:
         self._steps, self._store, self._bench, self._clock = steps, store, bench, clock
-        self._machine = steps.executor.compiler.machine
+        self._machine = steps.executor.compiler.machine if machine is None else machine
         self._origin, self._seed = origin, seed
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Progress]:
@@ -106,16 +114,35 @@ class Tuner:
 
         yield now()
         while self._clock.left > max(until, 0.0):
-            knobs = search(space, measured, generator)
-            if knobs is None:
+            some = self.next(search, space, measured, generator)
+            if not some:
                 return
             if not loaded:
                 self._bench.load(recorded(self._steps, task))
                 loaded = True
-            record = self.try_out(task, knobs, measured, space.default)
-            self._store.add(record)
-            measured[knobs] = inf if record.failed else record.ratio
-            yield now(record)
+            best = min(measured, key=lambda k: measured[k])
+            known = measured[best]
+            beside = None if best == space.default else best
+            for knobs, answer in self._bench.measure(some, beside):
+                record = self.record(task, knobs, answer, known)
+                self._store.add(record)
+                measured[knobs] = inf if record.failed else record.ratio
+                yield now(record)
+
+    def next(
+        self, search: Search, space: Space, measured: dict[Knobs, float], generator: random.Random
+    ) -> list[Knobs]:
+        """As many candidates as are measured at a time; of one that is not measured yet nothing
+        good is expected.
+        """
+        expected, some = dict(measured), list[Knobs]()
+        while len(some) < self._bench.width:
+            knobs = search(space, expected, generator)
+            if knobs is None:
+                break
+            some.append(knobs)
+            expected[knobs] = inf
+        return some
 
     def space(self, task: Task) -> Space:
         """The candidates of a task."""
@@ -139,15 +166,12 @@ class Tuner:
                 ratios[record.knobs] = inf if record.failed else record.ratio
         return ratios
 
-    def try_out(
-        self, task: Task, knobs: Knobs, measured: dict[Knobs, float], default: Knobs
-    ) -> Record:
+    def record(self, task: Task, knobs: Knobs, answer: Timing | Failed, best: float) -> Record:
         """The record of one candidate, measured now.
 
-        Its ratio is the worse of two: straight to the default, and by way of the best so far.
+        Its ratio is the worse of two: straight to the default, and by way of the best so far, whose
+        ratio is `best`.
         """
-        best = min(measured, key=lambda k: measured[k])
-        answer = self._bench.measure(knobs, None if best == default else best)
         given: dict[str, Any] = {
             "kernel": task.key,
             "target": target_key(self._machine.target),
@@ -161,7 +185,7 @@ class Tuner:
             return Record(seconds=None, failed=answer.reason, **given)
         return Record(
             seconds=answer.seconds,
-            ratio=_ratio(answer, measured[best]),
+            ratio=_ratio(answer, best),
             spread=answer.spread,
             peak=answer.peak,
             **given,

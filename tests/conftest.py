@@ -16,7 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--sweep",
         action="store_true",
-        help="dropout at every k/256 and 200 random rates; interruptions at every line; 64 threads",
+        help="what takes minutes: dropout at every k/256 and 200 random rates; interruptions at "
+        "every line; 64 threads; tunings over RPC that are killed; more cells on narrower CPUs",
     )
     parser.addoption(
         "--llvm",

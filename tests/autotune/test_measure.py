@@ -8,14 +8,16 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from autotune.measure import Bench
+from autotune.measure import LocalBench
 from autotune.worker import Failed, Settings, Timing
 from helpers.planted import (
     CRASHES,
     GOOD,
     HANGS,
+    IDLE,
     OTHER_PANELS,
     ROWS,
+    SHORT,
     WRONG,
     K,
     N,
@@ -46,6 +48,13 @@ def compiler():
     return Compiler("host", 1, cache=False, records=False)
 
 
+def one(bench, knobs, best=None):
+    """The answer for one candidate."""
+    ((measured, answer),) = bench.measure([knobs], best)
+    assert measured == knobs
+    return answer
+
+
 def settings(compiler, trial=Planted, timeout=TIMEOUT):
     target = dict(compiler.target.export())
     return Settings(target, compiler.n_threads, "float32", timeout, trial)
@@ -53,30 +62,32 @@ def settings(compiler, trial=Planted, timeout=TIMEOUT):
 
 def test_candidates_of_every_sort(compiler):
     """One bench: after a hang and a crash it goes on, and a wrong result is no time."""
-    bench = Bench(settings(compiler))
+    bench = LocalBench(settings(compiler))
     try:
         bench.load(recorded(compiler))
         for knobs, best in ((GOOD, None), (OTHER_PANELS, GOOD)):
-            found = bench.measure(knobs, best)
+            found = one(bench, knobs, best)
             assert isinstance(found, Timing), found
             assert found.seconds > 0 and found.ratio > 0 and found.to_best > 0 and found.peak > 0
-        found = bench.measure(WRONG)
-        assert isinstance(found, Failed) and "wrong: 1200 of 3000 results differ" in found.reason
-        found = bench.measure(CRASHES)
+        for knobs, n_differ in ((WRONG, 16 * N), (SHORT, 2 * N), (IDLE, ROWS * N)):
+            found = one(bench, knobs)
+            assert isinstance(found, Failed), (knobs, found)
+            assert f"wrong: {n_differ} of {ROWS * N} results differ" in found.reason
+        found = one(bench, CRASHES)
         assert isinstance(found, Failed) and "exit code -11" in found.reason
-        assert isinstance(bench.measure(GOOD), Timing)  # a new worker, with the same kernel
+        assert isinstance(one(bench, GOOD), Timing)  # a new worker, with the same kernel
         bench._settings = settings(compiler, timeout=1.0)
         begin = time.monotonic()
-        found = bench.measure(HANGS)
+        found = one(bench, HANGS)
         assert found == Failed("no answer within 1 s")
         assert time.monotonic() - begin < TIMEOUT
-        assert bench._process is None
+        assert bench._worker is None
     finally:
         bench.close()
 
 
 def test_defaults_that_do_not_run_are_an_error(compiler):
-    bench = Bench(settings(compiler, Refuses))
+    bench = LocalBench(settings(compiler, Refuses))
     with pytest.raises(TuningError, match="does not run the kernel's defaults"):
         bench.load(recorded(compiler))
     bench.close()
@@ -86,13 +97,14 @@ def test_defaults_that_do_not_run_are_an_error(compiler):
 def test_a_worker_may_use_amx():
     """Linux gives AMX to a process that asks for it, and to its children; a worker is none."""
     compiler = Compiler("host", 1, cache=False, records=False, precision="bf16")
-    shape, dtype = compiler.packed(K, N)
-    arrays = np.ones((ROWS, K), "float32"), np.zeros(shape, dtype), np.ones((ROWS, N), "float32")
+    _, dtype = compiler.packed(K, N)
+    plain = np.zeros((-(-K // 2), N), dtype)
+    arrays = np.ones((ROWS, K), "float32"), plain, np.ones((ROWS, N), "float32")
     workload = Workload(Kernel("product", Product((Piece(K, 0, K),), N, N)))
     call = (ROWS, 0, 0, 0, Slot(0), Slot(1), Slot(2))
-    bench = Bench(replace(settings(compiler, Trial), precision="bf16"))
+    bench = LocalBench(replace(settings(compiler, Trial), precision="bf16"))
     try:
         bench.load(Recorded(workload, (call,), arrays))
-        assert isinstance(bench.measure(product_knobs(compiler.target, K, N, "bf16")), Timing)
+        assert isinstance(one(bench, product_knobs(compiler.target, K, N, "bf16")), Timing)
     finally:
         bench.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
@@ -17,14 +18,19 @@ pytest.importorskip("tvm")
 
 import autotune
 import tvm_cavs as cavs
+from autotune.measure import LocalBench
 from autotune.tasks import recorded
-from autotune.worker import Failed, Timing
+from autotune.worker import Failed, Settings, Timing
 from helpers.law import near, run
 from helpers.paths import ROOT
+from helpers.planted import LEAVE_OUT, LastRowLess, Perilous, fate_of, forgetful
 from helpers.random_graphs import N_WORDS, random_tree
 from schedules.records import read_records, target_key
 from tvm_cavs.cli.main import main
 from tvm_cavs.compiler import Compiler, Trial, Wrong
+from tvm_cavs.compiler.trial.start import bits, poison
+from tvm_cavs.compiler.trial.touched import touched
+from tvm_cavs.errors import TuningError
 
 pytestmark = pytest.mark.compiles
 LOSS = cavs.loss.SoftmaxCrossEntropy()
@@ -38,6 +44,7 @@ class FakeBench:
     """Times by a rule, at once. What it was asked for is written down."""
 
     asked: list
+    width = 1
     rule = staticmethod(lambda knobs: 0.9)
 
     def __init__(self, _settings=None):
@@ -47,12 +54,14 @@ class FakeBench:
     def load(self, kernel):
         self.kernel = kernel
 
-    def measure(self, knobs, best=None):
-        self.asked.append((self.kernel.workload, knobs))
-        ratio = self.rule(knobs)
-        if ratio is None:
-            return Failed("wrong: planted")
-        return Timing(1e-4 * ratio, ratio, ratio, 0.0, 50.0)
+    def measure(self, candidates, best=None):
+        for knobs in candidates:
+            self.asked.append((self.kernel.workload, knobs))
+            ratio = self.rule(knobs)
+            if ratio is None:
+                yield knobs, Failed("wrong: planted")
+            else:
+                yield knobs, Timing(1e-4 * ratio, ratio, ratio, 0.0, 50.0)
 
     def close(self):
         pass
@@ -107,28 +116,77 @@ def test_tasks_are_all_that_has_knobs_in_a_step(steps, tasks):
         assert all(call[0] in task.bucket for call in kernel.calls)
 
 
-@pytest.mark.parametrize("family", ["product", "outer", "direct", "region"])
-def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, family, tmp_path):
-    """On the calls of a real step; and a candidate that makes nothing is noticed."""
+FAMILIES = ("product", "outer", "direct", "region")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Compiler("host", 1, cache=False, records=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, plain, family, tmp_path):
+    """On the calls of a real step; a candidate that leaves something out is noticed.
+
+    The results that it does not make are in memory already, as the step has left them there.
+    """
     task = next(task for task in tasks if task.key.startswith(family) and task.calls > 0)
-    compiler = Compiler("host", 1, cache=False, records=False)
-    trial = Trial(recorded(steps, task), compiler)
-    space = tuner(steps, tmp_path / "r", FakeBench()).space(task)
-    others = space.candidates[1:]
+    given = recorded(steps, task)
+    trial = Trial(given, plain)
+    others = tuner(steps, tmp_path / "r", FakeBench()).space(task).candidates[1:]
     for knobs in others[:: max(1, len(others) // 4)]:
         trial.check(knobs)
+    for leave_out in LEAVE_OUT:
+        with pytest.raises(Wrong, match="results differ"):
+            forgetful(leave_out)(given, plain).check(others[0])
 
-    class Lazy(Trial):
-        def ready(self, knobs):
-            made = super().ready(knobs)
-            if knobs is None:
-                return made
-            for array in made.arrays:
-                array.fill(0)
-            return type(made)((), made.arrays)
 
-    with pytest.raises(Wrong, match="results differ"):
-        Lazy(recorded(steps, task), compiler).check(others[0])
+def test_poison_covers_all_that_a_step_replaces(steps, tasks, plain):
+    """Nothing that a Tree-LSTM's kernels replace keeps what the step has left."""
+    for task in {task.key: task for task in tasks}.values():
+        trial, (replaced, _) = Trial(given := recorded(steps, task), plain), touched(given)
+        for number, mask in replaced.items():
+            dtype = trial.start[number].dtype
+            found = bits(trial.start[number][mask])
+            assert (found == bits(np.array(poison(dtype)))).all(), (str(task), number)
+
+
+def test_what_leaves_something_out_is_never_recorded_as_measured(steps, tasks, plain, tmp_path):
+    """Through the worker and into the file: kernels whose last row is not computed are faster."""
+    path = tmp_path / "records.json"
+    settings = Settings(dict(plain.target.export()), 1, "float32", 60.0, LastRowLess)
+    bench, found = LocalBench(settings), []
+    chosen = [next(task for task in tasks if task.key.startswith(of)) for of in FAMILIES]
+    try:
+        for task in chosen:
+            run = tuner(steps, path, bench).run([replace(task, share=0.5)])
+            found += [at.record for at in islice(run, 3) if at.record]
+    finally:
+        bench.close()
+    records, _ = read_records(path)
+    assert {r.key for r in records} == {r.key for r in found} and len(found) == 2 * len(FAMILIES)
+    for record in records:
+        assert record.seconds is None and "wrong: " in record.failed, str(record)
+
+
+def test_a_tuning_goes_on_after_what_hangs_and_what_crashes(steps, two, plain, tmp_path):
+    """Each is recorded as failed, costs its time, and what comes after it is measured."""
+    path, timeout = tmp_path / "records.json", 10.0
+    settings = Settings(dict(plain.target.export()), 1, "float32", timeout, Perilous)
+    bench, seen = LocalBench(settings), []
+    try:
+        for at in tuner(steps, path, bench).run(two[:1]):
+            seen += [at.record] if at.record else []
+            if {fate_of(record.knobs) for record in seen[:-1]} == {"runs", "hangs", "crashes"}:
+                break
+    finally:
+        bench.close()
+    assert [r.key for r in sorted(read_records(path)[0], key=lambda r: r.date)] == [
+        record.key for record in seen
+    ]
+    reasons = {"hangs": "no answer within 10 s", "crashes": "its process ended with exit code -11"}
+    for record in seen:
+        assert record.failed == reasons.get(fate_of(record.knobs), ""), str(record)
 
 
 def test_nothing_is_measured_twice(steps, two, tmp_path):
@@ -142,6 +200,23 @@ def test_nothing_is_measured_twice(steps, two, tmp_path):
     assert {r.target for r in found} == {target_key(steps.executor.compiler.target)}
     assert [at for at in tuner(steps, path, second).run(two) if at.record] == []
     assert second.asked == []
+
+
+def test_several_candidates_are_measured_at_once(steps, two, tmp_path):
+    """Each of them once, as many as the bench takes, and as soon as one is done it is recorded."""
+
+    class Wide(FakeBench):
+        width = 5
+        sizes = []
+
+        def measure(self, candidates, best=None):
+            self.sizes.append(len(candidates))
+            return reversed(list(super().measure(candidates, best)))
+
+    path, bench = tmp_path / "records.json", Wide()
+    list(tuner(steps, path, bench).run(two))
+    assert len(set(bench.asked)) == len(bench.asked) == len(read_records(path)[0])
+    assert set(bench.sizes[:-1]) - {5} <= set(range(1, 5)) and bench.sizes[0] == 5
 
 
 def test_two_tunings_of_one_file_lose_nothing(steps, two, tmp_path):
@@ -205,7 +280,7 @@ def test_corrupted_records_are_said_and_defaults_run(text, words, batches, steps
 def command(cache, tmp_path, monkeypatch):
     """Runs `tvm-cavs tune` in this process, with times made up."""
     monkeypatch.setenv("TVM_CAVS_CACHE", str(cache))
-    monkeypatch.setattr(autotune, "Bench", FakeBench)
+    monkeypatch.setattr(autotune, "bench_of", FakeBench)
     path = tmp_path / "records.json"
 
     def call(*more):
@@ -234,6 +309,23 @@ def test_ctrl_c_keeps_what_was_measured_and_the_next_call_goes_on(command, capsy
     assert len(read_records(path)[0]) == 3 + len(FakeBench.latest.asked)
     shown = capsys.readouterr().out
     assert "a whole step:" in shown and "before" in shown and "target: " in shown
+
+
+def test_a_bench_that_gives_up_ends_the_command_with_what_was_measured(
+    command, capsys, monkeypatch
+):
+    call, path = command
+
+    def gives_up(knobs):
+        if len(FakeBench.latest.asked) == 3:
+            raise TuningError("no server is left")
+        return 0.9
+
+    monkeypatch.setattr(FakeBench, "rule", staticmethod(gives_up))
+    assert call() == 1
+    shown = capsys.readouterr()
+    assert "no server is left" in shown.err and len(read_records(path)[0]) == 2
+    assert "kernels, microseconds of a step" in shown.out and str(path) in shown.out
 
 
 def test_a_killed_tuning_leaves_whole_records_and_no_process(cache, tmp_path):

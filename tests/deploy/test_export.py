@@ -1,6 +1,7 @@
 """A network in a folder: the same bits, from a process that has no compiler; nothing half."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ from tvm_cavs.executors import About, exporting
 pytestmark = pytest.mark.compiles
 WORDS = ("<unk>", "a", "b", "c", "d")
 NEEDED = {"arguments", "arrays", "data", "deploy", "dropout", "errors", "given", "graph"}
-NEEDED |= {"renewal", "runtime", "versions"}
+NEEDED |= {"memory_file", "renewal", "runtime", "versions"}
 
 
 def network(function: cavs.VertexFunction, cache: Path, sharing: bool | None = None):
@@ -241,6 +242,35 @@ def test_kinds_that_are_too_many(cache, tmp_path):
         model([chain(6)])
 
 
+def test_a_model_that_is_exported_anew_is_another_one(cache, tmp_path):
+    """While the older one is there, and after it is gone."""
+    graphs, expected = some_graphs(4), []
+    models = []
+    for hidden in (4, 6):
+        net = network(cavs.nn.TreeRNN(N_WORDS, 3, hidden, N_CLASSES), cache)
+        net.export(tmp_path / "out", replace=True)
+        models.append(load(tmp_path / "out"))
+        expected.append(net(cavs.batch(graphs)))
+    for model, answer in zip(models, expected, strict=True):
+        same(model(graphs), answer)
+    del models[0], model
+    same(load(tmp_path / "out")(graphs), expected[1])
+
+
+def test_a_library_that_is_none(copy):
+    """Its digest is right: the manifest names it."""
+    (copy / "kernels.so").write_bytes(b"no library")
+    manifest = json.loads((copy / "manifest.yaml").read_text())
+    manifest["files"]["kernels.so"]["sha256"] = hashlib.sha256(b"no library").hexdigest()
+    (copy / "manifest.yaml").write_text(json.dumps(manifest))
+    with pytest.raises(DeployError, match="the model's kernels cannot be loaded"):
+        load(copy)
+    del manifest["files"]["kernels.so"]
+    (copy / "manifest.yaml").write_text(json.dumps(manifest))
+    with pytest.raises(DeployError, match=r"does not name kernels\.so"):
+        load(copy)
+
+
 # Folders that are not what was exported.
 
 
@@ -304,7 +334,7 @@ def test_a_cpu_that_lacks_instructions(tree, tmp_path, monkeypatch):
     needed = json.loads((tree[1] / "manifest.yaml").read_text())["target"]["instructions"]
     monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu sse sse2 pni\n")
-    monkeypatch.setattr("tvm_ffi.load_module", None)
+    monkeypatch.setattr("tvm_cavs.deploy.model.load_library", None)
     lacking = [name for name in needed if name not in ("sse", "sse2", "sse3")]
     assert lacking
     with pytest.raises(DeployError, match=f"that this CPU lacks: {', '.join(sorted(lacking))}"):

@@ -47,7 +47,12 @@ def run(net: cavs.Network, loss: LossFunction, graph: Graph):  # type: ignore[no
 
 
 def make_case(
-    function: cavs.VertexFunction, loss: LossFunction, cache: Path, threads: int, n: int
+    function: cavs.VertexFunction,
+    loss: LossFunction,
+    cache: Path,
+    threads: int,
+    n: int,
+    target: object = "host",
 ) -> Case:
     net = cavs.Network(function)
     net.initialize(seed=3)
@@ -59,7 +64,7 @@ def make_case(
     graphs = list(cavs.data.Dataset.from_graphs(made).graphs)
     net.hybridize("reference")
     results = [run(net, loss, g) for g in graphs]
-    net.hybridize("tvm", threads=threads, cache=cache)
+    net.hybridize("tvm", threads=threads, cache=cache, target=target)
     return Case(net, loss, graphs, *map(list, zip(*results, strict=True)))  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..compiler import Compiler, Tracker
 from ..errors import TuningError
 from ..neighbours import check_neighbour
 from ..runs import (
@@ -34,7 +35,12 @@ WHAT = (
     "A config is a YAML file, or the name of one that comes with tvm_cavs: "
     f"{', '.join(shipped())}. key=value changes any of its keys.",
 )
-EXAMPLES = ("sst data.folder=PATH", "demo tune.budget=300s", "mine.yaml executor.threads=1")
+EXAMPLES = (
+    "sst data.folder=PATH",
+    "demo tune.budget=300s",
+    "mine.yaml executor.threads=1",
+    "demo tune.rpc=127.0.0.1:9190/KEY",
+)
 SLOWER = 1.02  # a step's time by that before, from which it is called slower
 
 
@@ -57,44 +63,71 @@ class Tuning:
         import autotune
 
         self.tools: Any = autotune
+        self.config, self.tracker = config, tracker_of(config)
+        self.compiler = self._compiler()
+        self.bench = autotune.bench_of(self._settings())
         data = build_data(config, ["train"])
         self.config, self._vocab = data.config, data.vocab
         self._batches = first_batches(data, config.tune.batches)
         self._loss = build_loss(self.config) if config.tune.mode == "train" else None
         self.before = self.steps("none")
-        compiler = self.before.executor.compiler
-        self.target, self.machine = compiler.target, compiler.machine
+        self.machine = self.compiler.machine
         given = config.tune.records or config.executor.records
-        self.path = Path(given).expanduser() if given else compiler.records_file
-        self.store = autotune.Store(self.path, self.target)
+        self.path = (
+            Path(given).expanduser() if given else self.before.executor.compiler.records_file
+        )
+        self.store = autotune.Store(self.path, self.compiler.target)
+
+    def _compiler(self) -> Compiler:
+        """Of what is tuned for: this machine, or what the servers are."""
+        given = self.config.executor
+        precision = given.precision or "float32"
+        made = Compiler(given.target or "host", given.threads, False, precision, records=False)
+        if self.tracker is None:
+            made.require_host()
+        elif precision == "bf16":
+            raise TuningError(
+                "executor.precision = bf16: over RPC only float32 is measured. Tune on the device "
+                "itself, or with executor.precision=float32"
+            )
+        return made
 
     def steps(self, records: str) -> Any:
-        """Steps of a network of its own, which uses these records."""
-        executor = self.config.executor.model_copy(update={"records": records})
+        """Steps of a network of its own on this machine, which uses these records."""
+        update = {"records": records} | ({} if self.tracker is None else {"target": None})
+        executor = self.config.executor.model_copy(update=update)
         net = build_network(self.config.model_copy(update={"executor": executor}), self._vocab)
         return self.tools.Steps(net, self._batches, self._loss)
 
-    def bench(self) -> Any:
-        """What measures, in a process of its own."""
-        compiler = self.before.executor.compiler
-        return self.tools.Bench(
-            self.tools.Settings(
-                target=dict(self.target.export()),
-                threads=compiler.n_threads,
-                precision=compiler.machine.precision,
-                timeout=self.config.tune.candidate_seconds,
-            )
+    def _settings(self) -> Any:
+        return self.tools.Settings(
+            target=dict(self.compiler.target.export()),
+            threads=self.compiler.n_threads,
+            precision=self.compiler.machine.precision,
+            timeout=self.config.tune.candidate_seconds,
+            tracker=self.tracker,
         )
+
+    @property
+    def place(self) -> str:
+        """Where candidates run, for people."""
+        if self.tracker is None:
+            return "this machine"
+        return f"{self.bench.width} server(s) of {self.tracker}"
+
+
+def tracker_of(config: RunConfig) -> Tracker | None:
+    """Where the servers are found on which candidates are measured; None: on this machine."""
+    rpc = config.tune.rpc
+    return None if rpc.key is None else Tracker(*rpc.address, rpc.key)
 
 
 def measure(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -> None:
     """Tune until the budget is spent, all is measured or a signal comes."""
-    bench, best = tuning.bench(), 1.0
-    timer = tuning.tools.Clock(tuning.config.tune.budget)
-    origin = f"tvm-cavs tune, {tuning.before.executor.compiler.described}"
-    tuner = tuning.tools.Tuner(
-        tuning.before, tuning.store, bench, timer, origin, tuning.config.train.seed
-    )
+    best, timer = 1.0, tuning.tools.Clock(tuning.config.tune.budget)
+    origin = f"tvm-cavs tune, {tuning.compiler.described}"
+    given = tuning.before, tuning.store, tuning.bench, timer, origin, tuning.config.train.seed
+    tuner = tuning.tools.Tuner(*given, tuning.machine)
     try:
         for at in tuner.run(tasks):
             left = clock(max(0.0, at.left))
@@ -112,7 +145,7 @@ def measure(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -
             if stop.requested():
                 return
     finally:
-        bench.close()
+        tuning.bench.close()
 
 
 def table(lines: Sequence[Any]) -> Table:
@@ -140,7 +173,7 @@ def summarise(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any)
         say(console, "nothing was measured; give a larger tune.budget")
         return
     put_table(table(lines))
-    if stop.requested():
+    if stop.requested() or tuning.tracker is not None:  # which whole steps do not run on
         return
     pair = tuning.tools.pair(tuning.before, tuning.steps(str(tuning.path)), stop.requested)
     say(
@@ -164,11 +197,15 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
         say(console, note)
     with stop_on_signal() as stop:
         tuning = Tuning(load_config(path, given.overrides))
-        say(console, f"target: {tuning.before.executor.compiler.described}")
+        say(console, f"target: {tuning.compiler.described}; measured on {tuning.place}")
         for each in tuning.store.notes:
             say(console, each)
-        tasks = tuning.tools.tasks_of(tuning.before)
-        if not stop.requested():
-            measure(tuning, tasks, console, stop)
+        tasks = tuning.tools.tasks_of(tuning.before, tuning.machine)
+        try:
+            if not stop.requested():
+                measure(tuning, tasks, console, stop)
+        except TuningError:  # what was measured before is kept, and shown
+            summarise(tuning, tasks, console, stop)
+            raise
         summarise(tuning, tasks, console, stop)
     return stop.exit_code

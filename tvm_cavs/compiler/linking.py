@@ -6,7 +6,6 @@ folder. So object code is written to memory, and the linker works in the folder 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import resource
@@ -18,8 +17,8 @@ from typing import Any
 from tvm.support import cc
 
 from ..kernel_cache import above_standard
+from ..memory_file import memory_file
 
-MFD_CLOEXEC = 1
 MOST_BYTES = 1 << 26  # no object file is larger
 
 
@@ -59,22 +58,12 @@ def _object(module: Any) -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= limit < MOST_BYTES:
         raise OSError(errno.EFBIG, f"files may have {limit} bytes here, see ulimit -f")
-    descriptor = above_standard(_memory_file())
+    descriptor = above_standard(memory_file("kernels"))
     try:
         module.write_to_file(f"/proc/self/fd/{descriptor}", "o")
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
-
-
-def _memory_file() -> int:
-    """A new file in memory. From libc, as some builds of Python leave os.memfd_create out."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor: int = libc.memfd_create(b"kernels", MFD_CLOEXEC)
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"no file in memory: {os.strerror(number)}")
     return descriptor
 
 

@@ -12,7 +12,6 @@ from .manifest import PROGRAM as PROGRAM
 from .manifest import VALUES as VALUES
 from .manifest import VOCABULARY as VOCABULARY
 from .manifest import digest as digest
-from .manifest import read_manifest as read_manifest
 from .model import Model as Model
 from .model import load as load
 from .program import Deployed as Deployed

@@ -47,8 +47,11 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read and check a folder's manifest and the digests of all its files.
+def read_folder(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
+    """Read a folder's manifest and all files that it names, and check their digests.
+
+    Returns:
+        The manifest, and the content of every file.
 
     Raises:
         DeployError: there is none, it is damaged or newer, or a file is absent or another one.
@@ -72,9 +75,11 @@ def read_manifest(folder: Path) -> Manifest:
         if not isinstance(manifest.get(key), kind):
             given = manifest.get(key)
             raise DeployError(f"{path} is damaged: {key} is {given!r:.60}. {AGAIN}")
-    for name, entry in manifest["files"].items():
-        _check_file(folder, name, entry)
-    return dict(manifest)
+    files = {name: _read(folder, name, entry) for name, entry in manifest["files"].items()}
+    absent = [name for name in (LIBRARY, PROGRAM, PARAMETERS) if name not in files]
+    if absent:
+        raise DeployError(f"{path} is damaged: it does not name {', '.join(absent)}. {AGAIN}")
+    return dict(manifest), files
 
 
 def _check_format(path: Path, manifest: Any) -> None:
@@ -89,17 +94,19 @@ def _check_format(path: Path, manifest: Any) -> None:
         )
 
 
-def _check_file(folder: Path, name: str, entry: Any) -> None:
+def _read(folder: Path, name: str, entry: Any) -> bytes:
     path = folder / name
     if name != Path(name).name or not isinstance(entry, dict):
         raise DeployError(f"{folder / MANIFEST} is damaged: it names the file {name!r:.60}.")
     try:
-        found = digest(path)
+        content = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
         raise DeployError(f"{path} cannot be read: {reason}. {AGAIN}") from None
+    found = hashlib.sha256(content).hexdigest()
     if found != entry.get("sha256"):
         raise DeployError(
             f"{path} is not the file that was exported: its SHA-256 is {found[:12]}..., expected "
             f"{str(entry.get('sha256'))[:12]}... . {AGAIN}"
         )
+    return content

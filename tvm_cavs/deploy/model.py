@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm_ffi
 
 from ..errors import DeployError, GraphError
 from ..graph import Graph, Policy, Read, batch, check_inputs
@@ -37,7 +36,8 @@ from ..runtime import (
     n_cores,
 )
 from .cpu import require_cpu
-from .manifest import LIBRARY, PARAMETERS, PROGRAM, VALUES, VOCABULARY, Manifest, read_manifest
+from .library import load_library
+from .manifest import LIBRARY, PARAMETERS, PROGRAM, VALUES, VOCABULARY, Manifest, read_folder
 from .program import Deployed, from_data
 from .reading import Reader
 from .tensors import buffer_name, read_tensors
@@ -51,25 +51,23 @@ def load(folder: str | Path) -> Model:
             by a newer version, or for another CPU. Nothing of it has run.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    manifest, files = read_folder(folder)
     target = manifest["target"]
     require_cpu(target["architecture"], target["instructions"])
-    library = tvm_ffi.load_module(str(folder / LIBRARY))
-    data = json.loads((folder / PROGRAM).read_text(encoding="utf-8"))
+    library = load_library(files[LIBRARY])
+    data = json.loads(files[PROGRAM])
     try:
         deployed = from_data(data, lambda symbol: library[symbol])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DeployError(f"{folder / PROGRAM} is no program of tvm_cavs: {error!r}.") from None
     memory = HostMemory()
-    for name, array in read_tensors(folder / PARAMETERS).items():
+    for name, array in read_tensors(files[PARAMETERS], PARAMETERS).items():
         memory.bind(BufferId(Role.PARAMETER, name), array)
         memory.bind(BufferId(Role.FLAT_PARAMETER, name), array.reshape(-1))
-    values = read_tensors(folder / VALUES) if VALUES in manifest["files"] else {}
+    values = read_tensors(files[VALUES], VALUES) if VALUES in files else {}
     for buffer in deployed.values:
         memory.bind(buffer, values[buffer_name(buffer)])
-    vocabulary = None
-    if VOCABULARY in manifest["files"]:
-        vocabulary = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+    vocabulary = json.loads(files[VOCABULARY]) if VOCABULARY in files else None
     return Model(manifest, deployed, memory, vocabulary)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,20 +21,23 @@ def buffer_name(buffer: BufferId) -> str:
     return str(buffer)
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(given: bytes, name: str) -> dict[str, np.ndarray]:
     """All arrays of a file, in memory that kernels can use.
+
+    Args:
+        given: the file's content. name: its name.
 
     Raises:
         DeployError: it is no such file.
     """
-    content = np.fromfile(path, "uint8")
+    content = np.frombuffer(given, "uint8")
     try:
         begin = LENGTH + int(content[:LENGTH].view("<u8")[0])
         header = json.loads(content[LENGTH:begin].tobytes())
         header.pop("__metadata__", None)
         return {name: _array(content[begin:], entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DeployError(f"{path} is no safetensors file of a model: {error}.") from None
+        raise DeployError(f"{name} is no safetensors file of a model: {error}.") from None
 
 
 def _array(content: np.ndarray, entry: dict[str, Any]) -> np.ndarray:

@@ -294,6 +294,39 @@ def _seconds(given: Any) -> Any:
         raise ValueError("expected a time such as 300s, 5m or 1h") from None
 
 
+def _address(given: Any) -> Any:
+    """The keys of a text such as 127.0.0.1:9190/KEY or KEY; all else is left to the types."""
+    if not isinstance(given, str):
+        return given
+    tracker, _, key = given.rpartition("/")
+    return {"key": key, **({"tracker": tracker} if tracker else {})}
+
+
+class RpcConfig(Section):
+    """Servers of TVM's RPC on which `tvm-cavs tune` measures: those registered as `key` at the
+    tracker HOST:PORT. In short 127.0.0.1:9190/KEY. Without a key it measures on this machine.
+    """
+
+    tracker: str = "127.0.0.1:9190"
+    key: Annotated[str, Field(pattern=r"^[^\s:/]+$")] | None = None
+
+    _types = _typed("*")
+
+    @field_validator("tracker")
+    @classmethod
+    def _has_a_port(cls, given: str) -> str:
+        host, _, port = given.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+            raise ValueError("expected HOST:PORT, such as 127.0.0.1:9190")
+        return given
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The tracker's host and port."""
+        host, _, port = self.tracker.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 class TuneConfig(Section):
     """`tvm-cavs tune`: `budget` is a time such as 300s, 5m or 1h; `batches` of the training data
     are looked at; `mode` is what runs, steps of training or inference.
@@ -307,6 +340,7 @@ class TuneConfig(Section):
     mode: Literal["train", "infer"] = "train"
     candidate_seconds: Annotated[PositiveFloat, BeforeValidator(_seconds)] = 20.0
     records: PathText | None = None
+    rpc: Annotated[RpcConfig, BeforeValidator(_address)] = RpcConfig()
 
     _types = _typed("*")
 

@@ -182,7 +182,7 @@ int32_t cavs_token(const cavs_model *model, const char *token) {
     if (model == nullptr || token == nullptr || model->engine.n_tokens == 0) return -1;
     int32_t number = -1;
     cavs_status status = guarded([&] {
-        auto found = model->engine.tokens.find(token);
+        auto found = model->engine.tokens.find(model->engine.manifest.spelled(token));
         number = found == model->engine.tokens.end() ? 0 : found->second;
     });
     return status == CAVS_OK ? number : -1;

@@ -95,7 +95,8 @@ CAVS_API cavs_status cavs_input(const cavs_model *model, int32_t i, cavs_info *i
 CAVS_API cavs_status cavs_output(const cavs_model *model, int32_t i, cavs_info *info);
 
 /* How many tokens the model knows, 0 without a vocabulary; and the number of one, given as UTF-8,
- * for an input of kind "tokens": 0 is that of all unknown ones, -1 says: no vocabulary. */
+ * for an input of kind "tokens": 0 is that of all unknown ones, -1 says: no vocabulary. It is
+ * spelled first as the model's data were, in small letters for instance (of A to Z alone). */
 CAVS_API int32_t cavs_n_tokens(const cavs_model *model);
 CAVS_API int32_t cavs_token(const cavs_model *model, const char *token);
 

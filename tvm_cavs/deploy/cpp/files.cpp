@@ -12,6 +12,18 @@
 namespace cavs::inside {
 namespace {
 
+bool truth(const json::Value &object, const char *key) {
+    const json::Value &found = json::at(object, key);
+    if (!found.is(json::Kind::truth)) throw json::Error{text(key, " is neither true nor false"), 0};
+    return found.truth;
+}
+
+void replace_all(std::string &token, std::string_view from, char to) {
+    for (std::size_t at = 0; (at = token.find(from, at)) != std::string::npos; at++) {
+        token.replace(at, from.size(), 1, to);
+    }
+}
+
 constexpr std::int64_t FORMAT = 1;
 constexpr const char *MANIFEST = "manifest.yaml";
 constexpr const char *AGAIN = " Export the model again, or take another copy of the folder.";
@@ -19,6 +31,9 @@ constexpr std::size_t SHOWN = 12;   // digits of a digest in a message
 constexpr std::size_t LENGTH = 8;   // bytes of the length of a safetensors header
 constexpr std::size_t ELEMENT = 4;  // bytes of one number
 constexpr std::int64_t MOST = std::int64_t{1} << 62;
+const std::map<std::string_view, const char *> ESCAPES = {{"-LRB-", "("}, {"-RRB-", ")"},
+                                                          {"-LCB-", "{"}, {"-RCB-", "}"},
+                                                          {"-LSB-", "["}, {"-RSB-", "]"}};
 
 struct Close {
     void operator()(std::FILE *file) const { std::fclose(file); }
@@ -95,6 +110,10 @@ Manifest manifest_of(const json::Value &given) {
     made.architecture = json::text(json::at(target, "architecture"), "architecture");
     for (const auto &each : json::list(json::at(target, "instructions"), "instructions")) {
         made.instructions.push_back(json::text(each, "instructions"));
+    }
+    if (const json::Value *spelling = given.find("spelling")) {
+        made.lower = truth(*spelling, "lower");
+        made.unescape = truth(*spelling, "unescape");
     }
     return made;
 }
@@ -217,6 +236,24 @@ std::vector<std::string> read_vocabulary(const std::string &content, const char 
     } catch (const json::Error &error) {
         fail(CAVS_ERROR_DAMAGED, name, " is no vocabulary: ", error.text, ".");
     }
+}
+
+std::string Manifest::spelled(std::string token) const {
+    if (unescape) {
+        auto found = ESCAPES.find(token);
+        if (found != ESCAPES.end()) {
+            token = found->second;
+        } else {
+            replace_all(token, "\\/", '/');
+            replace_all(token, "\\*", '*');
+        }
+    }
+    if (lower) {
+        for (char &c : token) {
+            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+        }
+    }
+    return token;
 }
 
 }  // namespace cavs::inside

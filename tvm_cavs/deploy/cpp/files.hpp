@@ -28,6 +28,11 @@ struct Manifest {
     std::int64_t arity = 0;
     std::vector<Named> inputs, outputs;
     std::vector<std::string> instructions;
+    bool lower = false, unescape = false;  // what is done to a token before it is looked up
+
+    // A token as the data were spelled that the model learned from: tvm_cavs/data/spelling.py. Of
+    // small letters it makes those of A to Z alone.
+    std::string spelled(std::string token) const;
 };
 
 struct Folder {

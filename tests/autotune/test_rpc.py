@@ -1,0 +1,191 @@
+"""Measuring on other devices: a tracker and servers of TVM's RPC on loopback."""
+
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+pytest.importorskip("tvm")
+pytest.importorskip("tornado", reason="TVM's RPC tracker needs the package tornado")
+
+from autotune.measure import RpcBench, bench_of
+from autotune.worker import Failed, Settings, Timing
+from helpers import rpc
+from helpers.paths import ROOT
+from helpers.planted import CRASHES, GOOD, HANGS, OTHER_PANELS, WRONG, OnDevice, recorded
+from schedules.records import read_records
+from tvm_cavs.cli.main import main
+from tvm_cavs.compiler import Compiler, Tracker
+from tvm_cavs.errors import TuningError
+
+pytestmark = pytest.mark.compiles
+TINY = (
+    "data.n_train=24 data.n_dev=4 data.n_test=4 data.max_tokens=30 model.embedding=6 "
+    "model.hidden=8 train.batch_size=12 tune.batches=2 executor.threads=1"
+).split()
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    return Compiler("host", 1, cache=False, records=False)
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    with rpc.tracker() as found:
+        yield found
+
+
+def settings(compiler, tracker, timeout=30.0):
+    target = dict(compiler.target.export())
+    return Settings(target, 1, "float32", timeout, OnDevice, tracker)
+
+
+def measured(given, compiler, candidates, best=None):
+    """The answers for some candidates."""
+    bench = bench_of(given)
+    assert isinstance(bench, RpcBench) and bench.width == 1
+    try:
+        bench.load(recorded(compiler))
+        return dict(bench.measure(candidates, best))
+    finally:
+        bench.close()
+
+
+def test_candidates_of_every_sort(compiler, tracker):
+    """On one server, which is started again when a candidate has crashed it."""
+    tracker = replace(tracker, patience=60.0)
+    with rpc.servers(tracker, 1, again=True):
+        given = settings(compiler, tracker, timeout=4.0)  # the server ends what hangs
+        assert measured(given, compiler, [HANGS]) == {HANGS: Failed("no answer within 4 s")}
+        candidates = [GOOD, WRONG, CRASHES, OTHER_PANELS]
+        found = measured(settings(compiler, tracker), compiler, candidates, GOOD)
+    for knobs in (GOOD, OTHER_PANELS):
+        timing = found[knobs]
+        assert isinstance(timing, Timing), timing
+        assert min(timing.seconds, timing.ratio, timing.to_best, timing.peak) > 0
+    assert found[WRONG].reason.startswith("wrong: 1200 of 3000 results differ")
+    assert isinstance(found[CRASHES], Failed) and "server" in found[CRASHES].reason
+
+
+class Command:
+    """`tvm-cavs tune` over RPC, in a process, and what it has recorded."""
+
+    def __init__(self, path: Path, tracker: Tracker, cache: Path) -> None:
+        self.path, self.before = path, read_records(path)[0]
+        arguments = ["tune", "demo", *TINY, f"tune.records={path}", f"tune.rpc={tracker}"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tvm_cavs", *arguments],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TVM_CAVS_CACHE": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def records(self) -> list:
+        """All so far: the file is whole whenever it is read."""
+        found, notes = read_records(self.path)
+        assert notes == []
+        return found
+
+    def measures(self, more: int) -> None:
+        """Wait for so many records more than there are now."""
+        wanted = len(self.records()) + more
+
+        def done() -> bool:
+            return self.process.poll() is not None or len(self.records()) >= wanted
+
+        assert rpc.eventually(done, 120) and self.process.poll() is None, self.process.communicate()
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code and output; what was known before has not been measured again."""
+        out, err = self.process.communicate(timeout=120)
+        found = {record.key: record for record in self.records()}
+        assert all(found[record.key] == record for record in self.before)
+        return self.process.returncode, out, err
+
+
+@pytest.mark.slow
+def test_a_server_and_tunings_are_killed_and_records_stay_whole(sweep, tracker, cache, tmp_path):
+    """One of two servers, then kill -9 of a tuning on the other, then Ctrl-C."""
+    if not sweep:
+        pytest.skip("takes a minute: with --sweep")
+    path = tmp_path / "records.json"
+    with rpc.servers(tracker, 2) as (first, _):
+        command = Command(path, tracker, cache)
+        command.measures(2)
+        first.kill()
+        command.measures(2)
+        command.process.kill()
+        command.end()
+        assert rpc.eventually(lambda: tracker.servers() == (1, 1)), "a session has not ended"
+
+        command = Command(path, tracker, cache)
+        command.measures(1)
+        command.process.send_signal(signal.SIGINT)
+        code, out, _ = command.end()
+    assert code == 130 and "kernels, microseconds of a step" in out and "whole step" not in out
+    assert f"measured on 1 server(s) of {tracker}" in out
+    for record in command.records():
+        assert not record.failed and record.seconds > 0, str(record)
+
+
+def test_what_was_measured_before_the_last_server_was_gone_is_answered(compiler, tracker):
+    with rpc.servers(tracker, 1) as (server,):
+        bench = bench_of(settings(compiler, tracker))
+        try:
+            bench.load(recorded(compiler))
+            answers = bench.measure([GOOD, OTHER_PANELS, WRONG])
+            assert isinstance(next(answers)[1], Timing)
+            server.kill()
+            with pytest.raises(TuningError, match=r"no RPC server .*The same command then goes on"):
+                list(answers)
+        finally:
+            bench.close()
+
+
+def test_no_server_and_no_tracker_are_said_at_once(compiler, tracker, capsys):
+    with pytest.raises(TuningError, match=r"no RPC server is registered as 'a-device'.*rpc_server"):
+        bench_of(settings(compiler, tracker))
+    nobody = Tracker("127.0.0.1", rpc.free_port(), "x")
+    with pytest.raises(TuningError, match=r"no RPC tracker answers at 127.0.0.1.*rpc_tracker"):
+        bench_of(settings(compiler, nobody))
+    assert main(["tune", "demo", f"tune.rpc={tracker}"]) == 1
+    assert "no RPC server is registered" in capsys.readouterr().err
+
+
+def test_what_answers_may_be_no_tracker(compiler):
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 400\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Other) as other:
+        Thread(target=other.handle_request, daemon=True).start()
+        with pytest.raises(TuningError, match="is no RPC tracker"):
+            bench_of(settings(compiler, Tracker(*other.server_address, "x")))
+
+
+def test_bfloat16_is_not_measured_over_rpc(tracker, capsys):
+    given = ["executor.precision=bf16", "executor.target={kind: llvm, mcpu: znver4}"]
+    assert main(["tune", "demo", f"tune.rpc={tracker}", *given]) == 1
+    assert "over RPC only float32 is measured" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("tune.rpc=127.0.0.1/KEY", "expected HOST:PORT, such as 127.0.0.1:9190"),
+        ("tune.rpc=127.0.0.1:0/KEY", "expected HOST:PORT"),
+        ("tune.rpc=127.0.0.1:9190/", "tune.rpc.key = ''"),
+        ("tune.rpc.kye=x", "did you mean tune.rpc.key?"),
+    ],
+)
+def test_bad_settings_name_the_key(given, words, capsys):
+    assert main(["tune", "demo", given]) == 1
+    assert words in capsys.readouterr().err

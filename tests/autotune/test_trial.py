@@ -1,0 +1,172 @@
+"""Trials: whatever a candidate leaves out of a call shows, whatever memory held before."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from schedules.knobs import OuterKnobs
+from tvm_cavs.compiler import Compiler, Recorded, Trial, Workload, Wrong
+from tvm_cavs.compiler.lowering.specs import Outer, Pack, Piece, Placement, Product
+from tvm_cavs.compiler.lowering.steps import Kernel
+from tvm_cavs.compiler.trial import HERE, Slot
+from tvm_cavs.compiler.trial.start import poison, start
+from tvm_cavs.compiler.trial.touched import touched
+from tvm_cavs.compiler.trial.weights import packed, plain
+
+ROWS, K, N = 9, 5, 20
+OTHER = OuterKnobs(1, 2, 64)
+
+
+TARGETS = ["host", {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1"}]
+
+
+def product(k, n_columns):
+    return Product((Piece(k, 0, k),), n_columns, n_columns)
+
+
+def recorded(arrays=None, adds=(0, 1)):
+    """A weight gradient and its bias's in two calls, of which the first may replace."""
+    rng = np.random.default_rng(1)
+    given = rng.standard_normal((ROWS, K), "float32"), rng.standard_normal((ROWS, N), "float32")
+    outs = np.ones((K + 1, N), "float32"), np.ones(N, "float32")
+    spec = Outer((Piece(K, 0, K),), (Piece(N, 1, N),), N, row=1, sums=0)
+    slots = tuple(map(Slot, range(4)))
+    calls = tuple((n, add, at, at, *slots) for n, at, add in ((6, 0, adds[0]), (3, 6, adds[1])))
+    return Recorded(Workload(Kernel("outer", spec)), calls, arrays or (*given, *outs))
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    return Compiler("host", 1, cache=False, records=False)
+
+
+def changed(change):
+    """A trial whose candidates make other calls."""
+
+    class Changed(Trial):
+        def ready(self, knobs, arrays=None):
+            made = super().ready(knobs, arrays)
+            return made if knobs is None else replace(made, calls=change(made.calls))
+
+    return Changed
+
+
+def adding(value):
+    return lambda calls: tuple((f, (given[0], value, *given[2:])) for f, given in calls)
+
+
+def rows_less(calls):
+    return tuple((f, (given[0] - 1, *given[1:])) for f, given in calls)
+
+
+def test_what_calls_replace_and_what_they_add_to():
+    replaced, added = touched(recorded())
+    assert not replaced[2][0].any() and replaced[2][1:].all() and not added[2].any()
+    assert added[3].all() and not replaced[3].any()
+    replaced, added = touched(recorded(adds=(1, 0)))  # it was read before
+    assert added[2][1:].all() and not replaced[2].any()
+
+
+@pytest.mark.compiles
+def test_the_same_calls_pass(compiler):
+    Trial(recorded(), compiler).check(OTHER)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize(
+    "change",
+    [
+        adding(0),  # the second call forgets what the first has summed up
+        adding(1),  # the first adds to what is to be replaced
+        rows_less,
+        lambda calls: calls[:1],
+        lambda calls: calls[1:],
+        lambda calls: (*calls, calls[1]),
+    ],
+)
+def test_calls_that_do_less_or_more_are_wrong(compiler, change):
+    with pytest.raises(Wrong, match="results differ"):
+        changed(change)(recorded(), compiler).check(OTHER)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("adds", [(0, 1), (1, 1)])
+def test_a_row_of_zeros_is_missed_too(compiler, adds):
+    """And so is a small sum, where the step has left large ones."""
+    left, right, out, sums = recorded().arrays
+    right[[5, 8]] = 0
+    given = recorded((left, right, 1e6 * out, 1e6 * sums), adds)
+    Trial(given, compiler).check(OTHER)
+    with pytest.raises(Wrong, match="results differ"):
+        changed(rows_less)(given, compiler).check(OTHER)
+
+
+@pytest.mark.compiles
+def test_small_results_are_compared_by_their_size(compiler):
+    """What is nearly right is so by the largest result, not by 1."""
+
+    class Small(changed(lambda calls: calls[:1])):
+        def _start(self):
+            return [array * np.float32(1e-6) for array in super()._start()]
+
+    with pytest.raises(Wrong, match="results differ"):
+        Small(recorded(), compiler).check(OTHER)
+
+
+def test_what_is_read_before_it_is_replaced_keeps_its_values():
+    """The one array is poisoned, the other not: by what the default makes of them."""
+    given = recorded()
+
+    def run(arrays):
+        made = [array.copy() for array in arrays]
+        made[2][1:] = 7.0  # replaced
+        made[3] = -made[3]  # read first
+        return made
+
+    masks = {n: np.ones_like(given.arrays[n], bool) for n in (2, 3)}
+    masks[2][0] = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tvm_cavs.compiler.trial.start.touched", lambda _: (masks, {}))
+        found = start(given, run)
+    nan = np.array(poison(np.dtype("float32")))
+    assert (found[2][1:].view("uint32") == nan.view("uint32")).all()
+    np.testing.assert_array_equal(found[2][0], given.arrays[2][0])
+    np.testing.assert_array_equal(found[3], given.arrays[3])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "uint8", "bool"])
+def test_poisons_are_two_extreme_values(dtype):
+    one, other = (np.array(poison(np.dtype(dtype), o)).astype(dtype) for o in (False, True))
+    assert one.tobytes() != other.tobytes()
+    assert np.dtype(dtype).kind != "f" or (np.isnan(one) and np.isfinite(other))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [(5, 1), (33, 75), (64, 40), (300, 3), (31, 130)])
+def test_weights_keep_their_elements_whoever_packs_them(target, shape):
+    """As a kernel packs them here, plain, and packed for another target."""
+    k, n_columns = shape
+    machine, spec = Compiler(target, 1, False, records=False).machine, product(k, n_columns)
+    weights = np.arange(1.0, k * n_columns + 1, dtype="float32").reshape(k, n_columns)
+    tile = machine.tile(k, n_columns)
+    made = packed(tile, spec, weights)
+    assert (made.shape, str(made.dtype)) == machine.packed(k, n_columns)
+    np.testing.assert_array_equal(plain(machine, spec, made), weights)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("shape", [(33, 75), (300, 3)])
+def test_weights_are_packed_as_a_kernel_packs_them(compiler, shape):
+    spec = product(*shape)
+    weights = np.random.default_rng(2).standard_normal(shape, "float32")
+    pack = compiler.pack_form(
+        Pack((shape,), (Placement(0, 0, 0, (0, shape[0]), (0, shape[1])),), *shape)
+    )
+    compiler.compile([pack])
+    made = packed(compiler.machine.tile(*shape), spec, weights)
+    given = [HERE.put(weights), HERE.put(np.full_like(made, np.nan))]
+    compiler.function(pack.symbol)(*given)
+    np.testing.assert_array_equal(HERE.get(given[1]), made)
