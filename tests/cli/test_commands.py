@@ -62,6 +62,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "evaluate",
         "cache",
         "tune",
+        "serve",
         pytest.param("bench", marks=COMPILER),
     ],
 )
@@ -100,6 +101,7 @@ def test_help_names_every_command(capsys):
         ["evaluate", "--help"],
         ["bench", "--help"],
         ["cache", "--help"],
+        ["serve", "--help"],
         ["cache", "--json"],
         ["bench", "--rounds", "0"],
     ],
@@ -117,7 +119,7 @@ def test_a_mistyped_command_gets_the_nearest(capsys, monkeypatch):
     for given, hint in (("trian", "; did you mean 'train'?"), ("fly", "cache."), ("--json", ".")):
         assert main([given, "demo"]) == 2
         told = capsys.readouterr().err
-        expected = "expected one of train, evaluate, tune, export, bench, cache"
+        expected = "expected one of train, evaluate, tune, export, serve, bench, cache"
         assert f"'{given}' is no command: {expected}" in told
         assert hint in told and told.endswith("See tvm-cavs --help.\n")
 
@@ -376,6 +378,8 @@ def test_a_wheel_holds_the_packages_and_the_configs(wheel):
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"tvm_cavs/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    pages = (ROOT / "tvm_cavs/serve/pages").iterdir()
+    expected |= {path.relative_to(ROOT).as_posix() for path in pages}
     assert held == expected | {"tvm_cavs/py.typed"}
     assert "tvm-cavs = tvm_cavs.cli.main:main" in points
     assert EntryPoint("tvm-cavs", "tvm_cavs.cli.main:main", "console_scripts").load() is main

@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "Measure the best parameters of a run.",
     "tune": "Measure which schedules are fastest here, and keep that.",
     "export": "Write a trained network to a folder that answers without the compiler.",
+    "serve": "Answer over HTTP with an exported model.",
     "bench": "Time training and inference.",
     "cache": "Show or clear the compiled kernels that are kept.",
 }

@@ -7,7 +7,9 @@ from .dataset import Dataset as Dataset
 from .dataset import build_graphs as build_graphs
 from .glove import load_glove as load_glove
 from .jsonl import jsonl_dataset as jsonl_dataset
+from .jsonl import parse_json as parse_json
 from .jsonl import read_graphs as read_graphs
+from .jsonl import read_objects as read_objects
 from .jsonl import to_json as to_json
 from .listops import evaluate as evaluate
 from .listops import generate as generate

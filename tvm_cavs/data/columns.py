@@ -12,7 +12,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -34,16 +33,15 @@ INT32 = np.iinfo(np.int32)
 
 @dataclass(frozen=True)
 class Places:
-    """Where the vertices of a file stand: line `numbers[g]` holds those from `first[g]` on."""
+    """Where the vertices of a file stand: those from `first[g]` on in the line `names[g]`."""
 
-    path: str | Path
-    numbers: Sequence[int]
+    names: Sequence[str]
     first: Sequence[int]
 
     def name(self, vertex: int) -> str:
         """FILE, line 3, vertex 1: the vertex numbered within its line."""
         line = bisect_right(self.first, vertex) - 1
-        return f"{self.path}, line {self.numbers[line]}, vertex {vertex - self.first[line]}"
+        return f"{self.names[line]}, vertex {vertex - self.first[line]}"
 
 
 @dataclass(frozen=True)

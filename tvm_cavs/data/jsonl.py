@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,12 +33,14 @@ from .files import nearest, read_lines
 from .vocab import UNKNOWN, Vocab
 
 KEYS = ("children", "parents", "inputs")
+INDEX = {int, type(None)}  # types of an index, which may be absent
 
 
 class Line(NamedTuple):
-    """One line: where it stands and what it holds."""
+    """One line: where it stands, in words, and what it holds."""
 
     number: int
+    where: str
     children: list[list[int | None]]
     inputs: dict[str, list[Any]]
 
@@ -91,7 +94,7 @@ def jsonl_dataset(
     if classes is not None:
         kinds = {**kinds, label: TOKENS}
     names = dict.fromkeys(key for line in lines for key in line.inputs)
-    columns = _columns(path, lines, names, kinds)
+    columns = _columns(lines, names, kinds)
     words = [column for column in columns if column.name != label]
     if vocab is None:
         vocab = vocabulary(words, min_count)
@@ -127,8 +130,38 @@ def read_graphs(
     Raises:
         DataError: as `jsonl_dataset`.
     """
-    lines = [_parse(source, number, text) for number, text in texts]
-    columns = _columns(source, lines, kinds, kinds)
+    return _read(source, [_parse(source, number, text) for number, text in texts], kinds, vocab)
+
+
+def read_objects(
+    source: str,
+    objects: Iterable[tuple[int, Any]],
+    kinds: Mapping[str, str],
+    vocab: Vocab | None = None,
+) -> tuple[Graph, ...]:
+    """The same of what `parse_json` made of texts; errors call each a graph of the source."""
+    lines = [_line(number, f"{source}, graph {number}", given) for number, given in objects]
+    return _read(source, lines, kinds, vocab)
+
+
+def parse_json(where: str, text: str) -> Any:
+    """What a text says in JSON, without numbers that are not finite and keys that stand twice.
+
+    Raises:
+        DataError: it is no such JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}, column {error.colno}: bad JSON: {error.msg}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: bad JSON: {error}.") from None
+
+
+def _read(
+    source: str, lines: list[Line], kinds: Mapping[str, str], vocab: Vocab | None
+) -> tuple[Graph, ...]:
+    columns = _columns(lines, kinds, kinds)
     return _graphs(source, lines, {c.name: _field(c, vocab, None, "") for c in columns})
 
 
@@ -165,12 +198,10 @@ def _graphs(path: str | Path, lines: list[Line], inputs: Mapping[str, Field]) ->
         raise _with_line(path, lines, error) from error
 
 
-def _columns(
-    path: str | Path, lines: list[Line], names: Iterable[str], kinds: Mapping[str, str]
-) -> list[Column]:
+def _columns(lines: list[Line], names: Iterable[str], kinds: Mapping[str, str]) -> list[Column]:
     """Inputs over all lines; a line that lacks one has it at no vertex."""
     first = np.concatenate([[0], np.cumsum([len(line.children) for line in lines])]).tolist()
-    places = Places(path, [line.number for line in lines], first[:-1])
+    places = Places([line.where for line in lines], first[:-1])
     columns = []
     for name in names:
         entries: list[Any] = []
@@ -203,12 +234,10 @@ def _classes(column: Column, classes: Sequence[str] | None, n_classes: int | Non
 
 def _parse(path: str | Path, number: int, text: str) -> Line:
     where = f"{path}, line {number}"
-    try:
-        given = json.loads(text, parse_constant=_refuse, object_pairs_hook=_distinct)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}, column {error.colno}: bad JSON: {error.msg}.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: bad JSON: {error}.") from None
+    return _line(number, where, parse_json(where, text))
+
+
+def _line(number: int, where: str, given: Any) -> Line:
     if not isinstance(given, dict):
         raise DataError(f"{where}: expected an object {{...}}, got {type(given).__name__}.")
     for key in given:
@@ -229,7 +258,7 @@ def _parse(path: str | Path, number: int, text: str) -> Line:
                 f"{where}: input {name!r} has {got}; expected a list of {len(children)}, one a "
                 "vertex. Put null where a vertex has no such input."
             )
-    return Line(number, children, inputs)
+    return Line(number, where, children, inputs)
 
 
 def _refuse(constant: str) -> None:
@@ -240,8 +269,8 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs; Python's own reader drops all but the last of equal keys."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        times = Counter(key for key, _ in pairs)
+        twice = next(key for key, n in times.items() if n > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return made
 
@@ -249,13 +278,17 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _children(where: str, given: dict[str, Any]) -> list[list[int | None]]:
     if "children" in given:
         children = given["children"]
-        if not isinstance(children, list) or not all(_is_indices(slots) for slots in children):
+        if (
+            not isinstance(children, list)
+            or not all(isinstance(slots, list) for slots in children)
+            or not _are_indices(itertools.chain.from_iterable(children))
+        ):
             raise DataError(
                 f"{where}: 'children' must be a list of lists of vertex indices or null."
             )
         return children
     parents = given["parents"]
-    if not _is_indices(parents):
+    if not isinstance(parents, list) or not _are_indices(parents):
         raise DataError(f"{where}: 'parents' must be a list of vertex indices or null.")
     children = [[] for _ in parents]
     for vertex, parent in enumerate(parents):
@@ -270,8 +303,8 @@ def _children(where: str, given: dict[str, Any]) -> list[list[int | None]]:
     return children
 
 
-def _is_indices(given: Any) -> bool:
-    return isinstance(given, list) and all(c is None or type(c) is int for c in given)
+def _are_indices(given: Iterable[Any]) -> bool:
+    return {*map(type, given)} <= INDEX
 
 
 def _check_labels(column: Column, n_classes: int) -> None:
@@ -290,5 +323,5 @@ def _with_line(path: str | Path, lines: list[Line], error: GraphError) -> DataEr
         try:
             Graph.from_children(line.children)
         except GraphError as own:
-            return DataError(f"{path}, line {line.number}: {own}")
+            return DataError(f"{line.where}: {own}")
     return DataError(f"{path}: {error}")

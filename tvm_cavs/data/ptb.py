@@ -102,7 +102,8 @@ def ptb_dataset(
     first = np.concatenate([[0], np.cumsum([len(tree.labels) for tree in trees])]).tolist()
     labels = [label for tree in trees for label in tree.labels]
     expected = kinds.get("label") if classes is None else TOKENS
-    column = read_column("label", labels, Places(path, lines, first[:-1]), expected)
+    places = Places([f"{path}, line {number}" for number in lines], first[:-1])
+    column = read_column("label", labels, places, expected)
     if column.kind == TOKENS:
         classes = sorted(set(column.flat)) if classes is None else classes
     inputs = {

@@ -17,12 +17,15 @@ from ..errors import DeployError, GraphError
 from ..graph import Graph, Policy, Read, batch, check_inputs
 from ..renewal import renewed_after_fork
 from ..runtime import (
+    Arena,
     Batch,
     BatchMemory,
     BufferId,
     Filling,
     HostMemory,
+    Joined,
     Layout,
+    Part,
     Passes,
     Planner,
     Role,
@@ -97,6 +100,7 @@ class Model:
         self._reads = tuple(_read(each) for each in manifest["inputs"])
         sharing = manifest.get("sharing")
         self._policy = None if sharing is None else _policy(sharing)
+        self._executable = deployed.executable
         self._planner = Planner(deployed.host, deployed.arity, deployed.pulls)
         self._ranks = self._planner.ranks(deployed.number, deployed.rank, deployed.maybe)
         self._spaces = Spaces(deployed.executable)
@@ -149,6 +153,49 @@ class Model:
         ends = np.cumsum([graph.n_vertices for graph in given])[:-1]
         parts = {name: np.split(rows, ends) for name, rows in found.items()}
         return [{name: parts[name][i] for name in parts} for i in range(len(given))]
+
+    def check(self, graph: Graph) -> None:
+        """Whether the model answers this.
+
+        Raises:
+            GraphError: as a call.
+        """
+        check_inputs(graph, self._reads, self._arity, self.name)
+        if not self.manifest["complete"]:
+            self._plan(graph)  # looks at the kinds
+
+    def arena(self, n_vertices: int) -> Arena:
+        """Where batches run side by side, of at most so many vertices."""
+        return Arena(
+            self._executable,
+            self._spaces,
+            self._planner,
+            self._ranks,
+            self._layout,
+            self._passes,
+            self._weights,
+            [output.buffer for output in self._outputs],
+            n_vertices,
+        )
+
+    def part(self, graph: Graph, arena: Arena) -> tuple[Part, np.ndarray]:
+        """A batch as an arena takes it, and the row of each of its vertices there.
+
+        Raises:
+            GraphError: as a call.
+        """
+        check_inputs(graph, self._reads, self._arity, self.name)
+        shared = None if self._policy is None else self._policy.share(graph)
+        try:
+            part = arena.part(graph if shared is None else shared.graph)
+        except UnknownKindsError as unknown:
+            raise GraphError(self._describe(unknown.masks)) from None
+        return part, part.row if shared is None else part.row.take(shared.of)
+
+    def outputs_of(self, arena: Arena, joined: Joined, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name at some rows of a part that joined, which have been run."""
+        found = {o.name: (arena.read(joined, o.buffer, rows), o.shape) for o in self._outputs}
+        return {name: values.reshape(len(rows), *shape) for name, (values, shape) in found.items()}
 
     def read(self, text: str) -> list[Graph]:
         """The graphs of JSON lines; see `Reader.lines`."""

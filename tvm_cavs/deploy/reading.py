@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from ..data import TOKENS, Vocab, read_graphs
+from ..data import TOKENS, Vocab, read_graphs, read_objects
 from ..graph import Graph
 from .manifest import Manifest
 
@@ -40,3 +41,7 @@ class Reader:
     def numbered(self, texts: Iterable[tuple[int, str]], source: str = "input") -> list[Graph]:
         """As `lines`, of texts that have numbers already."""
         return list(read_graphs(source, texts, self.kinds, self.vocab))
+
+    def objects(self, given: Iterable[tuple[int, Any]], source: str = "input") -> list[Graph]:
+        """The same of what JSON was parsed to, numbered."""
+        return list(read_objects(source, given, self.kinds, self.vocab))

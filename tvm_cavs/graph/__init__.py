@@ -13,6 +13,7 @@ from .kind import Kind as Kind
 from .kind import check_bits as check_bits
 from .kind import kind_of as kind_of
 from .kind import masks as masks
+from .levels import ranges as ranges
 from .reads import Read as Read
 from .reads import check_inputs as check_inputs
 from .sharing import COPIES as COPIES

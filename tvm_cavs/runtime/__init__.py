@@ -4,6 +4,8 @@ It lies beneath the compiler, which targets it, and needs NumPy and `tvm_ffi` on
 stands on it alone.
 """
 
+from .arena import Arena as Arena
+from .arena import Joined as Joined
 from .batch_inputs import Filling as Filling
 from .batch_memory import Batch as Batch
 from .batch_memory import BatchMemory as BatchMemory
@@ -15,6 +17,7 @@ from .executable import Executable as Executable
 from .memory import Both as Both
 from .memory import HostMemory as HostMemory
 from .memory import tensor_of as tensor_of
+from .part import Part as Part
 from .passes import Passes as Passes
 from .plan import Plan as Plan
 from .planner import Planner as Planner

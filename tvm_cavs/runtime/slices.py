@@ -114,8 +114,17 @@ class Spaces:
 
     def cut(self, plan: Plan, planner: Planner, memory: HostMemory) -> Cut:
         """Find the slices of all groups and the order in which they run; they are memory's."""
-        n_groups, n_cells, n_levels = len(self.groups), len(plan.cells.count), plan.n_levels
-        n_kinds, n_spaces = self._member.shape[1], len(self.names)
+        return self.cut_cells(len(plan.cells.count), plan.n_levels, self._bases, planner, memory)
+
+    def cut_cells(
+        self, n_cells: int, n_levels: int, bases: Any, planner: Planner, memory: HostMemory
+    ) -> Cut:
+        """The same of cells that lie in memory.
+
+        Args:
+            bases: where the rows of every space begin, int64[n_spaces] as a tensor.
+        """
+        n_groups, n_kinds, n_spaces = len(self.groups), self._member.shape[1], len(self.names)
         most = n_groups * n_cells + 1
         slices = memory.rows(SLICES, most * self.width, 0, "int64")
         sizes = memory.rows(SIZES, n_groups, 0, "int64")
@@ -123,7 +132,7 @@ class Spaces:
         keys = memory.rows(SLICE_KEYS, 2 * (n_levels + 2), 0, "int64")
         cells = map(memory.tensor, CELL_BUFFERS)
         kernels, stages = planner.kernels, self._stages
-        given = *cells, self._bases, stages, slices, sizes, *self._flags
+        given = *cells, bases, stages, slices, sizes, *self._flags
         kernels["segments"](n_groups, n_cells, n_kinds, n_spaces, *given)
         given = slices, sizes, stages, keys, planner.result(memory), order
         kernels["arrange"](n_groups, self._n_forward, n_levels, self.width, *given)

@@ -1,0 +1,85 @@
+"""Whoever runs beside a graph, and whenever it joins: its outputs have the same bits."""
+
+import numpy as np
+import pytest
+
+from helpers.exported import ARITY, exported, same
+from helpers.random_graphs import random_chain, random_dag, random_tree
+from tvm_cavs.deploy import Model
+from tvm_cavs.errors import GraphError
+from tvm_cavs.graph import Graph, batch
+from tvm_cavs.runtime import Joined
+
+pytestmark = pytest.mark.compiles
+MAKERS = (random_tree, random_dag, lambda rng, _, n: random_chain(rng, n))
+
+
+@pytest.fixture(scope="module", params=["tree_lstm", "tree_gru", "tree_fc"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return exported(tmp_path_factory.mktemp("models") / "model", request.param)
+
+
+def graphs(rng: np.random.Generator, n: int) -> list[Graph]:
+    return [MAKERS[rng.integers(3)](rng, ARITY, int(rng.integers(1, 20))) for _ in range(n)]
+
+
+def run_with_joins(
+    model: Model, given: list[Graph], rng: np.random.Generator, room: int, least: int
+) -> list[dict[str, np.ndarray]]:
+    """The answers of graphs that join in groups of random size, at random times."""
+    arena, waiting = model.arena(room), list(range(len(given)))
+    found: list[dict[str, np.ndarray]] = [{} for _ in given]
+    running: dict[Joined, tuple[list[int], np.ndarray, Graph]] = {}
+    while waiting or running:
+        for _ in range(int(rng.integers(0, 4))):
+            taken = waiting[: int(rng.integers(1, 4))]
+            together = batch([given[i] for i in taken]) if taken else None
+            if together is None or arena.n_running + together.n_vertices > room:
+                break
+            part, rows = model.part(together, arena)
+            running[arena.join(part)] = taken, rows, together
+            del waiting[: len(taken)]
+        if not running:
+            continue
+        for joined in arena.step(least)[0]:
+            if joined.is_done:
+                taken, rows, together = running.pop(joined)
+                ends = together.graph_ptr
+                for i, a, b in zip(taken, ends[:-1], ends[1:], strict=True):
+                    found[i] = model.outputs_of(arena, joined, rows[a:b])
+    return found
+
+
+@pytest.mark.parametrize(("room", "least"), [(60, 1), (61, 8), (400, 1), (400, 16)])
+def test_outputs_are_those_of_the_model_whenever_graphs_join(model, room, least):
+    rng = np.random.default_rng(room + least)
+    given = graphs(rng, 60)
+    for graph, found in zip(given, run_with_joins(model, given, rng, room, least), strict=True):
+        assert same(found, model(graph))
+
+
+def test_a_graph_may_be_read_before_its_neighbours_are_done(model):
+    short, long = (random_chain(np.random.default_rng(0), n) for n in (2, 9))
+    arena = model.arena(20)
+    part, rows = model.part(batch([short, long]), arena)
+    joined = arena.join(part)
+    assert [arena.step() for _ in range(2)] == [([joined], 2), ([joined], 2)]
+    assert same(model.outputs_of(arena, joined, rows[:2]), model(short)) and not joined.is_done
+
+
+def test_what_does_not_fit_the_model_does_not_join(model):
+    wide = Graph.from_children([[], [], [], [0, 1, 2]], {"word": [1, 1, 1, None]})
+    with pytest.raises(GraphError, match="3"):
+        model.part(wide, model.arena(10))
+
+
+def test_an_arena_that_is_cleared_answers_again(model):
+    arena, graph = model.arena(9), random_chain(np.random.default_rng(1), 9)
+    arena.join(model.part(graph, arena)[0])
+    arena.step()
+    arena.clear()
+    part, rows = model.part(graph, arena)
+    joined = arena.join(part)
+    while not joined.is_done:
+        arena.step()
+    assert same(model.outputs_of(arena, joined, rows), model(graph))

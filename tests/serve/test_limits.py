@@ -1,0 +1,185 @@
+"""Who sends too much, too slowly or without leave is told so, and holds nothing."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from helpers.asking import lines, message, with_server
+from helpers.exported import TREE, line
+from tvm_cavs.errors import ConfigError
+from tvm_cavs.runtime import Arena
+from tvm_cavs.serve import Limits
+from tvm_cavs.serve.running import Levels
+
+pytestmark = pytest.mark.compiles
+PREDICT = "/v1/predict"
+ONE = line(TREE)
+
+
+def chain(n):
+    return json.dumps({"children": [[], *([i] for i in range(n - 1))]})
+
+
+def ask_once(folder, /, *, token=None, limits=None, **request):
+    return with_server(
+        folder,
+        lambda client, _: client.post(PREDICT, **request),
+        token=token,
+        **(limits or {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "limits", "status", "said"),
+    [
+        ({"content": " " * 101 + ONE}, {"body": 100}, 413, "expected at most 100"),
+        ({"content": chain(11)}, {"vertices": 10, "batch": 10}, 413, "11 vertices"),
+        ({"content": f"[{ONE},{ONE},{ONE}]"}, {"graphs": 2}, 413, "3 graphs"),
+        (lines([ONE] * 3), {"graphs": 2}, 413, "3 graphs"),
+        ({"content": ONE, "headers": {"Content-Type": "image/png"}}, {}, 415, "image/png"),
+        ({"content": ONE, "headers": {"Content-Encoding": "gzip"}}, {}, 415, "compressed"),
+        ({"content": ONE, "params": {"vertices": "leaves"}}, {}, 422, "'leaves'"),
+        ({"content": ONE, "params": {"vertex": "roots"}}, {}, 422, "'vertex'"),
+    ],
+)
+def test_too_much_is_refused(folder, request_, limits, status, said):
+    response = ask_once(folder, limits=limits, **request_)
+    assert response.status_code == status and said in message(response)
+
+
+def test_a_large_body_is_refused_before_it_is_read(folder):
+    read = []
+
+    async def endless():
+        while True:
+            read.append(1)
+            yield b" " * 1000
+
+    response = ask_once(folder, limits={"body": 10_000}, content=endless())
+    assert response.status_code == 413 and len(read) < 15
+    assert response.headers["connection"] == "close"
+    said = {"Content-Length": str(10 << 20)}
+    read.clear()
+    response = ask_once(folder, content=endless(), headers=said)
+    assert response.status_code == 413 and not read
+
+
+def test_a_slow_body_is_given_up(folder):
+    async def slow():
+        yield b'{"children"'
+        await asyncio.sleep(60)
+        yield b""
+
+    async def ask(client, service):
+        slow_one = asyncio.create_task(client.post(PREDICT, content=slow()))
+        good = await client.post(PREDICT, content=ONE)
+        return await slow_one, good, service.n_open
+
+    slow_one, good, n_open = with_server(folder, ask, body_seconds=0.3)
+    assert slow_one.status_code == 408 and good.status_code == 200 and n_open == 0
+    assert slow_one.headers["connection"] == "close"
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Kernels do not run until the event is set."""
+    go, step = threading.Event(), Levels.step
+
+    def wait(self):
+        assert go.wait(20)
+        step(self)
+
+    monkeypatch.setattr(Levels, "step", wait)
+    yield go
+    go.set()
+
+
+def test_more_than_may_wait_are_told_to_come_again(folder, stopped):
+    async def ask(client, service):
+        tasks = [asyncio.create_task(client.post(PREDICT, content=ONE)) for _ in range(200)]
+        while not any(task.done() for task in tasks):
+            await asyncio.sleep(0.01)
+        stopped.set()
+        return await asyncio.gather(*tasks)
+
+    found = with_server(folder, ask, waiting=3)
+    statuses = [response.status_code for response in found]
+    assert set(statuses) == {200, 503}
+    refused = found[statuses.index(503)]
+    assert refused.headers["retry-after"] == "1" and "requests wait already" in message(refused)
+
+
+def test_who_waits_too_long_is_told_so(folder, stopped):
+    async def ask(client, service):
+        response = await client.post(PREDICT, content=ONE)
+        stopped.set()
+        return response, await client.post(PREDICT, content=ONE)
+
+    late, next_one = with_server(folder, ask, seconds=0.5)
+    assert late.status_code == 504 and "0.5 seconds" in message(late)
+    assert next_one.status_code == 200
+
+
+def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch):
+    step, times = Arena.step, []
+
+    def fail_once(self, least=1):
+        times.append(1)
+        if len(times) == 2:
+            raise RuntimeError("a kernel failed")
+        return step(self, least)
+
+    monkeypatch.setattr(Arena, "step", fail_once)
+
+    async def ask(client, service):
+        long = await client.post(PREDICT, content=chain(200))
+        return long, await client.post(PREDICT, content=chain(200))
+
+    failed, next_one = with_server(folder, ask)
+    assert failed.status_code == 500 and "a kernel failed" in message(failed)
+    assert next_one.status_code == 200
+
+
+def test_only_who_has_the_token_is_answered(folder):
+    async def ask(client, service):
+        def post(value):
+            headers = {} if value is None else {"Authorization": value}
+            return client.post(PREDICT, content=ONE, headers=headers)
+
+        given = (None, "", "Bearer wrong", "secret-token", "Basic secret-token")
+        refused = [await post(value) for value in given]
+        open_paths = [await client.get(path) for path in ("/healthz", "/readyz", "/")]
+        closed = [await client.get(path) for path in ("/metrics", "/v1/model")]
+        return refused, await post("Bearer secret-token"), open_paths, closed
+
+    refused, good, open_paths, closed = with_server(folder, ask, token="secret-token")
+    assert {r.status_code for r in [*refused, *closed]} == {401}
+    assert good.status_code == 200 and {r.status_code for r in open_paths} == {200}
+
+
+def test_reloading_needs_a_token(folder):
+    response = with_server(folder, lambda client, _: client.post("/v1/reload"))
+    assert response.status_code == 403 and "kill -HUP" in message(response)
+
+
+def test_unknown_paths_and_methods_are_said_so(folder):
+    async def ask(client, service):
+        return await client.get("/v2"), await client.get(PREDICT)
+
+    unknown, wrong = with_server(folder, ask)
+    assert (unknown.status_code, wrong.status_code) == (404, 405) and message(unknown)
+
+
+def test_limits_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match="Raise --batch, or lower --vertices"):
+        Limits(vertices=10, batch=5)
+
+
+def test_no_thread_is_left(folder):
+    async def ask(client, service):
+        return await client.post(PREDICT, content=ONE)
+
+    with_server(folder, ask)
+    assert not [t for t in threading.enumerate() if t.name in ("reader", "runner")]

@@ -1,0 +1,12 @@
+"""An exported model behind HTTP: requests -> batches -> answers.
+
+Whoever asks at the same time is answered by the same kernel calls. `tvm-cavs serve` is the command;
+it needs the packages of the extra `serve`.
+"""
+
+from .app import make_app as make_app
+from .limits import Limits as Limits
+from .server import Address as Address
+from .server import run as run
+from .service import BATCHING as BATCHING
+from .service import Service as Service
