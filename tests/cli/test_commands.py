@@ -21,6 +21,7 @@ from tvm_cavs.cli.shipped import find_config, shipped
 from tvm_cavs.errors import ConfigError, TargetError
 from tvm_cavs.runs.run import start
 
+CPP = ROOT / "tvm_cavs" / "deploy" / "cpp"
 PACKAGES = ("tvm_cavs", "schedules", "autotune")
 TINY = (
     "executor.name=reference data.n_train=12 data.n_dev=4 data.n_test=4 data.max_tokens=6 "
@@ -378,9 +379,9 @@ def test_a_wheel_holds_the_packages_and_the_configs(wheel):
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"tvm_cavs/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
-    pages = (ROOT / "tvm_cavs/serve/pages").iterdir()
-    expected |= {path.relative_to(ROOT).as_posix() for path in pages}
-    assert held == expected | {"tvm_cavs/py.typed"}
+    others = [*(ROOT / "tvm_cavs/serve/pages").iterdir(), *CPP.rglob("*.*"), CPP / "CMakeLists.txt"]
+    expected |= {p.relative_to(ROOT).as_posix() for p in others if not p.name.startswith(".")}
+    assert held == expected | {"tvm_cavs/py.typed", "tvm_cavs/compiler/support.c"}
     assert "tvm-cavs = tvm_cavs.cli.main:main" in points
     assert EntryPoint("tvm-cavs", "tvm_cavs.cli.main:main", "console_scripts").load() is main
 

@@ -131,7 +131,8 @@ def exported(function: cavs.VertexFunction, folder: Path, **options: Any) -> Pat
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    about = About(WORDS, ("word",))
+    spelling = {"lower": True, "unescape": True}
+    about = About(WORDS, ("word",), notes={"spelling": spelling})
     folder = tmp_path_factory.mktemp("tree") / "out"
     cell = cavs.nn.TreeLSTM(N_WORDS, 6, 8, N_CLASSES)
     return exported(cell, folder, about=about, sharing=True)
@@ -408,6 +409,7 @@ def test_the_example_answers_json_lines(built, tree, tmp_path):
     model, graphs = load(tree), graphs_of(2)
     lines = [to_json(graph, {"word": TOKENS}, model.reader.vocab) for graph in graphs]
     lines[3:3] = ["", '{"parents": [2, 2, null], "inputs": {"word": ["\\u00e9", "unheard", null]}}']
+    lines.append('{"children": [[], [0]], "inputs": {"word": ["A", "-LRB-"]}}')
     lines.append(
         json.dumps({"children": [[], [0, -1]], "inputs": {"word": ["a", "d"], "y": [1, 2]}})
     )

@@ -24,7 +24,9 @@ from tvm_cavs.errors import DataError, DeployError, GraphError, OutOfMemoryError
 from tvm_cavs.executors import About, exporting
 
 pytestmark = pytest.mark.compiles
-WORDS = ("<unk>", "a", "b", "c", "d")
+WORDS = ("<unk>", "a", "b", "(", "d")
+SPELLING = {"lower": True, "unescape": True}
+ABOUT = About(WORDS, ("word",), ("no", "yes"), notes={"why": "a test", "spelling": SPELLING})
 NEEDED = {"arguments", "arrays", "data", "deploy", "dropout", "errors", "given", "graph"}
 NEEDED |= {"memory_file", "renewal", "runtime", "versions"}
 
@@ -48,7 +50,7 @@ def tree(cache, tmp_path_factory):
     """A network, and the folder that it was exported to."""
     net = network(cavs.nn.TreeLSTM(N_WORDS, 6, 8, N_CLASSES), cache, sharing=True)
     folder = tmp_path_factory.mktemp("exports") / "tree"
-    net.export(folder, about=About(WORDS, ("word",), ("no", "yes"), notes={"why": "a test"}))
+    net.export(folder, about=ABOUT)
     return net, folder
 
 
@@ -128,8 +130,7 @@ def test_the_manifest_says_what_is_there(tree):
 def test_the_same_network_gives_the_same_bytes(tree, tmp_path, monkeypatch):
     net, folder = tree
     monkeypatch.setattr("tvm_cavs.compiler.workers.n_cores", lambda: 1)
-    about = About(WORDS, ("word",), ("no", "yes"), notes={"why": "a test"})
-    net.export(tmp_path / "again", about=about)
+    net.export(tmp_path / "again", about=ABOUT)
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
@@ -143,6 +144,10 @@ def test_words_are_read_as_in_training(tree):
     assert to_json(graph, {"word": "tokens"}, Vocab(WORDS)) == (
         '{"children": [[], [], [0, 1]], "inputs": {"word": ["b", "<unk>", null]}}'
     )
+    (spelled,) = model.read(
+        '{"children": [[], [], []], "inputs": {"word": ["B", "-LRB-", "-lrb-"]}}'
+    )
+    assert spelled.inputs["word"].values.tolist() == [2, 3, 0]
     (bare,) = model.read('{"children": [[]]}')
     assert not bare.inputs["word"].present.any()
     with pytest.raises(DataError, match="line 2, vertex 0: input 'word': 3 stands where tokens"):

@@ -30,6 +30,7 @@ from .columns import (
 )
 from .dataset import Dataset, build_graphs
 from .files import nearest, read_lines
+from .spelling import AS_GIVEN, Spelling
 from .vocab import UNKNOWN, Vocab
 
 KEYS = ("children", "parents", "inputs")
@@ -119,18 +120,20 @@ def read_graphs(
     texts: Iterable[tuple[int, str]],
     kinds: Mapping[str, str],
     vocab: Vocab | None = None,
+    spelling: Spelling = AS_GIVEN,
 ) -> tuple[Graph, ...]:
     """Graphs of JSON lines, with some of their inputs.
 
     Args:
         source: what errors call it. texts: the lines, numbered.
         kinds: the inputs that are read, and as what; others may be there.
-        vocab: of the inputs that are tokens.
+        vocab: of the inputs that are tokens. spelling: how it spells them.
 
     Raises:
         DataError: as `jsonl_dataset`.
     """
-    return _read(source, [_parse(source, number, text) for number, text in texts], kinds, vocab)
+    lines = [_parse(source, number, text) for number, text in texts]
+    return _read(source, lines, kinds, vocab, spelling)
 
 
 def read_objects(
@@ -138,10 +141,11 @@ def read_objects(
     objects: Iterable[tuple[int, Any]],
     kinds: Mapping[str, str],
     vocab: Vocab | None = None,
+    spelling: Spelling = AS_GIVEN,
 ) -> tuple[Graph, ...]:
     """The same of what `parse_json` made of texts; errors call each a graph of the source."""
     lines = [_line(number, f"{source}, graph {number}", given) for number, given in objects]
-    return _read(source, lines, kinds, vocab)
+    return _read(source, lines, kinds, vocab, spelling)
 
 
 def parse_json(where: str, text: str) -> Any:
@@ -159,10 +163,15 @@ def parse_json(where: str, text: str) -> Any:
 
 
 def _read(
-    source: str, lines: list[Line], kinds: Mapping[str, str], vocab: Vocab | None
+    source: str,
+    lines: list[Line],
+    kinds: Mapping[str, str],
+    vocab: Vocab | None,
+    spelling: Spelling,
 ) -> tuple[Graph, ...]:
     columns = _columns(lines, kinds, kinds)
-    return _graphs(source, lines, {c.name: _field(c, vocab, None, "") for c in columns})
+    inputs = {c.name: _field(c, vocab, None, "", spelling) for c in columns}
+    return _graphs(source, lines, inputs)
 
 
 def to_json(
@@ -211,13 +220,20 @@ def _columns(lines: list[Line], names: Iterable[str], kinds: Mapping[str, str]) 
     return columns
 
 
-def _field(column: Column, vocab: Vocab | None, classes: Sequence[str] | None, label: str) -> Field:
+def _field(
+    column: Column,
+    vocab: Vocab | None,
+    classes: Sequence[str] | None,
+    label: str,
+    spelling: Spelling = AS_GIVEN,
+) -> Field:
     if column.kind != TOKENS:
         return column.field()
     if column.name == label:
         return column.field(class_indices(column, classes or ()))
     place = (vocab or Vocab((UNKNOWN,))).place
-    return column.field([place.get(token, 0) for token in column.flat])
+    tokens = column.flat if spelling == AS_GIVEN else map(spelling, column.flat)
+    return column.field([place.get(token, 0) for token in tokens])
 
 
 def _classes(column: Column, classes: Sequence[str] | None, n_classes: int | None) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..data import TOKENS, Vocab, read_graphs, read_objects
+from ..data import TOKENS, Spelling, Vocab, read_graphs, read_objects
 from ..graph import Graph
 from .manifest import Manifest
 
@@ -15,7 +15,7 @@ class Reader:
 
     Attributes:
         kinds: "tokens", "integers" or "numbers" for every input of the model.
-        vocab: None where no input is tokens.
+        vocab: None where no input is tokens. spelling: how tokens are spelled there.
     """
 
     def __init__(self, manifest: Manifest, vocabulary: list[str] | None) -> None:
@@ -23,6 +23,7 @@ class Reader:
         self.kinds: Mapping[str, str] = {each["name"]: each["kind"] for each in inputs}
         tokens = TOKENS in self.kinds.values()
         self.vocab = Vocab(tuple(vocabulary)) if tokens and vocabulary else None
+        self.spelling = Spelling(**manifest.get("spelling", {}))
 
     def lines(self, text: str, source: str = "input") -> list[Graph]:
         """The graphs of JSON lines, one a line; blank lines are left out. Inputs that the model
@@ -40,8 +41,8 @@ class Reader:
 
     def numbered(self, texts: Iterable[tuple[int, str]], source: str = "input") -> list[Graph]:
         """As `lines`, of texts that have numbers already."""
-        return list(read_graphs(source, texts, self.kinds, self.vocab))
+        return list(read_graphs(source, texts, self.kinds, self.vocab, self.spelling))
 
     def objects(self, given: Iterable[tuple[int, Any]], source: str = "input") -> list[Graph]:
         """The same of what JSON was parsed to, numbered."""
-        return list(read_objects(source, given, self.kinds, self.vocab))
+        return list(read_objects(source, given, self.kinds, self.vocab, self.spelling))
