@@ -49,6 +49,14 @@ def load(folder: str | Path) -> Model:
     Raises:
         DeployError: a file is absent, damaged or not the one that was exported; the model was made
             by a newer version, or for another CPU. Nothing of it has run.
+
+    Examples:
+        >>> import tvm_cavs
+        >>> try:
+        ...     model = tvm_cavs.deploy.load("here")
+        ... except tvm_cavs.DeployError as error:
+        ...     print(str(error).partition(".")[0])
+        here is no exported model: it has no manifest
     """
     folder = Path(folder)
     manifest, files = read_folder(folder)

@@ -140,7 +140,7 @@ def test_no_product_of_32_bits_is_marked_in_a_training_step(tmp_path: Path) -> N
     net = cavs.Network(cavs.nn.TreeLSTM(7, 6, 8, 3, dropout=0.25))
     net.initialize(seed=1)
     net.hybridize("tvm", threads=1, cache=tmp_path)
-    trainer = cavs.Trainer(net.parameters(), "adam", lr=0.01)
+    trainer = cavs.Trainer(net.parameters(), "adam", lr=0.01, cache=tmp_path / "own")
     words = {"word": [1, 2, 0], "label": [0, 1, 2]}
     graph = cavs.Graph.from_children([[], [], [0, 1]], words)
     with recorded_llvm() as texts:
