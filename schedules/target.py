@@ -6,6 +6,7 @@ out loud.
 
 import json
 import platform
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -107,8 +108,31 @@ def make_target(given: str | dict[str, object] | Target, n_threads: int | None =
             '{"kind": "llvm", "mcpu": "haswell", "num-cores": 2}'
         ) from error
     require_cpu(target)
+    require_triple(target)
     require_model(target)
     return target
+
+
+# As LLVM spells them in a triple. Of any other it makes no machine, and ends the process when asked.
+KNOWN = re.compile(
+    r"x86_64|amd64|i[3-6]86|aarch64(_be)?|arm64|arm(eb)?|armv(6|6m|7|7a|7em|7m|7s|8|8a)|thumb|"
+    r"riscv(32|64)|(ppc|powerpc)(64)?(le)?|mips(64)?(el)?|s390x|loongarch64|wasm(32|64)"
+)
+
+
+def require_triple(target: Target) -> None:
+    """Refuses a triple whose architecture LLVM does not know.
+
+    Raises:
+        ValueError: an unknown mtriple.
+    """
+    triple = str(target.attrs.get("mtriple") or "")
+    wanted = triple.partition("-")[0]
+    if triple and not KNOWN.fullmatch(wanted):
+        raise ValueError(
+            f"mtriple is {triple!r:.60}, and LLVM knows no architecture {wanted!r:.60}; expected a "
+            "triple such as x86_64-linux-gnu or aarch64-linux-gnu"
+        )
 
 
 def require_model(target: Target) -> None:

@@ -307,6 +307,9 @@ def test_caches_are_read_as_linux_lists_them(tmp_path):
         ("no-such-kind", "is not a TVM target"),
         ({"kind": "llvm", "mcpuu": "haswell"}, "is not a TVM target"),
         ({"kind": "llvm", "mcpu": "haswel"}, "knows no CPU 'haswel'.*haswell"),
+        ({"kind": "llvm", "mtriple": "x"}, "mtriple is 'x', and LLVM knows no architecture 'x'"),
+        ({"kind": "llvm", "mtriple": "x86_65-linux-gnu"}, "knows no architecture 'x86_65'"),
+        ({"kind": "llvm", "mtriple": "-linux"}, "knows no architecture ''"),
     ],
 )
 def test_bad_targets_are_refused(given, message):
