@@ -113,7 +113,7 @@ def make_target(given: str | dict[str, object] | Target, n_threads: int | None =
     return target
 
 
-# As LLVM spells them in a triple. Of any other it makes no machine, and ends the process when asked.
+# As LLVM spells them in a triple. Of any other it makes no machine, and ends the process if asked.
 KNOWN = re.compile(
     r"x86_64|amd64|i[3-6]86|aarch64(_be)?|arm64|arm(eb)?|armv(6|6m|7|7a|7em|7m|7s|8|8a)|thumb|"
     r"riscv(32|64)|(ppc|powerpc)(64)?(le)?|mips(64)?(el)?|s390x|loongarch64|wasm(32|64)"
