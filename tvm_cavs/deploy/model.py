@@ -63,9 +63,8 @@ def load(folder: str | Path) -> Model:
     target = manifest["target"]
     require_cpu(target["architecture"], target["instructions"])
     library = load_library(files[LIBRARY])
-    data = json.loads(files[PROGRAM])
     try:
-        deployed = from_data(data, lambda symbol: library[symbol])
+        deployed = from_data(json.loads(files[PROGRAM]), lambda symbol: library[symbol])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DeployError(f"{folder / PROGRAM} is no program of tvm_cavs: {error!r}.") from None
     memory = HostMemory()
