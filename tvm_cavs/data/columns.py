@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import DataError
-from ..graph import Field, empty_field
+from ..graph import Field, empty_field, made_field
 from .vocab import Vocab
 
 TOKENS, INTEGERS, NUMBERS = "tokens", "integers", "numbers"
@@ -85,7 +85,7 @@ class Column:
         whole[self.vertices] = values.reshape(-1, *self.shape)
         present = np.zeros(self.n_vertices, bool)
         present[self.vertices] = True
-        return Field(whole, present)
+        return made_field(whole, present)
 
     def _integers(self, given: Sequence[int]) -> np.ndarray:
         if min(given) < INT32.min or max(given) > INT32.max:

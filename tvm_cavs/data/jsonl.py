@@ -13,10 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..errors import DataError, GraphError
-from ..graph import Field, Graph
+from ..graph import Field, Graph, pointers
 from .columns import (
     NO_KINDS,
     TOKENS,
@@ -209,7 +207,7 @@ def _graphs(path: str | Path, lines: list[Line], inputs: Mapping[str, Field]) ->
 
 def _columns(lines: list[Line], names: Iterable[str], kinds: Mapping[str, str]) -> list[Column]:
     """Inputs over all lines; a line that lacks one has it at no vertex."""
-    first = np.concatenate([[0], np.cumsum([len(line.children) for line in lines])]).tolist()
+    first = pointers([len(line.children) for line in lines]).tolist()
     places = Places([line.where for line in lines], first[:-1])
     columns = []
     for name in names:

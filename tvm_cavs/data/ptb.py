@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-
 from ..errors import DataError
+from ..graph import pointers
 from .columns import NO_KINDS, TOKENS, Places, check_reading, class_indices, read_column
 from .dataset import Dataset, build_graphs
 from .files import read_lines
@@ -99,7 +98,7 @@ def ptb_dataset(
         vocab = Vocab.build((token for token in tokens if token is not None), min_count)
     place = vocab.place
     lines = tuple(line for line, _ in numbered)
-    first = np.concatenate([[0], np.cumsum([len(tree.labels) for tree in trees])]).tolist()
+    first = pointers([len(tree.labels) for tree in trees]).tolist()
     labels = [label for tree in trees for label in tree.labels]
     expected = kinds.get("label") if classes is None else TOKENS
     places = Places([f"{path}, line {number}" for number in lines], first[:-1])

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import GraphError
 from ..given import as_list, numbers
+from .levels import pointers
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,7 @@ def join_fields(name: str, fields: Sequence[Field | None], lengths: Sequence[int
             )
     n = int(np.sum(lengths))
     values, present = _absent(n, model.values.dtype, model.values.shape[1:]), np.zeros(n, bool)
-    start = np.concatenate([[0], np.cumsum(lengths)])
+    start = pointers(lengths)
     for g, field in held:
         values[start[g] : start[g + 1]] = field.values
         present[start[g] : start[g + 1]] = field.present

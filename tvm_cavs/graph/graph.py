@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import GraphError
 from ..given import as_list, check_numbered, count, indices, pairs
 from .field import Field, make_field
-from .levels import check_children, check_levels, check_pointers, levels_or_cycle
+from .levels import check_children, check_levels, check_pointers, levels_or_cycle, pointers, steps
 
 SPLIT = "Make several graphs of it, and give them in several batches."
 
@@ -73,9 +73,9 @@ class Forest:
         return Forest(
             graph,
             vertices[:-1],
-            np.diff(vertices),
+            steps(vertices),
             slots[:-1],
-            np.diff(slots),
+            steps(slots),
             bool((graph.child < 0).any()),
             bool((graph.vertex_id < 0).any()),
         )
@@ -214,8 +214,7 @@ class Graph:
                 as_list(f"children of vertex {v}", slots, "vertices ([] for a leaf)")
                 for v, slots in enumerate(vertices)
             ]
-        child_ptr = np.zeros(len(vertices) + 1, np.int64)
-        np.cumsum([len(slots) for slots in vertices], out=child_ptr[1:])
+        child_ptr = pointers([len(slots) for slots in vertices])
         child = [-1 if c is None else c for slots in vertices for c in slots]
         return Graph.from_csr(child_ptr, indices("children", child), inputs, vertex_id=vertex_id)
 

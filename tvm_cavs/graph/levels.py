@@ -7,11 +7,15 @@ never becomes ready lies on or above a cycle.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import GraphError
 
 MAX_CYCLE_PRINTED = 12
+FEW = 256  # entries of child_ptr
 
 
 def levels(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,12 +26,40 @@ def levels(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.nda
         child: int[n_slots], -1 where a slot is empty; every other value is below n_vertices.
 
     Returns:
-        level int32[n_vertices]: 0 without children, else 1 + the largest level of a child;
+        level int32[n_vertices]: 0 without children, else 1 + the largest level of a child; of no
+        meaning where vertices wait;
         waiting int32[n_vertices]: all zero exactly when there is no cycle.
     """
+    if len(child_ptr) <= FEW:
+        return _one_by_one(child_ptr.tolist(), child.tolist())
+    return _round_by_round(child_ptr, child)
+
+
+def _one_by_one(child_ptr: list[int], child: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """As `levels`, of so small a graph that a round costs more than all of its vertices."""
+    n_vertices = len(child_ptr) - 1
+    level, waiting = [0] * n_vertices, [0] * n_vertices
+    parents: list[list[int]] = [[] for _ in range(n_vertices)]
+    for vertex, (a, b) in enumerate(itertools.pairwise(child_ptr)):
+        for below in child[a:b]:
+            if below >= 0:
+                parents[below].append(vertex)
+                waiting[vertex] += 1
+    ready = [vertex for vertex in range(n_vertices) if not waiting[vertex]]
+    for vertex in ready:  # which grows meanwhile
+        for above in parents[vertex]:
+            if level[above] <= level[vertex]:  # `max` would take twice as long
+                level[above] = level[vertex] + 1
+            waiting[above] -= 1
+            if not waiting[above]:
+                ready.append(above)
+    return np.array(level, np.int32), np.array(waiting, np.int32)
+
+
+def _round_by_round(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n_vertices = len(child_ptr) - 1
     parent_ptr, parent = parents_of(child_ptr, child)
-    slot_owner = np.repeat(np.arange(n_vertices, dtype=np.int32), np.diff(child_ptr))
+    slot_owner = np.arange(n_vertices, dtype=np.int32).repeat(steps(child_ptr))
     waiting = np.bincount(slot_owner[child >= 0], minlength=n_vertices).astype(np.int32)
     level = np.zeros(n_vertices, np.int32)
     claim = np.empty(n_vertices, np.int32)
@@ -51,7 +83,7 @@ def parents_of(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np
         parent_ptr int64[n_vertices + 1], parent int32[n_edges].
     """
     n_vertices = len(child_ptr) - 1
-    slot_owner = np.repeat(np.arange(n_vertices, dtype=np.int32), np.diff(child_ptr))
+    slot_owner = np.arange(n_vertices, dtype=np.int32).repeat(steps(child_ptr))
     used = child >= 0
     parent = slot_owner[used][np.argsort(child[used], kind="stable")]
     parent_ptr = np.zeros(n_vertices + 1, np.int64)
@@ -86,6 +118,20 @@ def print_cycle(cycle: list[int]) -> str:
     return " -> ".join([*head, f"... ({left_out} more) ...", *tail])
 
 
+def steps(ends: np.ndarray) -> np.ndarray:
+    """From each entry to the next: as `np.diff`, whose checks cost more than a small graph's."""
+    return ends[1:] - ends[:-1]
+
+
+def pointers(lengths: Sequence[int]) -> np.ndarray:
+    """Where things of these lengths begin that lie one after the other, and the end of the last:
+    int64[len(lengths) + 1].
+    """
+    ends = np.zeros(len(lengths) + 1, np.int64)
+    np.asarray(lengths, np.int64).cumsum(out=ends[1:])
+    return ends
+
+
 def ranges(start: np.ndarray, count: np.ndarray) -> np.ndarray:
     """The numbers start:start + count of all entries, one after the other: int64[sum of count]."""
     end = count.cumsum()
@@ -101,7 +147,7 @@ def check_pointers(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarr
         GraphError: otherwise.
     """
     n_vertices = len(child_ptr) - 1
-    empty = np.flatnonzero(np.diff(graph_ptr) <= 0)
+    empty = np.flatnonzero(steps(graph_ptr) <= 0)
     if empty.size or n_vertices < 1 or len(graph_ptr) < 2:
         where = f"graph {empty[0]} of the batch" if len(graph_ptr) > 2 else "the graph"
         raise GraphError(f"{where} is empty; expected at least one vertex.")
@@ -109,7 +155,7 @@ def check_pointers(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarr
         ("child_ptr", child_ptr, len(child)),
         ("graph_ptr", graph_ptr, n_vertices),
     ):
-        if ptr[0] != 0 or ptr[-1] != end or np.any(np.diff(ptr) < 0):
+        if ptr[0] != 0 or ptr[-1] != end or (steps(ptr) < 0).any():
             raise GraphError(f"{name} must rise from 0 to {end}, got {ptr[0]} to {ptr[-1]}.")
 
 
@@ -119,10 +165,10 @@ def check_children(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarr
     Raises:
         GraphError: otherwise; it names the vertex and the slot.
     """
-    n_of_graph, n_slots = np.diff(graph_ptr), np.diff(np.asarray(child_ptr)[graph_ptr])
-    first = np.repeat(graph_ptr[:-1], n_slots)
-    outside = (child < first) & (child != -1) | (child >= first + np.repeat(n_of_graph, n_slots))
-    owner = np.repeat(np.arange(len(child_ptr) - 1), np.diff(child_ptr))
+    n_of_graph, n_slots = steps(graph_ptr), steps(np.asarray(child_ptr)[graph_ptr])
+    first = graph_ptr[:-1].repeat(n_slots)
+    outside = (child < first) & (child != -1) | (child >= first + n_of_graph.repeat(n_slots))
+    owner = np.arange(len(child_ptr) - 1).repeat(steps(child_ptr))
     for slot in np.flatnonzero(outside | (child == owner))[:1]:
         vertex = int(owner[slot])
         where, number = vertex_name(graph_ptr, vertex), slot - child_ptr[vertex]
@@ -164,7 +210,7 @@ def check_levels(
     n_vertices, used = len(child_ptr) - 1, child >= 0
     want = np.zeros(n_vertices, np.int32)
     if level.shape == want.shape:
-        owner = np.repeat(np.arange(n_vertices), np.diff(child_ptr))
+        owner = np.arange(n_vertices).repeat(steps(child_ptr))
         np.maximum.at(want, owner[used], level[child[used]] + np.int32(1))
         if (want == level).all():
             return

@@ -1,0 +1,64 @@
+"""Levels: found one vertex at a time where a graph is small, round by round where it is large."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tvm_cavs.graph import levels as found
+from tvm_cavs.graph.levels import FEW
+
+SIZES = (1, 2, 7, FEW - 2, FEW - 1, FEW, FEW + 40)
+
+
+def longest_paths(children: list[list[int]]) -> list[int]:
+    """By the definition: the most edges down from each vertex, each found anew."""
+    level = [0] * len(children)
+    for _ in children:
+        level = [max((level[c] + 1 for c in slots if c >= 0), default=0) for slots in children]
+    return level
+
+
+def random_children(rng: np.random.Generator, n: int, order: np.ndarray) -> list[list[int]]:
+    """Up to three children before a vertex in `order`, some twice, and some empty slots."""
+    children: list[list[int]] = [[] for _ in range(n)]
+    for place, vertex in enumerate(order.tolist()):
+        for _ in range(int(rng.integers(0, 4)) if place else 0):
+            near = max(0, place - int(rng.integers(1, 9)))
+            children[vertex].append(-1 if rng.random() < 0.1 else int(order[near]))
+    return children
+
+
+def csr(children: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    pointers = np.cumsum([0, *map(len, children)])
+    return pointers, np.array([c for slots in children for c in slots], np.int64)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_levels_are_longest_paths(n: int, ordered: bool) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        order = np.arange(n) if ordered else rng.permutation(n)
+        children = random_children(rng, n, order)
+        level, waiting = found.levels(*csr(children))
+        assert level.dtype == waiting.dtype == np.int32
+        assert level.tolist() == longest_paths(children)
+        assert not waiting.any()
+
+
+@pytest.mark.parametrize("n", SIZES[2:])
+def test_both_ways_wait_for_the_same_children(n: int) -> None:
+    """Of a cycle, and of what lies above it."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        children = random_children(rng, n, rng.permutation(n))
+        one, other = rng.choice(n, 2, replace=False).tolist()
+        children[one].append(other)
+        children[other].append(one)
+        pointers, child = csr(children)
+        given = pointers.astype("int32"), child.astype("int32")
+        slow = found._one_by_one(pointers.tolist(), child.tolist())[1]
+        fast = found._round_by_round(*given)[1]
+        assert slow.tolist() == fast.tolist()
+        assert slow[one] > 0 and slow[other] > 0
