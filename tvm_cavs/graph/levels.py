@@ -26,8 +26,7 @@ def levels(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.nda
         child: int[n_slots], -1 where a slot is empty; every other value is below n_vertices.
 
     Returns:
-        level int32[n_vertices]: 0 without children, else 1 + the largest level of a child; of no
-        meaning where vertices wait;
+        level int32[n_vertices]: 0 without children, else 1 + the largest level of a child;
         waiting int32[n_vertices]: all zero exactly when there is no cycle.
     """
     if len(child_ptr) <= FEW:
@@ -46,12 +45,11 @@ def _one_by_one(child_ptr: list[int], child: list[int]) -> tuple[np.ndarray, np.
                 parents[below].append(vertex)
                 waiting[vertex] += 1
     ready = [vertex for vertex in range(n_vertices) if not waiting[vertex]]
-    for vertex in ready:  # which grows meanwhile
+    for vertex in ready:  # which grows meanwhile, by ascending level
         for above in parents[vertex]:
-            if level[above] <= level[vertex]:  # `max` would take twice as long
-                level[above] = level[vertex] + 1
             waiting[above] -= 1
-            if not waiting[above]:
+            if not waiting[above]:  # so this child is the highest
+                level[above] = level[vertex] + 1
                 ready.append(above)
     return np.array(level, np.int32), np.array(waiting, np.int32)
 
