@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tvm_cavs.graph import Graph, small_graph
 from tvm_cavs.graph import levels as found
 from tvm_cavs.graph.levels import FEW
 
@@ -58,7 +59,44 @@ def test_both_ways_wait_for_the_same_children(n: int) -> None:
         children[other].append(one)
         pointers, child = csr(children)
         given = pointers.astype("int32"), child.astype("int32")
-        slow = found._one_by_one(pointers.tolist(), child.tolist())[1]
+        slow = found.one_by_one(pointers.tolist(), child.tolist())[1]
         fast = found._round_by_round(*given)[1]
-        assert slow.tolist() == fast.tolist()
+        assert slow == fast.tolist()
         assert slow[one] > 0 and slow[other] > 0
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_a_small_graph_is_what_csr_makes_of_it(n: int) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        children = random_children(rng, n, rng.permutation(n))
+        pointers, child = csr(children)
+        words = {"word": rng.integers(0, 9, n)}
+        small = small_graph(list(map(len, children)), child.tolist(), words)
+        if n >= FEW:
+            assert small is None
+            continue
+        assert small is not None
+        whole = Graph.from_csr(pointers, child, words, vertex_id=np.arange(n))
+        for name in ("child_ptr", "child", "level", "vertex_id", "graph_ptr"):
+            one, other = getattr(small, name), getattr(whole, name)
+            assert one.dtype == other.dtype and not one.flags.writeable, name
+            assert one.tolist() == other.tolist(), name
+        assert small.inputs["word"].values.tolist() == whole.inputs["word"].values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_slots", "child"),
+    [
+        ([], []),
+        ([0, 1], [2]),
+        ([0, 1], [-2]),
+        ([0, 1], [1]),
+        ([1, 1], [1, 0]),
+        ([0, 1], []),
+        ([0, 1], [0, 0]),
+        ([-1, 2], [0]),
+    ],
+)
+def test_what_is_no_graph_is_left_to_csr(n_slots: list[int], child: list[int]) -> None:
+    assert small_graph(n_slots, child, {}) is None

@@ -24,7 +24,7 @@ EXAMPLES = (
     "served/demo --port 8080 --batching whole",
     "served/demo --host 0.0.0.0 --token-file token",
 )
-NEEDED = ("fastapi", "uvicorn")
+NEEDED = ("fastapi", "uvicorn", "httptools", "uvloop")
 TOKEN = "TVM_CAVS_TOKEN"
 BATCHING = ("levels", "whole", "one")
 SHORTEST = 8  # letters of a token

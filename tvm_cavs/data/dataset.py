@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import DataError, GraphError
 from ..given import check_numbered
-from ..graph import Graph, batch, pointers, steps, unbatch
+from ..graph import Graph, batch, pointers, small_graph, steps, unbatch
 from .vocab import Vocab
 
 MOST_VERTICES = 2**31 - 1
@@ -166,8 +166,12 @@ def build_graphs_flat(
     """
     check_numbered("vertices of a data set", len(n_slots), PARTS)
     check_numbered("slots for children of a data set", len(child), PARTS)
-    graph_ptr, child_ptr = pointers(n_vertices), pointers(n_slots)
     local = _local(child)
+    if list(n_vertices) == [len(n_slots)]:
+        small = small_graph(n_slots, child, inputs)
+        if small is not None:
+            return (small,)
+    graph_ptr, child_ptr = pointers(n_vertices), pointers(n_slots)
     first = graph_ptr[:-1].repeat(steps(child_ptr[graph_ptr]))
     child_of, ids = np.where(local == -1, -1, local + first), np.arange(len(n_slots))
     forest = Graph.from_csr(child_ptr, child_of, inputs, graph_ptr, ids)

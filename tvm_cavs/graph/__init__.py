@@ -9,6 +9,7 @@ from .field import Field as Field
 from .field import empty_field as empty_field
 from .field import made_field as made_field
 from .graph import Graph as Graph
+from .graph import small_graph as small_graph
 from .kind import MAX_LOOKUP_BITS as MAX_LOOKUP_BITS
 from .kind import Kind as Kind
 from .kind import check_bits as check_bits

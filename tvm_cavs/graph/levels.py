@@ -30,11 +30,12 @@ def levels(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.nda
         waiting int32[n_vertices]: all zero exactly when there is no cycle.
     """
     if len(child_ptr) <= FEW:
-        return _one_by_one(child_ptr.tolist(), child.tolist())
+        found = one_by_one(child_ptr.tolist(), child.tolist())
+        return np.array(found[0], np.int32), np.array(found[1], np.int32)
     return _round_by_round(child_ptr, child)
 
 
-def _one_by_one(child_ptr: list[int], child: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def one_by_one(child_ptr: list[int], child: list[int]) -> tuple[list[int], list[int]]:
     """As `levels`, of so small a graph that a round costs more than all of its vertices."""
     n_vertices = len(child_ptr) - 1
     level, waiting = [0] * n_vertices, [0] * n_vertices
@@ -51,7 +52,7 @@ def _one_by_one(child_ptr: list[int], child: list[int]) -> tuple[np.ndarray, np.
             if not waiting[above]:  # so this child is the highest
                 level[above] = level[vertex] + 1
                 ready.append(above)
-    return np.array(level, np.int32), np.array(waiting, np.int32)
+    return level, waiting
 
 
 def _round_by_round(child_ptr: np.ndarray, child: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

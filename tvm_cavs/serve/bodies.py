@@ -9,6 +9,7 @@ from typing import Any
 
 from .jobs import Answer, Job, Refused
 from .limits import Limits
+from .waiting import timeout
 
 LINES = frozenset({"application/x-ndjson", "application/jsonl", "application/json-lines"})
 JSON = frozenset({"", "application/json", "text/json", "application/x-www-form-urlencoded"})
@@ -48,7 +49,8 @@ async def read_body(
     if said is not None and (len(said) > 18 or int(said) > limits.body):
         raise Refused(LARGE, f"the request has {said:.18} bytes{_limit(limits)}")
     try:
-        return await asyncio.wait_for(_read(stream, limits), limits.body_seconds)
+        async with timeout(limits.body_seconds):
+            return await _read(stream, limits)
     except asyncio.TimeoutError:
         raise Refused(
             SLOW, f"the request was not there within {limits.body_seconds:g} seconds"

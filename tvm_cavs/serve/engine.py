@@ -1,7 +1,9 @@
 """Engine: jobs -> answered jobs, by two threads: one reads bodies, the other runs graphs.
 
 Reading is Python and running is kernels, which let other threads go on. Between them cohorts wait,
-not more than keep kernels busy; all other jobs wait unread, and cost only their bytes.
+not more than keep kernels busy; all other jobs wait unread, and cost only their bytes. Where
+nothing runs, the thread that would run reads as well: waking another takes longer than a small
+graph.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import logging
 import sys
 import time
 from collections import deque
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 
 from ..deploy import Model
 from ..errors import OutOfMemoryError
@@ -47,10 +49,11 @@ class Engine:
         most = 1 if batching == ONE else limits.batch
         self._runner: Runner = levels or Whole(model, most, metrics)
         self._reader = Reader(model, None if levels is None else levels.arena)
-        self._changed = Condition()
+        self._lock = Lock()
+        self._may_read, self._may_run = Condition(self._lock), Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._cohorts: deque[Cohort] = deque()
-        self._reads = self._ends = False
+        self._reads = self._rests = self._ends = False
         self._threads = [
             Thread(target=self._read_all, name="reader", daemon=True),
             Thread(target=self._run_all, name="runner", daemon=True),
@@ -74,7 +77,7 @@ class Engine:
         Raises:
             Refused: too many wait already.
         """
-        with self._changed:
+        with self._lock:
             if self._ends or len(self._jobs) >= self._limits.waiting:
                 raise Refused(
                     BUSY,
@@ -82,36 +85,51 @@ class Engine:
                     "Try again in a second.",
                 )
             self._jobs.append(job)
-            self._changed.notify_all()
+            (self._may_run if self._rests else self._may_read).notify()
 
     def end(self) -> None:
         """Take no more jobs, and wait until all are done."""
-        with self._changed:
+        with self._lock:
             self._ends = True
-            self._changed.notify_all()
+            self._may_read.notify()
+            self._may_run.notify()
         for thread in self._threads:
             thread.join()
 
     def _read_all(self) -> None:
         while True:
-            with self._changed:
-                while not (self._jobs and len(self._cohorts) < READY):
+            with self._lock:
+                while not (self._can_read and len(self._cohorts) < READY):
                     if self._ends and not self._jobs:
                         return
-                    self._changed.wait()
-                self._reads = True
-                taken = [self._jobs.popleft() for _ in range(min(self._together, len(self._jobs)))]
-            try:
-                self._read(taken)
-            except Exception as error:  # a mistake of ours must not end the server
-                self._break(taken, error)
-            finally:
-                with self._changed:
-                    self._reads = False
-                    self._changed.notify_all()
+                    self._may_read.wait()
+                taken = self._take_jobs()
+            self._read(taken)
+
+    @property
+    def _can_read(self) -> bool:
+        return bool(self._jobs) and not self._reads
+
+    def _take_jobs(self) -> list[Job]:
+        """Those that are read now; one thread reads at a time."""
+        self._reads = True
+        return [self._jobs.popleft() for _ in range(min(self._together, len(self._jobs)))]
 
     def _read(self, taken: list[Job]) -> None:
         """Make cohorts of jobs, and give each away as soon as it is there."""
+        try:
+            self._make_cohorts(taken)
+        except Exception as error:  # a mistake of ours must not end the server
+            self._break(taken, error)
+        finally:
+            with self._lock:
+                self._reads = False
+                if self._jobs or self._ends:
+                    self._may_read.notify()
+                if self._ends:
+                    self._may_run.notify()
+
+    def _make_cohorts(self, taken: list[Job]) -> None:
         jobs = []
         for job in taken:
             if job.is_late:
@@ -124,20 +142,27 @@ class Engine:
                 job.refuse(error)
         most = 1 if self._together == 1 else self._limits.batch
         for cohort in self._reader.read(jobs, most):
-            with self._changed:
+            with self._lock:
                 self._cohorts.append(cohort)
-                self._changed.notify_all()
+                self._may_run.notify()
 
     def _run_all(self) -> None:
         while True:
-            with self._changed:
-                while self._runner.is_idle and not self._cohorts:
+            with self._lock:
+                while self._runner.is_idle and not self._cohorts and not self._can_read:
                     if self._ends and not self._jobs and not self._reads:
                         return
-                    self._changed.wait()
+                    self._rests = True
+                    self._may_run.wait()
+                    self._rests = False
+                reads = self._runner.is_idle and not self._cohorts
+                jobs = self._take_jobs() if reads else []
                 taken = self._runner.take(self._cohorts)
-                if taken:
-                    self._changed.notify_all()
+                if self._can_read:
+                    self._may_read.notify()
+            if jobs:
+                self._read(jobs)
+                continue
             try:
                 self._run(taken)
             except Exception as error:  # of kernels, or a mistake of ours

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+import uvloop
 
 from ..errors import CavsError
 from .app import make_app
+from .connection import Connection
 from .jobs import Refused
 from .service import Service
 
 RETURN, SO_ATTACH_FILTER = 0x06, 26  # of linux/bpf_common.h and asm-generic/socket.h
 ENDS = (signal.SIGTERM, signal.SIGINT)
-HEAD = 64 << 10  # bytes that the head of a request may have
 FILES = 128  # open ones that are no connections
 SWEEP = 1.0  # seconds between two looks at the connections
 LINGER = 0.5  # seconds in which who is connected may still ask, when nobody can connect
@@ -58,7 +59,7 @@ def run(
         CavsError: the address cannot be had.
     """
     _let_files_be_open(service.limits.connections + FILES)
-    asyncio.run(_serve(service, address, token, started))
+    uvloop.run(_serve(service, address, token, started))
 
 
 def _let_files_be_open(n: int) -> None:
@@ -84,7 +85,7 @@ async def _serve(
         make_app(service, token),
         host=address.host,
         port=address.port,
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -95,7 +96,6 @@ async def _serve(
         limit_concurrency=service.limits.connections,
         timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=int(service.limits.seconds) + 1,
-        h11_max_incomplete_event_size=HEAD,
     )
     server = uvicorn.Server(config)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 from ..deploy import Model, load
@@ -14,6 +15,7 @@ from .engine import LEVELS, Engine, share_the_interpreter
 from .jobs import Job, Refused
 from .limits import Limits
 from .metrics import Metrics
+from .waiting import Bell, timeout
 
 LATE, ENDING, FAILED, RELOADS = 504, 503, 500, 409
 LOG = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Service:
         self._batching = batching
         self._engine = self._make()
         self._old: set[asyncio.Task[None]] = set()
+        self._bell = Bell()
         self._reloads = False
         self.n_open = 0
         self.is_ending = False
@@ -67,15 +70,13 @@ class Service:
         Raises:
             Refused: it gets none.
         """
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell() -> None:
-            loop.call_soon_threadsafe(done.set)
-
-        job = Job(body, lines, roots, began + self.limits.seconds, tell)
+        done = asyncio.get_running_loop().create_future()
+        deadline = began + self.limits.seconds
+        job = Job(body, lines, roots, deadline, partial(self._bell.ring, done))
         self._engine.submit(job)
         try:
-            await asyncio.wait_for(done.wait(), job.deadline - time.monotonic())
+            async with timeout(deadline - time.monotonic()):
+                await done
         except asyncio.TimeoutError:
             raise Refused(
                 LATE, f"there was no answer within {self.limits.seconds:g} seconds"
