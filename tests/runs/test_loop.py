@@ -12,6 +12,7 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.runs import Silent, assert_same_run, config, parameters, run_to_the_end
+from tvm_cavs import whole_files
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.nn.recording import record
 from tvm_cavs.runs import runlog
@@ -20,7 +21,6 @@ from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.run import resume, start
 from tvm_cavs.runs.runlog import new_folder
 from tvm_cavs.runs.schema import ExecutorConfig
-from tvm_cavs.training import checkpoint as checkpoint_module
 from tvm_cavs.training.checkpoint import load_checkpoint
 from tvm_cavs.training.evaluation import evaluate
 
@@ -190,9 +190,7 @@ def test_nan_gradient(tmp_path):
 def test_disk_full_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = start(config(), tmp_path)
     before = (tmp_path / runlog.LAST).read_bytes()
-    monkeypatch.setattr(
-        checkpoint_module, "_open_for_writing", lambda path: open("/dev/full", "wb")
-    )
+    monkeypatch.setattr(whole_files, "_open_for_writing", lambda path: open("/dev/full", "wb"))
     with pytest.raises(CheckpointError, match="the disk is full.*resume"):
         run_to_the_end(run)
     assert (tmp_path / runlog.LAST).read_bytes() == before

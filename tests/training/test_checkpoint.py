@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
+from tvm_cavs import whole_files
 from tvm_cavs.errors import CheckpointError
 from tvm_cavs.language.parameter import Parameter
 from tvm_cavs.training import checkpoint as module
@@ -142,7 +143,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(path, monkeypatch):
         return open("/dev/full", "wb")  # every write to it fails with ENOSPC
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_open_for_writing", open_full)
+        patch.setattr(whole_files, "_open_for_writing", open_full)
         with pytest.raises(CheckpointError, match=r"the disk is full.*is intact\. Free some space"):
             save_checkpoint(path, example(seed=1))
     assert path.read_bytes() == before

@@ -24,6 +24,7 @@ from ..errors import DeployError
 from ..graph import Graph, masks
 from ..transform import Programs
 from ..versions import REQUIRED, VERSION
+from ..whole_files import flush
 from .exportable import About, Exportable
 from .tvm import pulls_of, pushes_of
 from .weights import value_of
@@ -112,8 +113,8 @@ class _Exported:
         }
         _write_json(folder / deploy.MANIFEST, self._manifest(about) | {"files": files}, indent=2)
         for path in folder.iterdir():
-            _flush(path)
-        _flush(folder)
+            flush(path)
+        flush(folder)
 
     def _manifest(self, about: About) -> dict[str, Any]:
         programs, compiler = self._net.programs, self._compiler
@@ -219,7 +220,7 @@ def _put(part: Path, folder: Path) -> None:
     elif not _exchanged(part, folder):
         folder.rename(part.with_name("old"))
         part.rename(folder)
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -235,12 +236,3 @@ def _exchanged(one: Path, other: Path) -> bool:
 def _write_json(path: Path, data: Any, indent: int | None) -> None:
     text = json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
     path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _flush(path: Path) -> None:
-    """Make what was written survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

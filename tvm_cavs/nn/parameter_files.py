@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file, save
 
 from ..errors import CheckpointError
 from ..language import Parameter
+from ..whole_files import write_whole
 
 
 def save_parameters(parameters: Mapping[str, Parameter], path: Path) -> None:
@@ -22,15 +22,9 @@ def save_parameters(parameters: Mapping[str, Parameter], path: Path) -> None:
     """
     _check_file(path)
     content = save({name: p.data for name, p in sorted(parameters.items())})
-    beside = path.parent / f".{path.name}.part"
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise CheckpointError(
             f"parameters could not be written to {path}: {error.strerror or error}. What was there "
             "before is still there."

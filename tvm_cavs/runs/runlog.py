@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import whole_files
 from ..errors import CavsError
 from ..training import installed_versions
 from .config import dump_config
@@ -168,15 +169,13 @@ def rewind(folder: Path, last_step: int) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside `path`, then rename: `path` holds the old or the new text, never a part.
+    """A file of this text; `path` holds the old or the new one, never a part.
 
     Raises:
         CavsError: it could not be written.
     """
-    beside = path.parent / f".{path.name}.part"
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        whole_files.write_whole(path, text.encode())
     except OSError as error:
         raise CavsError(
             f"cannot write {path}: {error.strerror}. Check that the folder exists, is writable and "

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from ..errors import CheckpointError
 from ..language import Parameter
 from ..nn import set_parameters
+from ..whole_files import write_whole
 
 FORMAT = 1
 STATE: dict[str, type | tuple[type, ...]] = {
@@ -99,21 +100,14 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         }
     )
     metadata = {"format": f"tvm_cavs {FORMAT}", "crc32": _checksum(tensors, state), "state": state}
-    _write_whole(path, save(tensors, metadata))
+    _write(path, save(tensors, metadata))
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, rename: `path` holds the old or the new content."""
-    beside = path.parent / f".{path.name}.part"
+def _write(path: Path, content: bytes) -> None:
+    """The checkpoint's file, or in words why it could not be written."""
     try:
-        with _open_for_writing(beside) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _flush_folder(path.parent)
+        write_whole(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         kept = "The previous checkpoint is intact." if path.exists() else "There is none before it."
         what, remedy = f"{error.strerror or error}", "Check that the folder exists and is writable."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -123,19 +117,6 @@ def _write_whole(path: Path, content: bytes) -> None:
             what = f"{len(content) / 1e6:.1f} MB are more than a file may have here"
             remedy = "Raise the limit (ulimit -f), then resume the run from its folder."
         raise CheckpointError(f"cannot write {path}: {what}. {kept} {remedy}") from error
-
-
-def _open_for_writing(path: Path) -> Any:
-    return open(path, "wb")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

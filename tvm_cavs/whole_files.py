@@ -1,0 +1,39 @@
+"""Files that are there whole or not at all, whatever ends the process that writes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to the disk, rename: `path` holds the old or the new content.
+
+    Raises:
+        OSError: it could not be written. What was there is still there, and nothing beside it.
+    """
+    beside = path.parent / f".{path.name}.part"
+    try:
+        with _open_for_writing(beside) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:  # Ctrl-C too
+        beside.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def _open_for_writing(path: Path) -> BinaryIO:
+    return path.open("wb")
+
+
+def flush(path: Path) -> None:
+    """Make what was written to a file, or renamed in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
