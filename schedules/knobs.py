@@ -24,6 +24,7 @@ PACKED_SHARE = 4  # a quarter of a large one
 MOST_PACKED_BYTES = 512 * 1024
 PARTS_OF_PACKED = 2  # what a product hands to what comes after it, in packed rows' bytes
 MOST_ROWS = 512  # that are packed at once
+DEEP_ROWS = 128  # of a weight gradient, at least: all of its sums are read anew for every block
 OUTER_ROWS = 32  # rows packed at once for a weight gradient are a multiple of these
 BY_SIZE, NEVER, ALWAYS = range(3)  # whether threads split a kernel
 MAX_VECTORS = 5  # of a panel
@@ -160,6 +161,8 @@ def outer_knobs(
     vectors = panel_vectors(unit, n_columns)
     height, near = tile_heights(unit, vectors)[0], caches(target)
     usual = packed_rows(target, row_bytes, OUTER_ROWS)
+    if precision == "float32":
+        usual = max(usual, DEEP_ROWS)
     if not has_far_l3(near):
         return OuterKnobs(vectors, height, block or usual)
     in_l1 = int(L1_SHARE * near.l1) // (4 * vectors * unit.lanes) // OUTER_ROWS * OUTER_ROWS

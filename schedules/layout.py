@@ -19,6 +19,7 @@ from .knobs import (
     BY_SIZE,
     ELEMENT,
     DirectKnobs,
+    OuterKnobs,
     ProductKnobs,
     RegionKnobs,
     direct_knobs,
@@ -127,7 +128,11 @@ def outer_variants(
     if is_narrow(simd(target), k, n_columns, precision):
         return several(forms(narrow_outer_tile(target, k, n_columns)), by_level)
     default = partial(outer_knobs, target, k, n_columns, precision)
-    return tuned(default, chosen, lambda knobs: forms(outer_tile(target, knobs)), by_level)
+
+    def cut(knobs: OuterKnobs) -> Variants:
+        return forms(outer_tile(target, k, precision, knobs))
+
+    return tuned(default, chosen, cut, by_level)
 
 
 def direct_variants(

@@ -20,10 +20,11 @@ from .knobs import (
     ProductKnobs,
     falling,
     heights_below,
+    packed_bytes,
     packed_rows,
     window,
 )
-from .target import Simd, simd
+from .target import Simd, caches, simd
 
 MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
 NARROW_LANES = 0.5  # columns of a narrow right operand, by the lanes of a vector, at most
@@ -43,7 +44,7 @@ class Tile:
     even: bool = False  # blocks of rows of about one size
     ahead: int = 0  # rows of packed weights, or vectors of direct ones, that are asked for
     next_panel: bool = False  # ask for the next panel meanwhile
-    depth: int = 0  # rows of weights that are read before the next panel's; 0: all
+    depth: int = 0  # rows of weights, or of a weight gradient, before the next panel; 0: all
     amx: bool = False  # by registers of 16 rows x 16 words
 
     @property
@@ -107,11 +108,23 @@ def product_tile(target: Target, k: int, precision: str, knobs: ProductKnobs) ->
     )
 
 
-def outer_tile(target: Target, knobs: OuterKnobs) -> Tile:
-    """A weight gradient cut as its knobs say, for one thread."""
-    lanes, heights = simd(target).lanes, _heights(knobs.height)
-    amx = knobs.height == AMX_HEIGHT
-    return Tile(lanes, knobs.vectors, heights, knobs.block, ahead=knobs.ahead, amx=amx)
+def outer_tile(target: Target, k: int, precision: str, knobs: OuterKnobs) -> Tile:
+    """A weight gradient [n, k]^T x [n, ...] cut as its knobs say, for one thread.
+
+    Its `depth` is the rows of the result that a block of so many columns of A is packed for.
+    """
+    heights, amx = _heights(knobs.height), knobs.height == AMX_HEIGHT
+    room = packed_bytes(caches(target)) // (4 * knobs.block)
+    deep = precision == "float32" and k > room
+    return Tile(
+        simd(target).lanes,
+        knobs.vectors,
+        heights,
+        knobs.block,
+        ahead=knobs.ahead,
+        depth=max(1, room // heights[0]) * heights[0] if deep else 0,
+        amx=amx,
+    )
 
 
 def _heights(height: int) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ from helpers.products import (
 )
 from schedules import layout
 from schedules.choice import only
-from schedules.knobs import ALWAYS, OuterKnobs, ProductKnobs, product_knobs
-from schedules.target import simd
+from schedules.knobs import ALWAYS, OuterKnobs, ProductKnobs, packed_bytes, product_knobs
+from schedules.target import caches, make_target, simd
 from tvm_cavs.compiler.kernels.cpu import outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
 from tvm_cavs.compiler.lowering.specs import Piece, operands
@@ -116,6 +116,17 @@ for k, n_columns in ((37, 40), (131, 2)):  # both operands are one piece, of row
             (Piece(k, 0, k + 1, 1, 0),), (Piece(n_columns, 1, n_columns, 0, 1),), n_columns
         ),
         layout.outer_variants(TARGET, k, n_columns)[0],
+    )
+
+for tasks in (1, 2):  # a tall result, some of its rows at a time; the last of them are few
+    usual = layout.outer_variants(TARGET, 37, 70)[0]
+    tall = usual.tile.heights[0]
+    low = replace(usual.tile, block=2 * tall, depth=2 * tall, parts=(tasks, 1))
+    OUTERS[f"outer_tall_{tasks}"] = (
+        specs.Outer(
+            one_source(5 * tall + 1), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), 79, 5, 3, 4
+        ),
+        replace(usual, tile=low),
     )
 
 # Knobs that measuring may choose: of a product any, of a weight gradient all but its block.
@@ -335,6 +346,31 @@ def test_a_gradient_has_the_same_bits_with_all_knobs_but_its_block(kernels):
     usual, *others = (call(kernels[n], 140, 0, *offsets, *arrays, out)[-1] for n in names)
     assert len(others) == 3 and usual.any()
     assert all(np.array_equal(usual, other) for other in others)
+
+
+def test_a_tall_gradient_has_the_same_bits_whatever_rows_of_it_come_first(kernels):
+    spec, _ = OUTERS["outer_tall_1"]
+    rng = np.random.default_rng(3)
+    offsets, arrays, _ = inputs(rng, spec.left + spec.right, 140)
+    out = rng.standard_normal((spec.row + spec.k, spec.ldc), dtype="float32")
+    sums = rng.standard_normal(spec.sums + spec.n_columns, dtype="float32")
+    one, two = (
+        call(kernels[f"outer_tall_{n}"], 140, 1, *offsets, *arrays, out, sums) for n in (1, 2)
+    )
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("k", [100, 512, 513, 1024, 5000, 40_000])
+@pytest.mark.parametrize("l2", ["256K", "512K", "1024K", "2048K"])
+def test_the_rows_of_a_gradient_that_are_packed_stay_in_cache(k, l2):
+    """And they are enough, however tall it is, that its sums are seldom read anew."""
+    target = make_target({"kind": "llvm", "mcpu": "znver3", "model": f"l1=32K l2={l2}"})
+    tile = layout.outer_variants(target, k, 300)[0].tile
+    packed = 4 * tile.block * (tile.depth or k)
+    assert tile.block >= 64
+    assert packed <= packed_bytes(caches(target)) or tile.depth == tile.heights[0]
+    assert tile.depth % tile.heights[0] == 0 and tile.depth < k
 
 
 @pytest.mark.parametrize("size", NARROW[1:])

@@ -34,7 +34,7 @@ from . import amx
 from .bfloat16 import WORD, by_pair, linked, row_packer, span, strips, word, words
 from .narrow import column_tiles
 from .on_amx import outer_blocks
-from .operands import LINE, Bound, Load, Shapes, bind, packer, reader
+from .operands import LINE, Bound, Load, Shapes, bind, packer, reader, window_packer
 from .register_tile import (
     TURN,
     Target,
@@ -84,6 +84,8 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
                 narrow_tiles(spec, bound, n, strips, sums, to)
             elif cut.amx:
                 amx_tiles(spec, bound, n, task, strips, sums, to)
+            elif cut.depth:
+                deep_tiles(spec, bound, n, task, strips, sums, to)
             else:
                 panel_tiles(spec, bound, n, task, strips, sums, to)
 
@@ -115,6 +117,47 @@ def panel_tiles(
             pack_panel(spec, cut, panel, load_right, rows, right, sums)
             later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
             outer_tiles(spec.k, strips, rows, load_left, right, later)
+
+
+def deep_tiles(
+    spec: Outer,
+    bound: Bound,
+    n: Expr,
+    task: Expr,
+    strips: tuple[Expr, Expr],
+    sums: Sums | None,
+    to: Target,
+) -> None:
+    """`panel_tiles` of a tall C: `depth` of its rows at a time take the sums over all rows of A.
+
+    So a block of as many columns of A stays in cache, however many there are, and so do those rows
+    of C from one block to the next.
+    """
+    cut, tall = to.cut, to.cut.heights[0]
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    pack_left = window_packer(spec.left, bound, cut.block, cut.depth, cut.lanes, 0)
+    pack_right, right = right_packer(spec, cut, bound), scratch([cut.block, cut.columns])
+    (first, count), each = strips, cut.depth // tall
+    with loop(tirx.ceildiv(count, int64(each))) as s:
+        mine = hold(first + s * each), hold(tirx.min(count - s * each, int64(each)))
+        top = hold(mine[0] * tall)
+        width = hold(tirx.min(int64(cut.depth), spec.k - top))
+        own = None if sums is None else (*sums[:2], tirx.all(sums[2], s == 0))
+        with loop(tirx.ceildiv(n, cut.block)) as b:
+            row = hold(b * cut.block)
+            rows = hold(tirx.min(int64(cut.block), n - row))
+            load_left, load_right = pack_left(row, rows, top, width), pack_right(row, rows)
+            with loop(some) as p:
+                panel = hold(begin + p)
+                pack_panel(spec, cut, panel, load_right, rows, right, own)
+                later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
+                left = partial(from_column, load_left, top)
+                outer_tiles(spec.k, mine, rows, left, right, later)
+
+
+def from_column(load: Load, top: Expr, i: Expr, k: Expr) -> Expr:
+    """Column k of A, of which those from `top` on are packed."""
+    return load(i, k - top)
 
 
 def amx_tiles(
@@ -162,16 +205,18 @@ def narrow_tiles(
 
 def packers(spec: Outer, cut: Tile, bound: Bound) -> tuple[Pack, Pack, Buffer]:
     """What packs a block of rows of A and of B, and room for a panel of B."""
-    pack_right = reader(spec.right, bound)
     if spec.precision == "bf16":
         pack_left = row_packer(spec.left, bound, cut.block)
         right = scratch([words(cut.block), cut.columns], dtype=WORD)
     else:
         pack_left = packer(spec.left, bound, cut.block, cut.lanes)
         right = scratch([cut.block, cut.columns])
-    if pack_right is None:  # its panels are packed anyway
-        pack_right = packer(spec.right, bound, cut.block, cut.lanes)
-    return pack_left, pack_right, right
+    return pack_left, right_packer(spec, cut, bound), right
+
+
+def right_packer(spec: Outer, cut: Tile, bound: Bound) -> Pack:
+    """What gives a block of rows of B: as they lie, if they can be, since panels are packed."""
+    return reader(spec.right, bound) or packer(spec.right, bound, cut.block, cut.lanes)
 
 
 def pack_panel(
