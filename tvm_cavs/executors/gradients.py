@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..compiler import Compiled, Gradient, gradient_buffer, rectangles
 from ..language import Parameter, RowSparse, made_rows
+from ..row_sparse import merge
 from ..runtime import Batch, BufferId, Role, RowGradient, Workspace
 from ..transform import Programs, net_value
 
@@ -104,15 +105,3 @@ def _add(
         n_rows, n_columns = r.shape
         target = view[r.row : r.row + n_rows, r.column : r.column + n_columns]
         target += g.count * (part.T if r.transposed else part)
-
-
-def merge(parts: Sequence[RowSparse], width: int) -> RowSparse:
-    """Row-sparse gradients of one table, from several inputs or none, as one."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return made_rows(np.zeros(0, "int32"), np.zeros((0, width), "float32"))
-    rows, inverse = np.unique(np.concatenate([p.rows for p in parts]), return_inverse=True)
-    values = np.zeros((len(rows), width), "float32")
-    np.add.at(values, inverse, np.concatenate([p.values for p in parts]))
-    return made_rows(rows, values)

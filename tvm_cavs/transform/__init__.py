@@ -8,6 +8,7 @@ from .absence import absent_ranges as absent_ranges
 from .absence import presences as presences
 from .absence import saved_runs as saved_runs
 from .autodiff import differentiate as differentiate
+from .net_values import expression as expression
 from .net_values import net_value as net_value
 from .options import ALL as ALL
 from .options import SWITCHES as SWITCHES
