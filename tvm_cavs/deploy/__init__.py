@@ -16,8 +16,8 @@ from .model import Model as Model
 from .model import load as load
 from .program import Deployed as Deployed
 from .program import Output as Output
-from .program import to_data as to_data
 from .tensors import buffer_name as buffer_name
+from .writing import to_data as to_data
 
 # What users need; the rest is for the exporter.
 __all__ = ["Model", "load"]

@@ -22,16 +22,17 @@ from .. import deploy
 from ..compiler import Compiler, Kinds, assemble, host_kernels, make_library
 from ..errors import DeployError
 from ..graph import Graph, masks
+from ..runtime import parameter_memory, value_of
 from ..transform import Programs
 from ..versions import REQUIRED, VERSION
 from ..whole_files import flush
 from .exportable import About, Exportable
 from .tvm import pulls_of, pushes_of
-from .weights import value_of
 
 MOST_BITS = 10  # slots and inputs of a vertex, up to which all combinations are tried
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 KIND_OF_DTYPE = {"int32": "integers", "float32": "numbers"}
+Rounds = Sequence[Iterable[int]]  # of masks, in the order in which they are learned
 
 
 def export(
@@ -78,19 +79,24 @@ class _Exported:
 
     def __init__(self, net: Exportable, compiler: Compiler, seen: Iterable[Graph]) -> None:
         self._net, self._compiler = net, compiler
-        pulls = pulls_of(net.programs.forward)
-        kinds, self._complete = _kinds(net.programs, pulls, seen)
-        self._compiled = assemble(kinds, compiler, net.parameters)
-        self._program = deploy.Deployed(
-            executable=self._compiled,
-            arity=net.programs.arity,
+        rounds, self._complete = _rounds(net.programs, seen)
+        self._programs = {deploy.PROGRAM: self._program(net.programs, rounds)}
+
+    def _program(self, programs: Programs, rounds: Rounds) -> deploy.Deployed:
+        pulls = pulls_of(programs.forward)
+        kinds = _learned(programs, rounds)
+        compiled = assemble(kinds, self._compiler, self._net.parameters)
+        outputs = tuple(deploy.Output(*each) for each in pushes_of(programs.forward))
+        return deploy.Deployed(
+            executable=compiled,
+            arity=programs.arity,
             pulls=pulls,
             number=kinds.number,
             rank=kinds.rank,
             maybe=kinds.maybe,
-            outputs=tuple(deploy.Output(*each) for each in pushes_of(net.programs.forward)),
-            values=tuple(v.buffer for v in self._compiled.net_values),
-            host=host_kernels(compiler),
+            outputs=outputs,
+            values=tuple(v.buffer for v in compiled.net_values),
+            host=host_kernels(self._compiler),
         )
 
     def write(self, folder: Path, about: About, linker: str | None) -> None:
@@ -98,13 +104,16 @@ class _Exported:
         make_library(self._compiler, folder, deploy.LIBRARY, linker)
         parameters = {name: p.data for name, p in sorted(self._net.parameters.items())}
         (folder / deploy.PARAMETERS).write_bytes(save(parameters))
+        memory = parameter_memory({name: p.memory for name, p in self._net.parameters.items()})
         values = {
-            deploy.buffer_name(v.buffer): value_of(v, self._net.parameters)
-            for v in self._compiled.net_values
+            deploy.buffer_name(v.buffer): value_of(v, memory)
+            for program in self._programs.values()
+            for v in program.executable.net_values
         }
         if values:
             (folder / deploy.VALUES).write_bytes(save(values))
-        _write_json(folder / deploy.PROGRAM, deploy.to_data(self._program), indent=None)
+        for name, program in self._programs.items():
+            _write_json(folder / name, deploy.to_data(program), indent=None)
         if about.vocabulary is not None:
             _write_json(folder / deploy.VOCABULARY, list(about.vocabulary), indent=0)
         files = {
@@ -146,8 +155,9 @@ class _Exported:
         return found | dict(about.notes)
 
 
-def _kinds(programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]) -> tuple[Kinds, bool]:
-    """What is compiled for, and whether that is all that graphs can bring.
+def _rounds(programs: Programs, seen: Iterable[Graph]) -> tuple[Rounds, bool]:
+    """The masks of the vertices that are compiled for, and whether that is all that graphs can
+    bring.
 
     Where some share a kind, the vertices of `seen` come first, as in training: so what runs for
     them is what training ran. They are not looked at where every combination has a kind of its own.
@@ -155,29 +165,30 @@ def _kinds(programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]) ->
     Raises:
         DeployError: the combinations are too many, and no graphs were given.
     """
+    pulls = pulls_of(programs.forward)
     n_bits = programs.arity + len(pulls)
-    every = Kinds(programs, pulls)
-    if n_bits <= MOST_BITS:
-        every.learn(range(1 << n_bits))
-        if len(every.kinds) == 1 << n_bits:
-            return every, True
+    every = _learned(programs, [range(1 << n_bits)]) if n_bits <= MOST_BITS else None
+    if every is not None and len(every.kinds) == 1 << n_bits:
+        return [range(1 << n_bits)], True
     found = (masks(graph, programs.arity, pulls)[0].tolist() for graph in seen)
     given = list(dict.fromkeys(itertools.chain.from_iterable(found)))
-    if n_bits <= MOST_BITS:
-        widened, every = every.maybe, Kinds(programs, pulls)
-        every.learn(given)
-        if not given or every.maybe == widened:
-            every.learn(range(1 << n_bits))
-            return every, True
+    if every is not None and (not given or _learned(programs, [given]).maybe == every.maybe):
+        return [given, range(1 << n_bits)], True
     if not given:
         raise DeployError(
             f"{programs.forward.name}: a vertex has {programs.arity} slots and {len(pulls)} "
             f"inputs; all combinations of so many (more than 2^{MOST_BITS}) cannot be compiled. "
             "Give graphs of your data: what is like them is compiled, the rest is refused."
         )
-    some = Kinds(programs, pulls)
-    some.learn(given)
-    return some, False
+    return [given], False
+
+
+def _learned(programs: Programs, rounds: Rounds) -> Kinds:
+    """The kinds of these vertices."""
+    kinds = Kinds(programs, pulls_of(programs.forward))
+    for some in rounds:
+        kinds.learn(some)
+    return kinds
 
 
 def _distinct(reads: Sequence[Any]) -> list[Any]:
