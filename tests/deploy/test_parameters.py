@@ -121,12 +121,15 @@ def test_an_older_export_answers_and_keeps_its_parameters(linear, tmp_path):
     del program["net_values"]
     (tmp_path / "program.json").write_text(json.dumps(program))
     manifest = json.loads((tmp_path / "manifest.yaml").read_text())
+    del manifest["backward"]
     manifest["files"]["program.json"]["sha256"] = digest(tmp_path / "program.json")
     (tmp_path / "manifest.yaml").write_text(json.dumps(manifest))
     model = load(tmp_path)
     np.testing.assert_array_equal(model(graphs())["score"], load(folder)(graphs())["score"])
     with pytest.raises(DeployError, match="stored what it computes of its parameters.*again"):
         model.set_parameters({"b": [1.0, 2.0]})
+    with pytest.raises(DeployError, match="without its backward pass"):
+        model.vjp(graphs())
 
 
 def test_an_op_of_the_exporters_own(linear):

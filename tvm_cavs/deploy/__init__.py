@@ -4,6 +4,7 @@
 and `apache-tvm-ffi` only.
 """
 
+from .manifest import BACKWARD as BACKWARD
 from .manifest import FORMAT as FORMAT
 from .manifest import LIBRARY as LIBRARY
 from .manifest import MANIFEST as MANIFEST

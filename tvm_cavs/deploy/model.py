@@ -7,7 +7,8 @@ the last bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -28,9 +29,11 @@ from ..runtime import (
     n_cores,
     read_outputs,
 )
+from .backward import Backward, Gradient
 from .cpu import require_cpu
 from .library import load_library
 from .manifest import (
+    BACKWARD,
     LIBRARY,
     PARAMETERS,
     PROGRAM,
@@ -67,7 +70,7 @@ def load(folder: str | Path) -> Model:
     target = manifest["target"]
     require_cpu(target["architecture"], target["instructions"])
     library = load_library(files[LIBRARY])
-    names = [name for name in (PROGRAM,) if name in files]
+    names = [name for name in (PROGRAM, BACKWARD) if name in files]
     programs = [_program(folder / name, files[name], library) for name in names]
     parameters = read_tensors(files[PARAMETERS], PARAMETERS)
     stored = read_tensors(files[VALUES], VALUES) if VALUES in files else {}
@@ -141,6 +144,20 @@ class Model:
         """The lock that is held while parameters change."""
         self._changing = RLock()
 
+    @cached_property
+    def _backward(self) -> Backward:
+        """What runs the backward pass, made when it is wanted.
+
+        Raises:
+            DeployError: it was not exported.
+        """
+        if self._with_backward is None:
+            raise DeployError(
+                f"{self.name} was exported without its backward pass. Export it again with it: "
+                "tvm-cavs export RUN --out DIR --backward, or net.export(DIR, backward=True)."
+            )
+        return Backward(self._with_backward, self.name, list(self._weights.arrays), self._slots)
+
     def __call__(self, graphs: Graph | Iterable[Graph]) -> dict[str, np.ndarray]:
         """Outputs by name, vertex after vertex in the graphs' order: float32[n_vertices, ...].
 
@@ -162,6 +179,66 @@ class Model:
         graph = graphs if isinstance(graphs, Graph) else batch(list(graphs))
         check_inputs(graph, self._reads, self._program.arity, self.name)
         return graph
+
+    def vjp(
+        self, graphs: Graph | Iterable[Graph]
+    ) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Any]], dict[str, Gradient]]]:
+        """Outputs as a call gives them, and their vector-Jacobian product, the *pullback*.
+
+        The pullback turns gradients of outputs by name, float32[n_vertices, ...], into the gradient
+        of every parameter: float32 in its shape, or `RowSparse` for a table that is only looked up.
+        They are the caller's own. An output that is left out counts as zeros.
+
+        It may be called several times, by one thread at a time. It goes back with the parameters
+        that it went forward with, whatever was set since. Who holds it holds the memory of its
+        batch.
+
+        It is inference that is differentiated: no unit is dropped. Every vertex is computed, equal
+        ones too. Outputs are those of a call within rounding, to the last bit those of training's
+        executor: small batches read their weights unpacked.
+
+        Raises:
+            DeployError: the model was exported without its backward pass.
+            GraphError, OutOfMemoryError: as a call.
+
+        Examples:
+            What w does to the sum at the root, and to all three sums:
+
+            >>> import tempfile
+            >>> import tvm_cavs as cavs
+            >>> class Sum(cavs.VertexFunction):
+            ...     state = {"sum": 1}
+            ...     def __init__(self):
+            ...         self.w = cavs.Parameter((1,), cavs.init.Constant(2.0))
+            ...     def forward(self, v):
+            ...         sum = v.gather(0).sum + v.gather(1).sum + v.pull("x", 1) * self.w
+            ...         v.scatter(sum=sum)
+            ...         v.push("sum", sum)
+            >>> net = cavs.Network(Sum())
+            >>> net.initialize()
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     net.export(folder, backward=True)
+            ...     model = cavs.deploy.load(folder)
+            >>> tree = cavs.Graph.from_children([[], [], [0, 1]], {"x": [[3.0], [4.0], None]})
+            >>> outputs, pullback = model.vjp(tree)
+            >>> print(outputs["sum"].ravel())
+            [ 6.  8. 14.]
+            >>> print(pullback({"sum": [[0.0], [0.0], [1.0]]})["w"])
+            [7.]
+            >>> print(pullback({"sum": [[1.0], [1.0], [1.0]]})["w"])
+            [14.]
+        """
+        backward, graph = self._backward, self._checked(graphs)
+        weights = self._weights
+        if weights.backward is None:
+            weights = self._packed_for(backward)
+        assert weights.backward is not None
+        return backward.forward(graph, weights.backward.memory)
+
+    def _packed_for(self, backward: Backward) -> Weights:
+        with self._changing:
+            self._weights = self._weights.for_backward(backward.program)
+            return self._weights
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:

@@ -19,11 +19,11 @@ import numpy as np
 from safetensors.numpy import save
 
 from .. import deploy
-from ..compiler import Compiler, Kinds, assemble, host_kernels, make_library
+from ..compiler import Compiler, Kinds, assemble, directly, host_kernels, make_library
 from ..errors import DeployError
 from ..graph import Graph, masks
-from ..runtime import parameter_memory, value_of
-from ..transform import Programs
+from ..runtime import BufferId, Role, parameter_memory, value_of
+from ..transform import SEED, Programs, seeded
 from ..versions import REQUIRED, VERSION
 from ..whole_files import flush
 from .exportable import About, Exportable
@@ -42,6 +42,7 @@ def export(
     about: About | None = None,
     replace: bool = False,
     linker: str | None = None,
+    backward: bool = False,
     **options: Any,
 ) -> None:
     """Write the folder.
@@ -51,6 +52,7 @@ def export(
             all; then vertices that are not like theirs are refused later.
         replace: whether an exported model that is there already makes room.
         linker: the C compiler that links, for another architecture.
+        backward: whether the folder also has the backward pass.
         options: as `TvmExecutor`: target, precision, records. A call uses one thread: a server uses
             its cores by answering several requests at a time.
 
@@ -65,7 +67,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             part = Path(scratch) / "part"
             part.mkdir()
-            _Exported(net, compiler, seen).write(part, about or About(), linker)
+            _Exported(net, compiler, seen, backward).write(part, about or About(), linker)
             _put(part, folder)
     except OSError as error:
         raise DeployError(
@@ -77,15 +79,22 @@ def export(
 class _Exported:
     """What goes into the folder, compiled for one target."""
 
-    def __init__(self, net: Exportable, compiler: Compiler, seen: Iterable[Graph]) -> None:
+    def __init__(
+        self, net: Exportable, compiler: Compiler, seen: Iterable[Graph], backward: bool
+    ) -> None:
         self._net, self._compiler = net, compiler
         rounds, self._complete = _rounds(net.programs, seen)
         self._programs = {deploy.PROGRAM: self._program(net.programs, rounds)}
+        if backward:
+            self._programs[deploy.BACKWARD] = self._program(seeded(net.programs), rounds)
 
     def _program(self, programs: Programs, rounds: Rounds) -> deploy.Deployed:
         pulls = pulls_of(programs.forward)
         kinds = _learned(programs, rounds)
         compiled = assemble(kinds, self._compiler, self._net.parameters)
+        stages = () if programs.adjoint is None else (*kinds.forward, *kinds.backward)
+        groups = (*compiled.forward, *compiled.backward)[: len(stages)]
+        direct = directly(stages, groups, self._compiler, self._net.parameters)
         outputs = tuple(deploy.Output(*each) for each in pushes_of(programs.forward))
         return deploy.Deployed(
             executable=compiled,
@@ -97,6 +106,13 @@ class _Exported:
             outputs=outputs,
             values=tuple(v.buffer for v in compiled.net_values),
             host=host_kernels(self._compiler),
+            seeds={
+                o.name: BufferId(Role.INPUT, SEED + o.name)
+                for o in outputs
+                if SEED + o.name in pulls
+            },
+            direct=tuple(direct),
+            direct_vertices=self._compiler.step.direct_vertices,
         )
 
     def write(self, folder: Path, about: About, linker: str | None) -> None:
@@ -141,6 +157,7 @@ class _Exported:
                 c["field"]: list(c.type.shape) for _, c in programs.forward.select("scatter")
             },
             "complete": self._complete,
+            "backward": deploy.BACKWARD in self._programs,
             "sharing": policy
             and {"names": policy.names, "least": policy.least, "per_level": policy.per_level},
             "precision": compiler.machine.precision,
@@ -184,10 +201,12 @@ def _rounds(programs: Programs, seen: Iterable[Graph]) -> tuple[Rounds, bool]:
 
 
 def _learned(programs: Programs, rounds: Rounds) -> Kinds:
-    """The kinds of these vertices."""
-    kinds = Kinds(programs, pulls_of(programs.forward))
+    """The kinds of these vertices, which have every seed that there is."""
+    pulls = pulls_of(programs.forward)
+    bits = (1 << (programs.arity + i) for i, p in enumerate(pulls) if p.startswith(SEED))
+    always, kinds = sum(bits), Kinds(programs, pulls)
     for some in rounds:
-        kinds.learn(some)
+        kinds.learn(mask | always for mask in some)
     return kinds
 
 

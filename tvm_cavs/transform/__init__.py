@@ -14,11 +14,13 @@ from .options import ALL as ALL
 from .options import SWITCHES as SWITCHES
 from .options import Options as Options
 from .options import leaving_out as leaving_out
+from .programs import SEED as SEED
 from .programs import Programs as Programs
 from .programs import check_names as check_names
 from .programs import choose_policy as choose_policy
 from .programs import counted as counted
 from .programs import only_pushes as only_pushes
+from .programs import seeded as seeded
 from .savings import multiplications_saved as multiplications_saved
 from .specialisation import specialise as specialise
 from .stages import STAGES as STAGES
