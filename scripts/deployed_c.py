@@ -106,8 +106,8 @@ class Library:
 
 def kernels(model: Model, graph: cavs.Graph) -> tuple[Call, Call]:
     """The call that runs all kernels for a graph, and the same call for none of them."""
-    batch = model._plan(graph)
-    workspace = Workspace(model._layout, model._weights)
+    batch, layout = model._runner.plan(graph), model._runner.prepared.layout
+    workspace = Workspace(layout, model._weights.forward.memory)
     workspace.make_room(batch)
     workspace.run(batch, "forward")
     frames = batch.passes.frames(workspace.seen_by(batch))
@@ -115,7 +115,7 @@ def kernels(model: Model, graph: cavs.Graph) -> tuple[Call, Call]:
 
     def run(n: int) -> Call:
         # it holds the batch, whose memory would otherwise be the next one's
-        return lambda held=batch: frames.run(0, n, model._layout.width, *tensors)
+        return lambda held=batch: frames.run(0, n, layout.width, *tensors)
 
     return run(batch.cut.place("forward")[1]), run(0)
 

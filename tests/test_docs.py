@@ -36,7 +36,7 @@ CODE = sorted(
 TEXTS = [*(f"docs/{p}" for p in PAGES), "README.md", "CONTRIBUTING.md", "CHANGELOG.md", *CODE]
 NOBODYS = {"file.py", "schedules.py"}  # files that a text makes up
 # `train.lr`: a key of a config; `tvm.compile`: TVM itself; `kernels.so`: a file of an export
-OBJECTS = {"train", "early_stop", "model", "tvm", "kernels", "program"}
+OBJECTS = {"train", "early_stop", "model", "tvm", "kernels", "program", "backward"}
 
 
 class Block(NamedTuple):

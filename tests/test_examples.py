@@ -13,7 +13,8 @@ from helpers.paths import ROOT
 
 PUBLIC = dict(runpy.run_path(str(ROOT / "scripts" / "public_names.py"))["public_names"]())
 CONSTANTS = {"tvm_cavs.data.LISTOPS_VOCAB", "tvm_cavs.nn.CELLS"}
-COMPILES = {"tvm_cavs.Trainer"}  # a trainer compiles its updates, whatever runs the network
+# a trainer compiles its updates, whatever runs the network; an exported model is compiled
+COMPILES = {"tvm_cavs.Trainer", "tvm_cavs.deploy.Model"}
 
 
 def is_error(value: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import MOST, whole
-from .errors import CavsError, GraphError
+from .errors import CavsError, GraphError, ShapeError
 
 INT, FLOAT = np.dtype(np.int32), np.dtype(np.float32)
 Refusal = type[CavsError]
@@ -166,6 +166,21 @@ def floats(what: str, given: Any, error: Refusal) -> np.ndarray:
     """
     values = np.asarray(numbers(what, given, error), FLOAT)
     check_finite(what, values, error)
+    return values
+
+
+def parameter_values(what: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """float32[shape], all finite: what a parameter is set to. Not copied if it is that already.
+
+    Raises:
+        ShapeError: they are none, the shapes differ, or a value is no finite number: a product with
+            rows of zeros, which an absent child gives, would not be zero.
+    """
+    held = type(given) is np.ndarray and given.dtype == FLOAT  # spares large ones a copy
+    values = given if held else numbers(what, given, ShapeError)
+    if values.shape != shape:
+        raise ShapeError(f"{what}: expected shape {shape}, given {values.shape}")
+    check_finite(what, values, ShapeError)
     return values
 
 

@@ -55,8 +55,13 @@ def test_a_run_is_exported_and_answers(run, network, tmp_path, capsys):
     assert "is there already. To replace an exported model say so: --replace." in (
         capsys.readouterr().err
     )
-    assert main(["export", str(run), "--out", str(out), "--replace", "--last"]) == 0
+    assert model.manifest["backward"] is False
+    assert main(["export", str(run), "--out", str(out), "--replace", "--last", "--backward"]) == 0
     assert "last.safetensors" in capsys.readouterr().out
+    again = load(out)
+    outputs, pullback = again.vjp(graphs)
+    assert again.manifest["backward"] is True
+    assert pullback(outputs).keys() == net.parameters().keys()
 
 
 def test_for_any_x86(run, network, tmp_path):

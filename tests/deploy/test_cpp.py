@@ -131,11 +131,12 @@ def exported(function: cavs.VertexFunction, folder: Path, **options: Any) -> Pat
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
+    """With its backward pass, which the C library passes over."""
     spelling = {"lower": True, "unescape": True}
     about = About(WORDS, ("word",), notes={"spelling": spelling})
     folder = tmp_path_factory.mktemp("tree") / "out"
     cell = cavs.nn.TreeLSTM(N_WORDS, 6, 8, N_CLASSES)
-    return exported(cell, folder, about=about, sharing=True)
+    return exported(cell, folder, about=about, sharing=True, backward=True)
 
 
 def graphs_of(arity: int) -> list[cavs.Graph]:

@@ -8,9 +8,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
-import tvm_cavs as cavs
-from tvm_cavs.executors.gradients import Gradients
-from tvm_cavs.language.parameter import made_rows
+from tvm_cavs.row_sparse import made_rows
+from tvm_cavs.runtime.gradients import Gradients
 from tvm_cavs.runtime.roles import BufferId, Role
 
 
@@ -22,8 +21,7 @@ def test_rows_are_added_to_the_dense_part(monkeypatch: pytest.MonkeyPatch) -> No
         "other": made_rows(np.array([3, 0], "int32"), np.full((2, 2), 100.0, "float32")),
     }
     made: Any = object.__new__(Gradients)
-    made._parameters, made._sparse = {"E": cavs.Parameter((4, 2))}, frozenset()
-    made._rows, made._parts = {"E": list(sums)}, {"E": []}
+    made._rows, made._parts, made._tables = {"E": list(sums)}, {"E": []}, {}
     made._dense = {"E": BufferId(Role.GRADIENT, "E")}
     monkeypatch.setattr(Gradients, "_summed", lambda self, pull, *given: sums[pull])
     workspace = SimpleNamespace(memory=SimpleNamespace(read=lambda buffer: dense))

@@ -18,12 +18,11 @@ from schedules import layout
 from schedules.knobs import StepKnobs
 from tvm_cavs.compiler import widening
 from tvm_cavs.executors import loaded
-from tvm_cavs.executors.gradients import merge
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
 from tvm_cavs.graph.field import Field
-from tvm_cavs.language.parameter import RowSparse
 from tvm_cavs.language.vertex import Vertex
+from tvm_cavs.row_sparse import RowSparse, merge
 from tvm_cavs.runtime.roles import BufferId, Role
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]

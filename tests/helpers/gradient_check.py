@@ -15,10 +15,10 @@ from tvm_cavs.executors.reference import ReferenceExecutor
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.graph.reads import check_inputs
-from tvm_cavs.language.parameter import RowSparse
 from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.nn.loss import SoftmaxCrossEntropy
 from tvm_cavs.nn.network import Network
+from tvm_cavs.row_sparse import RowSparse
 
 GRID = 2.0**-14
 TOLERANCE = 1e-6  # relative, float64

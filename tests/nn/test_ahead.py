@@ -13,9 +13,9 @@ import tvm_cavs as cavs
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.graph import Graph
-from tvm_cavs.language.parameter import RowSparse
 from tvm_cavs.nn import ahead as helping
 from tvm_cavs.nn import network
+from tvm_cavs.row_sparse import RowSparse
 
 pytest.importorskip("tvm")
 LOSS = cavs.loss.SoftmaxCrossEntropy()

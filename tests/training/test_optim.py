@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import ShapeError
-from tvm_cavs.language.parameter import RowSparse
+from tvm_cavs.row_sparse import RowSparse
 from tvm_cavs.training.optim import OPTIMIZERS, Hyper
 from tvm_cavs.training.updates import GRAIN, Gradient, Updates
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
-from tvm_cavs.language.parameter import Parameter, RowSparse
+from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.row_sparse import RowSparse
 from tvm_cavs.training.lr_schedules import make_schedule
 from tvm_cavs.training.trainer import Trainer
 

@@ -25,6 +25,7 @@ WHAT = (
 EXAMPLES = (
     "runs/demo --out served/demo",
     "runs/demo --out served/demo --replace",
+    "runs/demo --out served/tuned --backward",
     "runs/demo --out arm --target aarch64",
 )
 # machines by name; the levels of x86-64 are those of its psABI: v3 has AVX2, v4 AVX-512
@@ -47,6 +48,9 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
         help=f"host (the default), {', '.join(TARGETS)}, or TVM's attributes of a target as JSON",
     )
     parser.add_argument("--linker", help="the C compiler for another architecture")
+    parser.add_argument(
+        "--backward", action="store_true", help="with the backward pass: gradients, for fine-tuning"
+    )
     parser.add_argument("--replace", action="store_true", help="take the place of an older export")
     parser.add_argument("--last", action="store_true", help="the newest parameters, not the best")
     return parser.parse_intermixed_args(arguments)
@@ -68,6 +72,7 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
         _about(config, vocab),
         given.replace,
         given.linker,
+        given.backward,
         **options,
     )
     size = sum(file.stat().st_size for file in given.out.iterdir())

@@ -4,8 +4,6 @@ from . import homeless  # noqa: F401  (first: what follows imports TVM)
 
 # isort: split
 from .assembly import SITE_KEYS as SITE_KEYS
-from .assembly import Compiled as Compiled
-from .assembly import NetValue as NetValue
 from .assembly import assemble as assemble
 from .compiler import Compiler as Compiler
 from .direct import directly as directly
@@ -17,9 +15,6 @@ from .kernels.update import update as update
 from .kinds import Group as Group
 from .kinds import Kinds as Kinds
 from .library import make_library as make_library
-from .lowering import rectangles as rectangles
-from .lowering.parameter_gradients import gradient_buffer as gradient_buffer
-from .lowering.steps import Gradient as Gradient
 from .target_rules import Bucket as Bucket
 from .target_rules import Record as Record
 from .target_rules import adjusted as adjusted

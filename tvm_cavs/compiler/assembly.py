@@ -6,31 +6,36 @@ What can be decided once is decided here, so that planning a batch only adds up 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..expressions import Expression
 from ..language import Parameter, Program
 from ..runtime import (
     ALL_ROWS,
     OF_NO_KIND,
     SCRATCH,
+    Block,
     Buffer,
     BufferId,
     CompiledGroup,
     CompiledPack,
     CompiledStep,
     Executable,
+    GradientPart,
+    NetValue,
     Role,
     RowGradient,
     Space,
+    gradient_buffer,
 )
+from ..transform import expression
 from .compiler import Compiler
 from .forms import Form
 from .kinds import Group, Kinds
 from .lowering import rectangles
 from .lowering.lowered import Lowered
-from .lowering.parameter_gradients import gradient_buffer, total_shape
+from .lowering.parameter_gradients import total_shape
 from .lowering.region import Region
 from .lowering.specs import ColumnSum, Outer, Pack, Placement, Product, SegmentSum, operands
 from .lowering.steps import Gradient, Kernel, Step, Weights
@@ -41,28 +46,7 @@ Forms = Mapping[tuple[str, str], list[Form]]  # of a step, by stage and the kern
 Shapes = dict[BufferId, tuple[tuple[int, ...], str]]  # shape and dtype of buffers
 
 
-@dataclass(frozen=True)
-class NetValue:
-    """A buffer that NumPy fills with net-level value %index of `program`, once per step.
-
-    shape: the buffer's, a vector if a region reads it.
-    """
-
-    buffer: BufferId
-    program: Program
-    index: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Compiled(Executable):
-    """An executable, and what is computed by programs: what parameters alone make, gradients."""
-
-    net_values: tuple[NetValue, ...]
-    gradients: tuple[Gradient, ...]
-
-
-def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Compiled:
+def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Executable:
     """Compile what is new and put everything together."""
     groups = (*kinds.forward, *kinds.backward)
     stages = list({id(g.lowered): g.lowered for g in groups}.values())
@@ -75,13 +59,15 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     compiler.compile([*steps, *(form for form, _ in packs.values()), *sums.values()])
     net_values = _net_values(stages, weights)
     gradients = _dense_gradients(kinds, parameters)
-    return Compiled(
+    parts = {g.key: g for low in stages for g in low.gradients}.values()
+    return Executable(
         forward=tuple(_group(g, forms, compiler, parameters) for g in kinds.forward),
         backward=tuple(_group(g, forms, compiler, parameters) for g in kinds.backward),
         packs=_compiled_packs(packs, compiler),
         net_values=net_values,
         row_sums={r: compiler.function(form.symbol) for r, form in sums.items()},
-        gradients=tuple({g.key: g for low in stages for g in low.gradients}.values()),
+        gradients=tuple(map(_gradient_part, parts)),
+        tables={name: parameters[name].shape[1] for name in sorted(kinds.programs.row_sparse)},
         buffers=_buffers_of_rows(stages),
         fixed=_weight_shapes(weights, compiler)
         | {v.buffer: (v.shape, "float32") for v in net_values}
@@ -113,7 +99,7 @@ def _compiled_packs(
 def _net_values(stages: Iterable[Lowered], weights: Iterable[Weights]) -> tuple[NetValue, ...]:
     """What NumPy evaluates: weights that are no rectangles of parameters, and what regions read."""
     found = [
-        NetValue(_unpacked(w), w.program, w.index, shape=(w.k, w.n_columns))
+        NetValue(_unpacked(w), _of_parameters(w.program, w.index), (w.k, w.n_columns))
         for w in weights
         if rectangles.flatten(w.program, w.index, "param") is None
     ]
@@ -121,8 +107,38 @@ def _net_values(stages: Iterable[Lowered], weights: Iterable[Weights]) -> tuple[
     for low in stages:
         for buffer, i in low.net_values:
             size = max(1, low.program.calls[i].type.size)
-            read[buffer] = NetValue(buffer, low.program, i, shape=(size,))
+            read[buffer] = NetValue(buffer, _of_parameters(low.program, i), (size,))
     return (*found, *read.values())
+
+
+def _of_parameters(program: Program, i: int) -> Expression:
+    return expression(program, i, lambda k: BufferId(Role.PARAMETER, program.calls[k]["name"]))
+
+
+def _gradient_part(g: Gradient) -> GradientPart:
+    """What is left to do of a contribution to a gradient when all kernels have run."""
+    program, totals = g.program, dict(g.totals)
+    parts = rectangles.flatten(program, g.index, "total", sums=True)
+    if parts is None:
+
+        def leaf(k: int) -> BufferId:
+            return totals[k] if k in totals else BufferId(Role.PARAMETER, program.calls[k]["name"])
+
+        return GradientPart(g.parameter, g.count, (), expression(program, g.index, leaf))
+    blocks = (
+        Block(
+            total=totals[r.leaf],
+            extent=rectangles.extent(program.calls[r.leaf].type.shape),
+            rows=r.rows,
+            columns=r.columns,
+            row=r.row,
+            column=r.column,
+            transposed=r.transposed,
+        )
+        for r in parts
+        if r.leaf in totals  # the others were added by a kernel
+    )
+    return GradientPart(g.parameter, g.count, tuple(blocks))
 
 
 def _buffers_of_rows(stages: Iterable[Lowered]) -> dict[BufferId, Buffer]:

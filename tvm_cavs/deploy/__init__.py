@@ -4,6 +4,7 @@
 and `apache-tvm-ffi` only.
 """
 
+from .manifest import BACKWARD as BACKWARD
 from .manifest import FORMAT as FORMAT
 from .manifest import LIBRARY as LIBRARY
 from .manifest import MANIFEST as MANIFEST
@@ -16,8 +17,8 @@ from .model import Model as Model
 from .model import load as load
 from .program import Deployed as Deployed
 from .program import Output as Output
-from .program import to_data as to_data
 from .tensors import buffer_name as buffer_name
+from .writing import to_data as to_data
 
 # What users need; the rest is for the exporter.
 __all__ = ["Model", "load"]

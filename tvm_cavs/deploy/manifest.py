@@ -19,6 +19,7 @@ FORMAT = 1
 MANIFEST = "manifest.yaml"
 LIBRARY = "kernels.so"
 PROGRAM = "program.json"
+BACKWARD = "backward.json"  # the same with the backward pass, where that was exported
 PARAMETERS = "parameters.safetensors"
 VALUES = "values.safetensors"  # what depends on parameters alone, where a network has that
 VOCABULARY = "vocabulary.json"  # where inputs are tokens

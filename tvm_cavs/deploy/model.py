@@ -7,40 +7,47 @@ the last bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
 
-from ..errors import DeployError, GraphError
+from ..errors import DeployError
 from ..graph import Graph, Policy, Read, batch, check_inputs
 from ..renewal import renewed_after_fork
 from ..runtime import (
     Arena,
     Batch,
-    BatchMemory,
-    BufferId,
-    Filling,
-    HostMemory,
     Joined,
-    Layout,
     Part,
-    Passes,
-    Planner,
-    Role,
     Slots,
-    Spaces,
     UnknownKindsError,
     Workspace,
     n_cores,
+    read_outputs,
 )
+from .backward import Backward, Gradient
 from .cpu import require_cpu
 from .library import load_library
-from .manifest import LIBRARY, PARAMETERS, PROGRAM, VALUES, VOCABULARY, Manifest, read_folder
-from .program import Deployed, from_data
+from .manifest import (
+    BACKWARD,
+    LIBRARY,
+    PARAMETERS,
+    PROGRAM,
+    VALUES,
+    VOCABULARY,
+    Manifest,
+    read_folder,
+)
+from .program import Deployed
 from .reading import Reader
-from .tensors import buffer_name, read_tensors
+from .restoring import from_data
+from .runner import Runner
+from .tensors import read_tensors
+from .weights import Weights
 
 
 def load(folder: str | Path) -> Model:
@@ -63,19 +70,19 @@ def load(folder: str | Path) -> Model:
     target = manifest["target"]
     require_cpu(target["architecture"], target["instructions"])
     library = load_library(files[LIBRARY])
-    try:
-        deployed = from_data(json.loads(files[PROGRAM]), lambda symbol: library[symbol])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise DeployError(f"{folder / PROGRAM} is no program of tvm_cavs: {error!r}.") from None
-    memory = HostMemory()
-    for name, array in read_tensors(files[PARAMETERS], PARAMETERS).items():
-        memory.bind(BufferId(Role.PARAMETER, name), array)
-        memory.bind(BufferId(Role.FLAT_PARAMETER, name), array.reshape(-1))
-    values = read_tensors(files[VALUES], VALUES) if VALUES in files else {}
-    for buffer in deployed.values:
-        memory.bind(buffer, values[buffer_name(buffer)])
+    names = [name for name in (PROGRAM, BACKWARD) if name in files]
+    programs = [_program(folder / name, files[name], library) for name in names]
+    parameters = read_tensors(files[PARAMETERS], PARAMETERS)
+    stored = read_tensors(files[VALUES], VALUES) if VALUES in files else {}
     vocabulary = json.loads(files[VOCABULARY]) if VOCABULARY in files else None
-    return Model(manifest, deployed, memory, vocabulary)
+    return Model(manifest, programs, parameters, stored, vocabulary)
+
+
+def _program(path: Path, content: bytes, library: Any) -> Deployed:
+    try:
+        return from_data(json.loads(content), lambda symbol: library[symbol])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DeployError(f"{path} is no program of tvm_cavs: {error!r}.") from None
 
 
 class Model:
@@ -88,51 +95,68 @@ class Model:
         manifest: what was exported, by the manifest's keys. reader: makes graphs of JSON.
 
     Examples:
-        >>> model = tvm_cavs.deploy.load("exported")  # doctest: +SKIP
-        >>> graphs = model.read('{"children": [[], [], [0, 1]], "inputs": {"word": [7, 2, null]}}')
-        ... # doctest: +SKIP
-        >>> model(graphs)["logits"].shape  # doctest: +SKIP
-        (3, 5)
+        >>> import tempfile
+        >>> import tvm_cavs as cavs
+        >>> class Sum(cavs.VertexFunction):
+        ...     state = {"sum": 1}
+        ...     def __init__(self):
+        ...         self.w = cavs.Parameter((1,), cavs.init.Constant(2.0))
+        ...     def forward(self, v):
+        ...         sum = v.gather(0).sum + v.gather(1).sum + v.pull("x", 1) * self.w
+        ...         v.scatter(sum=sum)
+        ...         v.push("sum", sum)
+        >>> net = cavs.Network(Sum())
+        >>> net.initialize()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     net.export(folder)
+        ...     model = cavs.deploy.load(folder)
+        >>> text = '{"children": [[], [], [0, 1]], "inputs": {"x": [[3.0], [4.0], null]}}'
+        >>> tree = model.read(text)
+        >>> print(model(tree)["sum"].ravel())
+        [ 6.  8. 14.]
+        >>> model.set_parameters({"w": [10.0]})
+        >>> print(model(tree)["sum"].ravel(), model.parameters)
+        [30. 40. 70.] {'w': array([10.], dtype=float32)}
     """
 
     def __init__(
         self,
         manifest: Manifest,
-        deployed: Deployed,
-        memory: HostMemory,
+        programs: Sequence[Deployed],
+        parameters: Mapping[str, np.ndarray],
+        stored: Mapping[str, np.ndarray],
         vocabulary: list[str] | None = None,
     ) -> None:
         self.manifest, self.name = manifest, str(manifest["name"])
-        self._arity, self._outputs = deployed.arity, deployed.outputs
         self._reads = tuple(_read(each) for each in manifest["inputs"])
         sharing = manifest.get("sharing")
         self._policy = None if sharing is None else _policy(sharing)
-        self._executable = deployed.executable
-        self._planner = Planner(deployed.host, deployed.arity, deployed.pulls)
-        self._ranks = self._planner.ranks(deployed.number, deployed.rank, deployed.maybe)
-        self._spaces = Spaces(deployed.executable)
-        self._layout = Layout(deployed.executable, self._spaces)
-        self._filling = Filling(deployed.executable, self._spaces, self._planner)
-        routine = self._planner.kernels["routine"]
-        self._passes = Passes(self._spaces.groups, self._spaces, routine)
-        self._weights = memory
-        self._pack(deployed)
+        self._program, *others = programs
+        self._with_backward = others[0] if others else None
+        self._runner = Runner(self._program, self.name)
+        self._weights = Weights.of(parameters, stored, self._program)
         self.reader = Reader(manifest, vocabulary)
+        self._slots = Slots(n_cores())
         self._renew()
         renewed_after_fork(self, Model._renew)
 
     def _renew(self) -> None:
-        """Locks, and what they guard: other threads of a forked process are gone."""
-        self._memory_of_batches = BatchMemory()
-        self._slots = Slots(n_cores())
+        """The lock that is held while parameters change."""
+        self._changing = RLock()
 
-    def _pack(self, deployed: Deployed) -> None:
-        """Bring weights into the form in which products read them."""
-        memory = self._weights
-        for buffer, pack in deployed.executable.packs.items():
-            shape, dtype = deployed.executable.fixed[buffer]
-            made = memory.fixed(buffer, shape, dtype)
-            pack.function(*map(memory.tensor, pack.sources), made)
+    @cached_property
+    def _backward(self) -> Backward:
+        """What runs the backward pass, made when it is wanted.
+
+        Raises:
+            DeployError: it was not exported.
+        """
+        if self._with_backward is None:
+            raise DeployError(
+                f"{self.name} was exported without its backward pass. Export it again with it: "
+                "tvm-cavs export RUN --out DIR --backward, or net.export(DIR, backward=True)."
+            )
+        return Backward(self._with_backward, self.name, list(self._weights.arrays), self._slots)
 
     def __call__(self, graphs: Graph | Iterable[Graph]) -> dict[str, np.ndarray]:
         """Outputs by name, vertex after vertex in the graphs' order: float32[n_vertices, ...].
@@ -142,14 +166,100 @@ class Model:
                 for.
             OutOfMemoryError: they take more memory than may be taken; later calls are not touched.
         """
-        graph = graphs if isinstance(graphs, Graph) else batch(list(graphs))
-        check_inputs(graph, self._reads, self._arity, self.name)
+        graph = self._checked(graphs)
         shared = None if self._policy is None else self._policy.share(graph)
         run = graph if shared is None else shared.graph
-        outputs = self._slots.call(lambda found: self._run(self._plan(run), found))
+        outputs = self._slots.call(lambda found: self._run(self._runner.plan(run), found))
         if shared is None:
             return outputs
         return {name: rows.take(shared.of, axis=0) for name, rows in outputs.items()}
+
+    def _checked(self, graphs: Graph | Iterable[Graph]) -> Graph:
+        """One graph, which fits."""
+        graph = graphs if isinstance(graphs, Graph) else batch(list(graphs))
+        check_inputs(graph, self._reads, self._program.arity, self.name)
+        return graph
+
+    def vjp(
+        self, graphs: Graph | Iterable[Graph]
+    ) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Any]], dict[str, Gradient]]]:
+        """Outputs as a call gives them, and their vector-Jacobian product, the *pullback*.
+
+        The pullback turns gradients of outputs by name, float32[n_vertices, ...], into the gradient
+        of every parameter: float32 in its shape, or `RowSparse` for a table that is only looked up.
+        They are the caller's own. An output that is left out counts as zeros.
+
+        It may be called several times, by one thread at a time. It goes back with the parameters
+        that it went forward with, whatever was set since. Who holds it holds the memory of its
+        batch.
+
+        It is inference that is differentiated: no unit is dropped. Every vertex is computed, equal
+        ones too. Outputs are those of a call within rounding, to the last bit those of training's
+        executor: small batches read their weights unpacked.
+
+        Raises:
+            DeployError: the model was exported without its backward pass.
+            GraphError, OutOfMemoryError: as a call.
+
+        Examples:
+            What w does to the sum at the root, and to all three sums:
+
+            >>> import tempfile
+            >>> import tvm_cavs as cavs
+            >>> class Sum(cavs.VertexFunction):
+            ...     state = {"sum": 1}
+            ...     def __init__(self):
+            ...         self.w = cavs.Parameter((1,), cavs.init.Constant(2.0))
+            ...     def forward(self, v):
+            ...         sum = v.gather(0).sum + v.gather(1).sum + v.pull("x", 1) * self.w
+            ...         v.scatter(sum=sum)
+            ...         v.push("sum", sum)
+            >>> net = cavs.Network(Sum())
+            >>> net.initialize()
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     net.export(folder, backward=True)
+            ...     model = cavs.deploy.load(folder)
+            >>> tree = cavs.Graph.from_children([[], [], [0, 1]], {"x": [[3.0], [4.0], None]})
+            >>> outputs, pullback = model.vjp(tree)
+            >>> print(outputs["sum"].ravel())
+            [ 6.  8. 14.]
+            >>> print(pullback({"sum": [[0.0], [0.0], [1.0]]})["w"])
+            [7.]
+            >>> print(pullback({"sum": [[1.0], [1.0], [1.0]]})["w"])
+            [14.]
+        """
+        backward, graph = self._backward, self._checked(graphs)
+        weights = self._weights
+        if weights.backward is None:
+            weights = self._packed_for(backward)
+        assert weights.backward is not None
+        return backward.forward(graph, weights.backward.memory)
+
+    def _packed_for(self, backward: Backward) -> Weights:
+        with self._changing:
+            self._weights = self._weights.for_backward(backward.program)
+            return self._weights
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The parameters of now by name: float32, read-only. What is set later are other arrays."""
+        found = {name: array.view() for name, array in self._weights.arrays.items()}
+        for view in found.values():
+            view.setflags(write=False)
+        return found
+
+    def set_parameters(self, values: Mapping[str, Any]) -> None:
+        """Give parameters other values, by name; those that are left out keep theirs.
+
+        Values are copied. Calls that run meanwhile answer from the old values, all of them.
+
+        Raises:
+            ShapeError: a name or a shape does not fit, or a value is no finite number; all such are
+                listed, and nothing has changed.
+            DeployError: the model was exported by a version that could not do this.
+        """
+        with self._changing:
+            self._weights = self._weights.changed(values, self._program, self._with_backward)
 
     def answers(self, graphs: Iterable[Graph]) -> list[dict[str, np.ndarray]]:
         """The outputs of each graph on its own, all of them run together."""
@@ -167,21 +277,22 @@ class Model:
         Raises:
             GraphError: as a call.
         """
-        check_inputs(graph, self._reads, self._arity, self.name)
+        check_inputs(graph, self._reads, self._program.arity, self.name)
         if not self.manifest["complete"]:
-            self._plan(graph)  # looks at the kinds
+            self._runner.plan(graph)  # looks at the kinds
 
     def arena(self, n_vertices: int) -> Arena:
-        """Where batches run side by side, of at most so many vertices."""
+        """Where batches of so many vertices run side by side, with the parameters of now."""
+        prepared = self._runner.prepared
         return Arena(
-            self._executable,
-            self._spaces,
-            self._planner,
-            self._ranks,
-            self._layout,
-            self._passes,
-            self._weights,
-            [output.buffer for output in self._outputs],
+            prepared.compiled,
+            prepared.spaces,
+            prepared.planner,
+            self._runner.ranks,
+            prepared.layout,
+            prepared.passes,
+            self._weights.forward.memory,
+            [output.buffer for output in self._program.outputs],
             n_vertices,
         )
 
@@ -191,63 +302,37 @@ class Model:
         Raises:
             GraphError: as a call.
         """
-        check_inputs(graph, self._reads, self._arity, self.name)
+        check_inputs(graph, self._reads, self._program.arity, self.name)
         shared = None if self._policy is None else self._policy.share(graph)
         try:
             part = arena.part(graph if shared is None else shared.graph)
         except UnknownKindsError as unknown:
-            raise GraphError(self._describe(unknown.masks)) from None
+            raise self._runner.refusal(unknown.masks) from None
         return part, part.row if shared is None else part.row.take(shared.of)
 
     def outputs_of(self, arena: Arena, joined: Joined, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name at some rows of a part that joined, which have been run."""
-        found = {o.name: (arena.read(joined, o.buffer, rows), o.shape) for o in self._outputs}
+        found = {
+            o.name: (arena.read(joined, o.buffer, rows), o.shape) for o in self._program.outputs
+        }
         return {name: values.reshape(len(rows), *shape) for name, (values, shape) in found.items()}
 
     def read(self, text: str) -> list[Graph]:
         """The graphs of JSON lines; see `Reader.lines`."""
         return self.reader.lines(text)
 
-    def _plan(self, graph: Graph) -> Batch:
-        memory, spaces = self._memory_of_batches.take(), self._spaces
-        try:
-            plan = self._planner.plan(graph, memory, self._ranks)
-        except UnknownKindsError as unknown:
-            raise GraphError(self._describe(unknown.masks)) from None
-        counts = spaces.counts(plan)
-        distinct = self._filling.fill(plan, counts, memory)
-        cut = spaces.cut(plan, self._planner, memory)
-        made = Batch(spaces, plan, self._passes, cut, frozenset(), counts, memory, distinct)
-        self._memory_of_batches.give(made)
-        return made
-
     def _run(
         self, batch: Batch, found: Workspace | None
     ) -> tuple[dict[str, np.ndarray], Workspace]:
-        workspace = found or Workspace(self._layout, self._weights)
+        runner = self._runner
+        workspace = runner.prepared.workspace(found, self._weights.forward.memory)
         workspace.make_room(batch)
         workspace.run(batch, "forward")
-        outputs = {}
-        for output in self._outputs:
-            rows = workspace.memory.read(output.buffer).take(batch.plan.row, axis=0)
-            outputs[output.name] = rows.reshape(len(rows), *output.shape)
-        return outputs, workspace
-
-    def _describe(self, masks: Iterable[int]) -> str:
-        """Which vertices have no kernels."""
-        known = self._ranks.number
-        mask = next(m for m in masks if m | self._ranks.maybe not in known)
-        slots = [str(k) for k in range(self._arity) if mask >> k & 1]
-        has = [p for i, p in enumerate(self._planner.pulls) if mask >> (self._arity + i) & 1]
-        return (
-            f"{self.name} was exported for the vertices of its data, among which none has children "
-            f"in slots {', '.join(slots) or 'none'} and the inputs {', '.join(has) or 'none'}. "
-            "Export it with data that have such vertices."
-        )
+        return read_outputs(runner.outputs, batch, workspace), workspace
 
     def __repr__(self) -> str:
         inputs = ", ".join(r.name for r in self._reads)
-        outputs = ", ".join(o.name for o in self._outputs)
+        outputs = ", ".join(o.name for o in self._program.outputs)
         return f"<Model {self.name}: {inputs} -> {outputs}>"
 
 

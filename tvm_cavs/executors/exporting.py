@@ -19,19 +19,20 @@ import numpy as np
 from safetensors.numpy import save
 
 from .. import deploy
-from ..compiler import Compiler, Kinds, assemble, host_kernels, make_library
+from ..compiler import Compiler, Kinds, assemble, directly, host_kernels, make_library
 from ..errors import DeployError
 from ..graph import Graph, masks
-from ..transform import Programs
+from ..runtime import BufferId, Role, parameter_memory, value_of
+from ..transform import SEED, Programs, seeded
 from ..versions import REQUIRED, VERSION
 from ..whole_files import flush
 from .exportable import About, Exportable
 from .tvm import pulls_of, pushes_of
-from .weights import value_of
 
 MOST_BITS = 10  # slots and inputs of a vertex, up to which all combinations are tried
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 KIND_OF_DTYPE = {"int32": "integers", "float32": "numbers"}
+Rounds = Sequence[Iterable[int]]  # of masks, in the order in which they are learned
 
 
 def export(
@@ -41,6 +42,7 @@ def export(
     about: About | None = None,
     replace: bool = False,
     linker: str | None = None,
+    backward: bool = False,
     **options: Any,
 ) -> None:
     """Write the folder.
@@ -50,6 +52,7 @@ def export(
             all; then vertices that are not like theirs are refused later.
         replace: whether an exported model that is there already makes room.
         linker: the C compiler that links, for another architecture.
+        backward: whether the folder also has the backward pass.
         options: as `TvmExecutor`: target, precision, records. A call uses one thread: a server uses
             its cores by answering several requests at a time.
 
@@ -64,7 +67,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             part = Path(scratch) / "part"
             part.mkdir()
-            _Exported(net, compiler, seen).write(part, about or About(), linker)
+            _Exported(net, compiler, seen, backward).write(part, about or About(), linker)
             _put(part, folder)
     except OSError as error:
         raise DeployError(
@@ -76,21 +79,40 @@ def export(
 class _Exported:
     """What goes into the folder, compiled for one target."""
 
-    def __init__(self, net: Exportable, compiler: Compiler, seen: Iterable[Graph]) -> None:
+    def __init__(
+        self, net: Exportable, compiler: Compiler, seen: Iterable[Graph], backward: bool
+    ) -> None:
         self._net, self._compiler = net, compiler
-        pulls = pulls_of(net.programs.forward)
-        kinds, self._complete = _kinds(net.programs, pulls, seen)
-        self._compiled = assemble(kinds, compiler, net.parameters)
-        self._program = deploy.Deployed(
-            executable=self._compiled,
-            arity=net.programs.arity,
+        rounds, self._complete = _rounds(net.programs, seen)
+        self._programs = {deploy.PROGRAM: self._program(net.programs, rounds)}
+        if backward:
+            self._programs[deploy.BACKWARD] = self._program(seeded(net.programs), rounds)
+
+    def _program(self, programs: Programs, rounds: Rounds) -> deploy.Deployed:
+        pulls = pulls_of(programs.forward)
+        kinds = _learned(programs, rounds)
+        compiled = assemble(kinds, self._compiler, self._net.parameters)
+        stages = () if programs.adjoint is None else (*kinds.forward, *kinds.backward)
+        groups = (*compiled.forward, *compiled.backward)[: len(stages)]
+        direct = directly(stages, groups, self._compiler, self._net.parameters)
+        outputs = tuple(deploy.Output(*each) for each in pushes_of(programs.forward))
+        return deploy.Deployed(
+            executable=compiled,
+            arity=programs.arity,
             pulls=pulls,
             number=kinds.number,
             rank=kinds.rank,
             maybe=kinds.maybe,
-            outputs=tuple(deploy.Output(*each) for each in pushes_of(net.programs.forward)),
-            values=tuple(v.buffer for v in self._compiled.net_values),
-            host=host_kernels(compiler),
+            outputs=outputs,
+            values=tuple(v.buffer for v in compiled.net_values),
+            host=host_kernels(self._compiler),
+            seeds={
+                o.name: BufferId(Role.INPUT, SEED + o.name)
+                for o in outputs
+                if SEED + o.name in pulls
+            },
+            direct=tuple(direct),
+            direct_vertices=self._compiler.step.direct_vertices,
         )
 
     def write(self, folder: Path, about: About, linker: str | None) -> None:
@@ -98,13 +120,16 @@ class _Exported:
         make_library(self._compiler, folder, deploy.LIBRARY, linker)
         parameters = {name: p.data for name, p in sorted(self._net.parameters.items())}
         (folder / deploy.PARAMETERS).write_bytes(save(parameters))
+        memory = parameter_memory({name: p.memory for name, p in self._net.parameters.items()})
         values = {
-            deploy.buffer_name(v.buffer): value_of(v, self._net.parameters)
-            for v in self._compiled.net_values
+            deploy.buffer_name(v.buffer): value_of(v, memory)
+            for program in self._programs.values()
+            for v in program.executable.net_values
         }
         if values:
             (folder / deploy.VALUES).write_bytes(save(values))
-        _write_json(folder / deploy.PROGRAM, deploy.to_data(self._program), indent=None)
+        for name, program in self._programs.items():
+            _write_json(folder / name, deploy.to_data(program), indent=None)
         if about.vocabulary is not None:
             _write_json(folder / deploy.VOCABULARY, list(about.vocabulary), indent=0)
         files = {
@@ -132,6 +157,7 @@ class _Exported:
                 c["field"]: list(c.type.shape) for _, c in programs.forward.select("scatter")
             },
             "complete": self._complete,
+            "backward": deploy.BACKWARD in self._programs,
             "sharing": policy
             and {"names": policy.names, "least": policy.least, "per_level": policy.per_level},
             "precision": compiler.machine.precision,
@@ -146,8 +172,9 @@ class _Exported:
         return found | dict(about.notes)
 
 
-def _kinds(programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]) -> tuple[Kinds, bool]:
-    """What is compiled for, and whether that is all that graphs can bring.
+def _rounds(programs: Programs, seen: Iterable[Graph]) -> tuple[Rounds, bool]:
+    """The masks of the vertices that are compiled for, and whether that is all that graphs can
+    bring.
 
     Where some share a kind, the vertices of `seen` come first, as in training: so what runs for
     them is what training ran. They are not looked at where every combination has a kind of its own.
@@ -155,29 +182,32 @@ def _kinds(programs: Programs, pulls: tuple[str, ...], seen: Iterable[Graph]) ->
     Raises:
         DeployError: the combinations are too many, and no graphs were given.
     """
+    pulls = pulls_of(programs.forward)
     n_bits = programs.arity + len(pulls)
-    every = Kinds(programs, pulls)
-    if n_bits <= MOST_BITS:
-        every.learn(range(1 << n_bits))
-        if len(every.kinds) == 1 << n_bits:
-            return every, True
+    every = _learned(programs, [range(1 << n_bits)]) if n_bits <= MOST_BITS else None
+    if every is not None and len(every.kinds) == 1 << n_bits:
+        return [range(1 << n_bits)], True
     found = (masks(graph, programs.arity, pulls)[0].tolist() for graph in seen)
     given = list(dict.fromkeys(itertools.chain.from_iterable(found)))
-    if n_bits <= MOST_BITS:
-        widened, every = every.maybe, Kinds(programs, pulls)
-        every.learn(given)
-        if not given or every.maybe == widened:
-            every.learn(range(1 << n_bits))
-            return every, True
+    if every is not None and (not given or _learned(programs, [given]).maybe == every.maybe):
+        return [given, range(1 << n_bits)], True
     if not given:
         raise DeployError(
             f"{programs.forward.name}: a vertex has {programs.arity} slots and {len(pulls)} "
             f"inputs; all combinations of so many (more than 2^{MOST_BITS}) cannot be compiled. "
             "Give graphs of your data: what is like them is compiled, the rest is refused."
         )
-    some = Kinds(programs, pulls)
-    some.learn(given)
-    return some, False
+    return [given], False
+
+
+def _learned(programs: Programs, rounds: Rounds) -> Kinds:
+    """The kinds of these vertices, which have every seed that there is."""
+    pulls = pulls_of(programs.forward)
+    bits = (1 << (programs.arity + i) for i, p in enumerate(pulls) if p.startswith(SEED))
+    always, kinds = sum(bits), Kinds(programs, pulls)
+    for some in rounds:
+        kinds.learn(mask | always for mask in some)
+    return kinds
 
 
 def _distinct(reads: Sequence[Any]) -> list[Any]:

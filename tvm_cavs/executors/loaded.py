@@ -9,21 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..compiler import Compiled, Compiler, Kinds, assemble, directly
+from ..compiler import Compiler, Kinds, assemble, directly
 from ..language import Parameter
-from ..runtime import (
-    Batch,
-    Filling,
-    HostMemory,
-    Layout,
-    Passes,
-    Plan,
-    Planner,
-    Ranks,
-    Spaces,
-    Workspace,
-)
-from .gradients import Gradients
+from ..runtime import Gradients, HostMemory, Passes, Planner, Prepared, Ranks, Workspace
 from .weights import Weights
 
 
@@ -31,47 +19,33 @@ from .weights import Weights
 class Loaded:
     """Compiled kernels, ready to run.
 
-    kinds: what they serve, not to be changed. packed: all kernel calls, with packed weights.
-    direct: the same with weights that are read where they lie, once a batch has wanted that.
+    kinds: what they serve, not to be changed. prepared: what all batches have in common; its calls
+    read packed weights. direct: the same calls with weights that are read where they lie, once a
+    batch has wanted that.
     """
 
     kinds: Kinds
     ranks: Ranks
-    compiled: Compiled
-    spaces: Spaces
-    layout: Layout
-    filling: Filling
+    prepared: Prepared
     weights: Weights
     gradients: Gradients
-    packed: Passes
     direct: Passes | None = None
 
-    def with_direct(
-        self, compiler: Compiler, parameters: Mapping[str, Parameter], planner: Planner
-    ) -> Loaded:
+    def with_direct(self, compiler: Compiler, parameters: Mapping[str, Parameter]) -> Loaded:
         """Compile the calls that read weights where they lie."""
-        stages = (*self.kinds.forward, *self.kinds.backward)
-        groups = directly(stages, self.spaces.groups, compiler, parameters)
-        return replace(self, direct=Passes(groups, self.spaces, planner.kernels["routine"]))
+        stages, prepared = (*self.kinds.forward, *self.kinds.backward), self.prepared
+        groups = directly(stages, prepared.spaces.groups, compiler, parameters)
+        routine = prepared.planner.kernels["routine"]
+        return replace(self, direct=Passes(groups, prepared.spaces, routine))
 
-    def knowing(self, kinds: Kinds, planner: Planner) -> Loaded:
+    def knowing(self, kinds: Kinds) -> Loaded:
         """The same, where more sets of inputs are known to be of the same kinds."""
-        ranks = planner.ranks(kinds.number, kinds.rank, kinds.maybe)
+        ranks = self.prepared.planner.ranks(kinds.number, kinds.rank, kinds.maybe)
         return replace(self, kinds=kinds, ranks=ranks)
-
-    def batch(self, plan: Plan, passes: Passes, planner: Planner, memory: HostMemory) -> Batch:
-        """Put what kernels read of a batch's graphs into its memory."""
-        spaces = self.spaces
-        counts = spaces.counts(plan)
-        distinct = self.filling.fill(plan, counts, memory)
-        cut = spaces.cut(plan, planner, memory)
-        return Batch(spaces, plan, passes, cut, spaces.replaced(cut), counts, memory, distinct)
 
     def workspace(self, found: Workspace | None) -> Workspace:
         """The one that was found, if it is for these kernels, or a new one."""
-        if found is not None and found.layout is self.layout:
-            return found
-        return Workspace(self.layout, self.weights.memory)
+        return self.prepared.workspace(found, self.weights.memory)
 
 
 def load(
@@ -87,15 +61,10 @@ def load(
         memory: where the values of the parameters are.
     """
     compiled = assemble(kinds, compiler, parameters)
-    spaces = Spaces(compiled)
     return Loaded(
         kinds=kinds,
         ranks=planner.ranks(kinds.number, kinds.rank, kinds.maybe),
-        compiled=compiled,
-        spaces=spaces,
-        layout=Layout(compiled, spaces),
-        filling=Filling(compiled, spaces, planner),
+        prepared=Prepared(compiled, planner),
         weights=Weights(compiled, parameters, memory),
-        gradients=Gradients(kinds.programs, parameters, compiled),
-        packed=Passes(spaces.groups, spaces, planner.kernels["routine"]),
+        gradients=Gradients(compiled, parameters),
     )

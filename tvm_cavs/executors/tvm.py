@@ -17,7 +17,6 @@ import numpy as np
 from .. import dropout
 from ..compiler import (
     SITE_KEYS,
-    Compiled,
     Compiler,
     Kinds,
     Workload,
@@ -33,7 +32,7 @@ from ..runtime import (
     BatchMemory,
     BufferId,
     Call,
-    HostMemory,
+    Executable,
     Passes,
     Planner,
     Role,
@@ -42,6 +41,8 @@ from ..runtime import (
     UnknownKindsError,
     Workspace,
     n_cores,
+    parameter_memory,
+    read_outputs,
     use_threads,
 )
 from ..transform import Programs, leaving_out
@@ -103,7 +104,8 @@ class TvmExecutor:
         self._none_yet = Kinds(programs, pulls, leaving_out(without))
         self.planner = Planner(host_kernels(self.compiler), programs.arity, pulls)
         self._no_ranks = self.planner.ranks({}, np.zeros(0, "int64"))
-        self._parameters, self._memory = parameters, _memory_of(parameters)
+        self._parameters = parameters
+        self._memory = parameter_memory({name: p.memory for name, p in parameters.items()})
         self._sites = _sites(programs.forward)
         self._pushes = pushes_of(programs.forward)
         self._trains = programs.adjoint is not None
@@ -165,7 +167,7 @@ class TvmExecutor:
         passes = self._passes_of(plan.n_rows, loaded, ahead)
         if passes is None:
             return None
-        batch = loaded.batch(plan, passes, self.planner, memory)
+        batch = loaded.prepared.batch(plan, passes, memory)
         self._memory_of_batches.give(batch)
         return batch
 
@@ -173,10 +175,10 @@ class TvmExecutor:
         """With packed weights or without, by the size of the batch alone."""
         direct, most = loaded.kinds.options.direct, self.compiler.step.direct_vertices
         if not (self._trains and direct and n_rows <= most):
-            return loaded.packed
+            return loaded.prepared.passes
         if loaded.direct is None and not ahead:
             with self._learning:
-                made = loaded.with_direct(self.compiler, self._parameters, self.planner)
+                made = loaded.with_direct(self.compiler, self._parameters)
                 if self._loaded is loaded:
                     self._loaded = made
                 return made.direct
@@ -194,14 +196,14 @@ class TvmExecutor:
         return self._none_yet if self._loaded is None else self._loaded.kinds
 
     @property
-    def compiled(self) -> Compiled:
+    def compiled(self) -> Executable:
         """What has been compiled so far."""
-        return self.loaded.compiled
+        return self.loaded.prepared.compiled
 
     @property
     def spaces(self) -> Spaces:
         """The spaces of what has been compiled so far."""
-        return self.loaded.spaces
+        return self.loaded.prepared.spaces
 
     @property
     def workspace(self) -> Workspace:
@@ -222,7 +224,7 @@ class TvmExecutor:
         self, batch: Batch, seeds: Seeds, found: Workspace | None
     ) -> tuple[Result, Workspace]:
         self._last = None
-        while batch.spaces is not (loaded := self.loaded).spaces:
+        while batch.spaces is not (loaded := self.loaded).prepared.spaces:
             batch = self.plan(batch.plan.graph)
         workspace = loaded.workspace(found)
         given = batch, loaded, workspace, seeds
@@ -246,7 +248,7 @@ class TvmExecutor:
             self._execute(batch, workspace, "forward", seeds)
             # a backward pass asks by itself what has changed since
             if self._trains or loaded.weights.version() == version:
-                return self._outputs(batch, workspace)
+                return Result(read_outputs(self._pushes, batch, workspace))
         raise TraceError(
             f"in {TRIES} tries another thread changed parameters while outputs were computed from "
             "them, so they would mix old and new values. Run a copy (copy.deepcopy(net)), or let "
@@ -271,13 +273,6 @@ class TvmExecutor:
         """The same calls, in order, to be made one by one from Python."""
         memory = workspace.seen_by(batch)
         return batch.passes.calls(batch.parts(direction), memory, batch.replaced)
-
-    def _outputs(self, batch: Batch, workspace: Workspace) -> Result:
-        outputs = {}
-        for name, buffer, shape in self._pushes:
-            rows = workspace.memory.read(buffer).take(batch.plan.row, axis=0)
-            outputs[name] = rows.reshape(len(rows), *shape)
-        return Result(outputs)
 
     def workloads(self, batch: Batch) -> list[list[Workload]]:
         """The kernels that a batch runs as measuring sees them, by a slice's group and step."""
@@ -318,7 +313,7 @@ class TvmExecutor:
                 given = self.compiler, self._parameters, self.planner, self._memory
                 self._loaded = load(kinds, *given)
             elif new:
-                self._loaded = loaded.knowing(kinds, self.planner)
+                self._loaded = loaded.knowing(kinds)
 
 
 def _compiler(
@@ -328,15 +323,6 @@ def _compiler(
     compiler = Compiler(target, threads, cache, precision, records)
     compiler.require_host()
     return compiler
-
-
-def _memory_of(parameters: Mapping[str, Parameter]) -> HostMemory:
-    """Memory where the values of parameters are those of the parameters."""
-    memory = HostMemory()
-    for name, p in parameters.items():
-        memory.bind(BufferId(Role.PARAMETER, name), p.memory)
-        memory.bind(BufferId(Role.FLAT_PARAMETER, name), p.memory.reshape(-1))
-    return memory
 
 
 def pulls_of(forward: Program) -> tuple[str, ...]:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from threading import RLock
 
-import numpy as np
-
-from ..compiler import Compiled, NetValue
 from ..language import Parameter
-from ..runtime import OF_WEIGHTS, BufferId, HostMemory
-from ..transform import net_value
+from ..runtime import BufferId, Executable, HostMemory, WeightMemory
 
 
 class Weights:
@@ -27,14 +23,11 @@ class Weights:
     """
 
     def __init__(
-        self, compiled: Compiled, parameters: Mapping[str, Parameter], beneath: HostMemory
+        self, compiled: Executable, parameters: Mapping[str, Parameter], beneath: HostMemory
     ) -> None:
-        self._compiled, self._parameters = compiled, parameters
         self._all = list(parameters.values())
-        self.memory = HostMemory(beneath)
-        for buffer, (shape, dtype) in compiled.fixed.items():
-            if buffer.role in OF_WEIGHTS:
-                self.memory.fixed(buffer, shape, dtype)
+        self._made = WeightMemory(compiled, beneath)
+        self.memory = self._made.memory
         self._making = RLock()
         self._evaluated = -1  # version of all parameters together
         self._packed: dict[BufferId, int] = {}  # the same for every packed weight
@@ -53,26 +46,9 @@ class Weights:
         """Compute what depends on parameters alone, and pack these, as far as they changed."""
         with self._making:
             if version != self._evaluated:
-                for v in self._compiled.net_values:
-                    self._evaluate(v)
+                self._made.evaluate()
                 self._evaluated = version
-            tensor = self.memory.tensor
             for name in packs:
                 if self._packed.get(name) != version:
-                    p = self._compiled.packs[name]
-                    p.function(*map(tensor, p.sources), tensor(name))
+                    self._made.pack((name,))
                     self._packed[name] = version
-
-    def _evaluate(self, v: NetValue) -> None:
-        self.memory.read(v.buffer)[...] = value_of(v, self._parameters)
-
-
-def value_of(v: NetValue, parameters: Mapping[str, Parameter]) -> np.ndarray:
-    """What a net-level value is now: float32[v.shape]."""
-
-    def data(i: int) -> np.ndarray:
-        return parameters[v.program.calls[i]["name"]].data
-
-    value = net_value(v.program, v.index, data)
-    shape = v.program.calls[v.index].type.shape
-    return np.array(np.broadcast_to(value, shape).reshape(v.shape), "float32")

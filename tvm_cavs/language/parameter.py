@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from threading import RLock
 from typing import Any, TypeAlias
@@ -13,57 +12,14 @@ import numpy as np
 from .. import arguments
 from ..arrays import aligned
 from ..errors import ShapeError, TraceError
-from ..given import as_list, check_finite, count, numbers
+from ..given import numbers, parameter_values
 from ..interrupts import assigned, in_one_go
 from ..renewal import renewed_after_fork
+from ..row_sparse import RowSparse as RowSparse
+from ..row_sparse import made_rows as made_rows
 from . import init as initialisers
 
 Gradient: TypeAlias = "np.ndarray | RowSparse"
-
-
-@dataclass(frozen=True, eq=False)
-class RowSparse:
-    """Gradient of an embedding table: only the rows that the batch used.
-
-    What it is made of is copied. rows: int32[m], distinct, read-only. values: float32[m, width].
-
-    Raises:
-        ShapeError: they are no such arrays, or a row is negative or comes twice.
-
-    Examples:
-        >>> import tvm_cavs as cavs
-        >>> E = cavs.Parameter((5, 2))
-        >>> E.grad = cavs.RowSparse(rows=[4, 1], values=[[1.0, 2.0], [3.0, 4.0]])
-        >>> print(E.grad.rows, E.grad.values.tolist())
-        [4 1] [[1.0, 2.0], [3.0, 4.0]]
-    """
-
-    rows: np.ndarray
-    values: np.ndarray
-
-    def __post_init__(self) -> None:
-        rows = [count("RowSparse: a row", r, 0, ShapeError) for r in _items(self.rows)]
-        values = _floats("RowSparse: values", self.values)
-        if values.ndim != 2 or len(values) != len(rows):
-            raise ShapeError(
-                f"RowSparse: {len(rows)} rows and values of shape {list(values.shape)}; expected "
-                f"values of shape [{len(rows)}, width]."
-            )
-        if len(set(rows)) < len(rows):
-            raise ShapeError("RowSparse: a row comes twice; add up the values of equal rows.")
-        self.__dict__.update(vars(made_rows(np.array(rows, np.int32), values)))
-
-    def __reduce__(self) -> tuple[Callable[..., RowSparse], tuple[np.ndarray, np.ndarray]]:
-        """A copy has read-only rows too."""
-        return made_rows, (self.rows, self.values)
-
-
-def made_rows(rows: np.ndarray, values: np.ndarray) -> RowSparse:
-    """A RowSparse of arrays that are as its docstring says; `rows` are nobody else's."""
-    gradient = object.__new__(RowSparse)
-    rows.setflags(write=False)
-    gradient.__dict__.update(rows=rows, values=values)
-    return gradient
 
 
 # A parameter's gradient, and whether it is a user's that was not looked at yet and may not fit.
@@ -208,15 +164,9 @@ class Parameter:
         """Copy `values` in, keeping the memory that an executor may already know.
 
         Raises:
-            ShapeError: the shapes differ, or a value is no finite number: a product with rows of
-                zeros, which an absent child gives, would not be zero.
+            ShapeError: the shapes differ, or a value is no finite number.
         """
-        what = f"parameter {self.name or '?'}"
-        held = type(values) is np.ndarray and values.dtype == np.float32  # spares large ones a copy
-        given = values if held else numbers(what, values, ShapeError)
-        if given.shape != self.shape:
-            raise ShapeError(f"{what}: expected shape {self.shape}, given {given.shape}")
-        check_finite(what, given, ShapeError)
+        given = parameter_values(f"parameter {self.name or '?'}", values, self.shape)
         with self.changing:
             self.version += 1
             if self._data is None:
@@ -285,10 +235,6 @@ def take_gradients(
     if made is not None:
         grads = zip(map(made.__getitem__, parameters), repeat(False), strict=False)
     in_one_go(assigned(parameters.values(), "_grad", grads))
-
-
-def _items(given: Any) -> list[Any]:
-    return as_list("RowSparse: rows", given, "row numbers", ShapeError)
 
 
 def _floats(what: str, given: Any) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from ..meanings import ABSENT as ABSENT
+
 Attrs = Mapping[str, Any]
 PARAMETERS = "arrays are Parameters, made in __init__ as attributes or lists of them"
-ABSENT = -1  # what an integer input reads at a vertex that does not have it
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,7 @@ class Network:
         about: About | None = None,
         replace: bool = False,
         linker: str | None = None,
+        backward: bool = False,
         **options: Any,
     ) -> None:
         """Write the network's inference to a folder that `tvm_cavs.deploy.load` answers from.
@@ -266,6 +267,7 @@ class Network:
             about: what a user of the folder is told: vocabulary, classes, an example.
             replace: whether an exported model that is there makes room.
             linker: the C compiler for another architecture, by default ARCH-linux-gnu-gcc.
+            backward: whether gradients can be computed from the folder too (`Model.vjp`).
             options: `target`, `precision`, `records`; by default those of `hybridize`.
 
         Raises:
@@ -280,7 +282,9 @@ class Network:
         name, own = self._choice
         kept = ("target", "precision", "records")
         usual = {key: own[key] for key in kept if key in own} if name == "tvm" else {}
-        export(exportable, Path(folder), graphs, about, replace, linker, **usual | options)
+        export(
+            exportable, Path(folder), graphs, about, replace, linker, backward, **usual | options
+        )
 
     def __call__(self, graph: Graph) -> Any:
         """Outputs by name, in the batch's vertex order: float32[n_vertices, ...].

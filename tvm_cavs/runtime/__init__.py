@@ -10,10 +10,16 @@ from .batch_inputs import Filling as Filling
 from .batch_memory import Batch as Batch
 from .batch_memory import BatchMemory as BatchMemory
 from .executable import ALL_ROWS as ALL_ROWS
+from .executable import Block as Block
 from .executable import CompiledGroup as CompiledGroup
 from .executable import CompiledPack as CompiledPack
 from .executable import CompiledStep as CompiledStep
 from .executable import Executable as Executable
+from .executable import GradientPart as GradientPart
+from .executable import NetValue as NetValue
+from .gradients import Gradients as Gradients
+from .gradients import gradient_buffer as gradient_buffer
+from .lending import Lending as Lending
 from .memory import Both as Both
 from .memory import HostMemory as HostMemory
 from .memory import tensor_of as tensor_of
@@ -23,6 +29,8 @@ from .plan import Plan as Plan
 from .planner import Planner as Planner
 from .planner import Ranks as Ranks
 from .planner import UnknownKindsError as UnknownKindsError
+from .prepared import Prepared as Prepared
+from .prepared import read_outputs as read_outputs
 from .roles import BufferId as BufferId
 from .roles import Role as Role
 from .room import OF_WEIGHTS as OF_WEIGHTS
@@ -54,5 +62,8 @@ from .tables import STEP_COLUMNS as STEP_COLUMNS
 from .threads import n_cores as n_cores
 from .threads import threads_in_use as threads_in_use
 from .threads import use_threads as use_threads
+from .weights import WeightMemory as WeightMemory
+from .weights import parameter_memory as parameter_memory
+from .weights import value_of as value_of
 from .workspace import Slots as Slots
 from .workspace import Workspace as Workspace

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import RLock
 
 import numpy as np
 
+from .lending import Lending
 from .memory import HostMemory
 from .passes import Passes
 from .plan import Plan
@@ -20,22 +19,15 @@ class BatchMemory:
     """Gives batches memory. Of a batch that was not finished it is not used again."""
 
     def __init__(self) -> None:
-        self._lock = RLock()
-        self._owned: list[tuple[HostMemory, weakref.ref[Batch]]] = []
+        self._lent = Lending[HostMemory]()
 
     def take(self) -> HostMemory:
         """Memory of a batch that nobody holds any more, or new."""
-        with self._lock:
-            for entry in list(self._owned):
-                memory, owner = entry
-                if owner() is None and entry in self._owned:
-                    self._owned.remove(entry)
-                    return memory
-        return HostMemory()
+        return self._lent.take() or HostMemory()
 
     def give(self, batch: Batch) -> None:
         """From now on the batch's memory is its own."""
-        self._owned.append((batch.memory, weakref.ref(batch)))
+        self._lent.give(batch.memory, batch)
 
 
 @dataclass(frozen=True, eq=False)

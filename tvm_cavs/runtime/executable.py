@@ -1,4 +1,8 @@
-"""What the compiler hands to the runtime: compiled steps, groups and packs, and their buffers."""
+"""What the compiler hands to the runtime: compiled steps, groups and packs, and their buffers.
+
+Where a network has one of something, NumPy makes it: what parameters alone give, and the parts of
+gradients that kernels leave in sums.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..expressions import Expression
 from .roles import BufferId
 from .spaces import Buffer, RowGradient, Space
 
@@ -52,12 +57,49 @@ class CompiledPack:
 
 
 @dataclass(frozen=True)
+class NetValue:
+    """A buffer of this shape that NumPy fills with what parameters alone make."""
+
+    buffer: BufferId
+    value: Expression  # its leaves are buffers
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a total, half open in rows and columns, which is added to a gradient at (row,
+    column), maybe transposed. extent: of the whole total, where a vector counts as one row.
+    """
+
+    total: BufferId
+    extent: tuple[int, int]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    row: int
+    column: int
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class GradientPart:
+    """What is added to a parameter's gradient after the kernels, `count` times: blocks of totals,
+    or the value of an expression of totals and parameters.
+    """
+
+    parameter: str
+    count: int
+    blocks: tuple[Block, ...]
+    value: Expression | None = None
+
+
+@dataclass(frozen=True)
 class Executable:
     """What runs for the kinds so far; `buffers` are those that depend on the batch.
 
     row_sums: the kernel that adds up rows of equal words. totals: buffers that the backward pass
     adds to. cleared: row gradients that some kind leaves out. members: the kinds that have rows in
     each space that is used, bool[n_kinds]. n_parts: of a kernel's rows, run at the same time.
+    tables: the parameters whose gradients are rows, with the width of these.
     """
 
     forward: tuple[CompiledGroup, ...]
@@ -70,3 +112,6 @@ class Executable:
     cleared: tuple[BufferId, ...]
     members: Mapping[Space, np.ndarray]
     n_parts: int
+    net_values: tuple[NetValue, ...]
+    gradients: tuple[GradientPart, ...]
+    tables: Mapping[str, int]

@@ -102,6 +102,16 @@ class HostMemory:
         self._arrays[buffer] = array
         self.version += 1
 
+    def stand_on(self, beneath: HostMemory) -> None:
+        """See the buffers of another memory beneath from now on."""
+        if beneath is not self._beneath:
+            self._beneath = beneath
+            self.version += 1
+
+    def sees(self, buffer: BufferId) -> bool:
+        """Whether the buffer is here or beneath."""
+        return buffer in self or (self._beneath is not None and self._beneath.sees(buffer))
+
     def __contains__(self, buffer: BufferId) -> bool:
         """Whether the buffer is here, and not beneath."""
         return buffer in self._tensors

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import TypeVar
 
+from ..renewal import renewed_after_fork
 from .batch_memory import Batch
 from .memory import Both, HostMemory
 from .passes import Passes
@@ -87,7 +88,13 @@ class Slots:
     """
 
     def __init__(self, n: int) -> None:
-        self._all = [Slot() for _ in range(n)]
+        self._n = n
+        self._renew()
+        renewed_after_fork(self, Slots._renew)
+
+    def _renew(self) -> None:
+        """Empty places: the threads that are in them are not there in a forked process."""
+        self._all = [Slot() for _ in range(self._n)]
 
     @property
     def n_busy(self) -> int:
@@ -100,7 +107,7 @@ class Slots:
         workspace = self._all[0].workspace
         return workspace if isinstance(workspace, Workspace) else None
 
-    def call(self, use: Callable[[Workspace | None], tuple[Made, Workspace]]) -> Made:
+    def call(self, use: Callable[[Workspace | None], tuple[Made, Workspace | None]]) -> Made:
         """What `use` makes, given a workspace that no other call has, and returns beside it.
 
         It is given None if there is none yet, and may leave another.

@@ -7,7 +7,7 @@ one child (the adjoint of `gather(slot)`), its pulls are saved forward values. S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from math import prod
 from operator import add
@@ -34,7 +34,18 @@ def differentiate(program: Program, output: str = "loss", weight: str | None = N
         TraceError: `output` is not pushed, or is not a scalar.
     """
     _check_scalar(program, output)
-    sweep = _Sweep(program, output, weight)
+    return _swept(program, {output: weight})
+
+
+def pull_back(program: Program, seeds: Mapping[str, str]) -> Program:
+    """Adjoint of `program` for any gradients of its outputs: that of an output is the input that
+    `seeds` names for it, and other outputs have none. All else as `differentiate`.
+    """
+    return _swept(program, seeds)
+
+
+def _swept(program: Program, seeds: Mapping[str, str | None]) -> Program:
+    sweep = _Sweep(program, seeds)
     for i in reversed(range(len(program.calls))):
         _ADJOINTS.get(program.calls[i].op, _of_value)(sweep, i)
     _complete_scatters(program, sweep.builder)
@@ -53,11 +64,12 @@ def _check_scalar(program: Program, output: str) -> None:
 class _Sweep:
     """The state of one sweep over a program's calls, from the last to the first.
 
-    builder: of the adjoint. gradients: the contributions to every value's gradient so far.
+    seeds: the input that is the gradient of each output; None: it is 1. builder: of the adjoint.
+    gradients: the contributions to every value's gradient so far.
     """
 
-    def __init__(self, program: Program, output: str, weight: str | None) -> None:
-        self.program, self.output, self.weight = program, output, weight
+    def __init__(self, program: Program, seeds: Mapping[str, str | None]) -> None:
+        self.program, self.seeds = program, seeds
         self.builder = Builder(f"adjoint of {program.name}")
         self.primal, self.wanted = _Primal(program, self.builder), _has_gradient(program)
         self.gathers = any(c.op == "gather" for c in program.calls)
@@ -74,10 +86,11 @@ class _Sweep:
 
 
 def _of_push(s: _Sweep, i: int) -> None:
-    """The loss begins the sweep; other outputs have no part in it."""
+    """What has a seed begins the sweep; other outputs have no part in it."""
     c, b = s.program.calls[i], s.builder
-    if c["name"] == s.output:
-        s.add(c.args[0], b.call("pull", name=s.weight, type=Type(())) if s.weight else full(b, 1.0))
+    if c["name"] in s.seeds:
+        seed = s.seeds[c["name"]]
+        s.add(c.args[0], b.call("pull", name=seed, type=c.type) if seed else full(b, 1.0))
 
 
 def _of_scatter(s: _Sweep, i: int) -> None:

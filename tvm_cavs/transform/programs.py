@@ -8,10 +8,11 @@ from functools import cached_property
 from ..errors import TraceError
 from ..graph import COPIES, Policy, Read
 from ..language import Call, Program, Type, bounds, keep, without_dead
-from .autodiff import differentiate
+from .autodiff import differentiate, pull_back
 
 LEAST_GAIN = 1 << 14  # multiplications a vertex, on average; to save less takes as long
 LEAST_PER_LEVEL = 16  # vertices on a level, on average; smaller batches are done before
+SEED = "tvm_cavs.gradient."  # how the input begins that is an output's gradient
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Programs:
 
 def check_names(forward: Program) -> None:
     for _, c in forward.select("pull", "present"):
-        if c["name"] == COPIES:
-            raise TraceError(f"{forward.name}: the input name {COPIES!r} is reserved; use another")
+        if c["name"] == COPIES or c["name"].startswith(SEED):
+            raise TraceError(
+                f"{forward.name}: the input name {c['name']!r} is reserved; use another"
+            )
 
 
 def counted(programs: Programs) -> Programs:
@@ -56,6 +59,25 @@ def counted(programs: Programs) -> Programs:
     return Programs(
         Program(forward.name, (*forward.calls, read)),
         differentiate(forward, weight=COPIES),
+        programs.arity,
+    )
+
+
+def seeded(programs: Programs) -> Programs:
+    """The programs of inference with an adjoint whose inputs are the gradients of the outputs.
+
+    The gradient of output `name`, which is a float32 one, is the input SEED + `name`; every vertex
+    has it.
+    """
+    forward = programs.forward
+    outputs = {c["name"]: c.type for _, c in forward.select("push") if c.type.dtype == "float32"}
+    reads = (
+        Call("pull", (), (("name", SEED + name), ("type", type)), type)
+        for name, type in outputs.items()
+    )
+    return Programs(
+        Program(forward.name, (*forward.calls, *reads)),
+        pull_back(forward, {name: SEED + name for name in outputs}),
         programs.arity,
     )
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from math import prod
 
 from ...language import Call, Program
-from ...runtime import Buffer, BufferId, Role, RowGradient, Space
+from ...runtime import Buffer, BufferId, Role, RowGradient, Space, gradient_buffer
 from .rectangles import extent, flatten
 from .steps import Gradient, Spot, identity
 
@@ -77,11 +77,6 @@ def contributions(program: Program) -> Contributions:
         if leaves[c.args[0]] & apart.keys() or not leaves[c.args[0]]
     )
     return Contributions(totals, tuple(gradients), _rows(program))
-
-
-def gradient_buffer(parameter: str) -> BufferId:
-    """The buffer with the gradient of a parameter, in its shape."""
-    return BufferId(Role.GRADIENT, parameter)
 
 
 def _in_gradients(program: Program, t: int, users: list[Call]) -> tuple[Part, ...] | None:

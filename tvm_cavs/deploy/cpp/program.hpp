@@ -1,4 +1,4 @@
-// program.json: a compiled network without its code, as tvm_cavs/deploy/program.py writes it.
+// program.json: a compiled network without its code, as tvm_cavs/deploy/writing.py writes it.
 #pragma once
 
 #include <cstdint>

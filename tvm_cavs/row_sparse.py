@@ -1,0 +1,69 @@
+"""RowSparse: the gradient of a table, of which a batch used some rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import ShapeError
+from .given import as_list, count, numbers
+
+
+@dataclass(frozen=True, eq=False)
+class RowSparse:
+    """Gradient of an embedding table: only the rows that the batch used.
+
+    What it is made of is copied. rows: int32[m], distinct, read-only. values: float32[m, width].
+
+    Raises:
+        ShapeError: they are no such arrays, or a row is negative or comes twice.
+
+    Examples:
+        >>> import tvm_cavs as cavs
+        >>> E = cavs.Parameter((5, 2))
+        >>> E.grad = cavs.RowSparse(rows=[4, 1], values=[[1.0, 2.0], [3.0, 4.0]])
+        >>> print(E.grad.rows, E.grad.values.tolist())
+        [4 1] [[1.0, 2.0], [3.0, 4.0]]
+    """
+
+    rows: np.ndarray
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        given = as_list("RowSparse: rows", self.rows, "row numbers", ShapeError)
+        rows = [count("RowSparse: a row", r, 0, ShapeError) for r in given]
+        values = np.asarray(numbers("RowSparse: values", self.values, ShapeError), np.float32)
+        if values.ndim != 2 or len(values) != len(rows):
+            raise ShapeError(
+                f"RowSparse: {len(rows)} rows and values of shape {list(values.shape)}; expected "
+                f"values of shape [{len(rows)}, width]."
+            )
+        if len(set(rows)) < len(rows):
+            raise ShapeError("RowSparse: a row comes twice; add up the values of equal rows.")
+        self.__dict__.update(vars(made_rows(np.array(rows, np.int32), values)))
+
+    def __reduce__(self) -> tuple[Callable[..., RowSparse], tuple[np.ndarray, np.ndarray]]:
+        """A copy has read-only rows too."""
+        return made_rows, (self.rows, self.values)
+
+
+def made_rows(rows: np.ndarray, values: np.ndarray) -> RowSparse:
+    """A RowSparse of arrays that are as its docstring says; `rows` are nobody else's."""
+    gradient = object.__new__(RowSparse)
+    rows.setflags(write=False)
+    gradient.__dict__.update(rows=rows, values=values)
+    return gradient
+
+
+def merge(parts: Sequence[RowSparse], width: int) -> RowSparse:
+    """Row-sparse gradients of one table, from several inputs or none, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return made_rows(np.zeros(0, "int32"), np.zeros((0, width), "float32"))
+    rows, inverse = np.unique(np.concatenate([p.rows for p in parts]), return_inverse=True)
+    values = np.zeros((len(rows), width), "float32")
+    np.add.at(values, inverse, np.concatenate([p.values for p in parts]))
+    return made_rows(rows, values)
