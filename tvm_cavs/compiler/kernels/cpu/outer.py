@@ -105,18 +105,7 @@ def panel_tiles(
     to: Target,
 ) -> None:
     """A task's strips and panels of C take the sums over all rows, a block at a time."""
-    cut = to.cut
-    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
-    pack_left, pack_right, right = packers(spec, cut, bound)
-    with loop(tirx.ceildiv(n, cut.block)) as b:
-        row = hold(b * cut.block)
-        rows = hold(tirx.min(int64(cut.block), n - row))
-        load_left, load_right = pack_left(row, rows), pack_right(row, rows)
-        with loop(some) as p:
-            panel = hold(begin + p)
-            pack_panel(spec, cut, panel, load_right, rows, right, sums)
-            later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
-            outer_tiles(spec.k, strips, rows, load_left, right, later)
+    sum_blocks(spec, packers(spec, to.cut, bound), n, task, strips, sums, to)
 
 
 def deep_tiles(
@@ -134,30 +123,47 @@ def deep_tiles(
     of C from one block to the next.
     """
     cut, tall = to.cut, to.cut.heights[0]
-    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
-    pack_left = window_packer(spec.left, bound, cut.block, cut.depth, cut.lanes, 0)
+    pack = window_packer(spec.left, bound, cut.block, cut.depth, cut.lanes, 0)
     pack_right, right = right_packer(spec, cut, bound), scratch([cut.block, cut.columns])
     (first, count), each = strips, cut.depth // tall
     with loop(tirx.ceildiv(count, int64(each))) as s:
         mine = hold(first + s * each), hold(tirx.min(count - s * each, int64(each)))
         top = hold(mine[0] * tall)
         width = hold(tirx.min(int64(cut.depth), spec.k - top))
+
+        def pack_left(row: Expr, rows: Expr, top: Expr = top, width: Expr = width) -> Load:
+            return partial(from_column, pack(row, rows, top, width), top)
+
         own = None if sums is None else (*sums[:2], tirx.all(sums[2], s == 0))
-        with loop(tirx.ceildiv(n, cut.block)) as b:
-            row = hold(b * cut.block)
-            rows = hold(tirx.min(int64(cut.block), n - row))
-            load_left, load_right = pack_left(row, rows, top, width), pack_right(row, rows)
-            with loop(some) as p:
-                panel = hold(begin + p)
-                pack_panel(spec, cut, panel, load_right, rows, right, own)
-                later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
-                left = partial(from_column, load_left, top)
-                outer_tiles(spec.k, mine, rows, left, right, later)
+        sum_blocks(spec, (pack_left, pack_right, right), n, task, mine, own, to)
 
 
 def from_column(load: Load, top: Expr, i: Expr, k: Expr) -> Expr:
     """Column k of A, of which those from `top` on are packed."""
     return load(i, k - top)
+
+
+def sum_blocks(
+    spec: Outer,
+    packs: tuple[Pack, Pack, Buffer],
+    n: Expr,
+    task: Expr,
+    strips: tuple[Expr, Expr],
+    sums: Sums | None,
+    to: Target,
+) -> None:
+    """Strips of C, in a task's panels, take the sums over all rows; `packs` as `packers` has it."""
+    cut, (pack_left, pack_right, right) = to.cut, packs
+    begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
+    with loop(tirx.ceildiv(n, cut.block)) as b:
+        row = hold(b * cut.block)
+        rows = hold(tirx.min(int64(cut.block), n - row))
+        load_left, load_right = pack_left(row, rows), pack_right(row, rows)
+        with loop(some) as p:
+            panel = hold(begin + p)
+            pack_panel(spec, cut, panel, load_right, rows, right, sums)
+            later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
+            outer_tiles(spec.k, strips, rows, load_left, right, later)
 
 
 def amx_tiles(
