@@ -1,4 +1,7 @@
-"""TVM, imported. It asks for a home folder as it is imported, and keeps nothing of ours there."""
+"""TVM, imported: without torch, which takes longer than TVM, and without a home if there is none.
+
+It asks for a home folder as it is imported, and keeps nothing of ours there.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 from pathlib import Path
 
 from ..errors import TargetError
+from ..ffi import without_torch
 from ..versions import not_installed
 
 XDG = "XDG_CACHE_HOME"
@@ -25,7 +29,8 @@ def import_tvm() -> None:
     if not has_home:
         os.environ[XDG] = os.devnull  # where nothing can be kept
     try:
-        import tvm  # noqa: F401
+        with without_torch():
+            import tvm  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "tvm":
             raise

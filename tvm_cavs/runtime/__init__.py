@@ -4,6 +4,9 @@ It lies beneath the compiler, which targets it, and needs NumPy and `tvm_ffi` on
 stands on it alone.
 """
 
+from .. import ffi  # noqa: F401  (first: what follows imports tvm_ffi)
+
+# isort: split
 from .arena import Arena as Arena
 from .arena import Joined as Joined
 from .batch_inputs import Filling as Filling
