@@ -27,7 +27,7 @@ from tvm_cavs.transform import SWITCHES, choose_policy, leaving_out, multiplicat
 
 TARGET = {"kind": "llvm", "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K l3=32768K"}
 AMX = {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"}
-MORE_OF_THE_SAME = [f"random_{seed}" for seed in range(3, 8)]
+MORE_OF_THE_SAME = [f"random_{seed}" for seed in range(1, 8)]
 
 
 def programs_of(make: Callable[[], Any], loss: Any) -> tuple[cavs.Network, Any, tuple[str, ...]]:
@@ -85,18 +85,18 @@ def wide() -> cavs.VertexFunction:
 
 
 def test_functions(golden: Any) -> None:
-    """With everything on; of random ones a few."""
+    """With everything on; of random ones the first."""
     some = {n: given for n, given in FUNCTIONS.items() if n not in MORE_OF_THE_SAME}
     golden("compiled_functions", "\n".join(line(n, *given) for n, given in some.items()))
 
 
 def test_switches_and_kernels(golden: Any) -> None:
-    """A cell and two awkward functions with each optimisation left out, with their kernels."""
+    """A cell and an awkward function with each optimisation left out; kernels of some."""
     rows = []
-    for name in ("tree_lstm", "parts"):
+    for name in ("tree_rnn", "parts"):
         for switch in SWITCHES:
             rows.append(line(f"{name} without {switch}", *FUNCTIONS[name], [switch]))
-    for name in ("tree_rnn", "passed", "doubled"):
+    for name in ("passed",):
         rows.append(line(f"{name}, kernels", *FUNCTIONS[name], kernels=True))
     for target in (TARGET, AMX):
         for precision in ("float32", "bf16"):
