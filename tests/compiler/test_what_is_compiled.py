@@ -22,12 +22,19 @@ from tvm_cavs.compiler import Compiler
 from tvm_cavs.compiler.assembly import assemble
 from tvm_cavs.compiler.direct import directly
 from tvm_cavs.compiler.kinds import Kinds
-from tvm_cavs.graph import masks
-from tvm_cavs.transform import SWITCHES, choose_policy, leaving_out, multiplications_saved
+from tvm_cavs.graph import Kind, masks
+from tvm_cavs.transform import (
+    SWITCHES,
+    choose_policy,
+    leaving_out,
+    multiplications_saved,
+    specialise,
+)
 
 TARGET = {"kind": "llvm", "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K l3=32768K"}
 AMX = {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"}
 MORE_OF_THE_SAME = [f"random_{seed}" for seed in range(1, 8)]
+SOME = {name: given for name, given in FUNCTIONS.items() if name not in MORE_OF_THE_SAME}
 
 
 def programs_of(make: Callable[[], Any], loss: Any) -> tuple[cavs.Network, Any, tuple[str, ...]]:
@@ -86,8 +93,7 @@ def wide() -> cavs.VertexFunction:
 
 def test_functions(golden: Any) -> None:
     """With everything on; of random ones the first."""
-    some = {n: given for n, given in FUNCTIONS.items() if n not in MORE_OF_THE_SAME}
-    golden("compiled_functions", "\n".join(line(n, *given) for n, given in some.items()))
+    golden("compiled_functions", "\n".join(line(n, *given) for n, given in SOME.items()))
 
 
 def test_switches_and_kernels(golden: Any) -> None:
@@ -104,6 +110,21 @@ def test_switches_and_kernels(golden: Any) -> None:
             given = wide, cavs.loss.SoftmaxCrossEntropy()
             rows.append(line(named, *given, (), target, precision, kernels=True))
     golden("compiled_switches", "\n".join(rows))
+
+
+def test_wide_kinds(golden: Any) -> None:
+    """The programs of vertices that may lack anything: they look, and mask."""
+    rows = []
+    for name, (make, loss) in SOME.items():
+        _, programs, pulls = programs_of(make, loss)
+        slots = tuple(range(programs.arity))
+        made = [str(len(slots) + len(pulls))]
+        for maybe in ((*slots, *pulls), slots, pulls[:1]):
+            kind = Kind(slots, pulls, maybe)
+            both = specialise(programs.forward, programs.adjoint, kind)
+            made.append(f"{sum(len(p.calls) for p in both if p)} calls, {digest(both)}")
+        rows.append(f"{name}: {'; '.join(made)}")
+    golden("compiled_wide_kinds", "\n".join(rows))
 
 
 def test_savings_and_sharing(golden: Any) -> None:
