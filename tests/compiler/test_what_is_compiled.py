@@ -77,7 +77,7 @@ def line(
         ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())),
         f"{len(compiled.packs)} packed, {sum(len(g.packs) for g in direct)} where few vertices are",
         digest([programs.forward, programs.adjoint, programs.reads]),
-        digest([*(f"{k} {s}" for k, s in zip(kinds.kinds, kinds.stages, strict=True)), kinds.rank]),
+        digest([*kinds.kinds, *(side for pair in kinds.stages for side in pair), kinds.rank]),
         digest(compiled_text(compiled, direct)),
     ]
     if kernels:
