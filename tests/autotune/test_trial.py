@@ -12,6 +12,7 @@ from tvm_cavs.compiler import Compiler, Recorded, Trial, Workload, Wrong
 from tvm_cavs.compiler.lowering.specs import Outer, Pack, Piece, Placement, Product
 from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.compiler.trial import HERE, Slot
+from tvm_cavs.compiler.trial.check import _compare
 from tvm_cavs.compiler.trial.start import poison, start
 from tvm_cavs.compiler.trial.touched import touched
 from tvm_cavs.compiler.trial.weights import packed, plain
@@ -170,3 +171,30 @@ def test_weights_are_packed_as_a_kernel_packs_them(compiler, shape):
     given = [HERE.put(weights), HERE.put(np.full_like(made, np.nan))]
     compiler.function(pack.symbol)(*given)
     np.testing.assert_array_equal(HERE.get(given[1]), made)
+
+
+@pytest.mark.parametrize(
+    ("off", "where", "passes"),
+    [
+        (0.0, None, True),
+        (1e-7, None, False),  # in every bit
+        (1.9e-5, "all", True),  # of the largest value, which is not its own
+        (2.1e-5, "all", False),
+        (1e-7, "others", False),
+        (float("nan"), "all", False),
+    ],
+)
+def test_results_are_the_same_or_where_sums_are_rounded_nearly_so(off, where, passes):
+    want = np.array([-100.0, 3.0, np.inf, 7.0], "float32")
+    got = want + np.array([0, 0, 0, 100 * off], "float32")
+    rounded = None if where is None else np.array([True, True, True, where == "all"])
+    for a, b in ((got, want), (want, got)) if off == off else ((got, want),):
+        if passes:
+            _compare(a, b, rounded)
+        else:
+            with pytest.raises(Wrong, match="1 of 4 results differ"):
+                _compare(a, b, rounded)
+    whole = np.array([1, 2, 3, 4], "int32")
+    _compare(whole, whole.copy(), rounded)
+    with pytest.raises(Wrong, match="1 of 4 results differ, by 1"):
+        _compare(whole + np.array([0, 0, 0, 1], "int32"), whole, np.ones(4, bool))

@@ -1,11 +1,13 @@
 """bfloat16 products: the law with rounded operands, every row count and odd size, and who may.
 
 The oracle rounds by bit arithmetic and multiplies in float64. Kernels are compiled for CPUs that
-have the instruction on any machine; where this one lacks it, what would run is skipped.
+have the instruction on any machine; where this one lacks it, some run with the instruction
+emulated (`helpers/emulated.py`), and what else would run is skipped.
 """
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ tvm = pytest.importorskip("tvm")
 
 import schedules
 import tvm_cavs as cavs
+from helpers.emulated import emulating
 from helpers.law import dense
 from helpers.products import (
     GUARD,
@@ -124,7 +127,10 @@ def all_specs(target: tvm.target.Target) -> tuple[dict[str, tuple], dict[str, tu
     (*_, split) = layout.outer_variants(target, 37, 8, "bf16")
     in_order = specs.Outer((Piece(37, 0, 37),), (Piece(8, 1, 8),), 8, sums=0)
     outers["outer_split_rows"] = in_order, split
+    outers["outer_blocks"] = in_order, replace(first, tile=replace(first.tile, block=64))
     tile = layout.product_variants(target, 37, 70, "bf16")[0]
+    short = replace(tile.tile, block=2 * tile.tile.heights[0])
+    muls["product_blocks"] = specs.Product(two_pieces(37), 70, 70), replace(tile, tile=short)
     wide = layout.panels(70, tile.tile) * tile.tile.columns
     muls["covering"] = specs.Product(one_source(37), 70, wide, cover=True), tile
     found = [
@@ -138,18 +144,30 @@ PRODUCTS = {(x, name): made for x, (muls, _) in SPECS.items() for name, made in 
 OUTERS = {(x, name): made for x, (_, outers) in SPECS.items() for name, made in outers.items()}
 
 
+# Of what this machine lacks, these run emulated: what is packed, read and written is the same.
+EMULATED = (
+    *("product_33_5", "adding_33_5_parallel", "product_33_170_parallel", "adding_33_170"),
+    *("covering", "outer_33_170", "outer_33_5_parallel", "outer_sums", "outer_split_rows", *PACKS),
+    *("product_blocks", "outer_blocks"),
+)
+
+
+def skipped(instruction: str, name: str):
+    absent = not runs(instruction) and name not in EMULATED
+    return pytest.mark.skipif(absent, reason=f"no {instruction}")
+
+
 def each(*given):
-    """For every instruction and each of these, skipped where this machine lacks the first."""
+    """For every instruction and each of these, skipped where this machine lacks the first and it is
+    none that runs emulated.
+    """
     found = given or ["product_33_170"]
     pairs = [(x, name) for x in TARGETS for name in found]
     if not isinstance(found[0], str):
         pairs = [*found]
     return pytest.mark.parametrize(
         ("instruction", "name"),
-        [
-            pytest.param(*pair, marks=pytest.mark.skipif(not runs(pair[0]), reason=f"no {pair[0]}"))
-            for pair in pairs
-        ],
+        [pytest.param(*pair, marks=skipped(*pair)) for pair in pairs],
     )
 
 
@@ -164,17 +182,27 @@ def compiled(functions: dict[str, tvm.tirx.PrimFunc], target: tvm.target.Target)
     return tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())
 
 
+def functions_of(instruction, names=None):
+    """All kernels for an instruction, or those of these names."""
+    muls, outers = SPECS[instruction]
+    made = {name: partial(product.product, s, v.tile) for name, (s, v) in muls.items()}
+    made |= {name: partial(outer.outer, s, v.tile) for name, (s, v) in outers.items()}
+    for name, spec in PACKS.items():
+        tile = cut(spec, instruction)
+        made[name] = partial(pack.pack, replace(spec, precision="bf16"), tile)
+    return {name: made[name](name) for name in (names or made) if name in made}
+
+
 @pytest.fixture(scope="module")
 def kernels():
     """Every kernel of this file, compiled together once; by instruction."""
     made = {}
-    for x in filter(runs, TARGETS):
-        muls, outers = SPECS[x]
-        functions = {name: product.product(s, v.tile, name) for name, (s, v) in muls.items()}
-        functions |= {name: outer.outer(s, v.tile, name) for name, (s, v) in outers.items()}
-        for name, spec in PACKS.items():
-            functions[name] = pack.pack(replace(spec, precision="bf16"), cut(spec, x), name)
-        made[x] = compiled(functions, TARGETS[x])
+    for x in TARGETS:
+        if runs(x):
+            made[x] = compiled(functions_of(x), TARGETS[x])
+            continue
+        with emulating():
+            made[x] = compiled(functions_of(x, EMULATED), HOST)
     return made
 
 
@@ -211,11 +239,14 @@ def test_outer(kernels, instruction, name):
         want = out.copy()
         left, right = operand[:, : spec.k], operand[:, spec.k :]
         columns = slice(spec.column, spec.column + spec.n_columns)
-        want[:, columns] += rounded(left).T @ rounded(right)
+        adds = n % 2 or not n  # an even number of rows replaces what is there, and reads none of it
+        want[:, columns] = rounded(left).T @ rounded(right) + (out[:, columns] if adds else 0)
+        if not adds:
+            out[:, columns] = np.nan
         sums = (
             [rng.standard_normal(spec.n_columns, dtype="float32")] if spec.sums is not None else []
         )
-        results = call(kernels[instruction][name], n, 1, *offsets, *arrays, out, *sums)
+        results = call(kernels[instruction][name], n, int(adds), *offsets, *arrays, out, *sums)
         near(results[len(arrays)], want, f"{n} rows")
         if sums:  # of what was not rounded
             near(results[-1], sums[0] + right.sum(0), f"sums of {n} rows")

@@ -1,0 +1,146 @@
+"""What becomes of every function for tests, down to its kernels, is what it was: a line for each.
+
+Nothing is compiled, and the target is none of this machine's, so the lines are the same everywhere.
+A digest that changes says that programs, buffers, forms or kernels do: meant, or an error that no
+number shows, such as an optimisation that is no longer made.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+import tvm_cavs as cavs
+from helpers.functions import FUNCTIONS, N_WORDS
+from helpers.printed import compiled_text, digest, kernel_text
+from helpers.random_graphs import N_CLASSES, random_graph
+from tvm_cavs.compiler import Compiler
+from tvm_cavs.compiler.assembly import assemble
+from tvm_cavs.compiler.direct import directly
+from tvm_cavs.compiler.kinds import Kinds
+from tvm_cavs.graph import Kind, masks
+from tvm_cavs.transform import (
+    SWITCHES,
+    choose_policy,
+    leaving_out,
+    multiplications_saved,
+    specialise,
+)
+
+TARGET = {"kind": "llvm", "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K l3=32768K"}
+AMX = {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"}
+MORE_OF_THE_SAME = [f"random_{seed}" for seed in range(1, 8)]
+SOME = {name: given for name, given in FUNCTIONS.items() if name not in MORE_OF_THE_SAME}
+
+
+def programs_of(make: Callable[[], Any], loss: Any) -> tuple[cavs.Network, Any, tuple[str, ...]]:
+    net = cavs.Network(make())
+    programs = net.programs(loss)
+    return net, programs, tuple(dict.fromkeys(read.name for read in programs.reads))
+
+
+def seen(arity: int, pulls: tuple[str, ...], most: int = 4) -> list[int]:
+    """The first masks of some random graphs, as vertices come."""
+    rng = np.random.default_rng(1)
+    graphs = [random_graph(rng, arity, 7) for _ in range(12)]
+    found, _ = masks(cavs.batch(graphs), arity, pulls)
+    return list(dict.fromkeys(found.tolist()))[:most]
+
+
+def line(
+    name: str,
+    make: Callable[[], Any],
+    loss: Any,
+    without: Sequence[str] = (),
+    target: Any = TARGET,
+    precision: str = "float32",
+    kernels: bool = False,
+) -> str:
+    """One row of the golden file: a few counts, and digests of all the rest."""
+    net, programs, pulls = programs_of(make, loss)
+    kinds = Kinds(programs, pulls, leaving_out(without))
+    kinds.learn(seen(programs.arity, pulls))
+    compiler = Compiler(target, cache=False, records=False, precision=precision, symbols=True)
+    compiled = assemble(kinds, compiler, net.parameters())
+    groups = [*compiled.forward, *compiled.backward]
+    direct = directly([*kinds.forward, *kinds.backward], groups, compiler, net.parameters())
+    counts = Counter(step.kind for g in groups for step in g.steps)
+    calls = [len(part.calls) for pair in kinds.stages for side in pair if side for part in side]
+    row = [
+        name,
+        f"{len(kinds.kinds)} kinds",
+        f"{sum(calls)} calls",
+        ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())),
+        f"{len(compiled.packs)} packed, {sum(len(g.packs) for g in direct)} where few vertices are",
+        digest([programs.forward, programs.adjoint, programs.reads]),
+        digest([*kinds.kinds, *(side for pair in kinds.stages for side in pair), kinds.rank]),
+        digest(compiled_text(compiled, direct)),
+    ]
+    if kernels:
+        made = (compiler.noted[symbol].make() for symbol in sorted(compiler.noted))
+        row.append(digest(kernel_text(func, compiler.target) for func in made))
+    return "; ".join(map(str, row))
+
+
+def wide() -> cavs.VertexFunction:
+    """A cell whose products are worth saving."""
+    return cavs.nn.CELLS["tree_lstm"](N_WORDS, 40, 50, N_CLASSES)
+
+
+def test_functions(golden: Any) -> None:
+    """With everything on; of random ones the first."""
+    golden("compiled_functions", "\n".join(line(n, *given) for n, given in SOME.items()))
+
+
+def test_switches_and_kernels(golden: Any) -> None:
+    """A cell and an awkward function with each optimisation left out; kernels of some."""
+    rows = []
+    for name in ("tree_rnn", "parts"):
+        for switch in SWITCHES:
+            rows.append(line(f"{name} without {switch}", *FUNCTIONS[name], [switch]))
+    for name in ("passed",):
+        rows.append(line(f"{name}, kernels", *FUNCTIONS[name], kernels=True))
+    for target in (TARGET, AMX):
+        for precision in ("float32", "bf16"):
+            named = f"tree_lstm of 50, {target['mcpu']} {precision}"
+            given = wide, cavs.loss.SoftmaxCrossEntropy()
+            rows.append(line(named, *given, (), target, precision, kernels=True))
+    golden("compiled_switches", "\n".join(rows))
+
+
+def test_wide_kinds(golden: Any) -> None:
+    """The programs of vertices that may lack anything: they look, and mask."""
+    rows = []
+    for name, (make, loss) in SOME.items():
+        _, programs, pulls = programs_of(make, loss)
+        slots = tuple(range(programs.arity))
+        made = [str(len(slots) + len(pulls))]
+        for maybe in ((*slots, *pulls), slots, pulls[:1]):
+            kind = Kind(slots, pulls, maybe)
+            both = specialise(programs.forward, programs.adjoint, kind)
+            made.append(f"{sum(len(p.calls) for p in both if p)} calls, {digest(both)}")
+        rows.append(f"{name}: {'; '.join(made)}")
+    golden("compiled_wide_kinds", "\n".join(rows))
+
+
+def test_savings_and_sharing(golden: Any) -> None:
+    """What decides how equal vertices are shared, and which kinds are wide."""
+    rows = []
+    some = {**FUNCTIONS, "tree_lstm of 50": (wide, cavs.loss.SoftmaxCrossEntropy())}
+    for name, (make, loss) in some.items():
+        _, programs, pulls = programs_of(make, loss)
+        saved = {pull: multiplications_saved(programs, pull) for pull in pulls}
+        policy = choose_policy(cavs.Network(make()).programs().forward, None)
+        rows.append(f"{name}: saved {saved}, by rows {sorted(programs.row_sparse)}, {policy}")
+    golden("compiled_savings", "\n".join(rows))
+
+
+@pytest.mark.parametrize("name", ["tree_rnn"])
+def test_digests_do_not_depend_on_what_was_before(name: str) -> None:
+    """Or a golden digest would be of the order of tests."""
+    once, again = (line(name, *FUNCTIONS[name], kernels=True) for _ in range(2))
+    assert once == again

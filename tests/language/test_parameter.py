@@ -1,0 +1,170 @@
+"""Parameters and gradients: what is copied, what follows, what fits, what counts as a change."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tvm_cavs as cavs
+from tvm_cavs.errors import ConfigError, ShapeError, TraceError
+from tvm_cavs.language import init
+from tvm_cavs.language.parameter import ANYONE, RowSparse, made_rows, take_gradients
+
+
+def filled(*shape: int) -> cavs.Parameter:
+    parameter = cavs.Parameter(shape)
+    parameter.set_data(np.arange(np.prod(shape)).reshape(shape))
+    return parameter
+
+
+def test_what_it_is_made_of() -> None:
+    matrix, vector = cavs.Parameter((2, 3)), cavs.Parameter(4)  # type: ignore[arg-type]
+    assert isinstance(matrix.init, init.Xavier) and isinstance(vector.init, init.Zeros)
+    assert (matrix.shape, vector.shape) == ((2, 3), (4,))
+    given = init.Constant(2.0)
+    assert cavs.Parameter((3,), given).init is given
+    p = cavs.Parameter((3,), lr_mult=0, decay_mult=0.5)
+    assert (p.lr_mult, p.decay_mult, p.version, p.name) == (0, 0.5, 0, "")
+    assert p.grad is None and p.checked_grad() is None and p.changing is ANYONE.lock
+    for wrong in ({"lr_mult": -1}, {"decay_mult": float("nan")}):
+        with pytest.raises(ConfigError):
+            cavs.Parameter((3,), **wrong)  # type: ignore[arg-type]
+    for wrong_init in (init.Xavier, 0.5, "zeros"):
+        with pytest.raises(ShapeError, match="expected an initialiser"):
+            cavs.Parameter((3,), wrong_init)  # type: ignore[arg-type]
+
+
+def test_without_data_there_is_nothing_to_read_or_write() -> None:
+    p = cavs.Parameter((2,))
+    for use in (lambda: p.data, lambda: p.memory, p.writing):
+        with pytest.raises(TraceError, match="has no data yet"):
+            use()
+    assert p.version == 0
+
+
+def test_data_are_copied_in_and_followed() -> None:
+    p, given = cavs.Parameter((2, 2)), np.ones((2, 2), "float32")
+    p.set_data(given)
+    view, memory = p.data, p.memory
+    given[:] = 7
+    assert view.tolist() == [[1, 1], [1, 1]] and not view.flags.writeable
+    assert memory.flags.writeable and memory.ctypes.data % 64 == 0
+    for again in ([[1, 2], [3, 4]], np.array([[1, 2], [3, 4]], "float64")):
+        p.set_data(again)
+        assert view is p.data and memory is p.memory and view.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(ValueError, match="read-only"):
+        view[0, 0] = 1
+
+
+def test_every_change_is_another_version() -> None:
+    p = filled(3)
+    seen = [p.version]
+    p.set_data([1, 2, 3])
+    seen.append(p.version)
+    with p.writing() as data:
+        seen.append(p.version)
+        data *= 2
+    seen.append(p.version)
+    assert len(set(seen)) == 4 and seen == sorted(seen) and p.data.tolist() == [2, 4, 6]
+    with pytest.raises(ValueError, match="read-only"):
+        data[0] = 1
+    with pytest.raises(RuntimeError), p.writing():
+        raise RuntimeError
+    assert p.version > seen[-1], "what was written before it failed is there"
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [[1, 2, 3]], [1, 2, float("inf")], [1, float("nan"), 3]])
+def test_data_that_do_not_fit_change_nothing(wrong: Any) -> None:
+    p = filled(3)
+    before = p.version
+    for given in (wrong, np.array(wrong, "float32")):
+        with pytest.raises(ShapeError):
+            p.set_data(given)
+    assert p.data.tolist() == [0, 1, 2] and p.version == before
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))]
+)
+def test_a_copy_has_memory_of_its_own_and_no_gradient(again: Any) -> None:
+    p = filled(2, 2)
+    p.name, p.grad = "W", np.ones((2, 2))
+    q = again(p)
+    assert q.grad is None and q.name == "W" and q.changing is ANYONE.lock
+    p.set_data(np.zeros((2, 2)))
+    assert q.data.tolist() == [[0, 1], [2, 3]] and not q.data.flags.writeable
+    with q.writing() as data:
+        data[:] = 5
+    assert q.data.tolist() == [[5, 5], [5, 5]] and not p.data.any()
+    assert again(cavs.Parameter((2,))).version == 0
+
+
+def test_a_gradient_that_is_given_becomes_float32_and_is_looked_at_once() -> None:
+    p = filled(3)
+    given = np.array([1.0, 2.0, 3.0])
+    p.grad = given
+    assert isinstance(p.grad, np.ndarray) and p.grad.dtype == np.float32
+    given[0] = 9
+    assert p.grad.tolist() == [1, 2, 3]
+    p.grad = [4, 5, 6]
+    assert isinstance(p.grad, np.ndarray) and p.checked_grad() is p.grad
+    p.grad = None
+    assert p.grad is None and p.checked_grad() is None
+    with pytest.raises(ShapeError):
+        p.grad = "abc"
+
+
+@pytest.mark.parametrize("wrong", [np.ones(2), np.ones((3, 1)), np.ones((4, 3)), 1.0])
+def test_a_gradient_of_another_shape_is_refused_when_it_is_used(wrong: Any) -> None:
+    p = filled(3)
+    p.grad = wrong
+    for _ in range(2):
+        with pytest.raises(ShapeError, match="gradient of shape .*expected"):
+            p.checked_grad()
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "fits"),
+    [([0, 3], 2, True), ([], 2, True), ([4], 2, False), ([0], 3, False), ([9, 0], 2, False)],
+)
+def test_rows_of_a_gradient_are_rows_of_its_parameter(rows: Any, width: int, fits: bool) -> None:
+    p = filled(4, 2)
+    p.grad = RowSparse(rows, np.ones((len(rows), width)))
+    if fits:
+        assert p.checked_grad() is p.grad
+    else:
+        with pytest.raises(ShapeError, match="gradient of"):
+            p.checked_grad()
+
+
+def test_rows_are_copied_distinct_and_read_only() -> None:
+    rows, values = np.array([2, 0]), np.ones((2, 3))
+    g = RowSparse(rows, values)
+    rows[0], values[0, 0] = 5, 9
+    assert g.rows.tolist() == [2, 0] and g.rows.dtype == np.int32 and not g.rows.flags.writeable
+    assert g.values[0, 0] == 1 and g.values.dtype == np.float32
+    for again in (copy.copy(g), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        assert again.rows.tolist() == [2, 0] and not again.rows.flags.writeable
+    wrong: tuple[tuple[Any, Any], ...] = (
+        ([1, 1], np.ones((2, 3))),
+        ([-1, 0], np.ones((2, 3))),
+        ([0, 1], np.ones((3, 3))),
+        ([0, 1], np.ones(2)),
+        ([0.5, 1], np.ones((2, 3))),
+    )
+    for some, of in wrong:
+        with pytest.raises(ShapeError, match="RowSparse"):
+            RowSparse(some, of)
+
+
+def test_gradients_that_an_executor_made_are_taken_as_they_are() -> None:
+    ps = {"a": filled(2), "b": filled(3)}
+    made = {"a": np.ones(2, "float32"), "b": np.ones(3, "float32"), "c": np.ones(1, "float32")}
+    take_gradients(ps, made)
+    assert ps["a"].grad is made["a"] and ps["b"].checked_grad() is made["b"]
+    take_gradients(ps)
+    assert ps["a"].grad is None and ps["b"].grad is None
+    rows = made_rows(np.array([1], "int32"), np.ones((1, 2), "float32"))
+    assert not rows.rows.flags.writeable

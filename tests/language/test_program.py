@@ -1,0 +1,141 @@
+"""Programs: what is checked of every one, and what of them is kept, used and bounded."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import tvm_cavs as cavs
+from helpers.functions import FUNCTIONS
+from tvm_cavs.errors import ShapeError, TraceError
+from tvm_cavs.language.ops import EFFECTS
+from tvm_cavs.language.program import Builder, Call, Program, bounds, keep, without_dead
+from tvm_cavs.language.value import Type
+from tvm_cavs.language.vertex import call, trace
+
+SOME = ("tree_rnn", "passed", "each_stage", "random_0")
+
+
+def programs() -> Iterator[Program]:
+    for name in SOME:
+        make, loss = FUNCTIONS[name]
+        both = cavs.Network(make()).programs(loss)
+        yield from (both.forward, both.adjoint)
+
+
+def spoilt(program: Program) -> Iterator[tuple[str, tuple[Call, ...]]]:
+    """What is wrong, and the calls with one thing changed, at every call where it can be."""
+    calls = program.calls
+    effect = next(i for i, c in enumerate(calls) if c.op in EFFECTS)
+    for i, c in enumerate(calls):
+        before, after = calls[:i], calls[i + 1 :]
+        for k in range(len(c.args)):
+            for wrong in (i, len(calls), -1, *([effect] if effect < i else [])):
+                args = (*c.args[:k], wrong, *c.args[k + 1 :])
+                yield "not computed before it", (*before, replace(c, args=args), *after)
+        if c.op not in EFFECTS and "type" not in dict(c.attrs):
+            for t in (
+                replace(c.type, shape=(*c.type.shape, 1)),
+                replace(c.type, per="net" if c.type.per == "vertex" else "vertex"),
+                replace(c.type, dtype="int32" if c.type.dtype == "float32" else "float32"),
+            ):
+                yield "should have type", (*before, replace(c, type=t), *after)
+        if c.op in ("scatter", "push", "save"):
+            yield "writes a second time", (*calls, c)
+        yield "has the unknown op", (*before, replace(c, op=f"{c.op}!"), *after)
+
+
+def test_whatever_is_wrong_with_a_program_is_refused() -> None:
+    for program in (p for k, p in enumerate(programs()) if k in (2, 3)):
+        assert Program(program.name, program.calls) == program
+        seen = set()
+        for what, calls in spoilt(program):
+            with pytest.raises(TraceError, match=what):
+                Program("spoilt", calls)
+            seen.add(what)
+        assert len(seen) == 4
+
+
+def needed(program: Program, i: int) -> set[int]:
+    """The calls that %i is made of, itself too."""
+    return {i}.union(*(needed(program, a) for a in program.calls[i].args), set())
+
+
+def test_uses_are_the_arguments_seen_from_the_other_end() -> None:
+    for program in programs():
+        pairs = {(a, i) for i, c in enumerate(program.calls) for a in c.args}
+        uses = program.uses()
+        assert {(a, i) for a, users in enumerate(uses) for i in users} == pairs
+        assert sum(map(len, uses)) == len(pairs), "a call that uses a value twice is one user"
+        for op in {c.op for c in program.calls}:
+            found = list(program.select(op))
+            assert found == [(i, c) for i, c in enumerate(program.calls) if c.op == op]
+
+
+def test_what_no_write_needs_is_dead() -> None:
+    for program in programs():
+        first = keep(program, needed(program, next(i for i, c in program.select("gather", "pull"))))
+        assert without_dead(first).calls == () and first.name == program.name
+        effects = [i for i, c in enumerate(program.calls) if c.op in EFFECTS]
+        live = set().union(*(needed(program, i) for i in effects[::2]))
+        some = keep(program, live, "some")
+        assert some.name == "some" and [c.op for c in some.calls] == [
+            program.calls[i].op for i in sorted(live)
+        ]
+        assert without_dead(some) == some
+        with_more = keep(program, live | set(range(min(effects))))
+        assert without_dead(with_more).calls == some.calls
+
+
+def test_equal_reads_are_one_call_and_with_sharing_all_equal_calls() -> None:
+    for shared in (False, True):
+        b = Builder("F", shared=shared)
+        x, again = (b.call("pull", name="x", type=Type((3,))) for _ in range(2))
+        other = b.call("pull", name="y", type=Type((3,)))
+        assert x.index == again.index != other.index
+        y, z = b.call("tanh", x), b.call("tanh", again)
+        assert (y.index == z.index) is shared
+        zero, minus = b.call("full", value=0.0, shape=()), b.call("full", value=-0.0, shape=())
+        assert zero.index != minus.index
+        for value in (y, y):
+            b.call("gradient", value, name="W")
+        assert len(list(b.finish().select("gradient"))) == 2
+
+
+def test_bounds_are_of_the_smallest_that_an_input_chooses_from() -> None:
+    class F(cavs.VertexFunction):
+        state = {"h": 2}
+
+        def __init__(self) -> None:
+            self.E, self.D = cavs.Parameter((9, 2)), cavs.Parameter((5, 2))
+
+        def forward(self, v: Any) -> None:
+            word, tag = v.pull("word"), v.pull("tag")
+            h = cavs.embedding(word, self.E) + cavs.embedding(word, self.D)
+            v.scatter(h=h)
+            many = cavs.concat(cavs.reshape(tag, 1), cavs.reshape(v.pull("kind"), 1))
+            v.push("one", cavs.one_hot(call("reshape", many[1:], shape=()), 4))
+            v.push("picked", cavs.pick(v.pull("x", 7), tag))
+            v.push("unbounded", cavs.equal(v.pull("free"), tag))
+
+    # what is cut from integers that were joined may be any of them
+    assert bounds(trace(F())) == {"word": 5, "tag": 4, "kind": 4}
+
+
+@pytest.mark.parametrize(("n", "fits"), [(3, True), (4, True), (5, False)])
+def test_an_argmax_may_have_as_many_elements_as_there_are_to_choose_from(
+    n: int, fits: bool
+) -> None:
+    class F(cavs.VertexFunction):
+        state = {"h": 4}
+
+        def forward(self, v: Any) -> None:
+            best = cavs.argmax(v.pull("x", n))
+            v.scatter(h=cavs.one_hot(best, 4))
+
+    if fits:
+        trace(F())
+    else:
+        with pytest.raises(ShapeError, match="an argmax of 5 elements, but there are 4"):
+            trace(F())
