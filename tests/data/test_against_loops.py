@@ -241,13 +241,13 @@ def test_spellings(lower: bool, unescape: bool) -> None:
     assert [spelling(t) for t in tokens] == [spelled_slowly(t, lower, unescape) for t in tokens]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(30))
 def test_word_vectors_against_a_loop(seed: int, tmp_path: Path) -> None:
     """The first line of a token itself, else of its plain form, else of that in lower case."""
     rng, path = np.random.default_rng(seed), tmp_path / "glove"
     forms = ["The", "the", "-LRB-", "(", "A\\/B", "A/B", "a/b", "x", "X", "<unk>", "no"]
-    words = [str(w) for w in rng.choice(forms, 12)]
-    vectors = rng.integers(-9, 9, (12, 3)).tolist()
+    words = [str(w) for w in rng.choice(forms, 7)]
+    vectors = rng.integers(-9, 9, (7, 3)).tolist()
     lines = zip(words, vectors, strict=True)
     path.write_text("\n".join(f"{w} {' '.join(map(str, v))}" for w, v in lines))
     tokens = [t for t in dict.fromkeys(map(str, rng.choice(forms, 8))) if t != "<unk>"]

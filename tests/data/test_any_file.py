@@ -69,6 +69,8 @@ def check_dataset(dataset):
     for field in whole.inputs.values():
         assert field.values.dtype in (np.int32, np.float32)
         assert np.isfinite(field.values).all()
+        absent = -1 if field.values.dtype == np.int32 else 0
+        assert (field.values[~field.present] == absent).all()
     for name, kind in dataset.kinds.items():
         assert (whole.inputs[name].values.dtype == np.float32) == (kind == "numbers")
     assert len(dataset.lines) == len(dataset)

@@ -194,12 +194,13 @@ def test_weights_are_made_where_nobody_beneath_has_them() -> None:
     w, flat = BufferId(Role.PARAMETER, "W"), BufferId(Role.FLAT_PARAMETER, "W")
     assert held.read(w) is arrays["W"] and held.read(flat).shape == (6,)
     assert np.shares_memory(held.read(flat), arrays["W"])
-    one, two, packed, there = (
+    one, two, packed, more, there = (
         BufferId(role, name)
         for role, name in [
             (Role.NET_VALUE, "one"),
             (Role.UNPACKED, "two"),
             (Role.PACKED, "p"),
+            (Role.PACKED, "more"),
             (Role.PACKED, "there"),
         ]
     )
@@ -221,26 +222,27 @@ def test_weights_are_made_where_nobody_beneath_has_them() -> None:
             one: ((4,), "float32"),
             two: ((2, 3), "float32"),
             packed: ((6,), "float32"),
+            more: ((6,), "float32"),
             there: ((6,), "float32"),
             BufferId(Role.GRADIENT, "W"): ((2, 3), "float32"),
         },
         net_values=(NetValue(one, ones, (4,)), NetValue(two, twice, (2, 3))),
-        packs={packed: pack("packed"), there: pack("there")},
+        packs={packed: pack("packed"), more: pack("more"), there: pack("there")},
     )
     held.fixed(there, (6,))
     made = WeightMemory(compiled, held)
-    assert [b in made.memory for b in (one, two, packed, there)] == [True, True, True, False]
+    assert all(b in made.memory for b in (one, two, packed, more)) and there not in made.memory
     assert BufferId(Role.GRADIENT, "W") not in made.memory
     made.evaluate()
     assert made.memory.read(one).tolist() == [1.0] * 4
     assert made.memory.read(two).tolist() == (2 * arrays["W"]).tolist()
     made.pack()
-    assert calls == ["packed"]
+    assert calls == ["packed", "more"]
     assert made.memory.read(packed).tolist() == [5, 4, 3, 2, 1, 0]
     arrays["W"][:] = 1
     assert made.memory.read(packed).tolist() == [5, 4, 3, 2, 1, 0]
     made.pack([packed])
-    assert made.memory.read(packed).tolist() == [1.0] * 6 and calls == ["packed"] * 2
+    assert made.memory.read(packed).tolist() == [1.0] * 6 and calls == ["packed", "more", "packed"]
     value = value_of(compiled.net_values[1], held)
     assert value.flags.c_contiguous and value.dtype == np.float32 and (value == 2).all()
 
