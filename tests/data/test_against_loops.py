@@ -51,6 +51,8 @@ def test_json_lines_there_and_back(seed: int, tmp_path: Path) -> None:
     names = list(graphs[0].inputs)
     found = jsonl_dataset(path)
     assert found.lines == tuple(range(1, 2 * len(graphs), 2)) and found.vocab is None
+    integers, numbers = dict.fromkeys(("word", "label"), "integers"), ("x", "target")
+    assert found.kinds == integers | dict.fromkeys(numbers, "numbers")
     for one, other in zip(graphs, found, strict=True):
         assert_same(one, other, names)
     kinds = {"word": TOKENS, "x": "numbers"}
@@ -186,6 +188,7 @@ def test_brackets_there_and_back(seed: int, over_lines: bool, tmp_path: Path) ->
     path.write_text("\n".join(f"# {i} (\n{text}" for i, text in enumerate(texts)))
     assert list(read_ptb_trees(path, 5)) == trees
     found = ptb_dataset(path, n_classes=5, lower=True, unescape=True, min_count=2)
+    assert found.kinds == {"word": "tokens", "label": "integers"} and found.classes is None
     tokens = [t and Spelling(True, True)(t) for tree in trees for t in tree.tokens]
     often = [w for w in WORDS_OF_TREES if tokens.count(w) >= 2]
     assert found.vocab is not None and sorted(found.vocab.tokens[1:]) == sorted(often)

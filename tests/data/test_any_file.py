@@ -73,6 +73,8 @@ def check_dataset(dataset):
         assert (field.values[~field.present] == absent).all()
     for name, kind in dataset.kinds.items():
         assert (whole.inputs[name].values.dtype == np.float32) == (kind == "numbers")
+    if "label" in dataset.kinds:
+        assert (dataset.kinds["label"] == "tokens") == (dataset.classes is not None)
     assert len(dataset.lines) == len(dataset)
     assert str(dataset) and dataset.place(0, 0)
     str(dataset.vocab).encode()
