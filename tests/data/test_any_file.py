@@ -198,7 +198,10 @@ def test_list_operations(path, content, form, given_):
     attempt(lambda: read_listops_tsv(path))
     made = attempt(lambda: listops_dataset(given_, form))
     if made is not None:
-        check(batch(made.graphs))
+        whole = batch(made.graphs)
+        check(whole)
+        for field in whole.inputs.values():
+            assert (field.values[~field.present] == -1).all()
 
 
 @few
