@@ -69,8 +69,12 @@ def check_dataset(dataset):
     for field in whole.inputs.values():
         assert field.values.dtype in (np.int32, np.float32)
         assert np.isfinite(field.values).all()
+        absent = -1 if field.values.dtype == np.int32 else 0
+        assert (field.values[~field.present] == absent).all()
     for name, kind in dataset.kinds.items():
         assert (whole.inputs[name].values.dtype == np.float32) == (kind == "numbers")
+    if "label" in dataset.kinds:
+        assert (dataset.kinds["label"] == "tokens") == (dataset.classes is not None)
     assert len(dataset.lines) == len(dataset)
     assert str(dataset) and dataset.place(0, 0)
     str(dataset.vocab).encode()
@@ -194,7 +198,10 @@ def test_list_operations(path, content, form, given_):
     attempt(lambda: read_listops_tsv(path))
     made = attempt(lambda: listops_dataset(given_, form))
     if made is not None:
-        check(batch(made.graphs))
+        whole = batch(made.graphs)
+        check(whole)
+        for field in whole.inputs.values():
+            assert (field.values[~field.present] == -1).all()
 
 
 @few

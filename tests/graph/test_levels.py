@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
+from tvm_cavs.errors import GraphError
 from tvm_cavs.graph import Graph, small_graph
 from tvm_cavs.graph import levels as found
 from tvm_cavs.graph.levels import FEW
@@ -63,6 +66,70 @@ def test_both_ways_wait_for_the_same_children(n: int) -> None:
         fast = found._round_by_round(*given)[1]
         assert slow == fast.tolist()
         assert slow[one] > 0 and slow[other] > 0
+
+
+@pytest.mark.parametrize("n", [*SIZES, 3000])
+def test_parents_are_those_of_a_loop(n: int) -> None:
+    """In the order of the slots that a vertex fills, however many share it."""
+    for near in (True, False):
+        rng = np.random.default_rng(n)
+        children = random_children(rng, n, rng.permutation(n))
+        if not near:  # three vertices are the children of all
+            children = [[int(c) for c in rng.integers(-1, min(n, 3), 2)] for _ in range(n)]
+        parents: list[list[int]] = [[] for _ in range(n)]
+        for v, slots in enumerate(children):
+            for c in slots:
+                if c >= 0:
+                    parents[c].append(v)
+        pointers, parent = found.parents_of(*csr(children))
+        assert pointers.dtype == np.int64 and parent.dtype == np.int32
+        assert pointers.tolist() == csr(parents)[0].tolist()
+        assert parent.tolist() == csr(parents)[1].tolist()
+
+
+@pytest.mark.parametrize("n", SIZES[2:])
+def test_a_cycle_that_is_said_is_one(n: int) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(n)
+        children = random_children(rng, n, order)
+        low, high = sorted(rng.choice(n, 2, replace=False).tolist())
+        for place in range(low, high):  # a path from low to high, and back
+            children[order[place + 1]].insert(0, int(order[place]))
+        children[order[low]].append(int(order[high]))
+        pointers, child = csr(children)
+        cycle = found.find_cycle(pointers, child, found.levels(pointers, child)[1])
+        assert cycle[0] == cycle[-1] and len(set(cycle)) == len(cycle) - 1 > 0
+        for v, below in itertools.pairwise(cycle):
+            assert below in children[v]
+        with pytest.raises(GraphError, match="the graph has a cycle: "):
+            Graph.from_children(children)
+
+
+@pytest.mark.parametrize("n", [2, 3, 9, 10, 11, 12, 40])
+def test_of_a_long_cycle_both_ends_are_said(n: int) -> None:
+    cycle, most = [*range(n - 1), 0], found.MAX_CYCLE_PRINTED
+    text = found.print_cycle(cycle)
+    said = text.split(" -> ")
+    assert said[0] == said[-1] == "0" and len(said) <= most + 1
+    if n <= most:
+        assert said == list(map(str, cycle))
+        return
+    at = next(i for i, piece in enumerate(said) if "more" in piece)
+    assert said[:at] == list(map(str, cycle[:at]))
+    assert said[at + 1 :] == list(map(str, cycle[at + 1 - len(said) :]))
+    assert said[at] == f"... ({n - len(said) + 1} more) ..."
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ranges_pointers_and_steps(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, count = rng.integers(0, 50, (2, 9)) * [[1], [seed > 0]]
+    expected = [i for f, n in zip(first, count, strict=True) for i in range(f, f + n)]
+    assert found.ranges(first, count).tolist() == expected
+    ends = found.pointers(count.tolist())
+    assert ends.dtype == np.int64 and ends.tolist() == [sum(count[:i]) for i in range(10)]
+    assert found.steps(ends).tolist() == count.tolist()
 
 
 @pytest.mark.parametrize("n", SIZES)

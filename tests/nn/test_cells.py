@@ -80,6 +80,41 @@ def is_published(program: Program, i: int) -> bool:
     return any(c.args[0] == i and c["field"] == "h" for _, c in program.select("scatter"))
 
 
+SIZES = {"vocab": N_WORDS, "embedding": 3, "hidden": 4, "n_classes": N_CLASSES}
+NO_COUNTS = [0, -1, 2.5, "4", None, True, [4], float("nan"), 2**62]
+NO_RATES = [1, -0.1, 1.5, "0.5", None, True, float("nan")]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_what_is_no_size_and_no_rate_is_refused_by_name(name: str) -> None:
+    is_chain = CELLS[name](**SIZES, arity=3).arity == 1  # whatever is given
+    assert is_chain == (name in ("lstm", "gru"))
+    for what in (*SIZES, *([] if is_chain else ["arity"])):
+        assert CELLS[name](**{**SIZES, what: 1})
+        for bad in NO_COUNTS:
+            with pytest.raises(cavs.ConfigError, match=rf"{what}=.*expected .*given"):
+                CELLS[name](**{**SIZES, what: bad})
+    for rate in (0, 0.0, 0.5, 0.999):
+        assert CELLS[name](**SIZES, dropout=rate)
+    for bad in NO_RATES:
+        with pytest.raises(cavs.ConfigError, match=r"dropout=.*expected .*given"):
+            CELLS[name](**SIZES, dropout=bad)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_parameters_have_the_sizes_that_were_given(name: str) -> None:
+    """Each size is another prime number, so that none can stand for another."""
+    cell = CELLS[name](11, 5, 7, 3, arity=2)
+    shapes = {key: p.shape for key, p in Network(cell).parameters().items()}
+    assert shapes["E"] == (11, 5) and shapes["V"] == (7, 3) and shapes["d"] == (3,)
+    assert shapes["W"][0] == 5 and shapes["U"][0] == 7 * cell.arity
+    assert set(cell.state.values()) == {7}
+    width = shapes["b"][0]
+    assert shapes["W"][1] == shapes["U"][1] == width and width % 7 == 0
+    for key, first in (("Wn", 5), ("Un", 7 * cell.arity)):
+        assert shapes.get(key, (first, 7)) == (first, 7)
+
+
 def test_the_table_has_every_cell() -> None:
     made = {c for c in vars(cavs.nn).values() if isinstance(c, type) and c.__name__ != "Cell"}
     assert {c for c in made if issubclass(c, cavs.nn.Cell)} == set(CELLS.values())

@@ -129,6 +129,14 @@ def test_one_problem(write, text, expected):
     assert any(expected in line for line in problems(write(text)))
 
 
+@pytest.mark.parametrize(
+    "text", ["qqxx: 1", "train: {qqxx: 1}", "data: {name: qqxx}", "data: {name: ptb, qqxx: 1}"]
+)
+def test_what_is_like_nothing_has_no_hint(write, text):
+    (line, *_) = [line for line in problems(write(text)) if "qqxx" in line]
+    assert "did you mean" not in line and "None" not in line
+
+
 def test_an_override_into_a_value(write):
     found = problems(write("train: {lr: 0.1}"), "train.lr.x=3", "train.seed=[1")
     assert found[0] == "train.lr.x = 3: lr is 0.1, not a section"

@@ -106,13 +106,22 @@ class Column:
             values = np.array([np.inf])
         if not np.isfinite(values).all():
             largest = float(np.finfo(np.float32).max)
-            wrong = self.find(lambda value: not -largest <= value <= largest)
+            wrong = self.find(lambda value: not -largest <= _rounded(value) <= largest)
             self.refuse(
                 wrong,
                 f"{_short(self.flat[wrong])} is not finite in float32 (its largest is "
                 f"{largest:.4g}). Use null where a value is absent, or scale the input.",
             )
         return values
+
+
+def _rounded(value: float) -> float:
+    """A number as float32 holds it; an integer beyond float64 as it is."""
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(float(value)))
+    except OverflowError:
+        return value
 
 
 def is_integer(given: object) -> bool:
@@ -231,10 +240,12 @@ def _only_tokens(column: Column, types: set[type]) -> None:
         )
     if column.shape:
         column.refuse(0, f"a list of tokens, {_short(column.flat[0])} first; a vertex has one.")
-    for token in set(column.flat):
-        if not is_text(token):
-            wrong = column.flat.index(token)
-            column.refuse(wrong, f"{token!a} is half of a surrogate pair, which is no character.")
+    if not all(map(is_text, set(column.flat))):
+        wrong = column.find(lambda token: not is_text(token))
+        column.refuse(
+            wrong,
+            f"{column.flat[wrong]!a} is half of a surrogate pair, which is no character.",
+        )
 
 
 def is_text(token: str) -> bool:
@@ -253,11 +264,13 @@ def class_indices(column: Column, classes: Sequence[str]) -> list[int]:
         DataError: a word that is none of the classes.
     """
     place = {name: index for index, name in enumerate(classes)}
-    for name in set(column.flat) - place.keys():
+    if set(column.flat) - place.keys():
+        wrong = column.find(lambda name: name not in place)
         few = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
         column.refuse(
-            column.flat.index(name),
-            f"the label {name!r} is none of the {len(classes)} classes of the training set: {few}.",
+            wrong,
+            f"the label {column.flat[wrong]!r} is none of the {len(classes)} classes of the "
+            f"training set: {few}.",
         )
     return [place[name] for name in column.flat]
 

@@ -125,7 +125,7 @@ class PtbData(Section):
     unescape: bool = False
     label: Literal["label"] = "label"
 
-    _types = _typed("n_classes", "min_count", "lower")
+    _types = _typed("n_classes", "min_count", "lower", "unescape")
 
 
 class JsonlData(Section):

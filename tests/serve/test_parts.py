@@ -1,0 +1,186 @@
+"""Parts of a server, without one: jobs, what of a cohort is left, who begins, and the metrics."""
+
+import itertools
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from tvm_cavs.graph import Graph
+from tvm_cavs.serve.jobs import Answer, Item, Job, Refused
+from tvm_cavs.serve.metrics import COUNTERS, HISTOGRAMS, PREFIX, Metrics
+from tvm_cavs.serve.reading import Cohort
+from tvm_cavs.serve.running import Whole, _Rest
+
+
+def job_of(n: int) -> tuple[Job, list[int]]:
+    """A job of n graphs, and a list that grows whenever it says that it is done."""
+    rung: list[int] = []
+    job = Job(b"", False, False, float("inf"), lambda: rung.append(1))
+    job.answers, job.n_left = [None] * n, n
+    return job, rung
+
+
+@pytest.mark.parametrize("events", list(itertools.product("a!", repeat=4)), ids="".join)
+def test_a_job_is_done_once(events: tuple[str, ...]) -> None:
+    """Of graphs that are answered and errors, in any order, the first end counts."""
+    job, rung = job_of(3)
+    numbers, n_answered, error = iter((2, 0, 1, 1)), 0, None
+    for event in events:
+        over = error is not None or n_answered == 3
+        if event == "a":
+            if n_answered == 3:
+                continue  # nobody answers more graphs than there are
+            job.answer(next(numbers), Answer({}))
+            n_answered += not over
+        else:
+            given = Refused(500, "no")
+            job.refuse(given)
+            error = error if over else given
+        assert job.error is error
+        assert len(rung) == (error is not None or n_answered == 3)
+    assert sum(a is not None for a in job.answers) == n_answered
+
+
+def test_a_job_that_was_not_read_may_be_refused() -> None:
+    rung: list[int] = []
+    job = Job(b"", False, False, float("inf"), lambda: rung.append(1))
+    job.refuse(Refused(504, "late"))
+    job.refuse(Refused(500, "no"))
+    assert job.error is not None and job.error.status == 504 and len(rung) == 1
+
+
+@pytest.mark.parametrize(
+    ("deadline", "abandoned", "late"),
+    [(float("inf"), False, False), (float("inf"), True, True), (0.0, False, True)],
+)
+def test_who_waits_no_more_is_late(deadline: float, abandoned: bool, late: bool) -> None:
+    job = Job(b"", False, False, deadline, lambda: None, abandoned=abandoned)
+    assert job.is_late == late
+
+
+def cohort(job: Job, *sizes: int) -> Cohort:
+    """Chains of these many vertices."""
+    graphs = [Graph.from_sequence(n) for n in sizes]
+    return Cohort([Item(job, i, None) for i in range(len(sizes))], graphs)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_a_cohort_each_graph_is_finished_once_at_its_last_level(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 9, int(rng.integers(1, 7))).tolist()
+    rest, done, left = _Rest(cohort(job_of(9)[0], *sizes)), 0, set(range(len(sizes)))
+    while left:
+        assert rest.n_left == len(left)
+        done += int(rng.integers(1, 4))
+        found = rest.finished(done)
+        assert sorted(found) == sorted(i for i in left if sizes[i] <= done)
+        left -= set(found)
+    assert rest.n_left == 0 and rest.finished(99) == []
+
+
+@pytest.mark.parametrize("most", [1, 5, 6, 100])
+def test_what_begins_together_is_what_fits_or_one(most: int) -> None:
+    """First come, first served; nothing begins before what ran is finished."""
+
+    class Model:
+        def answers(self, graphs: list[Graph]) -> list[dict[str, np.ndarray]]:
+            return [{"y": np.full((g.n_vertices, 1), g.n_vertices)} for g in graphs]
+
+    model: Any = Model()
+    metrics = Metrics()
+    whole = Whole(model, most, metrics)
+    job, rung = job_of(20)
+    sizes = [(2, 1), (3,), (9,), (1,), (5, 1), (1,)]
+    waiting = deque(cohort(job, *each) for each in sizes)
+    for number, item in enumerate(item for c in waiting for item in c.items):
+        object.__setattr__(item, "number", number)
+    job.n_left = n_graphs = sum(map(len, sizes))
+    began: list[int] = []
+    while waiting:
+        before = [c.n_vertices for c in waiting]
+        taken = whole.take(waiting)
+        n = len(taken)
+        assert [c.n_vertices for c in taken] == before[:n] and len(waiting) == len(before) - n
+        assert n == 1 or sum(before[:n]) <= most
+        assert n == len(before) or sum(before[: n + 1]) > most
+        whole.begin(taken)
+        assert not whole.is_idle and whole.take(waiting) == []
+        whole.step()
+        assert whole.is_idle
+        began.append(n)
+    assert sum(began) == len(sizes) and len(rung) == 1
+    flat = [n for each in sizes for n in each]
+    found = [a.outputs["y"][:, 0].tolist() for a in job.answers[:n_graphs] if a is not None]
+    assert found == [[n] * n for n in flat]
+    assert metrics.count("vertices_total") == sum(flat)
+    assert metrics.mean("batch_graphs") == pytest.approx(n_graphs / len(began))
+    assert metrics.mean("batch_vertices") == pytest.approx(sum(flat) / len(began))
+    whole.begin([cohort(job, 2, 3)])
+    assert [item.number for item in whole.give_up()] == [0, 1] and whole.is_idle
+
+
+def test_only_wanted_vertices_are_answered() -> None:
+    class Model:
+        def answers(self, graphs: list[Graph]) -> list[dict[str, np.ndarray]]:
+            return [{"y": np.arange(g.n_vertices)} for g in graphs]
+
+    model: Any = Model()
+    whole, (job, _) = Whole(model, 9, Metrics()), job_of(2)
+    given = cohort(job, 4, 3)
+    given.items[0] = Item(job, 0, np.array([3, 1]))
+    whole.begin([given])
+    whole.step()
+    one, other = job.answers
+    assert one is not None and one.outputs["y"].tolist() == [3, 1] and one.vertices == [3, 1]
+    assert other is not None and other.outputs["y"].tolist() == [0, 1, 2]
+    assert other.vertices is None
+
+
+@pytest.mark.parametrize("name", HISTOGRAMS)
+def test_a_histogram_counts_what_is_at_most_each_end(name: str) -> None:
+    """A value at an end counts for it, as Prometheus has it; the last one holds all."""
+    metrics, ends = Metrics(), HISTOGRAMS[name][1]
+    values = [*ends, *(e * 1.0001 for e in ends), 0.0]
+    metrics.observe(name)
+    metrics.observe(name, *values[:5])
+    for value in values[5:]:
+        metrics.observe(name, value)
+    lines = metrics.text({}).splitlines()
+    buckets = [line for line in lines if line.startswith(f"{PREFIX}_{name}_bucket")]
+    for end, line in zip([*ends, float("inf")], buckets, strict=True):
+        shown = "+Inf" if end == float("inf") else str(end)
+        n = sum(value <= end for value in values)
+        assert line == f'{PREFIX}_{name}_bucket{{le="{shown}"}} {n}'
+    assert f"{PREFIX}_{name}_count {len(values)}" in lines
+    total = next(line for line in lines if line.startswith(f"{PREFIX}_{name}_sum "))
+    assert float(total.split()[1]) == pytest.approx(sum(values))
+    assert metrics.mean(name) == pytest.approx(np.mean(values))
+
+
+def test_counters_and_values_of_now() -> None:
+    metrics = Metrics()
+    metrics.add("graphs_total", 3)
+    metrics.add("graphs_total")
+    metrics.add("requests_total", label='status="200"')
+    metrics.add("requests_total", 2, label='status="503"')
+    lines = metrics.text({"waiting": ("Requests.", 7)}).splitlines()
+    for line in (
+        f"{PREFIX}_graphs_total 4",
+        f"{PREFIX}_steps_total 0",
+        f'{PREFIX}_requests_total{{status="200"}} 1',
+        f'{PREFIX}_requests_total{{status="503"}} 2',
+        f"# TYPE {PREFIX}_waiting gauge",
+        f"{PREFIX}_waiting 7",
+        f"# HELP {PREFIX}_waiting Requests.",
+    ):
+        assert lines.count(line) == 1
+    assert (metrics.count("graphs_total"), metrics.count("reloads_total")) == (4, 0)
+    assert metrics.count("requests_total", 'status="503"') == 2
+    for name in (*COUNTERS, *HISTOGRAMS):
+        kind = "counter" if name in COUNTERS else "histogram"
+        assert lines.count(f"# TYPE {PREFIX}_{name} {kind}") == 1
+    assert metrics.text({}).endswith("\n") and metrics.mean("step_seconds") == 0
