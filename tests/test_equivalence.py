@@ -45,3 +45,26 @@ def test_three_children(cache: Path) -> None:
 )
 def test_awkward_functions(make: type[cavs.VertexFunction], cache: Path) -> None:
     assert_law(make_case(make(), functions.Score(), cache, threads=1, n=7))
+
+
+class Sliced(cavs.VertexFunction):
+    """A product that is an output, as are parts of it, of which one is a state too."""
+
+    arity = 2
+    state = {"h": 3}
+
+    def __init__(self) -> None:
+        self.E, self.b = cavs.Parameter((N_WORDS, 3)), cavs.Parameter((3,))
+        self.W, self.U = cavs.Parameter((3, 8)), cavs.Parameter((3, 8))
+
+    def forward(self, v: cavs.Vertex) -> None:
+        x = cavs.embedding(v.pull("word"), self.E) + v.gather(0).h + v.gather(1).h + self.b
+        y, z = x @ self.W, cavs.tanh(x) @ self.U
+        v.scatter(h=y[1:4])
+        for name, value in {"whole": y, "part": y[4:8], "z": z[:5], "rest": z[5:]}.items():
+            v.push(name, value)
+        v.push("score", cavs.reduce_sum(y) + cavs.reduce_sum(z))
+
+
+def test_a_product_and_its_parts_are_outputs(cache: Path) -> None:
+    assert_law(make_case(Sliced(), functions.Score(), cache, threads=1, n=6))

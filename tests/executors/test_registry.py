@@ -51,6 +51,14 @@ def test_a_registered_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert net(some_graphs(1)[0])["logits"].shape == (7, N_CLASSES)
 
 
+def test_the_last_executor_of_a_name_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a package may put its own in the place of one that is there."""
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    registry.register("mine", lambda: Doubling)
+    registry.register("mine", lambda: registry.factory("reference"))
+    assert registry.factory("mine") is registry.factory("reference")
+
+
 def test_an_executor_may_take_any_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """It checks them by itself; and one that takes none is told so."""
 

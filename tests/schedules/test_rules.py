@@ -310,6 +310,8 @@ def test_caches_are_read_as_linux_lists_them(tmp_path):
         ({"kind": "llvm", "mtriple": "x"}, "mtriple is 'x', and LLVM knows no architecture 'x'"),
         ({"kind": "llvm", "mtriple": "x86_65-linux-gnu"}, "knows no architecture 'x86_65'"),
         ({"kind": "llvm", "mtriple": "-linux"}, "knows no architecture ''"),
+        ({"kind": "llvm", "mtriple": "x86_64x-linux-gnu"}, "knows no architecture 'x86_64x'"),
+        ({"kind": "llvm", "mtriple": "xx86_64-linux-gnu"}, "knows no architecture 'xx86_64'"),
     ],
 )
 def test_bad_targets_are_refused(given, message):

@@ -111,6 +111,28 @@ def test_more_than_may_wait_are_told_to_come_again(folder, stopped):
     assert refused.headers["retry-after"] == "1" and "requests wait already" in message(refused)
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_as_many_wait_as_may(folder, stopped, most):
+    """One runs, and is not counted; the next ones wait, and the one after them is refused."""
+
+    async def ask(client, service):
+        first = asyncio.create_task(client.post(PREDICT, content=ONE))
+        while service._engine._runner.is_idle:
+            await asyncio.sleep(0.01)
+        service._engine._reads = True  # nothing is read from now on
+        tasks = [asyncio.create_task(client.post(PREDICT, content=ONE)) for _ in range(most + 1)]
+        done, _ = await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        refused, n_waiting = [task.result().status_code for task in done], service._engine.n_waiting
+        service._engine._reads = False
+        stopped.set()
+        answered = await asyncio.gather(first, *tasks)
+        return refused, n_waiting, [response.status_code for response in answered]
+
+    refused, n_waiting, statuses = with_server(folder, ask, waiting=most)
+    assert refused == [503] and n_waiting == most
+    assert sorted(statuses) == [200] * (most + 1) + [503]
+
+
 def test_who_waits_too_long_is_told_so(folder, stopped):
     async def ask(client, service):
         response = await client.post(PREDICT, content=ONE)

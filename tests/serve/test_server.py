@@ -64,6 +64,17 @@ def test_no_request_is_dropped_when_the_server_ends(folder):
     assert all(same(outputs(answer), wanted) for k, _, answer in found if k % 4)
 
 
+def test_asked_twice_a_server_ends_at_once(folder):
+    """Though a client has not sent all of its request."""
+    with running(folder, "--body-seconds", "30") as server, server.connect() as connection:
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        time.sleep(0.3)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert server.process.wait(8) == 0
+
+
 def test_an_ending_server_is_not_ready_and_says_close(folder):
     with running(folder, "--drain", "2") as server:
         assert httpx.get(f"{server.url}/readyz").text == "ready\n"

@@ -13,7 +13,7 @@ from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.errors import ShapeError
 from tvm_cavs.graph.kind import Kind
 from tvm_cavs.language.ops import OPS
-from tvm_cavs.language.program import Builder, Program
+from tvm_cavs.language.program import Builder, Call, Program
 from tvm_cavs.language.value import Type, full
 from tvm_cavs.language.vertex import Vertex, VertexFunction, call, trace
 from tvm_cavs.nn.cells import CELLS
@@ -261,6 +261,45 @@ def test_rules_keep_shape_and_meaning(op: str) -> None:
         what = f"{op} of {shapes}, number {at} is {constant}"
         assert before.shape == after.shape, what
         np.testing.assert_allclose(after, before, rtol=1e-6, err_msg=what)
+
+
+def with_zeros(program: Program, values: dict[str, Any]) -> Program:
+    """What an absent child gives is zeros: of a parameter, which is put among the values."""
+    calls = []
+    for c in program.calls:
+        if c.op == "absent":
+            name = f"zeros {c.type.shape}"
+            values[name] = np.zeros(c.type.shape)
+            c = Call("param", (), (("name", name), ("type", c.type)), c.type)
+        calls.append(c)
+    return Program(program.name, tuple(calls))
+
+
+@pytest.mark.parametrize("op", [name for name, row in OPS.items() if row.elementwise])
+@pytest.mark.parametrize("tail", [(), (3,)])
+def test_rules_keep_meaning_where_a_part_is_absent(op: str, tail: tuple[int, ...]) -> None:
+    """One operand is nothing, and then something; the others have any shapes that broadcast."""
+    n_args, rng = len(CASES[op][0].args), np.random.default_rng(1)
+    others = [(4, *tail), (1, *tail), tail[:1], (1,), ()]
+    all_shapes = [s for s in itertools.product(others, repeat=n_args) if len(set(s)) < 3]
+    for at, shapes in itertools.product(range(n_args), all_shapes):
+        b = Builder("F")
+        args = [
+            b.call("param", name=f"p{i}", type=Type(s, per="net")) for i, s in enumerate(shapes)
+        ]
+        values = {f"p{i}": rng.uniform(0.5, 2.0, s) for i, s in enumerate(shapes)}
+        some = b.call("param", name="some", type=Type((2, *tail), per="net"))
+        values["some"] = rng.uniform(0.5, 2.0, (2, *tail))
+        gap = b.call("absent", type=Type((2, *tail), per="net"))
+        args[at] = b.call("concat", *((gap, some) if at % 2 else (some, gap)), axis=0)
+        b.call("push", b.call(op, *args), name="y")
+        made = b.finish()
+        programs = [with_zeros(program, values) for program in (made, simplify(made))]
+        with np.errstate(all="ignore"):
+            before, after = (pushed(program, values) for program in programs)
+        what = f"{op} of {shapes}, number {at} is absent in part"
+        assert before.shape == after.shape, what
+        np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6, err_msg=what)
 
 
 def test_a_product_that_no_vertex_takes_part_in_is_a_sum() -> None:

@@ -1,6 +1,6 @@
 """Products with weights read row-major, against NumPy: both orientations, awkward sizes, NaNs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -53,6 +53,13 @@ for k, n_columns in SIZES:
 CASES["transposed_blocks"] = Case(  # more rows than are packed at once
     Product(one_source(2100), 9, 9), DirectWeights(2100, transposed=True), BLOCKS
 )
+for transposed in (False, True):  # tiles of which some rows are nobody's, on any CPU
+    (usual, *_) = layout.direct_variants(TARGET, 16, 9, transposed)
+    CASES[f"tall_{transposed}"] = Case(
+        Product(two_pieces(16), 9, 11, 1),
+        rectangle(16, 9, transposed, 2, 3),
+        layout.Variant("", replace(usual.tile, heights=(7, 3, 1), block=14), 1),
+    )
 
 
 @pytest.fixture(scope="module")
