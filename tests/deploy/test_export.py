@@ -28,7 +28,16 @@ WORDS = ("<unk>", "a", "b", "(", "d")
 SPELLING = {"lower": True, "unescape": True}
 ABOUT = About(WORDS, ("word",), ("no", "yes"), notes={"why": "a test", "spelling": SPELLING})
 NEEDED = {"arguments", "arrays", "data", "deploy", "dropout", "errors", "expressions", "given"}
-NEEDED |= {"graph", "meanings", "memory_file", "renewal", "row_sparse", "runtime", "versions"}
+NEEDED |= {
+    "ffi",
+    "graph",
+    "meanings",
+    "memory_file",
+    "renewal",
+    "row_sparse",
+    "runtime",
+    "versions",
+}
 
 
 def network(function: cavs.VertexFunction, cache: Path, sharing: bool | None = None):
