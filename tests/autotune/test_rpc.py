@@ -5,6 +5,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -22,6 +23,7 @@ from helpers.planted import CRASHES, GOOD, HANGS, OTHER_PANELS, WRONG, OnDevice,
 from schedules.records import read_records
 from tvm_cavs.cli.main import main
 from tvm_cavs.compiler import Compiler, Tracker
+from tvm_cavs.compiler.trial import tracker as trial_tracker
 from tvm_cavs.errors import TuningError
 
 pytestmark = pytest.mark.compiles
@@ -189,3 +191,17 @@ def test_bfloat16_is_not_measured_over_rpc(tracker, capsys):
 def test_bad_settings_name_the_key(given, words, capsys):
     assert main(["tune", "demo", given]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError("refused"), RuntimeError("closed by its peer")])
+def test_a_server_that_has_gone_since_it_was_given_is_none(error, monkeypatch):
+    """TVM says so by one error or another; the tracker is then asked again."""
+
+    def connect(*_):
+        raise error
+
+    given = trial_tracker.TrackerCode.SUCCESS, ("127.0.0.1", 1, "key")
+    monkeypatch.setattr(trial_tracker, "_connection", lambda _: nullcontext())
+    monkeypatch.setattr(trial_tracker, "_ask", lambda *_: given)
+    monkeypatch.setattr(trial_tracker.rpc, "connect", connect)
+    assert trial_tracker._request(Tracker("127.0.0.1", 1, "key"), 1.0) is None

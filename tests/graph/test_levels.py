@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,9 @@ def test_a_small_graph_is_what_csr_makes_of_it(n: int) -> None:
 )
 def test_what_is_no_graph_is_left_to_csr(n_slots: list[int], child: list[int]) -> None:
     assert small_graph(n_slots, child, {}) is None
+
+
+@pytest.mark.parametrize("name", ["", None, 1])
+def test_an_input_has_a_name(name: Any) -> None:
+    with pytest.raises(GraphError, match="expected a mapping of names to lists or arrays"):
+        Graph.from_children([[]], {name: [1]})

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import socket
 import time
 
 import httpx
@@ -16,6 +17,7 @@ from tvm_cavs.cli.main import main
 from tvm_cavs.cli.serve import read_token
 from tvm_cavs.deploy import load
 from tvm_cavs.errors import ConfigError
+from tvm_cavs.serve.server import Address, bind
 
 pytestmark = pytest.mark.compiles
 PREDICT = "/v1/predict"
@@ -214,3 +216,9 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
             read_token(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_token(tmp_path / "none")
+
+
+def test_a_port_that_was_just_left_can_be_had_again():
+    with bind(Address(port=0)) as listening:
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        assert listening.proto == socket.IPPROTO_TCP

@@ -13,6 +13,7 @@ pytest.importorskip("tvm")
 from helpers.targets import label, runnable
 from tvm_cavs.compiler import accuracy
 from tvm_cavs.compiler.accuracy import FUNCTIONS, WIDTH, Error
+from tvm_cavs.errors import TargetError
 
 pytestmark = pytest.mark.compiles
 
@@ -112,3 +113,8 @@ def test_nan_among_numbers_stays_alone() -> None:
 def test_tanh_stays_within_one() -> None:
     x = np.linspace(4, 10, 1 << 20, dtype="float32")
     assert np.abs(compiled_here()(x)["tanh"]).max() == 1.0
+
+
+def test_the_functions_of_another_target_are_those_that_are_compiled():
+    with pytest.raises(TargetError, match="mtriple is 'x'"):
+        accuracy.compiled({"kind": "llvm", "mtriple": "x"})
