@@ -87,25 +87,12 @@ def outer(spec: Outer, cut: Tile, name: str) -> tirx.PrimFunc:
             elif cut.depth:
                 deep_tiles(spec, bound, n, task, strips, sums, to)
             else:
-                panel_tiles(spec, bound, n, task, strips, sums, to)
+                panel_tiles(spec, packers(spec, cut, bound), n, task, strips, sums, to)
 
     made = kernel(name, "outer", emit)
     if cut.amx:
         return amx.linked(made)
     return linked(made) if spec.precision == "bf16" else made
-
-
-def panel_tiles(
-    spec: Outer,
-    bound: Bound,
-    n: Expr,
-    task: Expr,
-    strips: tuple[Expr, Expr],
-    sums: Sums | None,
-    to: Target,
-) -> None:
-    """A task's strips and panels of C take the sums over all rows, a block at a time."""
-    sum_blocks(spec, packers(spec, to.cut, bound), n, task, strips, sums, to)
 
 
 def deep_tiles(
@@ -135,7 +122,7 @@ def deep_tiles(
             return partial(from_column, pack(row, rows, top, width), top)
 
         own = None if sums is None else (*sums[:2], tirx.all(sums[2], s == 0))
-        sum_blocks(spec, (pack_left, pack_right, right), n, task, mine, own, to)
+        panel_tiles(spec, (pack_left, pack_right, right), n, task, mine, own, to)
 
 
 def from_column(load: Load, top: Expr, i: Expr, k: Expr) -> Expr:
@@ -143,7 +130,7 @@ def from_column(load: Load, top: Expr, i: Expr, k: Expr) -> Expr:
     return load(i, k - top)
 
 
-def sum_blocks(
+def panel_tiles(
     spec: Outer,
     packs: tuple[Pack, Pack, Buffer],
     n: Expr,
@@ -152,7 +139,10 @@ def sum_blocks(
     sums: Sums | None,
     to: Target,
 ) -> None:
-    """Strips of C, in a task's panels, take the sums over all rows; `packs` as `packers` has it."""
+    """Strips of C, in a task's panels, take the sums over all rows, a block at a time.
+
+    packs: as `packers` has it.
+    """
     cut, (pack_left, pack_right, right) = to.cut, packs
     begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
     with loop(tirx.ceildiv(n, cut.block)) as b:
