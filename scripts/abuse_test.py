@@ -176,9 +176,11 @@ async def slow(port: int, end: asyncio.Event, found: Found) -> None:
 
 
 def memory(process: int) -> float:
-    """What the server holds, in MiB."""
-    text = Path(f"/proc/{process}/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+    """What a process and its children hold, in MiB; what they share counts for each."""
+    place = Path(f"/proc/{process}")
+    own = int((place / "status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+    children = (place / f"task/{process}/children").read_text().split()
+    return own + sum(memory(int(child)) for child in children)
 
 
 async def send_good(
@@ -261,9 +263,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an exported model that reads words")
     parser.add_argument("--bad", type=int, default=10_000, help="among as many good ones")
     parser.add_argument("--good", type=int, default=100_000, help="afterwards")
+    parser.add_argument("--processes", type=int, default=1, help="of the server")
     parser.add_argument("--seconds", type=float, default=1800.0, help="at most, of all")
     given = parser.parse_args()
-    options = ("--body-seconds", str(PATIENCE))
+    options = ("--body-seconds", str(PATIENCE), "--processes", str(given.processes))
     with LOAD["server"](given.folder, "levels", *options) as (port, process):
         found = asyncio.run(abuse(port, process, load(given.folder), given))
     for text in found.wrong[:20]:

@@ -4,15 +4,16 @@
 
 Starts `tvm-cavs serve` on a free port of this machine for each way of batching, and sends it random
 binary trees of 5 to 40 words, as long as sentences of the Stanford Sentiment Treebank. First
-clients that send the next tree once the last is answered; then, at 70 % of the most that was
-reached, trees that come at random times whether or not others are answered. The server's processor
-time is its own; clients run in this process.
+clients that send the next tree once the last is answered; then, at some parts of the most that was
+reached, trees that come at random times whether or not others are answered. Printed with them is
+the processor time of a request, the server's and that of the clients, which are this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import re
@@ -23,15 +24,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import uvloop
 
 from tvm_cavs.bench.workloads import random_tree
 from tvm_cavs.deploy import Model, load
 
 N_TREES = 512
-PART_OF_PEAK = 0.7
 MOST_SECONDS = 60.0
 BATCHING = ("levels", "whole", "one")
 
@@ -40,8 +40,8 @@ BATCHING = ("levels", "whole", "one")
 class Figures:
     """What was measured: requests a second, seconds that half, or 99 in 100, took at most.
 
-    batch: vertices of a step. cpu: processor seconds of the server for a request. refused: requests
-    that were told to come again.
+    batch: vertices of a step. cpu, own: processor seconds of the server and of the clients for a
+    request. refused: requests that were told to come again.
     """
 
     rate: float
@@ -50,12 +50,14 @@ class Figures:
     n: int
     batch: float
     cpu: float
+    own: float
     refused: int
 
     def __str__(self) -> str:
         return (
             f"{self.rate:8.0f} /s   p50 {self.p50 * 1e3:7.2f} ms   p99 {self.p99 * 1e3:7.2f} ms   "
-            f"{self.batch:6.1f} vertices a step   {self.cpu * 1e3:5.2f} ms of CPU   {self.n} asked"
+            f"{self.batch:6.1f} vertices a step   "
+            f"{self.cpu * 1e3:5.2f} + {self.own * 1e3:.2f} ms of CPU   {self.n} asked"
             + (f", {self.refused} refused" if self.refused else "")
         )
 
@@ -136,9 +138,17 @@ async def scrape(port: int, process: int) -> dict[str, float]:
     _, text = await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     client.close()
     found = re.findall(r"^(\w+) (\S+)$", text.decode(), re.MULTILINE)
-    used = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    cpu = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
-    return {**{name: float(n) for name, n in found}, "cpu": cpu}
+    cpu = {"cpu": cpu_seconds(process), "own": time.process_time()}
+    return {**{name: float(n) for name, n in found}, **cpu}
+
+
+def cpu_seconds(process: int) -> float:
+    """Processor seconds that a process and its children have used."""
+    place = Path(f"/proc/{process}")
+    used = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
+    children = (place / f"task/{process}/children").read_text().split()
+    own = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(int(child)) for child in children)
 
 
 def figures(
@@ -153,8 +163,8 @@ def figures(
 
     p50, p99 = np.percentile(times, [50, 99]).tolist()
     batch = more("sum") / max(1, more("count"))
-    cpu = (after["cpu"] - before["cpu"]) / len(times)
-    return Figures(len(times) / seconds, p50, p99, len(times), batch, cpu, refused)
+    cpu, own = ((after[name] - before[name]) / len(times) for name in ("cpu", "own"))
+    return Figures(len(times) / seconds, p50, p99, len(times), batch, cpu, own, refused)
 
 
 async def closed(
@@ -211,16 +221,22 @@ async def opened(
 
 
 async def measure(
-    port: int, process: int, given: list[bytes], n_clients: list[int], seconds: float
-) -> Any:
+    port: int, process: int, given: list[bytes], options: argparse.Namespace
+) -> dict[str, Figures]:
     await closed(port, process, given, 8, 1.0)  # buffers grow
+    seconds = min(options.seconds, MOST_SECONDS)
     found = {}
-    for n in n_clients:
-        found[n] = await closed(port, process, given, n, seconds)
-        print(f"  {n:3d} clients          {found[n]}", flush=True)
+
+    def note(name: str, figures: Figures) -> None:
+        found[name] = figures
+        print(f"  {name:15s} {figures}", flush=True)
+
+    for n in options.clients:
+        note(f"{n} clients", await closed(port, process, given, n, seconds))
     peak = max(each.rate for each in found.values())
-    found["opened"] = await opened(port, process, given, PART_OF_PEAK * peak, seconds)
-    print(f"  {PART_OF_PEAK:.0%} of the peak    {found['opened']}", flush=True)
+    for part in options.load:
+        rate = part * peak
+        note(f"{part:.0%} of the peak", await opened(port, process, given, rate, seconds))
     return found
 
 
@@ -229,25 +245,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an exported model that reads words")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--load", type=float, nargs="*", default=[0.7], help="parts of the peak")
     parser.add_argument("--batching", nargs="+", choices=BATCHING, default=list(BATCHING))
+    parser.add_argument("--processes", type=int, default=1, help="of the server")
     parser.add_argument("--vertices", choices=("all", "roots"), default="roots")
     given = parser.parse_args()
-    seconds = min(given.seconds, MOST_SECONDS)
     model = load(given.folder)
     requests = [request(text, given.vertices) for text in trees(model, N_TREES, 0)]
     found = {}
+    gc.collect()
+    gc.freeze()  # clients that rest for the garbage would be taken for a server that does
     for batching in given.batching:
         print(f"--batching {batching}")
-        with server(given.folder, batching) as (port, process):
-            found[batching] = asyncio.run(measure(port, process, requests, given.clients, seconds))
+        options = ("--processes", str(given.processes))
+        with server(given.folder, batching, *options) as (port, process):
+            found[batching] = uvloop.run(measure(port, process, requests, given))
     for batching, each in found.items():
-        alone = each[min(given.clients)]
-        peak = max(f.rate for n, f in each.items() if n != "opened")
-        print(
-            f"{batching}: at {PART_OF_PEAK:.0%} of the peak p99 is "
-            f"{each['opened'].p99 / alone.p50:.1f} times p50 of a request alone; the peak is "
-            f"{peak / alone.rate:.1f} times one at a time"
-        )
+        alone, *others = (each[f"{n} clients"] for n in sorted(given.clients))
+        peak = max([alone.rate, *(f.rate for f in others)])
+        print(f"{batching}: the peak is {peak / alone.rate:.1f} times one at a time")
+        for part in given.load:
+            p99 = each[f"{part:.0%} of the peak"].p99
+            print(f"    at {part:.0%} of it p99 is {p99 / alone.p50:.1f} times p50 of one alone")
 
 
 if __name__ == "__main__":

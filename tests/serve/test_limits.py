@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 
 import pytest
 
@@ -11,6 +12,8 @@ from helpers.exported import TREE, line
 from tvm_cavs.errors import ConfigError
 from tvm_cavs.runtime import Arena
 from tvm_cavs.serve import Limits
+from tvm_cavs.serve.engine import FEW, RECENT, SHORT
+from tvm_cavs.serve.reading import Reader
 from tvm_cavs.serve.running import Levels
 
 pytestmark = pytest.mark.compiles
@@ -75,7 +78,7 @@ def test_a_slow_body_is_given_up(folder):
     async def ask(client, service):
         slow_one = asyncio.create_task(client.post(PREDICT, content=slow()))
         good = await client.post(PREDICT, content=ONE)
-        return await slow_one, good, service.n_open
+        return await slow_one, good, service.metrics.count("open_requests")
 
     slow_one, good, n_open = with_server(folder, ask, body_seconds=0.3)
     assert slow_one.status_code == 408 and good.status_code == 200 and n_open == 0
@@ -119,11 +122,9 @@ def test_as_many_wait_as_may(folder, stopped, most):
         first = asyncio.create_task(client.post(PREDICT, content=ONE))
         while service._engine._runner.is_idle:
             await asyncio.sleep(0.01)
-        service._engine._reads = True  # nothing is read from now on
         tasks = [asyncio.create_task(client.post(PREDICT, content=ONE)) for _ in range(most + 1)]
         done, _ = await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
         refused, n_waiting = [task.result().status_code for task in done], service._engine.n_waiting
-        service._engine._reads = False
         stopped.set()
         answered = await asyncio.gather(first, *tasks)
         return refused, n_waiting, [response.status_code for response in answered]
@@ -199,9 +200,44 @@ def test_limits_that_contradict_each_other_are_refused():
         Limits(vertices=10, batch=5)
 
 
-def test_no_thread_is_left(folder):
-    async def ask(client, service):
-        return await client.post(PREDICT, content=ONE)
+def test_short_turns_are_taken_in_the_loop_and_long_ones_beside_it(folder, monkeypatch):
+    """While a long one is, others are heard; and what is long is taken by a thread at once."""
+    where, seconds, step = [], 0.0, Levels.step
 
-    with_server(folder, ask)
-    assert not [t for t in threading.enumerate() if t.name in ("reader", "runner")]
+    def slow(self):
+        where.append(threading.current_thread() is threading.main_thread())
+        time.sleep(seconds)
+        step(self)
+
+    monkeypatch.setattr(Levels, "step", slow)
+
+    async def ask(client, service):
+        nonlocal seconds
+        for _ in range(RECENT + 2):
+            assert (await client.post(PREDICT, content=ONE)).status_code == 200
+        assert where == [False] * RECENT + [True] * 2, "the first ones are not known to be short"
+        where.clear()
+        seconds = 5 * SHORT
+        for _ in range(3):
+            await client.post(PREDICT, content=ONE)
+        assert where == [True, False, False]
+        seconds = 0.5
+        slow_one = asyncio.create_task(client.post(PREDICT, content=ONE))
+        await asyncio.sleep(0.1)
+        assert (await client.get("/healthz")).status_code == 200 and not slow_one.done()
+        return await slow_one
+
+    assert with_server(folder, ask).status_code == 200
+
+
+@pytest.mark.parametrize(("n", "here"), [(FEW, True), (FEW + 1, False)])
+def test_large_bodies_are_read_beside_the_loop(folder, monkeypatch, n, here):
+    where, read = [], Reader.read
+
+    def reading(self, jobs, most):
+        where.append(threading.current_thread() is threading.main_thread())
+        return read(self, jobs, most)
+
+    monkeypatch.setattr(Reader, "read", reading)
+    response = ask_once(folder, content=ONE + " " * (n - len(ONE)))
+    assert response.status_code == 200 and where == [here]

@@ -1,6 +1,7 @@
 """Parts of a server, without one: jobs, what of a cohort is left, who begins, and the metrics."""
 
 import itertools
+import os
 from collections import deque
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 pytest.importorskip("tvm")
 
 from tvm_cavs.graph import Graph
+from tvm_cavs.serve import app, bodies, engine, orders, reading, service
 from tvm_cavs.serve.jobs import Answer, Item, Job, Refused
-from tvm_cavs.serve.metrics import COUNTERS, HISTOGRAMS, PREFIX, Metrics
+from tvm_cavs.serve.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX, Metrics
 from tvm_cavs.serve.reading import Cohort
 from tvm_cavs.serve.running import Whole, _Rest
 
@@ -149,7 +151,7 @@ def test_a_histogram_counts_what_is_at_most_each_end(name: str) -> None:
     metrics.observe(name, *values[:5])
     for value in values[5:]:
         metrics.observe(name, value)
-    lines = metrics.text({}).splitlines()
+    lines = metrics.text().splitlines()
     buckets = [line for line in lines if line.startswith(f"{PREFIX}_{name}_bucket")]
     for end, line in zip([*ends, float("inf")], buckets, strict=True):
         shown = "+Inf" if end == float("inf") else str(end)
@@ -167,20 +169,57 @@ def test_counters_and_values_of_now() -> None:
     metrics.add("graphs_total")
     metrics.add("requests_total", label='status="200"')
     metrics.add("requests_total", 2, label='status="503"')
-    lines = metrics.text({"waiting": ("Requests.", 7)}).splitlines()
+    metrics.add("open_requests", 3)
+    metrics.add("open_requests", -1)
+    metrics.set("start_time_seconds", 1.5)
+    lines = metrics.text().splitlines()
     for line in (
         f"{PREFIX}_graphs_total 4",
         f"{PREFIX}_steps_total 0",
         f'{PREFIX}_requests_total{{status="200"}} 1',
         f'{PREFIX}_requests_total{{status="503"}} 2',
-        f"# TYPE {PREFIX}_waiting gauge",
-        f"{PREFIX}_waiting 7",
-        f"# HELP {PREFIX}_waiting Requests.",
+        f"# TYPE {PREFIX}_open_requests gauge",
+        f"{PREFIX}_open_requests 2",
+        f"{PREFIX}_start_time_seconds 1.5",
+        f"# HELP {PREFIX}_open_requests {GAUGES['open_requests']}",
     ):
         assert lines.count(line) == 1
-    assert (metrics.count("graphs_total"), metrics.count("reloads_total")) == (4, 0)
+    assert (metrics.count("graphs_total"), metrics.count("vertices_total")) == (4, 0)
     assert metrics.count("requests_total", 'status="503"') == 2
     for name in (*COUNTERS, *HISTOGRAMS):
         kind = "counter" if name in COUNTERS else "histogram"
         assert lines.count(f"# TYPE {PREFIX}_{name} {kind}") == 1
-    assert metrics.text({}).endswith("\n") and metrics.mean("step_seconds") == 0
+    assert metrics.text().endswith("\n") and metrics.mean("step_seconds") == 0
+
+
+def test_what_processes_count_is_added_up_and_outlives_them() -> None:
+    """Each has a row. A successor goes on with that of one that ended, which answers nothing."""
+    metrics = Metrics(2)
+    metrics.set("processes", 2)
+    for row in (0, 1, 0):
+        child = os.fork()
+        if not child:
+            metrics.use(row)
+            metrics.add("graphs_total", 10**row)
+            metrics.add("open_requests", 3)
+            metrics.observe("step_seconds", 0.5 * row)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    metrics.add("graphs_total", 1000)
+    assert metrics.count("graphs_total") == 1012 and metrics.count("open_requests") == 6
+    assert metrics.mean("step_seconds") == pytest.approx(0.5 / 3)
+    lines = metrics.text().splitlines()
+    assert f"{PREFIX}_step_seconds_count 3" in lines and f"{PREFIX}_processes 2" in lines
+    metrics.use(1)
+    assert metrics.count("graphs_total") == 1012 and metrics.count("open_requests") == 3
+
+
+@pytest.mark.parametrize("module", [app, bodies, engine, orders, reading, service])
+def test_every_status_of_ours_can_be_counted(module: Any) -> None:
+    metrics = Metrics()
+    found = {n for name, n in vars(module).items() if name.isupper() and isinstance(n, int)}
+    statuses = {n for n in found if 400 <= n < 600}
+    assert statuses
+    for status in statuses:
+        metrics.add("requests_total", label=f'status="{status}"')
+        assert metrics.count("requests_total", f'status="{status}"') == 1

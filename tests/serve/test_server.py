@@ -17,11 +17,12 @@ from tvm_cavs.cli.main import main
 from tvm_cavs.cli.serve import read_token
 from tvm_cavs.deploy import load
 from tvm_cavs.errors import ConfigError
-from tvm_cavs.serve.server import Address, bind
+from tvm_cavs.serve.sockets import Address, bind
 
 pytestmark = pytest.mark.compiles
 PREDICT = "/v1/predict"
 ONE = line(TREE)
+each_number = pytest.mark.parametrize("n", ["1", "2"], ids="{}-processes".format)
 CHAIN = json.dumps({"children": [[], *([i] for i in range(2000))]})
 
 
@@ -51,9 +52,10 @@ async def keep_asking(url, seconds, ended, change):
     return found
 
 
-def test_no_request_is_dropped_when_the_server_ends(folder):
+@each_number
+def test_no_request_is_dropped_when_the_server_ends(folder, n):
     model = load(folder)
-    with running(folder, "--drain", "0.5") as server:
+    with running(folder, "--drain", "0.5", "--processes", n) as server:
 
         def end():
             server.process.send_signal(signal.SIGTERM)
@@ -66,9 +68,11 @@ def test_no_request_is_dropped_when_the_server_ends(folder):
     assert all(same(outputs(answer), wanted) for k, _, answer in found if k % 4)
 
 
-def test_asked_twice_a_server_ends_at_once(folder):
+@each_number
+def test_asked_twice_a_server_ends_at_once(folder, n):
     """Though a client has not sent all of its request."""
-    with running(folder, "--body-seconds", "30") as server, server.connect() as connection:
+    given = "--body-seconds", "30", "--processes", n
+    with running(folder, *given) as server, server.connect() as connection:
         connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
         time.sleep(0.3)
         for _ in range(2):
@@ -77,8 +81,9 @@ def test_asked_twice_a_server_ends_at_once(folder):
         assert server.process.wait(8) == 0
 
 
-def test_an_ending_server_is_not_ready_and_says_close(folder):
-    with running(folder, "--drain", "2") as server:
+@each_number
+def test_an_ending_server_is_not_ready_and_says_close(folder, n):
+    with running(folder, "--drain", "2", "--processes", n) as server:
         assert httpx.get(f"{server.url}/readyz").text == "ready\n"
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
@@ -89,11 +94,12 @@ def test_an_ending_server_is_not_ready_and_says_close(folder):
         assert server.process.wait(15) == 0
 
 
-def test_another_model_takes_its_place(folder, other_folder, tmp_path):
+@each_number
+def test_another_model_takes_its_place(folder, other_folder, tmp_path, n):
     place = tmp_path / "model"
     shutil.copytree(folder, place)
     old = load(place)(TREE)
-    with running(place, TVM_CAVS_TOKEN="secret-token") as server:
+    with running(place, "--processes", n, TVM_CAVS_TOKEN="secret-token") as server:
         other = shutil.copytree(other_folder, tmp_path / "other")
         new = load(other)(TREE)
         headers = {"Authorization": "Bearer secret-token"}
@@ -122,11 +128,12 @@ def test_another_model_takes_its_place(folder, other_folder, tmp_path):
             assert 'tvm_cavs_reloads_total{result="failed"} 1' in counted
 
 
-def test_no_request_is_dropped_for_another_model(folder, other_folder, tmp_path):
+@each_number
+def test_no_request_is_dropped_for_another_model(folder, other_folder, tmp_path, n):
     place = tmp_path / "model"
     shutil.copytree(folder, place)
     old = load(place)(TREE)
-    with running(place) as server:
+    with running(place, "--processes", n) as server:
         other = shutil.copytree(other_folder, tmp_path / "other")
         new = load(other)(TREE)
 
@@ -219,6 +226,6 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
 
 
 def test_a_port_that_was_just_left_can_be_had_again():
-    with bind(Address(port=0)) as listening:
+    with bind(Address(port=0))[0] as listening:
         assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
         assert listening.proto == socket.IPPROTO_TCP

@@ -27,6 +27,7 @@ EXAMPLES = (
 NEEDED = ("fastapi", "uvicorn", "httptools", "uvloop")
 TOKEN = "TVM_CAVS_TOKEN"
 BATCHING = ("levels", "whole", "one")
+MOST_PROCESSES = 256
 SHORTEST = 8  # letters of a token
 OF_LIMITS = {
     "body": "bytes of a request",
@@ -55,6 +56,13 @@ def parse(arguments: Sequence[str], form: str = FORM) -> argparse.Namespace:
         "runs; one: it runs on its own",
     )
     parser.add_argument(
+        "--processes",
+        type=number_of_processes,
+        default=1,
+        metavar="N",
+        help="that answer at the same port, each with limits of its own (default: 1)",
+    )
+    parser.add_argument(
         "--token-file", type=run_folder, metavar="F", help=f"or the variable {TOKEN}"
     )
     for name, what in OF_LIMITS.items():
@@ -72,7 +80,7 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
             f"a server needs {' and '.join(missing)}: pip install 'tvm_cavs[serve]', then run the "
             "command again."
         )
-    from ..serve import Address, Limits, Service, run
+    from ..serve import Address, Limits, Metrics, Service, run
 
     if not 0 <= given.port < 1 << 16:
         raise ConfigError(f"--port: expected 0 to 65535, given {given.port}")
@@ -81,7 +89,7 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
     limits = Limits(**{n: int(v) if n in whole else v for n, v in chosen.items() if v is not None})
     token = read_token(given.token_file)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    service = Service(given.folder, limits, given.batching)
+    service = Service(given.folder, limits, given.batching, Metrics(given.processes))
     if token is None and given.host not in ("127.0.0.1", "localhost", "::1"):
         print(f"no token: whoever reaches {given.host} can ask", file=sys.stderr)
     run(
@@ -89,6 +97,7 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
         Address(given.host, given.port),
         token,
         lambda found: print(f"{service.model.name} of {given.folder} at {found}", flush=True),
+        given.processes,
     )
     return 0
 
@@ -115,6 +124,12 @@ def read_token(file: Path | None) -> str | None:
             "python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return token
+
+
+def number_of_processes(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= MOST_PROCESSES):
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 to {MOST_PROCESSES} processes")
+    return int(text)
 
 
 def positive_number(text: str) -> float:

@@ -6,7 +6,8 @@ it needs the packages of the extra `serve`.
 
 from .app import make_app as make_app
 from .limits import Limits as Limits
-from .server import Address as Address
-from .server import run as run
+from .metrics import Metrics as Metrics
 from .service import BATCHING as BATCHING
 from .service import Service as Service
+from .sockets import Address as Address
+from .start import run as run

@@ -34,17 +34,19 @@ POLICY = (
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
 )
 Handler = Callable[[Request], Awaitable[Response]]
+Reload = Callable[[], Awaitable[str]]
 LOG = logging.getLogger(__name__)
 
 
-def make_app(service: Service, token: str | None = None) -> ASGIApp:
+def make_app(service: Service, token: str | None = None, reload: Reload | None = None) -> ASGIApp:
     """The application.
 
     Args:
         token: what clients must send as `Authorization: Bearer TOKEN`; None lets all in.
+        reload: loads the model again, and gives its name; None: the service does.
     """
     app = FastAPI(title="tvm_cavs", version=VERSION, docs_url=None, redoc_url=None)
-    doors = _Doors(service, token)
+    doors = _Doors(service, token, reload or service.reload)
     predict = doors.guarded(doors.predict)
     app.post(PREDICT)(predict)
     app.get("/v1/model")(doors.guarded(doors.model))
@@ -71,8 +73,8 @@ def make_app(service: Service, token: str | None = None) -> ASGIApp:
 class _Doors:
     """What is behind each path."""
 
-    def __init__(self, service: Service, token: str | None) -> None:
-        self._service = service
+    def __init__(self, service: Service, token: str | None, reload: Reload) -> None:
+        self._service, self._reload = service, reload
         self._token = None if token is None else f"Bearer {token}".encode()
 
     def guarded(self, answer: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -81,7 +83,7 @@ class _Doors:
 
         async def handle(request: Request) -> Response:
             began, status = time.monotonic(), BROKEN
-            service.n_open += 1
+            service.metrics.add("open_requests")
             try:
                 self._check_token(request)
                 response = await answer(request)
@@ -93,7 +95,7 @@ class _Doors:
                 LOG.error("a request failed", exc_info=error)
                 response = _error(BROKEN, "the server failed; its log says more")
             finally:
-                service.n_open -= 1
+                service.metrics.add("open_requests", -1)
             status = response.status_code
             if service.is_ending:
                 response.headers["Connection"] = "close"
@@ -134,12 +136,13 @@ class _Doors:
                 NO_RELOADS,
                 "a server without a token loads its model again by a signal only: kill -HUP",
             )
-        model = await self._service.reload()
-        return JSONResponse({"name": model.name})
+        return JSONResponse({"name": await self._reload()})
 
     async def metrics(self, request: Request) -> Response:
         """What has been counted, as Prometheus reads it."""
-        return PlainTextResponse(self._service.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(
+            self._service.metrics.text(), media_type="text/plain; version=0.0.4"
+        )
 
     async def healthz(self) -> Response:
         """Whether the server runs."""

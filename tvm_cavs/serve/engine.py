@@ -1,18 +1,19 @@
-"""Engine: jobs -> answered jobs, by two threads: one reads bodies, the other runs graphs.
+"""Engine: jobs -> answered jobs, turn after turn, of which each reads some and runs one step.
 
-Reading is Python and running is kernels, which let other threads go on. Between them cohorts wait,
-not more than keep kernels busy; all other jobs wait unread, and cost only their bytes. Where
-nothing runs, the thread that would run reads as well: waking another takes longer than a small
-graph.
+Turns are taken in the event loop itself as long as they are short. Another thread would have to be
+woken, and then the two would wait for each other's interpreter lock: for a small graph that takes
+longer than its kernels. What comes in meanwhile waits in the sockets, and is in the next turn. Long
+turns are taken by a thread, so that the loop can go on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import sys
 import time
 from collections import deque
-from threading import Condition, Lock, Thread
+from collections.abc import Callable
+from functools import partial
 
 from ..deploy import Model
 from ..errors import OutOfMemoryError
@@ -26,12 +27,15 @@ LEVELS, WHOLE, ONE = "levels", "whole", "one"
 BATCHING = (LEVELS, WHOLE, ONE)
 READY = 2  # cohorts that have been read and wait
 TOGETHER = 32  # graphs that are read together: most of what can be saved, and the first soon run
+FEW = 64 << 10  # bytes that are read within a few milliseconds, whatever they are
+SHORT = 0.002  # seconds of a step for which others wait
+RECENT = 16  # steps, by which the next one is judged
 BUSY, LATE, BROKEN = 503, 504, 500
 LOG = logging.getLogger(__name__)
 
 
 class Engine:
-    """Answers jobs with one model.
+    """Answers jobs with one model, for one event loop.
 
     Args:
         batching: one of `BATCHING`.
@@ -45,21 +49,16 @@ class Engine:
     ) -> None:
         self.model, self._limits, self._metrics = model, limits, metrics
         self._together = 1 if batching == ONE else TOGETHER
+        self._most = 1 if batching == ONE else limits.batch
         levels = Levels(model, limits, metrics) if batching == LEVELS else None
-        most = 1 if batching == ONE else limits.batch
-        self._runner: Runner = levels or Whole(model, most, metrics)
+        self._runner: Runner = levels or Whole(model, self._most, metrics)
         self._reader = Reader(model, None if levels is None else levels.arena)
-        self._lock = Lock()
-        self._may_read, self._may_run = Condition(self._lock), Condition(self._lock)
         self._jobs: deque[Job] = deque()
         self._cohorts: deque[Cohort] = deque()
-        self._reads = self._rests = self._ends = False
-        self._threads = [
-            Thread(target=self._read_all, name="reader", daemon=True),
-            Thread(target=self._run_all, name="runner", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._steps: deque[float] = deque([SHORT], RECENT)  # seconds; the first is not known
+        self._done: list[asyncio.Future[None]] = []
+        self._turns: asyncio.Task[None] | None = None
+        self._ends = False
 
     @property
     def n_waiting(self) -> int:
@@ -67,117 +66,105 @@ class Engine:
         return len(self._jobs)
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it answers."""
-        return all(thread.is_alive() for thread in self._threads) and not self._ends
+    def is_open(self) -> bool:
+        """Whether it takes jobs."""
+        return not self._ends
 
-    def submit(self, job: Job) -> None:
-        """Take a job, whose `done` will be called.
+    def submit(self, job: Job) -> asyncio.Future[None]:
+        """Take a job.
+
+        Returns:
+            What is done when the job is.
 
         Raises:
             Refused: too many wait already.
         """
-        with self._lock:
-            if self._ends or len(self._jobs) >= self._limits.waiting:
-                raise Refused(
-                    BUSY,
-                    f"{len(self._jobs)} requests wait already, as many as this server lets wait. "
-                    "Try again in a second.",
-                )
-            self._jobs.append(job)
-            (self._may_run if self._rests else self._may_read).notify()
+        if self._ends or len(self._jobs) >= self._limits.waiting:
+            raise Refused(
+                BUSY,
+                f"{len(self._jobs)} requests wait already, as many as this server lets wait. "
+                "Try again in a second.",
+            )
+        done = asyncio.get_running_loop().create_future()
+        job.done = partial(self._done.append, done)
+        self._jobs.append(job)
+        self._metrics.add("waiting_requests")
+        if self._turns is None:
+            self._turns = asyncio.create_task(self._take_turns())
+        return done
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Take no more jobs, and wait until all are done."""
-        with self._lock:
-            self._ends = True
-            self._may_read.notify()
-            self._may_run.notify()
-        for thread in self._threads:
-            thread.join()
+        self._ends = True
+        if self._turns is not None:
+            await self._turns
 
-    def _read_all(self) -> None:
-        while True:
-            with self._lock:
-                while not (self._can_read and len(self._cohorts) < READY):
-                    if self._ends and not self._jobs:
-                        return
-                    self._may_read.wait()
-                taken = self._take_jobs()
-            self._read(taken)
+    async def _take_turns(self) -> None:
+        """Until there is nothing to do."""
+        try:
+            while self._jobs or self._cohorts or not self._runner.is_idle:
+                if self._jobs and len(self._cohorts) < READY:
+                    taken = self._take_jobs()
+                    await _do(partial(self._read, taken), sum(len(j.body) for j in taken) <= FEW)
+                if self._cohorts or not self._runner.is_idle:
+                    await _do(self._step, max(self._steps) < SHORT)
+                self._tell()
+                await asyncio.sleep(0)  # what has come in meanwhile
+        finally:
+            self._turns = None
 
-    @property
-    def _can_read(self) -> bool:
-        return bool(self._jobs) and not self._reads
+    def _tell(self) -> None:
+        """Those who wait for what is done now."""
+        for future in self._done:
+            if not future.done():  # whoever waited may have gone
+                future.set_result(None)
+        self._done.clear()
 
     def _take_jobs(self) -> list[Job]:
-        """Those that are read now; one thread reads at a time."""
-        self._reads = True
-        return [self._jobs.popleft() for _ in range(min(self._together, len(self._jobs)))]
+        taken = [self._jobs.popleft() for _ in range(min(self._together, len(self._jobs)))]
+        self._metrics.add("waiting_requests", -len(taken))
+        return taken
 
     def _read(self, taken: list[Job]) -> None:
-        """Make cohorts of jobs, and give each away as soon as it is there."""
+        """Make cohorts of jobs."""
         try:
-            self._make_cohorts(taken)
+            jobs = [job for job in taken if self._is_read(job)]
+            self._cohorts += self._reader.read(jobs, self._most)
         except Exception as error:  # a mistake of ours must not end the server
             self._break(taken, error)
-        finally:
-            with self._lock:
-                self._reads = False
-                if self._jobs or self._ends:
-                    self._may_read.notify()
-                if self._ends:
-                    self._may_run.notify()
 
-    def _make_cohorts(self, taken: list[Job]) -> None:
-        jobs = []
-        for job in taken:
-            if job.is_late:
-                job.refuse(Refused(LATE, "it waited too long, and was not begun"))
-                continue
-            try:
-                parse(job, self._limits)
-                jobs.append(job)
-            except Refused as error:
-                job.refuse(error)
-        most = 1 if self._together == 1 else self._limits.batch
-        for cohort in self._reader.read(jobs, most):
-            with self._lock:
-                self._cohorts.append(cohort)
-                self._may_run.notify()
+    def _is_read(self, job: Job) -> bool:
+        """Parse it, if somebody still waits for it; otherwise, and if it is no graph, refuse it."""
+        if job.is_late:
+            job.refuse(Refused(LATE, "it waited too long, and was not begun"))
+            return False
+        try:
+            parse(job, self._limits)
+        except Refused as error:
+            job.refuse(error)
+            return False
+        return True
 
-    def _run_all(self) -> None:
-        while True:
-            with self._lock:
-                while self._runner.is_idle and not self._cohorts and not self._can_read:
-                    if self._ends and not self._jobs and not self._reads:
-                        return
-                    self._rests = True
-                    self._may_run.wait()
-                    self._rests = False
-                reads = self._runner.is_idle and not self._cohorts
-                jobs = self._take_jobs() if reads else []
-                taken = self._runner.take(self._cohorts)
-                if self._can_read:
-                    self._may_read.notify()
-            if jobs:
-                self._read(jobs)
-                continue
-            try:
-                self._run(taken)
-            except Exception as error:  # of kernels, or a mistake of ours
-                self._break([item.job for item in self._runner.give_up()], error)
-
-    def _run(self, taken: list[Cohort]) -> None:
+    def _step(self) -> None:
         now = time.monotonic()
+        try:
+            self._begin(now)
+            self._runner.step()
+        except Exception as error:  # of kernels, or a mistake of ours
+            self._break([item.job for item in self._runner.give_up()], error)
+        seconds = time.monotonic() - now
+        self._steps.append(seconds)
+        self._metrics.add("steps_total")
+        self._metrics.observe("step_seconds", seconds)
+
+    def _begin(self, now: float) -> None:
+        """Let all of what was read that there is room for run from this step on."""
+        taken = self._runner.take(self._cohorts)
         for cohort in taken:
             jobs = dict.fromkeys(item.job for item in cohort.items)
             self._metrics.observe("queue_seconds", *(now - job.arrived for job in jobs))
             self._metrics.observe("graph_levels", *(g.n_levels for g in cohort.graphs))
         self._runner.begin(taken)
-        self._runner.step()
-        self._metrics.add("steps_total")
-        self._metrics.observe("step_seconds", time.monotonic() - now)
 
     def _break(self, jobs: list[Job], error: Exception) -> None:
         """Jobs that an error has ended; the next ones are not touched."""
@@ -187,6 +174,9 @@ class Engine:
             job.refuse(Refused(status, f"the model could not be run: {error}"))
 
 
-def share_the_interpreter() -> None:
-    """Let Python's threads take turns often: a kernel that ends waits for the one that reads."""
-    sys.setswitchinterval(0.0005)
+async def _do(act: Callable[[], None], here: bool) -> None:
+    """In the event loop, or in a thread while the loop goes on."""
+    if here:
+        act()
+    else:
+        await asyncio.to_thread(act)

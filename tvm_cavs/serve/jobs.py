@@ -33,14 +33,14 @@ class Job:
     """A request on its way.
 
     body: what was sent. lines: whether it is JSON lines. roots: whether only roots are answered.
-    done: is called once, by any thread, when `answers` or `error` is there.
+    done: is called once, when `answers` or `error` is there.
     """
 
     body: bytes
     lines: bool
     roots: bool
     deadline: float
-    done: Callable[[], None]
+    done: Callable[[], None] = lambda: None
     arrived: float = field(default_factory=time.monotonic)
     objects: list[Any] = field(default_factory=list)
     answers: list[Answer | None] = field(default_factory=list)

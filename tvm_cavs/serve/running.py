@@ -6,6 +6,7 @@ them. Whole: those that wait run as one batch to the end. One: each graph on its
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Protocol
 
@@ -16,7 +17,9 @@ from .limits import Limits
 from .metrics import Metrics
 from .reading import Cohort
 
-LEAST = 32  # vertices of a step, if need be of several levels: a step costs something by itself
+ENOUGH = 0.0005  # seconds of a step, if need be of several levels: one costs something by itself
+LEAST = 32  # vertices of a step at least
+NEW = 0.25  # what the last step counts for in the pace, of all that were before
 
 
 class Runner(Protocol):
@@ -46,6 +49,7 @@ class Levels:
         self._model, self._metrics = model, metrics
         self.arena = model.arena(limits.batch)
         self._running: dict[Joined, _Rest] = {}
+        self._pace = ENOUGH / LEAST  # seconds of a vertex
 
     @property
     def is_idle(self) -> bool:
@@ -66,7 +70,9 @@ class Levels:
 
     def step(self) -> None:
         n_graphs = sum(rest.n_left for rest in self._running.values())
-        went, n_vertices = self.arena.step(LEAST)
+        begin = time.monotonic()
+        went, n_vertices = self.arena.step(max(LEAST, int(ENOUGH / self._pace)))
+        self._pace += NEW * ((time.monotonic() - begin) / n_vertices - self._pace)
         self._metrics.observe("batch_vertices", n_vertices)
         self._metrics.observe("batch_graphs", n_graphs)
         self._metrics.add("vertices_total", n_vertices)

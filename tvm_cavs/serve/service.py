@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from functools import partial
 from pathlib import Path
 
 from ..deploy import Model, load
 from ..errors import CavsError
 from .engine import BATCHING as BATCHING
-from .engine import LEVELS, Engine, share_the_interpreter
+from .engine import LEVELS, Engine
 from .jobs import Job, Refused
 from .limits import Limits
 from .metrics import Metrics
-from .waiting import Bell, timeout
+from .waiting import timeout
 
 LATE, ENDING, FAILED, RELOADS = 504, 503, 500, 409
 LOG = logging.getLogger(__name__)
@@ -32,18 +31,19 @@ class Service:
     """
 
     def __init__(
-        self, folder: str | Path, limits: Limits | None = None, batching: str = LEVELS
+        self,
+        folder: str | Path,
+        limits: Limits | None = None,
+        batching: str = LEVELS,
+        metrics: Metrics | None = None,
     ) -> None:
-        self.folder, self.limits, self.metrics = Path(folder), limits or Limits(), Metrics()
+        self.folder, self.limits = Path(folder), limits or Limits()
+        self.metrics = metrics or Metrics()
         self._batching = batching
         self._engine = self._make()
         self._old: set[asyncio.Task[None]] = set()
-        self._bell = Bell()
-        self._reloads = False
-        self.n_open = 0
+        self._loads = False
         self.is_ending = False
-        self.since = time.time()
-        share_the_interpreter()
 
     def _make(self) -> Engine:
         return Engine(load(self.folder), self.limits, self.metrics, self._batching)
@@ -56,7 +56,7 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here."""
-        return self._engine.is_alive and not self.is_ending
+        return self._engine.is_open and not self.is_ending
 
     async def answer(self, body: bytes, lines: bool, roots: bool, began: float) -> Job:
         """Let a request's graphs run.
@@ -70,10 +70,9 @@ class Service:
         Raises:
             Refused: it gets none.
         """
-        done = asyncio.get_running_loop().create_future()
         deadline = began + self.limits.seconds
-        job = Job(body, lines, roots, deadline, partial(self._bell.ring, done))
-        self._engine.submit(job)
+        job = Job(body, lines, roots, deadline)
+        done = self._engine.submit(job)
         try:
             async with timeout(deadline - time.monotonic()):
                 await done
@@ -88,44 +87,64 @@ class Service:
         self.metrics.add("graphs_total", len(job.answers))
         return job
 
-    async def reload(self) -> Model:
-        """Load the folder again, beside the model that answers; then that one answers no more.
-
-        What it has been given it finishes.
+    async def load(self) -> Engine:
+        """Another engine with what the folder holds now; it answers from `take` on.
 
         Raises:
-            Refused: the folder holds no model, and the old one stays; or this is going on already.
+            Refused: the folder holds no model; or this is going on already.
         """
-        if self._reloads:
+        if self._loads:
             raise Refused(RELOADS, "the model is being loaded again already")
-        self._reloads = True
+        self._loads = True
         try:
-            made = await asyncio.to_thread(self._make)
+            return await asyncio.to_thread(self._make)
         except (CavsError, OSError) as error:
-            self.metrics.add("reloads_total", label='result="failed"')
-            LOG.error("the model was not loaded again: %s", error)
             raise Refused(FAILED, f"the model stays the one it was: {error}") from None
         finally:
-            self._reloads = False
-        self._engine, old = made, self._engine
-        self.metrics.add("reloads_total", label='result="done"')
-        ending = asyncio.create_task(asyncio.to_thread(old.end))
+            self._loads = False
+
+    def take(self, engine: Engine) -> None:
+        """Let this one answer what comes in; the one before finishes what it has been given."""
+        self._engine, old = engine, self._engine
+        ending = asyncio.create_task(old.end())
         self._old.add(ending)
         ending.add_done_callback(self._old.discard)
-        return made.model
+
+    def load_now(self) -> str:
+        """Load the folder again where nothing has been asked and no event loop runs.
+
+        Returns:
+            The model's name.
+
+        Raises:
+            CavsError: the folder holds no model; the one before stays.
+        """
+        try:
+            self._engine = self._make()
+        except (CavsError, OSError) as error:
+            raise CavsError(f"the model stays the one it was: {error}") from None
+        return self.model.name
+
+    async def reload(self) -> str:
+        """Load the folder again, beside the model that answers; then that one answers no more.
+
+        Returns:
+            The model's name.
+
+        Raises:
+            Refused: as `load` does; the model stays the one it was.
+        """
+        try:
+            self.take(await self.load())
+        except Refused as error:
+            if error.status != RELOADS:
+                self.metrics.add("reloads_total", label='result="failed"')
+            raise
+        self.metrics.add("reloads_total", label='result="done"')
+        return self.model.name
 
     async def end(self) -> None:
         """Finish what has been taken, and take no more."""
         self.is_ending = True
-        await asyncio.to_thread(self._engine.end)
+        await self._engine.end()
         await asyncio.gather(*self._old)
-
-    def text(self) -> str:
-        """The metrics."""
-        return self.metrics.text(
-            {
-                "waiting_requests": ("Requests that wait unread.", self._engine.n_waiting),
-                "open_requests": ("Requests that are being answered.", self.n_open),
-                "start_time_seconds": ("When the server started.", self.since),
-            }
-        )

@@ -1,0 +1,269 @@
+"""Several processes behind one port: whichever is asked, and whatever becomes of one of them."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from helpers.asking import outputs
+from helpers.exported import TREE, line, same
+from helpers.servers import running
+from tvm_cavs.deploy import load
+from tvm_cavs.errors import CavsError
+from tvm_cavs.serve import Metrics, orders
+from tvm_cavs.serve.jobs import Refused
+from tvm_cavs.serve.orders import Orders, message, read_message
+from tvm_cavs.serve.processes import Child, Parent
+from tvm_cavs.serve.sockets import Address, bind
+
+pytestmark = pytest.mark.compiles
+PREDICT = "/v1/predict"
+ONE = line(TREE)
+N = 3
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with running(folder, "--processes", str(N)) as found:
+        yield found
+
+
+def children(pid):
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def n_open(server):
+    """Files, which connections are, of each process."""
+    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in children(server.process.pid)]
+
+
+def is_there(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(holds):
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_all_of_them_answer_and_what_they_count_is_one(folder, server):
+    """Connections are spread over them; whichever is asked for its counters says those of all."""
+    wanted = load(folder)(TREE)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=server.url)) for _ in range(60)]
+        before = n_open(server)
+        for k, client in enumerate(clients):
+            assert same(outputs(client.post(PREDICT, content=ONE).json()), wanted)
+            text = httpx.get(f"{server.url}/metrics").text
+            assert f"tvm_cavs_graphs_total {k + 1}\n" in text
+            assert f"tvm_cavs_processes {N}\n" in text
+        after = n_open(server)
+    assert len(after) == N and all(a > b for a, b in zip(after, before, strict=True))
+
+
+def test_who_connects_to_one_that_was_killed_waits_for_its_successor(server):
+    before = children(server.process.pid)
+    assert len(before) == N
+    os.kill(before[1], signal.SIGKILL)
+    for _ in range(20):
+        assert httpx.post(f"{server.url}{PREDICT}", content=ONE, timeout=20).status_code == 200
+    wait_until(lambda: len(children(server.process.pid)) == N)
+    assert set(before) - set(children(server.process.pid)) == {before[1]}
+    assert "tvm_cavs_restarts_total 1\n" in httpx.get(f"{server.url}/metrics").text
+
+
+def test_signals_to_a_process_that_answers_are_not_heeded(server):
+    """A terminal and a service manager send theirs to all; the one that minds them decides."""
+    answering = children(server.process.pid)
+    for pid in answering:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert httpx.post(f"{server.url}{PREDICT}", content=ONE).status_code == 200
+    assert children(server.process.pid) == answering
+
+
+def test_they_end_when_the_one_that_minds_them_has_gone(folder):
+    with running(folder, "--processes", "2", "--drain", "0.1") as server:
+        answering = children(server.process.pid)
+        server.process.kill()
+        wait_until(lambda: not any(map(is_there, answering)))
+
+
+def test_a_shared_port_is_nobody_elses(server, folder):
+    """Not even of a server that would share it."""
+    for n in (1, 2):
+        with pytest.raises(CavsError, match="Address already in use"):
+            bind(Address(port=server.port), n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_sockets_of_one_port(n):
+    found = bind(Address(port=0), n)
+    assert len(found) == n and len({each.getsockname() for each in found}) == 1
+    for each in found:
+        assert bool(each.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)) == (n > 1)
+        each.close()
+
+
+class Service:
+    """One whose models are numbers."""
+
+    def __init__(self):
+        self.metrics, self.loaded, self.model, self.fails = Metrics(), 0, None, ""
+        self.is_ending = False
+
+    async def load(self):
+        if self.fails:
+            raise Refused(500, self.fails)
+        self.loaded += 1
+        return type("Engine", (), {"model": type("Model", (), {"name": f"m{self.loaded}"})})
+
+    def take(self, engine):
+        self.model = engine.model
+
+    def load_now(self):
+        if self.fails:
+            raise CavsError(self.fails)
+        return "new"
+
+
+def test_a_process_takes_what_it_has_loaded_when_it_is_told_and_ends_when_nobody_is_there(
+    monkeypatch,
+):
+    service, killed = Service(), []
+    monkeypatch.setattr(orders.os, "kill", lambda *given: killed.append(given))
+    ours, theirs = socket.socketpair()
+
+    class Server:
+        ended = 0
+
+        def __init__(self):
+            self.service = service
+
+        def begin(self, task):
+            self.task = asyncio.create_task(task)
+
+        def end(self):
+            Server.ended += 1
+            service.is_ending = True
+
+    async def run():
+        reader, writer = await asyncio.open_connection(sock=ours)
+        made, server = Orders(service, theirs), Server()
+        made.listen(server)
+
+        async def said():
+            return read_message(await asyncio.wait_for(reader.readline(), 10))
+
+        assert await said() == ("ready", "")
+        writer.write(message("load"))
+        assert await said() == ("loaded", "m1") and service.model is None
+        writer.write(message("take"))
+        writer.write(message("load"))
+        assert await said() == ("loaded", "m2") and service.model.name == "m1"
+        asked = asyncio.create_task(made.reload())
+        await asyncio.sleep(0)
+        assert killed == [(os.getppid(), signal.SIGHUP)]
+        with pytest.raises(Refused, match="already"):
+            await made.reload()
+        writer.write(message("keep", "another one failed"))
+        with pytest.raises(Refused, match="another one failed"):
+            await asked
+        writer.write(message("take"))  # nothing is there to take
+        service.fails = "no model"
+        writer.write(message("load"))
+        assert await said() == ("failed", "no model") and service.model.name == "m1"
+        service.fails = ""
+        writer.write(message("load"))
+        assert await said() == ("loaded", "m3")
+        asked = asyncio.create_task(made.reload())
+        await asyncio.sleep(0)
+        writer.write(message("take"))
+        assert await asked == "m3" and service.model.name == "m3"
+        writer.write(message("end"))
+        writer.close()
+        await asyncio.wait_for(server.task, 10)
+        assert Server.ended == 1, "told to, and not once more when nobody is there"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("says", "order", "why"),
+    [
+        ([("loaded", "a"), ("loaded", "a")], "take", ""),
+        ([("loaded", "a"), ("failed", "no room")], "keep", "no room"),
+        ([("loaded", "a"), None], "keep", "a process has ended"),
+        ("no model", "keep", "no model"),
+    ],
+)
+def test_all_take_another_model_or_none(says, order, why):
+    service = Service()
+    service.fails = says if isinstance(says, str) else ""
+    parent = Parent(service, [], lambda number, channel: None)
+    heard = []
+
+    def answer(channel, said):
+        with channel, channel.makefile("rb") as lines:
+            if not service.fails:
+                assert read_message(lines.readline()) == ("load", "")
+                if said is None:
+                    return
+                channel.sendall(message(*said))
+            heard.append(read_message(lines.readline()))
+
+    threads = []
+    for said in [None, None] if service.fails else says:
+        ours, theirs = socket.socketpair()
+        parent._children.append(Child(0, 0, ours, ours.makefile("rb")))
+        threads.append(threading.Thread(target=answer, args=(theirs, said)))
+        threads[-1].start()
+    parent._reload()
+    for thread, child in zip(threads, parent._children, strict=True):
+        thread.join(10)
+        child.close()
+    n_alive = sum(said is not None for said in says) if not service.fails else 2
+    assert heard == [(order, why)] * n_alive
+    result = "done" if order == "take" else "failed"
+    assert service.metrics.count("reloads_total", f'result="{result}"') == 1
+
+
+def test_a_process_that_cannot_begin_is_said_so():
+    def fail(number, channel):
+        raise RuntimeError("nothing works")
+
+    listening = bind(Address(port=0), 2)
+    with pytest.raises(CavsError, match="ended before it could answer"):
+        Parent(Service(), listening, fail).run(lambda: None)
+    for each in listening:
+        each.close()
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "257", "two"])
+def test_a_number_of_processes_that_is_none(folder, text, capsys):
+    from tvm_cavs.cli.main import main
+
+    with pytest.raises(SystemExit):
+        main(["serve", str(folder), "--processes", text])
+    assert "expected 1 to 256 processes" in capsys.readouterr().err
+
+
+def test_messages_are_lines_whatever_they_say():
+    for what in ("", "two\nlines", "\u2028 \\", json.dumps(["a"])):
+        assert message("keep", what).count(b"\n") == 1
+        assert read_message(message("keep", what)) == ("keep", what)
+    assert read_message(b"") == read_message(message("keep", "x")[:-1]) == ("", "")
