@@ -11,8 +11,8 @@ from helpers.asking import lines, message, with_server
 from helpers.exported import TREE, line
 from tvm_cavs.errors import ConfigError
 from tvm_cavs.runtime import Arena
-from tvm_cavs.serve import Limits
-from tvm_cavs.serve.engine import FEW, RECENT, SHORT
+from tvm_cavs.serve import Limits, engine
+from tvm_cavs.serve.engine import FEW, RECENT
 from tvm_cavs.serve.reading import Reader
 from tvm_cavs.serve.running import Levels
 
@@ -210,6 +210,7 @@ def test_short_turns_are_taken_in_the_loop_and_long_ones_beside_it(folder, monke
         step(self)
 
     monkeypatch.setattr(Levels, "step", slow)
+    monkeypatch.setattr(engine, "SHORT", 0.2)
 
     async def ask(client, service):
         nonlocal seconds
@@ -217,7 +218,7 @@ def test_short_turns_are_taken_in_the_loop_and_long_ones_beside_it(folder, monke
             assert (await client.post(PREDICT, content=ONE)).status_code == 200
         assert where == [False] * RECENT + [True] * 2, "the first ones are not known to be short"
         where.clear()
-        seconds = 5 * SHORT
+        seconds = 0.2
         for _ in range(3):
             await client.post(PREDICT, content=ONE)
         assert where == [True, False, False]

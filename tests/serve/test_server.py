@@ -26,16 +26,18 @@ each_number = pytest.mark.parametrize("n", ["1", "2"], ids="{}-processes".format
 CHAIN = json.dumps({"children": [[], *([i] for i in range(2000))]})
 
 
-async def keep_asking(url, seconds, ended, change):
+async def keep_asking(url, seconds, ended, change, enough=lambda answer: True):
     """Statuses and answers of clients that ask again and again; `change` is called in between.
 
-    `ended`: whether a connection that is refused is what must come at the end.
+    `ended`: whether a connection that is refused is what must come at the end. `enough`: whether
+    this answer may be the last one.
     """
-    found, stop = [], time.monotonic() + seconds
+    found, stop, last = [], time.monotonic() + seconds, time.monotonic() + 20
 
     async def ask(k):
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-            while time.monotonic() < stop:
+            is_last = False
+            while time.monotonic() < stop or not (is_last or time.monotonic() > last):
                 await asyncio.sleep(0.02)
                 try:
                     response = await client.post(PREDICT, content=CHAIN if k % 4 == 0 else ONE)
@@ -43,6 +45,7 @@ async def keep_asking(url, seconds, ended, change):
                     assert ended
                     return
                 found.append((k, response.status_code, response.json()))
+                is_last = k % 4 == 0 or enough(outputs(response.json()))
 
     async def act():
         await asyncio.sleep(seconds / 3)
@@ -55,7 +58,7 @@ async def keep_asking(url, seconds, ended, change):
 @each_number
 def test_no_request_is_dropped_when_the_server_ends(folder, n):
     model = load(folder)
-    with running(folder, "--drain", "0.5", "--processes", n) as server:
+    with running(folder, "--drain", "1", "--processes", n) as server:
 
         def end():
             server.process.send_signal(signal.SIGTERM)
@@ -142,7 +145,10 @@ def test_no_request_is_dropped_for_another_model(folder, other_folder, tmp_path,
             other.rename(place)
             server.process.send_signal(signal.SIGHUP)
 
-        found = asyncio.run(keep_asking(server.url, 2.0, False, change))
+        def is_new(answer):
+            return same(answer, new)
+
+        found = asyncio.run(keep_asking(server.url, 2.0, False, change, is_new))
     assert {status for _, status, _ in found} == {200}
     answers = [outputs(answer) for k, _, answer in found if k % 4]
     assert all(same(a, old) or same(a, new) for a in answers)

@@ -91,9 +91,8 @@ class Orders:
             order, what = read_message(await reader.readline())
             if order == LOAD:
                 writer.write(await self._load())
-            elif order == TAKE and self._loaded is not None:
-                self._service.take(self._loaded)
-                self._settle(None)
+            elif order == TAKE:
+                self._take()
             elif order == KEEP:
                 self._settle(Refused(BROKEN, what))
             elif not server.service.is_ending:  # it says so, or has gone
@@ -108,6 +107,11 @@ class Orders:
         except Exception as error:  # whatever it is, the others have to know
             return message(FAILED, str(error))
         return message(LOADED, self._loaded.model.name)
+
+    def _take(self) -> None:
+        if self._loaded is not None:
+            self._service.take(self._loaded)
+            self._settle(None)
 
     def _settle(self, error: Refused | None) -> None:
         """All is as it will be; who has asked for it is told."""
