@@ -257,7 +257,7 @@ def main() -> None:
     gc.freeze()  # clients that rest for the garbage would be taken for a server that does
     for batching in given.batching:
         print(f"--batching {batching}")
-        options = ("--processes", str(given.processes))
+        options = ("--processes", str(given.processes)) if given.processes > 1 else ()
         with server(given.folder, batching, *options) as (port, process):
             found[batching] = uvloop.run(measure(port, process, requests, given))
     for batching, each in found.items():
