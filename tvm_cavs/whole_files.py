@@ -11,7 +11,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, rename: `path` holds the old or the new content.
 
     Raises:
-        OSError: it could not be written. What was there is still there, and nothing beside it.
+        OSError: it could not be written, and what was there is still there, with nothing beside it;
+            or the folder could not be flushed, and the new content is there until a power cut.
     """
     beside = path.parent / f".{path.name}.part"
     try:

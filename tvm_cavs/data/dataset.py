@@ -166,11 +166,12 @@ def build_graphs_flat(
     """
     check_numbered("vertices of a data set", len(n_slots), PARTS)
     check_numbered("slots for children of a data set", len(child), PARTS)
-    local = _local(child)
+    _check_children(child)
     if list(n_vertices) == [len(n_slots)]:
         small = small_graph(n_slots, child, inputs)
         if small is not None:
             return (small,)
+    local = np.array(child, np.int64)
     graph_ptr, child_ptr = pointers(n_vertices), pointers(n_slots)
     first = graph_ptr[:-1].repeat(steps(child_ptr[graph_ptr]))
     child_of, ids = np.where(local == -1, -1, local + first), np.arange(len(n_slots))
@@ -178,8 +179,8 @@ def build_graphs_flat(
     return tuple(unbatch(forest))
 
 
-def _local(child: Sequence[int]) -> np.ndarray:
-    """Children as int64[n_slots].
+def _check_children(child: Sequence[int]) -> None:
+    """Refuse what is no index.
 
     Raises:
         GraphError: one is no index of 32 bits, so that adding to it could wrap around.
@@ -191,4 +192,3 @@ def _local(child: Sequence[int]) -> np.ndarray:
     if len(child) and not -MOST_VERTICES <= min(child) <= max(child) <= MOST_VERTICES:
         wrong = next(c for c in child if not -MOST_VERTICES <= c <= MOST_VERTICES)
         raise GraphError(f"child {wrong!r:.60} is out of range; no graph has so many vertices.")
-    return np.array(child, np.int64)
