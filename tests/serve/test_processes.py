@@ -17,8 +17,8 @@ from helpers.asking import outputs
 from helpers.exported import TREE, line, same
 from helpers.servers import running
 from tvm_cavs.deploy import load
-from tvm_cavs.errors import CavsError
-from tvm_cavs.serve import Metrics, orders
+from tvm_cavs.errors import CavsError, ConfigError
+from tvm_cavs.serve import Metrics, orders, run
 from tvm_cavs.serve.jobs import Refused
 from tvm_cavs.serve.orders import Orders, message, read_message
 from tvm_cavs.serve.processes import Child, Parent
@@ -251,6 +251,13 @@ def test_a_process_that_cannot_begin_is_said_so():
         Parent(Service(), listening, fail).run(lambda: None)
     for each in listening:
         each.close()
+
+
+def test_metrics_for_another_number_of_processes_are_refused():
+    service = Service()
+    service.metrics = Metrics(3)
+    with pytest.raises(ConfigError, match=r"metrics=Metrics\(2\)"):
+        run(service, Address(port=0), n_processes=2)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "257", "two"])

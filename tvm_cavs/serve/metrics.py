@@ -66,6 +66,7 @@ class Metrics:
     """
 
     def __init__(self, n_processes: int = 1) -> None:
+        self.n_processes = n_processes
         n_rows = n_processes + (n_processes > 1)
         self._all = memoryview(mmap.mmap(-1, n_rows * len(COLUMNS) * WORD)).cast("d")
         self._lock = Lock()

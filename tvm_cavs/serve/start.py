@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import uvloop
 
+from ..errors import ConfigError
 from .app import make_app
 from .orders import Orders, obey_signals
 from .processes import Parent
@@ -31,8 +32,15 @@ def run(
         n_processes: that answer; the service's metrics are made for as many.
 
     Raises:
+        ConfigError: the service's metrics are made for another number of processes.
         CavsError: the address cannot be had, or a process does not start.
     """
+    if n_processes != service.metrics.n_processes:
+        raise ConfigError(
+            f"n_processes is {n_processes}, and the service's metrics have rows for "
+            f"{service.metrics.n_processes}. Give it some: "
+            f"Service(folder, metrics=Metrics({n_processes}))."
+        )
     let_files_be_open(service.limits.connections)
     gc.collect()
     gc.freeze()  # what is loaded stays: to look through it takes 30 ms, in which nobody is answered
