@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,21 @@ def network():
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "last.safetensors"
+
+
+def test_a_package_that_is_not_installed_has_a_line_too(monkeypatch):
+    """A resumed run tells by it that the package was there, or is now."""
+    installed = installed_versions()
+    assert list(installed) == ["tvm_cavs", "apache-tvm", "apache-tvm-ffi", "numpy"]
+    for absent in installed:
+
+        def version(package, absent=absent):
+            if package == absent:
+                raise PackageNotFoundError(package)
+            return installed[package]
+
+        monkeypatch.setattr(module, "version", version)
+        assert installed_versions() == installed | {absent: "not installed"}
 
 
 def test_round_trip(path):
