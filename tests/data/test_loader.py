@@ -113,7 +113,7 @@ def test_build_graphs_equals_one_by_one() -> None:
 
 
 def test_vocab() -> None:
-    vocab = Vocab.build("b a b c <unk> a b".split(), min_count=2)
+    vocab = Vocab.build("b a b c <unk> <unk> a b".split(), min_count=2)
     assert vocab.tokens == ("<unk>", "b", "a") and len(vocab) == 3
     indices = vocab.index(["a", "zzz", "b"])
     assert indices.dtype == np.int32 and indices.tolist() == [2, 0, 1]
