@@ -121,6 +121,8 @@ def test_vocab() -> None:
     assert Vocab(tuple(vocab.to_list())) == vocab
     with pytest.raises(DataError, match="begins with '<unk>'"):
         Vocab(("a",))
+    with pytest.raises(DataError, match="begins with '<unk>'"):
+        Vocab(("a", "<unk>"))
     with pytest.raises(DataError, match="the token 'a' stands twice"):
         Vocab(("<unk>", "a", "a"))
 
