@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -102,8 +103,8 @@ def test_a_picture_needs_what_its_extra_holds(made_up, asked, monkeypatch, tmp_p
 @pytest.mark.parametrize("rate", [None, 0.0, 0.5])
 def test_a_rate_of_dropout_that_is_given_is_the_workloads(rate, monkeypatch):
     """0, too."""
-    seen = []
+    seen, usual = [], replace(bench_cases.WORKLOADS["treelstm"](None), dropout=0.25)
+    monkeypatch.setattr(bench_cases, "WORKLOADS", {"treelstm": lambda data: usual})
     monkeypatch.setattr(bench_cases, "times", lambda given, workload: seen.append(workload))
     bench_cases.run(parse(["--clock", "wall", *(["--dropout", str(rate)] * (rate is not None))]))
-    usual = bench_cases.WORKLOADS["treelstm"](None)
-    assert seen[0].dropout == (usual.dropout if rate is None else rate)
+    assert [each.dropout for each in seen] == [0.25 if rate is None else rate]
