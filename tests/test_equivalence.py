@@ -34,6 +34,7 @@ def test_three_children(cache: Path) -> None:
     [
         functions.Attention,
         functions.OneSlot,
+        functions.Beside,
         functions.Linear,
         functions.Passed,
         functions.Deep,

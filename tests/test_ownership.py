@@ -142,6 +142,20 @@ def test_a_copied_network_and_trainer_go_on_as_the_original(how: str) -> None:
         assert not np.shares_memory(p.data, mine.data) and mine.data.ctypes.data % 64 == 0
 
 
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copied_loss_has_everything_but_the_backward_pass(how: str) -> None:
+    net, graph = network(), random_tree(np.random.default_rng(1), 2)
+    with cavs.record():
+        loss = LOSS(net(graph))
+    again = COPIES[how](loss)
+    assert (float(again), again.n_labels) == (float(loss), loss.n_labels)
+    for name, values in loss.outputs.items():
+        np.testing.assert_array_equal(again.outputs[name], values)
+    with pytest.raises(TraceError, match="a copy of a loss has no backward pass"):
+        again.backward()
+    loss.backward()
+
+
 def test_a_parameter_that_changed_since_the_forward_pass_is_named() -> None:
     net, graph = network(), random_tree(np.random.default_rng(1), 2)
     with cavs.record():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -26,11 +27,15 @@ from helpers.paths import ROOT
 from helpers.planted import LEAVE_OUT, LastRowLess, Perilous, fate_of, forgetful
 from helpers.random_graphs import N_WORDS, random_tree
 from schedules.records import read_records, target_key
+from tvm_cavs.cli.export import TARGETS
 from tvm_cavs.cli.main import main
+from tvm_cavs.cli.shipped import shipped
+from tvm_cavs.cli.tune import Tuning
 from tvm_cavs.compiler import Compiler, Trial, Wrong
 from tvm_cavs.compiler.trial.start import bits, poison
 from tvm_cavs.compiler.trial.touched import touched
 from tvm_cavs.errors import TuningError
+from tvm_cavs.runs import load_config
 
 pytestmark = pytest.mark.compiles
 LOSS = cavs.loss.SoftmaxCrossEntropy()
@@ -352,6 +357,19 @@ def test_a_killed_tuning_leaves_whole_records_and_no_process(cache, tmp_path):
             break
         time.sleep(0.1)
     assert not [w for w in workers if Path(f"/proc/{w}").exists()]
+
+
+def test_steps_of_a_device_elsewhere_run_here(cache, monkeypatch):
+    """Their kernels are compiled for the device and measured there; the network runs here."""
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(cache))
+    monkeypatch.setattr(autotune, "bench_of", FakeBench)
+    name = "x86-64-v3" if platform.machine() == "aarch64" else "aarch64"
+    target = json.dumps(TARGETS[name])
+    given = [*TINY, f"executor.target={target}", "tune.rpc=127.0.0.1:9190/KEY"]
+    tuning = Tuning(load_config(shipped()["demo"], given))
+    assert tuning.compiler.target.attrs["mtriple"] == TARGETS[name]["mtriple"]
+    assert tuning.machine is tuning.compiler.machine
+    assert str(tuning.before.executor.compiler.target) == str(Compiler("host", 1, False).target)
 
 
 def test_an_executor_without_kernels_is_refused(capsys):

@@ -95,7 +95,8 @@ def test_what_it_refuses(folder, capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("n_bytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (999_600, "1 MB"), (2e9, "2 GB")],
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (999_600, "1 MB"), (2e9, "2 GB")]
+    + [(5e12, "5 TB"), (5e17, "5e+05 TB")],
 )
 def test_sizes(n_bytes, text):
     assert size(n_bytes) == text

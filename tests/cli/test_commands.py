@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -134,6 +134,49 @@ def test_the_version_is_that_of_the_package(capsys):
     assert [line.split()[0] for line in others] == ["Python", "apache-tvm", "apache-tvm-ffi"]
     done = python("-m", "tvm_cavs", "--version")
     assert done.stdout.splitlines() == [first, *others]
+
+
+def test_a_version_that_is_none_is_said(capsys, monkeypatch):
+    def version(package):
+        if package == "apache-tvm":
+            raise PackageNotFoundError(package)
+        return "7.8"
+
+    monkeypatch.setattr(sys.modules[main.__module__], "version", version)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "apache-tvm not installed",
+        "apache-tvm-ffi 7.8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (TargetError("why"), 1, "error: why\n"),
+        (MemoryError(), 1, "error: there is not enough memory. Make the sizes"),
+        (ModuleNotFoundError("x", name="yaml"), 1, "error: PyYAML is not installed: "),
+        (ModuleNotFoundError("x", name="rich"), 1, "error: rich is not installed: "),
+        (ModuleNotFoundError("x", name="mine"), None, ""),
+        (KeyboardInterrupt(), 130, ""),
+        (ZeroDivisionError(), None, ""),
+    ],
+    ids=repr,
+)
+def test_what_ends_a_command(raised, status, said, capsys, monkeypatch):
+    """What is expected becomes a message and a number, what is not goes through."""
+
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(sys.modules[main.__module__], "import_module", fail)
+    if status is None:
+        with pytest.raises(type(raised)):
+            main(["cache"])
+    else:
+        assert main(["cache"]) == status
+    told = capsys.readouterr()
+    assert told.err.startswith(said) and bool(told.err) == bool(said) and not told.out
 
 
 @pytest.mark.parametrize("arguments", [["train=1"], ["train.lr=1", "demo"]])

@@ -67,6 +67,7 @@ GOOD: dict[str, Callable[[np.random.Generator], Any]] = {
     "integers": lambda rng: int(rng.integers(-5, 5)),
     "numbers": lambda rng: float(rng.integers(1, 9)) + 0.5,
     "lists": lambda rng: [int(rng.integers(9)), 0.5, float(rng.normal())],
+    "matrices": lambda rng: rng.normal(size=(2, 3)).tolist(),
 }
 FAULTS: list[tuple[str, str, str]] = [  # kind of the column, the faulty entry in JSON, what is said
     ("tokens", "3", "3 is a number in a list of tokens"),
@@ -85,6 +86,10 @@ FAULTS: list[tuple[str, str, str]] = [  # kind of the column, the faulty entry i
     ("lists", "[1, null, 2]", "null is neither"),
     ("lists", "[1, [2], 2]", "another shape"),
     ("lists", "7.5", "another shape"),
+    ("matrices", "[[1, 2, 3], [4, 5, 1e39]]", "is not finite"),
+    ("matrices", "[[1, 2, 3], [4, null, 6]]", "null is neither"),
+    ("matrices", "[[1, 2, 3], [4, 5]]", "a list of 2"),
+    ("matrices", "[[1, 2, 3], 4]", "another shape"),
 ]
 
 

@@ -138,6 +138,8 @@ def test_bad_files(tmp_path: Path) -> None:
     path.write_text(f"8\t{BRACKETS}\n")
     with pytest.raises(DataError, match="line 1: the label is '8', but the value .* is 7"):
         read_listops_tsv(path)
+    path.write_text(f" 7 \t{BRACKETS}\n7\t(  {BRACKETS} )\n")
+    assert len(set(read_listops_tsv(path))) == 1
     path.write_text(BRACKETS)
     with pytest.raises(DataError, match="line 1: no tab; expected value<TAB>expression"):
         read_listops_tsv(path)
@@ -169,6 +171,7 @@ IMPOSSIBLE = {
     "tokens": ({"n": 3, "max_tokens": 0}, "max_tokens: .* from 1 .* given 0"),
     "half": ({"n": 2.5}, "n: expected a whole number .* given 2.5"),
     "depth": ({"n": 2, "max_depth": 0}, "max_depth: .* from 1 .* given 0"),
+    "too deep": ({"n": 2, "max_depth": 101}, r"at max_depth=101; .* max_depth in 1\.\.100"),
     "text": ({"n": 2, "exclude": "12"}, "exclude takes a set of expressions, got '12'"),
 }
 
@@ -183,6 +186,7 @@ def test_what_cannot_be_generated(name: str) -> None:
 def test_all_that_there_are() -> None:
     assert sorted(generate(10, 0, max_tokens=1)) == [str(digit) for digit in range(10)]
     assert generate(0, 0) == []
+    assert len(generate(1, 0, max_depth=100)) == 1
     with pytest.raises(DataError, match="no expressions; expected at least one"):
         listops_dataset([])
     with pytest.raises(DataError, match="expected a list of expressions, got '3'"):

@@ -113,7 +113,7 @@ def test_build_graphs_equals_one_by_one() -> None:
 
 
 def test_vocab() -> None:
-    vocab = Vocab.build("b a b c <unk> a b".split(), min_count=2)
+    vocab = Vocab.build("b a b c <unk> <unk> a b".split(), min_count=2)
     assert vocab.tokens == ("<unk>", "b", "a") and len(vocab) == 3
     indices = vocab.index(["a", "zzz", "b"])
     assert indices.dtype == np.int32 and indices.tolist() == [2, 0, 1]
@@ -121,6 +121,8 @@ def test_vocab() -> None:
     assert Vocab(tuple(vocab.to_list())) == vocab
     with pytest.raises(DataError, match="begins with '<unk>'"):
         Vocab(("a",))
+    with pytest.raises(DataError, match="begins with '<unk>'"):
+        Vocab(("a", "<unk>"))
     with pytest.raises(DataError, match="the token 'a' stands twice"):
         Vocab(("<unk>", "a", "a"))
 

@@ -102,6 +102,8 @@ FORMS = {  # how treebanks are written: tokens, labels in post-order
     "outer": ("( (3 (2 The) (4 tea)) )", "The tea", [2, 4, 3]),
     "windows": ("\ufeff(3 (2 The) (4 tea))\r\n(1 no)\r\n", "The tea no", [2, 4, 3, 1]),
     "comment": ("# id (1\n(1 no)", "no", [1]),
+    "no comment": ("(1 (2\n#) (3 no))\n# (2 x)\n(4 x)", "# no x", [2, 3, 1, 4]),
+    "indented": (" (1 no)\n\t(2 x)\n  (3\n (4 tea))", "no x tea", [1, 2, 4, 3]),
     "words": ("(S (NP (DT the) (NN tea)) (VP x))", "the tea x", [0, 1, 2, 4, 3]),
     "fraction": ("(0.5 (1 The) (-2e-1 tea))", "The tea", [1.0, -0.2, 0.5]),
     "escapes": ("(1 (1 -LRB-) (1 1\\/2))", "( 1/2", [1, 1, 1]),
@@ -126,12 +128,40 @@ def test_one_kind_of_label(tmp_path: Path) -> None:
         ptb_dataset(write(tmp_path, "(1 a)\n(NP (1 b))"))
     with pytest.raises(DataError, match="line 1, vertex 1: .*label 'S' is none of the 1 classes"):
         ptb_dataset(write(tmp_path, "(S (NP b))"), classes=("NP",))
+    with pytest.raises(DataError, match="line 1, vertex 0: .*1 stands where tokens .* expected"):
+        ptb_dataset(write(tmp_path, "(1 a)"), classes=("1",))
     with pytest.raises(DataError, match=f"line 2, vertex 0: .*{'9' * 23} does not fit int32"):
         ptb_dataset(write(tmp_path, f"(1 a)\n({'9' * 23} b)"))
     with pytest.raises(DataError, match="line 1, column 1: expected a label"):
         ptb_dataset(write(tmp_path, f"({'9' * 5000} b)"))
     with pytest.raises(DataError, match="line 2, column 1: unbalanced .* never closed"):
         ptb_dataset(write(tmp_path, "(1 a)\n(1 (2 b)\n(1 c))"))
+
+
+def test_what_may_stand_for_a_label() -> None:
+    """A word of up to 60 letters; no bracket, and not the end."""
+    assert parse_ptb_tree(f"({'N' * 60} tea)").labels == ["N" * 60]
+    for text in (f"({'N' * 61} tea)", "(", "(1 a) (", "((", "()"):
+        with pytest.raises(DataError, match="column [17]: (expected a label after|a second tree)"):
+            parse_ptb_tree(text)
+
+
+def test_the_bracket_that_is_never_closed_is_the_last_one_open() -> None:
+    """Of every beginning of a tree that ends in the midst of it."""
+    text = "(1 (2 a) (3 (4 b) (5 c)))"
+    for end in range(2, len(text)):
+        if text[end - 1] in " (":
+            continue
+        open_ = []
+        for at, letter in enumerate(text[:end]):
+            if letter == "(":
+                open_.append(at + 1)
+            elif letter == ")":
+                open_.pop()
+        with pytest.raises(
+            DataError, match=rf"column {open_[-1]}: .*\({len(open_)} open at the end"
+        ):
+            parse_ptb_tree(text[:end])
 
 
 def test_bad_files(tmp_path: Path) -> None:

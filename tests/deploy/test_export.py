@@ -2,12 +2,14 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +22,11 @@ from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 from tvm_cavs.data import Vocab, read_graphs, to_json
 from tvm_cavs.deploy import cpu, load
+from tvm_cavs.deploy.runner import Runner
 from tvm_cavs.errors import DataError, DeployError, GraphError, OutOfMemoryError
 from tvm_cavs.executors import About, exporting
+from tvm_cavs.graph import Read
+from tvm_cavs.runtime import BufferId, Role
 
 pytestmark = pytest.mark.compiles
 WORDS = ("<unk>", "a", "b", "(", "d")
@@ -134,6 +139,16 @@ def test_the_manifest_says_what_is_there(tree):
     )
     yaml = pytest.importorskip("yaml")
     assert yaml.safe_load((folder / "manifest.yaml").read_text()) == manifest
+
+
+def test_an_input_is_told_as_its_values_are_read():
+    """In whatever order a vertex looks for it and reads it; one that is only looked for, too."""
+    values, other = Read("x", (3,), "float32", None), Read("word", (), "int32", 9)
+    looks = [Read(name, None, "", None) for name in ("x", "word", "flag")]
+    for order in itertools.permutations([values, other, *looks]):
+        told = exporting._distinct(order)
+        assert [read.name for read in told] == list(dict.fromkeys(read.name for read in order))
+        assert {*told} == {values, other, looks[2]}
 
 
 def test_the_same_network_gives_the_same_bytes(tree, tmp_path, monkeypatch):
@@ -254,6 +269,26 @@ def test_kinds_that_are_too_many(cache, tmp_path):
     same(model(seen), net(cavs.batch(seen)))
     with pytest.raises(GraphError, match="exported for the vertices of its data.*x5"):
         model([chain(6)])
+
+
+@pytest.mark.parametrize("arity", [1, 3])
+def test_what_a_vertex_without_kernels_has_is_said(arity):
+    """Of every combination of slots and inputs, beside one that has kernels; no seed is told."""
+    seed = BufferId(Role.INPUT, "grad.y")
+    pulls = ("x", str(seed.key), "word")
+    deployed = SimpleNamespace(pulls=pulls, arity=arity, seeds={"y": seed})
+    for known in (0, 5):
+        ranks = SimpleNamespace(number={known | 1: 0}, maybe=1)
+        runner = SimpleNamespace(ranks=ranks, deployed=deployed, _name="Many")
+        for bits in itertools.product([0, 1], repeat=arity + len(pulls)):
+            mask = sum(bit << i for i, bit in enumerate(bits))
+            if mask | 1 == known | 1:
+                continue
+            slots = ", ".join(str(i) for i in range(arity) if bits[i])
+            x, _, word = bits[arity:]
+            has = ", ".join(name for name, bit in (("x", x), ("word", word)) if bit)
+            said = str(Runner.refusal(runner, [known, mask]))
+            assert f"children in slots {slots or 'none'} and the inputs {has or 'none'}. " in said
 
 
 def test_a_model_that_is_exported_anew_is_another_one(cache, tmp_path):

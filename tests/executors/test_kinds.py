@@ -79,3 +79,11 @@ def test_inference_too(name: str) -> None:
     outputs = PerVertex(programs, network.parameters(), True, {}).forward(graph, SEEDS)
     for output, want in expected.outputs.items():
         assert_close(outputs[output], want, output)
+
+
+def test_a_kind_in_words() -> None:
+    """What may be absent has a question mark, whichever of its slots and inputs it is."""
+    assert str(Kind((), ())) == "no child; no input"
+    assert str(Kind((0, 2), ("x", "word"))) == "children 0,2; x, word"
+    wide = Kind((0, 2), ("x", "word"), maybe=(2, "x"))
+    assert str(wide) == "children 0,2?; x?, word"

@@ -31,11 +31,15 @@ def strangers(graphs: list[Graph]) -> list[Graph]:
 
 
 def examples(seed: int) -> tuple[np.random.Generator, list[Graph]]:
-    """Graphs of one forest: trees without empty slots only, or any."""
+    """Graphs of one forest: trees without empty slots only, or any; all of their vertices have an
+    identity of their own, those of every other graph, or none.
+    """
     rng = np.random.default_rng(seed)
     make = random_graph if seed % 2 else lambda rng, arity, n: Graph.from_sequence(n, {})
     made = [make(rng, 2, int(rng.integers(1, 9))) for _ in range(12)]
-    return rng, unbatch(batch(list(Dataset.from_graphs(made))))
+    named = list(Dataset.from_graphs(made))
+    given = [named, [(named, made)[i % 2][i] for i in range(12)], made][seed % 3]
+    return rng, unbatch(batch(given))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -241,3 +241,12 @@ def test_where_an_input_is_absent_its_value_is_what_kernels_read() -> None:
     for given, filler in ((np.array([1.5, 7.0], "float32"), 0.0), (np.array([3, 7], "int32"), -1)):
         field = Graph.from_children([[], []], {"x": Field(given, here)}).inputs["x"]
         assert field.values.tolist() == [given[0], filler]
+
+
+def test_presence_is_told_by_truth_values_or_zeros_and_ones() -> None:
+    values = np.ones(3, np.float32)
+    for good in ([True, False, True], [1, 0, 1], [1.0, 0.0, 1.0]):
+        assert Field(values, np.array(good)).present.tolist() == [True, False, True]
+    for bad in ([2, 0, 1], [0.5, 0, 1], [1, 0, -1], [1, 0], [[1], [0], [1]]):
+        with pytest.raises(GraphError, match="present has shape .*expected one bool a row"):
+            Field(values, np.array(bad))

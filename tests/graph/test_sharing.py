@@ -57,6 +57,37 @@ def assert_is_naive(graph: Graph, names: Names, made: Shared | None) -> None:
         assert made.graph.child[ptr[new] : ptr[new + 1]].tolist() == want
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_digests_of_views_and_batches_are_those_of_the_graphs_alone(named: bool) -> None:
+    """Whichever are known before: of a forest, of a batch, of its parts."""
+    rng, names = np.random.default_rng(0), ("word", "x")
+    for first in ("forest", "views", "batch", "none"):
+        graphs = alike(rng, 9, arity=2)
+        forest = batch(graphs if named else [replace(g) for g in graphs])
+        if first == "forest":
+            find_digests(forest, names)
+        views = unbatch(forest)
+        chosen = [views[i] for i in rng.integers(9, size=6)]
+        joined = batch(chosen if named else [replace(g) for g in chosen])
+        if first != "none":
+            for graph in {"views": chosen, "batch": [joined], "forest": [forest]}[first]:
+                find_digests(graph, names)
+        for graph in (joined, forest, *chosen):
+            alone = [find_digests(replace(g), names) for g in unbatch(graph)]
+            assert find_digests(graph, names).tolist() == np.concatenate(alone).tolist()
+
+
+def test_digests_of_inputs_that_change_places_differ() -> None:
+    """Else the slow way would join them, vertex by vertex."""
+    one = Graph.from_sequence(2, {"a": [1, 2], "b": [3, None]})
+    other = Graph.from_sequence(2, {"a": [3, None], "b": [1, 2]})
+    found = [find_digests(graph, ("a", "b")).tolist() for graph in (one, other)]
+    assert not set(found[0]) & set(found[1]) and len(set(found[0])) == 2
+    slots = [Graph.from_children([[], [], c], {"a": [1, 2, 3]}) for c in ([0, 1], [1, 0])]
+    left, right = (find_digests(graph, ("a",)).tolist() for graph in slots)
+    assert left[:2] == right[:2] and left[2] != right[2]
+
+
 NAME_SETS: list[Names] = [(), WORD, ("word", "label"), ("x",), ("word", "x", "target")]
 
 

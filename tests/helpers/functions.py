@@ -66,6 +66,22 @@ class OneSlot(VertexFunction):
         v.push("score", cavs.reduce_sum(h))
 
 
+class Beside(VertexFunction):
+    """What goes back through one product goes to both children, side by side, and to a table."""
+
+    arity = 2
+    state = {"h": 3}
+
+    def __init__(self) -> None:
+        self.E, self.W = cavs.Parameter((N_WORDS, 6)), cavs.Parameter((6, 3))
+
+    def forward(self, v: Vertex) -> None:
+        below = cavs.concat(v.gather(0).h, v.gather(1).h)
+        h = cavs.tanh((below + cavs.embedding(v.pull("word"), self.E)) @ self.W)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
 class Linear(VertexFunction):
     """Its gradients are the same at every vertex; parameters meet before any vertex does."""
 

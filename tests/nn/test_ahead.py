@@ -162,4 +162,6 @@ def test_a_loader_that_hangs_does_not_hold_up_an_interruption(
     assert hangs.wait(60)
     with pytest.raises(KeyboardInterrupt):
         taken.throw(KeyboardInterrupt)
+    waits = [thread for thread in threading.enumerate() if thread.name == "tvm_cavs-ahead"]
+    assert waits and all(thread.daemon for thread in waits), "nor the end of the program"
     go.set()

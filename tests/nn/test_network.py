@@ -9,7 +9,9 @@ import pytest
 import tvm_cavs as cavs
 from helpers.networks import LOSS, gradients, network, some_graphs
 from helpers.random_graphs import N_CLASSES, N_WORDS
+from tvm_cavs import executors
 from tvm_cavs.errors import GraphError, ShapeError, TraceError
+from tvm_cavs.executors import registry
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.language.functions import embedding
@@ -265,3 +267,26 @@ def test_prepare_checks_every_batch() -> None:
     net.prepare(some_graphs(3))
     with pytest.raises(GraphError, match="pulls 'word'"):
         net.prepare([*some_graphs(3), Graph.from_children([[]], {})])
+
+
+def test_an_export_is_for_what_the_network_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is told otherwise; of options that only running has it hears nothing."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(executors, "export", lambda *given, **options: asked.append(options))
+
+    def made(programs: Any, parameters: Any, target: str) -> None: ...
+
+    monkeypatch.setitem(registry._REGISTERED, "mine", lambda: made)
+    net = Network(CELLS["lstm"](N_WORDS, 2, 3, 2))
+    net.initialize()
+    mine = {"target": "host", "precision": "bf16", "records": False}
+    for executor, options, told in (
+        ("tvm", {}, {}),
+        ("tvm", mine | {"threads": 2, "cache": False, "without": ()}, mine),
+        ("reference", {"dtype": "float64"}, {}),
+        ("mine", {"target": "a toaster"}, {}),
+    ):
+        net.hybridize(executor, **options)
+        net.export("there")
+        net.export("there", precision="float32", target="other")
+        assert asked[-2:] == [told, told | {"precision": "float32", "target": "other"}]

@@ -41,12 +41,13 @@ def test_of_another_network_nothing_is_taken(tmp_path):
     path, net = tmp_path / "p.safetensors", network(1)
     before = values(net)
     stored = {name: array for name, array in before.items() if name != "b"}
-    save_file(stored | {"W": np.zeros((3, 5), "float32")}, path)
+    save_file(stored | {"W": np.zeros((3, 5), "float32"), "X": np.zeros(2, "float32")}, path)
     with pytest.raises(CheckpointError) as error:
         net.load_parameters(path)
     assert str(error.value) == (
         f"{path} belongs to another network:\n"
         "  W: [3, 5] in the file, [3, 20] in the network\n"
+        "  X: [2] in the file, absent in the network\n"
         "  b: absent in the file, [20] in the network"
     )
     for name, array in values(net).items():

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,21 @@ def network():
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "last.safetensors"
+
+
+def test_a_package_that_is_not_installed_has_a_line_too(monkeypatch):
+    """A resumed run tells by it that the package was there, or is now."""
+    installed = installed_versions()
+    assert list(installed) == ["tvm_cavs", "apache-tvm", "apache-tvm-ffi", "numpy"]
+    for absent in installed:
+
+        def version(package, absent=absent):
+            if package == absent:
+                raise PackageNotFoundError(package)
+            return installed[package]
+
+        monkeypatch.setattr(module, "version", version)
+        assert installed_versions() == installed | {absent: "not installed"}
 
 
 def test_round_trip(path):
@@ -189,6 +205,9 @@ def test_the_header_is_readable_json(path):
     [
         ("progress", 0, "its progress is 0"),
         ("config", {"train": []}, r"its config has train = \[\], where a section was expected"),
+        ("config", {"train": {"early_stop": "x"}}, "its config has train.early_stop = 'x', where"),
+        ("config", {"model": 3}, "its config has model = 3, where a section was expected"),
+        ("config", {"data": "x"}, "its config has data = 'x', where a section was expected"),
         ("progress", {"epoch": "x"}, "its progress has epoch = 'x'"),
         ("progress", {"step": -1}, "its progress has step = -1"),
         ("progress", {"step": True}, "its progress has step = True"),
@@ -199,18 +218,25 @@ def test_the_header_is_readable_json(path):
         ("progress", {"recent_loss": {}}, "its progress has recent_loss = {}"),
         ("progress", {"recent_loss": ""}, "its progress has recent_loss = ''"),
         ("progress", {"recent_loss": [1.0, "2"]}, r"has recent_loss = \[1.0, '2'\]"),
-        ("vocabulary", None, "its state has no vocabulary"),
+        *((key, None, f"its state has no {key}") for key in ("vocabulary", "versions", "config")),
     ],
 )
-def test_a_state_that_was_never_written_is_refused(tmp_path, key, value, said):
-    path = tmp_path / "x.safetensors"
-    save_checkpoint(path, Checkpoint({"W": np.zeros(2, "float32")}))
+def test_a_state_that_was_never_written_is_refused(path, key, value, said):
+    write_with(path, key, value)
+    with pytest.raises(CheckpointError, match=f"{said}.*, so tvm_cavs did not write it. Take anot"):
+        load_checkpoint(path)
+
+
+def test_a_state_from_before_data_were_fingerprinted_is_read(path):
+    write_with(path, "data", None)
+    assert load_checkpoint(path).data == {}
+
+
+def write_with(path, key, value):
+    """A checkpoint with another entry of its state, or without it."""
+    save_checkpoint(path, Checkpoint({"W": np.zeros(2, "float32")}, data={"train": "x"}))
     tensors, metadata = module._read(path)
     state = json.loads(metadata["state"]) | {key: value}
     text = json.dumps({k: v for k, v in state.items() if v is not None or k != key})
     metadata |= {"state": text, "crc32": module._checksum(tensors, text)}
     path.write_bytes(save(tensors, metadata))
-    with pytest.raises(
-        CheckpointError, match=f"{said}, so tvm_cavs did not write it. Take another"
-    ):
-        load_checkpoint(path)

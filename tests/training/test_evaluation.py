@@ -91,8 +91,9 @@ def test_nothing_to_count(name: str, labels: list[int | None] | None, said: str)
     net.initialize(seed=0)
     net.hybridize("reference")
     graphs = [cavs.Graph.from_sequence(2, {"word": [0, 1], "label": labels or [None, None]})] * 3
-    with pytest.raises(DataError, match=f"^three: {said}"):
-        evaluate(net, Dataset.from_graphs(graphs, "three"), [name])
+    for names in ([name], ["accuracy", name]):  # which has something to count beside it
+        with pytest.raises(DataError, match=f"^three: {said}"):
+            evaluate(net, Dataset.from_graphs(graphs, "three"), names)
 
 
 def test_json_has_numbers_and_null() -> None:

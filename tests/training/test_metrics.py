@@ -83,6 +83,8 @@ def test_answers():
     tally = Tally(("answer_accuracy", "root_answer_accuracy"))
     tally.add(np.array([[2.0], [-1.0], [-3.0]], np.float32), graph)
     assert tally.values() == {"answer_accuracy": 2 / 3, "root_answer_accuracy": 0.0}
+    tally.add(np.zeros((3, 1), np.float32), graph)  # a score of 0 is a no
+    assert tally.values() == {"answer_accuracy": 3 / 6, "root_answer_accuracy": 0.0}
 
 
 def test_every_loss_has_metrics_of_its_own():

@@ -176,6 +176,15 @@ def test_the_norm_is_that_of_float64(updates: dict[str, Updates], size: int) -> 
     assert np.isinf(updates["sgd"].norm([g]))
 
 
+@pytest.mark.parametrize("exponent", range(-38, 38, 4))
+def test_the_norm_is_right_where_squares_leave_float32(
+    updates: dict[str, Updates], exponent: int
+) -> None:
+    g = np.array([3.0, 4.0, 0.0], "float32") * np.float32(10.0**exponent)
+    expected = np.linalg.norm(g.astype("float64"))
+    assert updates["sgd"].norm([g]) == pytest.approx(expected, rel=1e-6, abs=0)
+
+
 def test_the_norm_of_several_gradients(updates: dict[str, Updates]) -> None:
     sparse = RowSparse(np.array([3]), np.array([[2.0, 4.0]], np.float32))
     none = RowSparse(np.zeros(0, np.int32), np.zeros((0, 2), np.float32))

@@ -1,10 +1,13 @@
 """Trainer: averaging, clipping, multipliers, refusals, and state that survives a round trip."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
-from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.parameter import ANYONE, Parameter
 from tvm_cavs.row_sparse import RowSparse
 from tvm_cavs.training.lr_schedules import make_schedule
 from tvm_cavs.training.trainer import Trainer
@@ -86,9 +89,9 @@ def test_step_without_backward():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_non_finite_gradients_change_nothing(bad):
     w = parameter([1.0, 2.0], [1.0, 1.0])
-    table = parameter(np.ones((3, 2)))
+    table, unused = parameter(np.ones((3, 2))), parameter([1.0])
     table.grad = RowSparse(np.array([1]), np.array([[0.0, bad]], np.float32))
-    trainer = Trainer({"w": w, "table": table}, "adagrad", lr=0.1)
+    trainer = Trainer({"unused": unused, "w": w, "table": table}, "adagrad", lr=0.1)
     with pytest.raises(TrainingError, match=r"step 0: .*table: 1 of 2 not finite.*unchanged"):
         trainer.step(1)
     np.testing.assert_array_equal(w.data, [1.0, 2.0])
@@ -150,7 +153,42 @@ def test_a_learning_rate_that_leaves_float32_when_corrected():
     w = parameter([1.0], [1.0])
     with pytest.raises(TrainingError, match=r"leave float32: a learning rate of 3e\+38"):
         Trainer({"w": w}, "adam", lr=3e38).step(1)
+    with pytest.raises(TrainingError, match=r"a weight decay of 1e\+30"):  # w by 1 - lr * decay
+        Trainer({"w": w}, "adamw", lr=1e30, weight_decay=1e30).step(1)
     assert w.data[0] == 1.0
+
+
+# the norm of a gradient up to which each optimizer works, over how many graphs it ever is
+LARGEST = {"sgd": 3e38, "momentum": 1e30, "adagrad": 1e15, "adam": 1e15, "adamw": 1e15}
+
+
+@pytest.mark.parametrize("n", [1, 1000])
+@pytest.mark.parametrize("name", LARGEST)
+def test_a_mean_gradient_too_large_for_the_arrays_is_refused(name, n):
+    """The sum over n may be larger, and what is clipped may be anything."""
+    for size in (5.0 * 10.0**exponent for exponent in range(10, 35)):
+        w = parameter([1.0], [size * n])
+        trainer = Trainer({"w": w}, name, lr=1e-30)
+        if size < LARGEST[name]:
+            assert trainer.step(n) == pytest.approx(size, rel=1e-6)
+            continue
+        with pytest.raises(TrainingError, match=r"hold what comes of at most 1e\+(15|30) in"):
+            trainer.step(n)
+        assert Trainer({"w": w}, name, lr=1e-30, clip_norm=1.0).step(n) > LARGEST[name]
+
+
+def test_a_step_gives_another_version_to_what_it_changes():
+    parameters = {name: parameter([1.0], [1.0]) for name in "abc"}
+    parameters |= {"still": parameter([1.0]), "frozen": parameter([1.0], [1.0], lr_mult=0.0)}
+    for times, p in enumerate(parameters.values()):
+        for _ in range(times):
+            p.set_data([1.0])
+    before = {name: p.version for name, p in parameters.items()}
+    trainer = Trainer(parameters, "sgd", lr=0.1)
+    for step in (1, 2, 3):
+        trainer.step(1)
+        changed = {name: p.version - before[name] for name, p in parameters.items()}
+        assert changed == dict.fromkeys("abc", step) | {"still": 0, "frozen": 0}
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam", "adamw"])
@@ -159,7 +197,7 @@ def test_gradients_near_the_ends_of_float32(name, size):
     """Clipped to 1 they are as good as any; without, they work or are refused, never nan."""
     w = parameter([1.0, 1.0], [size, -size])
     trainer = Trainer({"w": w}, name, lr=0.1, clip_norm=1.0)
-    assert trainer.step(1) == pytest.approx(size * 2**0.5, rel=1e-6)
+    assert trainer.step(1) == pytest.approx(size * 2**0.5, rel=1e-6, abs=0)
     if size > 1 and name in ("sgd", "momentum"):
         np.testing.assert_allclose(w.data, [1 - 0.1 / 2**0.5, 1 + 0.1 / 2**0.5], rtol=1e-6)
     w = parameter([1.0, 1.0], [size, -size])
@@ -208,3 +246,36 @@ def test_state_of_another_optimizer():
     state = Trainer({"w": w}, "adam", lr=0.1).state()
     with pytest.raises(CheckpointError, match=r"w\.m, w\.sum, w\.v"):
         Trainer({"w": w}, "adagrad", lr=0.1).load_state(state)
+
+
+def test_state_of_another_shape_is_refused_though_it_has_as_many_elements():
+    w = parameter(np.ones((2, 3)))
+    state = Trainer({"w": w}, "momentum", lr=0.1).state()
+    for shape in ((3, 2), (6,), (1, 2, 3)):
+        with pytest.raises(CheckpointError, match=r"does not fit: w\.velocity is missing"):
+            other = state | {"w.velocity": state["w.velocity"].reshape(shape)}
+            Trainer({"w": w}, "momentum", lr=0.1).load_state(other)
+    for other in (state | {"x": state["n_steps"]}, {"n_steps": state["n_steps"]}):
+        with pytest.raises(CheckpointError, match=r"does not fit: (x|w\.velocity) is missing"):
+            Trainer({"w": w}, "momentum", lr=0.1).load_state(other)
+
+
+def test_a_copy_of_a_trainer_holds_its_parameters_and_memory_that_kernels_can_use(
+    tmp_path, monkeypatch
+):
+    """Whoever reads the copied parameters waits for the copy; kernels go where they went before."""
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path / "usual"))
+    w = parameter(np.ones((2, 3)), np.ones((2, 3)))
+    trainer = Trainer({"w": w}, "adam", lr=0.1, cache=tmp_path / "mine")
+    trainer.step(1)
+    for again in (copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer))):
+        held = again.parameters["w"].changed_by
+        assert held is not w.changed_by and held is not ANYONE
+        assert w.changed_by is trainer.parameters["w"].changed_by
+        for name, array in again.state().items():
+            np.testing.assert_array_equal(array, trainer.state()[name])
+            assert array is not trainer.state()[name] and array.flags.writeable
+            assert name == "n_steps" or array.ctypes.data % 64 == 0
+        again.parameters["w"].grad = np.ones((2, 3), np.float32)
+        again.step(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -25,6 +25,7 @@ from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
 from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.nn.network import Network
 from tvm_cavs.transform.autodiff import differentiate
+from tvm_cavs.transform.programs import SEED, seeded
 
 
 def test_a_chain_under_a_binary_cell_keeps_slots_apart() -> None:
@@ -49,6 +50,31 @@ def test_row_sparse_gradients_are_the_rows_of_the_batch() -> None:
     assert isinstance(gradient, cavs.RowSparse)
     assert gradient.rows.tolist() == sorted(set(words[words >= 0].tolist()))
     assert dense(gradient, (N_WORDS, 2)).shape == (N_WORDS, 2)
+
+
+def test_an_output_of_integers_has_no_seed() -> None:
+    """What goes back is asked for the gradients of all outputs that have one, and of no other."""
+
+    class Both(VertexFunction):
+        state = {"h": 2}
+
+        def __init__(self) -> None:
+            self.E, self.b = cavs.Parameter((N_WORDS, 2)), cavs.Parameter((2,))
+
+        def forward(self, v: Vertex) -> None:
+            word = v.pull("word")
+            h = cavs.embedding(word, self.E) + self.b
+            v.scatter(h=h)
+            v.push("logits", h)
+            v.push("word", word)
+            v.push("best", cavs.argmax(h))
+
+    made = seeded(Network(Both()).programs())
+    assert [(r.name, r.shape, r.dtype) for r in made.reads] == [
+        ("word", (), "int32"),
+        (f"{SEED}logits", (2,), "float32"),
+    ]
+    assert made.adjoint is not None and made.row_sparse == {"E"}
 
 
 def test_a_table_used_as_a_matrix_too_has_a_dense_gradient() -> None:

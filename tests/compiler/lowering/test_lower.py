@@ -86,6 +86,14 @@ def product_of_which_a_part_is_stored(b: Stage) -> None:
     b.push(b.call("tanh", both[3:6]))
 
 
+def product_that_is_an_output_too(b: Stage) -> None:
+    """It writes where its slices go, and is copied from there."""
+    both = b.parents(3) @ b.param("W", 3, 6)
+    b.call("scatter", both[0:3], field="h", slot=0)
+    b.call("scatter", both[3:6], field="h", slot=1)
+    b.push(both)
+
+
 def line_that_the_next_region_reads(b: Stage) -> None:
     """What is computed before a product and read after it lies in memory meanwhile."""
     x = b.pull(3)
@@ -210,6 +218,13 @@ product#1: scratch.6.1[0:6] = scratch.3.1[0:3] @ pack#1 [3x6]
 region#2
   %0 = tanh(scratch.6.1[3:6]) : [3] -> push.y[0:3]
   %1 = copy(scratch.6.1[0:3]) : [3] -> adjoint.h[0:3]
+""",
+    product_that_is_an_output_too: """
+region#1
+  %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
+product#1: adjoint.h[0:6] = scratch.3.1[0:3] @ pack#1 [3x6]
+region#2
+  %0 = copy(adjoint.h[0:6]) : [6] -> push.y[0:6]
 """,
     line_that_the_next_region_reads: """
 region#1

@@ -139,11 +139,10 @@ def find_outputs(program: Program, arity: int, rows: Rows) -> tuple[Write, ...]:
 
 def alias_products(program: Program, outputs: Sequence[Write]) -> dict[int, Place]:
     """Products whose slices go side by side into one buffer, and where: they write there."""
-    direct = {i for i, _ in outputs}
     found: dict[int, list[Write]] = {}
     for i, to in outputs:
         c = program.calls[i]
-        if c.op == "slice" and is_product(program.calls[c.args[0]]) and c.args[0] not in direct:
+        if c.op == "slice" and is_product(program.calls[c.args[0]]):
             found.setdefault(c.args[0], []).append((i, to))
     places = {product: _side_by_side(program, product, s) for product, s in found.items()}
     return {product: place for product, place in places.items() if place is not None}

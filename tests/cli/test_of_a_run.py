@@ -1,0 +1,157 @@
+"""What `train`, `evaluate` and `export` are asked for -> what they read, measure and tell."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from helpers.runs import TINY, run_to_the_end
+from tvm_cavs.cli import evaluate, export, train
+from tvm_cavs.cli.main import main
+from tvm_cavs.data import Vocab
+from tvm_cavs.errors import CavsError, ConfigError
+from tvm_cavs.executors import About
+from tvm_cavs.nn import Network
+from tvm_cavs.runs import RunConfig, start
+from tvm_cavs.training import load_checkpoint
+
+pytestmark = pytest.mark.compiles  # the optimizer
+WORDS = ("a", "b", "c")
+
+
+def write(path: Path, lengths: list[int], right: str = "yes") -> None:
+    """Chains of so many vertices, the last of which has a sense; all have a label, too."""
+    with path.open("w") as file:
+        for n in lengths:
+            inputs = {"word": [WORDS[n % 3]] * n, "label": [0.5] * n}
+            inputs["sense"] = [None] * (n - 1) + [right if n % 2 else "no"]
+            file.write(json.dumps({"parents": [*range(1, n), None], "inputs": inputs}) + "\n")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of which there are a train and a dev set, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("run")
+    write(folder / "train", [1, 2, 3, 4, 5])
+    write(folder / "dev", [2, 3])
+    data = {"name": "jsonl", "folder": str(folder), "train": "train", "dev": "dev"}
+    given = {"data": data | {"label": "sense"}, "train": {"batch_size": 2, "epochs": 1}}
+    made = start(RunConfig.model_validate(TINY | given), folder)
+    run_to_the_end(made)
+    return folder
+
+
+def test_the_sets_that_there_are_are_measured_and_those_that_lack_are_named(run, tmp_path):
+    def measured(*arguments):
+        return evaluate.measure(evaluate.parse([str(run), *arguments]))[0]
+
+    found = measured()
+    assert set(found) == {"dev"} and set(found["dev"]) == {"accuracy", "root_accuracy"}
+    write(tmp_path / "other", [2, 4, 6, 8])
+    none = measured("--split", "test", f"data.test={tmp_path / 'other'}")["test"]
+    write(tmp_path / "other", [1, 3, 5, 7])
+    every = measured("--split", "test", f"data.test={tmp_path / 'other'}")["test"]
+    assert none["accuracy"] + every["accuracy"] == 1.0  # there is one answer for all
+    for given, said in (
+        (["--split", "test"], r"has no test set; add data\.test=PATH\.$"),
+        (["--split", "dev", "--split", "test"], r"has no test set; add data\.test=PATH\.$"),
+        (["data.dev=null"], r"has no dev or test set; add data\.dev=PATH, data\.test=PATH\.$"),
+    ):
+        with pytest.raises(CavsError, match=said):
+            measured(*given)
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """What a network is asked to export; nothing is compiled."""
+    asked = []
+
+    def write(net, folder, graphs, about, *options, **more):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * 2_340_000)
+        table = net.parameters()["E"].data
+        asked.append((table, list(graphs), about, options, more))
+
+    monkeypatch.setattr(Network, "export", write)
+    return asked
+
+
+def test_what_is_exported_of_a_run(run, exported, tmp_path, capsys):
+    """Of the best parameters, of the last, and where there are no best ones."""
+    out = tmp_path / "out"
+    for number, (flags, name) in enumerate(
+        (([], "best"), (["--last"], "last"), (["--replace", "--backward"], "best"))
+    ):
+        arguments = [str(run), "--out", f"{out}{number}", *flags]
+        assert main(["export", *arguments, "executor.name=reference"]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"{out}{number}: {name}.safetensors of {run}, step 3, 2.3 MB\n")
+        table, graphs, about, options, more = exported[-1]
+        kept = load_checkpoint(run / f"{name}.safetensors")
+        np.testing.assert_array_equal(table, kept.parameters["E"])
+        assert [g.n_vertices for g in graphs] == [1, 2, 3, 4, 5]
+        assert options == ("--replace" in flags, None, "--backward" in flags) and more == {}
+        assert about.classes == ("no", "yes") and about.vocabulary == ["<unk>", "c", "b", "a"]
+    (run / "best.safetensors").rename(run / "kept")
+    try:
+        assert main(["export", str(run), "--out", f"{out}-none"]) == 0
+        assert "last.safetensors of" in capsys.readouterr().out
+    finally:
+        (run / "kept").rename(run / "best.safetensors")
+    assert main(["export", str(run), "--out", f"{out}-x", "data.dev=absent"]) == 0
+    assert exported[-1][2].example is None
+    assert "no examples in the manifest: " in capsys.readouterr().err
+
+
+def test_examples_are_three_graphs_of_up_to_forty_vertices(tmp_path):
+    """As they stand in the dev set, and how its words are spelled."""
+    for lower, unescape in ((False, True), (True, False)):
+        data = {"name": "ptb", "folder": str(tmp_path), "train": "x", "dev": "dev", "n_classes": 5}
+        data |= {"lower": lower, "unescape": unescape}
+        config = RunConfig.model_validate(TINY | {"data": data, "model": {"arity": 2}})
+        sizes = [41, 40, 2, 60, 39, 1]
+        for kept in range(len(sizes) + 1):
+            trees = ["(1 " * (n - 1) + "(0 tea)" + ")" * (n - 1) for n in sizes[:kept]]
+            (tmp_path / "dev").write_text("\n".join(trees))
+            about = export._about(config, Vocab(("<unk>", "tea")))
+            lines = [] if about.example is None else about.example.split("\n")
+            few = [n for n in sizes[:kept] if n <= 40][:3]
+            assert [len(json.loads(line)["children"]) for line in lines] == few
+            assert about == About(
+                ["<unk>", "tea"],
+                ("word",),
+                None,
+                "\n".join(lines) or None,
+                {"spelling": {"lower": lower, "unescape": unescape}},
+            )
+
+
+def test_targets_by_name_or_by_their_attributes():
+    assert export._target("host") == "host"
+    for name, attributes in export.TARGETS.items():
+        assert export._target(name) == attributes
+        assert export._target(json.dumps(attributes)) == attributes
+    with pytest.raises(ConfigError, match="'hots' is neither host, .* nor JSON"):
+        export._target("hots")
+
+
+def test_words_of_the_command_that_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = train.parse(["--resume", "r", "a=1", "b=2", "c=3"])
+    assert (str(given.resume), given.overrides) == ("r", ["a=1", "b=2", "c=3"])
+    assert train.parse(["demo", "a=1", "b=2"]).overrides == ["a=1", "b=2"]
+    with pytest.raises(SystemExit):
+        train.parse(["a=1", "b=2"])
+    Path("a=1").touch()
+    assert train.parse(["a=1", "b=2"]).config == "a=1"
+
+
+def test_what_is_resumed_is_what_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "resume", lambda *given: asked.append(given))
+    for flags, changed in (([], False), (["--changed-data"], True)):
+        train.prepare(train.parse(["--resume", "r", "train.lr=1", *flags]), None)
+        assert asked[-1] == (Path("r"), ["train.lr=1"], changed)
