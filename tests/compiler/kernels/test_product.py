@@ -365,7 +365,8 @@ def test_a_tall_gradient_has_the_same_bits_whatever_rows_of_it_come_first(kernel
 @pytest.mark.parametrize("l2", ["256K", "512K", "1024K", "2048K"])
 def test_the_rows_of_a_gradient_that_are_packed_stay_in_cache(k, l2):
     """And they are enough, however tall it is, that its sums are seldom read anew."""
-    target = make_target({"kind": "llvm", "mcpu": "znver3", "model": f"l1=32K l2={l2}"})
+    cpu = {"mtriple": "x86_64-linux-gnu", "mcpu": "znver3", "model": f"l1=32K l2={l2}"}
+    target = make_target({"kind": "llvm", **cpu})
     tile = layout.outer_variants(target, k, 300)[0].tile
     packed = 4 * tile.block * (tile.depth or k)
     assert tile.block >= 64
