@@ -423,6 +423,7 @@ def test_a_wheel_holds_the_packages_and_the_configs(wheel):
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"tvm_cavs/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     others = [*(ROOT / "tvm_cavs/serve/pages").iterdir(), *CPP.rglob("*.*"), CPP / "CMakeLists.txt"]
+    others += (ROOT / "autotune/records").glob("*.json")
     expected |= {p.relative_to(ROOT).as_posix() for p in others if not p.name.startswith(".")}
     assert held == expected | {"tvm_cavs/py.typed", "tvm_cavs/compiler/support.c"}
     assert "tvm-cavs = tvm_cavs.cli.main:main" in points
