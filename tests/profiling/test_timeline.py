@@ -121,6 +121,8 @@ def test_a_tape_remembers_what_ran() -> None:
         return n + more
 
     timed = tape.timed("work", work)
+    others = [tape.timed(name, work) for name in ("work again", "wor", "Work", "")]
     assert timed(1, more=2) == 3 and timed(2) == 2
-    assert len(tape.named("work")) == 2 and tape.named("rest") == []
-    assert tape.seconds("work") == sum(s.end - s.start for s in tape.spans) > 0
+    assert [other(3) for other in others] == [3] * 4
+    assert tape.named("work") == tape.spans[:2] and tape.named("rest") == []
+    assert tape.seconds("work") == sum(s.end - s.start for s in tape.spans[:2]) > 0
