@@ -85,6 +85,22 @@ def test_asked_twice_a_server_ends_at_once(folder, n):
 
 
 @each_number
+def test_nobody_connects_to_a_server_that_waits_for_its_last_answers(folder, n):
+    """Who tries is refused at once, though a client has not sent all of its request."""
+    given = "--drain", "0.2", "--body-seconds", "6", "--processes", n
+    with running(folder, *given) as server, server.connect() as connection:
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=2)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(8) == 0
+
+
+@each_number
 def test_an_ending_server_is_not_ready_and_says_close(folder, n):
     with running(folder, "--drain", "2", "--processes", n) as server:
         assert httpx.get(f"{server.url}/readyz").text == "ready\n"
