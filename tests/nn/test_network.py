@@ -290,3 +290,12 @@ def test_an_export_is_for_what_the_network_runs_on(monkeypatch: pytest.MonkeyPat
         net.export("there")
         net.export("there", precision="float32", target="other")
         assert asked[-2:] == [told, told | {"precision": "float32", "target": "other"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [(cavs.nn.TreeLSTM, "call the class to make one"), (3, "see nn.CELLS"), (None, "see nn.CELLS")],
+)
+def test_what_is_no_vertex_function_is_refused_with_the_way_to_one(given, remedy):
+    with pytest.raises(cavs.TraceError, match=f"expected a VertexFunction, given .*; {remedy}$"):
+        cavs.Network(given)

@@ -137,6 +137,14 @@ def test_rules_leave_the_given_function_alone():
     assert "T.vectorized" not in before
 
 
+@pytest.mark.parametrize("given", [{}, {"num-cores": 4}], ids=["unsaid", "said"])
+def test_threads_that_are_asked_for_take_the_place_of_those_of_the_target(given):
+    target = {"kind": "llvm", "mcpu": "znver5", **given}
+    for made in (target, schedules.make_target(target)):
+        assert threads(schedules.make_target(made, n_threads=2)) == 2
+        assert threads(schedules.make_target(made)) == given.get("num-cores", 1)
+
+
 def test_threads_are_only_used_where_there_are_some():
     one = schedules.make_target({"kind": "llvm", "mcpu": "znver5"})
     two = schedules.make_target({"kind": "llvm", "mcpu": "znver5"}, n_threads=2)

@@ -145,6 +145,24 @@ def test_who_waits_too_long_is_told_so(folder, stopped):
     assert next_one.status_code == 200
 
 
+def test_who_waits_no_more_is_not_run(folder, stopped):
+    async def ask(client, service):
+        first = asyncio.create_task(client.post(PREDICT, content=ONE))
+        while service._engine._runner.is_idle:
+            await asyncio.sleep(0.01)
+        late = await client.post(PREDICT, content=ONE)
+        stopped.set()
+        while service._engine._turns is not None:
+            await asyncio.sleep(0.01)
+        n_first = service.metrics.count("vertices_total")
+        good = await client.post(PREDICT, content=ONE)
+        answers = [r.status_code for r in (await first, late, good)]
+        return answers, n_first, service.metrics.count("vertices_total")
+
+    answers, n_first, n_both = with_server(folder, ask, seconds=0.5)
+    assert answers == [504, 504, 200] and n_both == 2 * n_first > 0
+
+
 def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch):
     step, times = Arena.step, []
 

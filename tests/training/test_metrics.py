@@ -155,6 +155,8 @@ def test_nothing_counted_is_nan():
 def test_refusals():
     with pytest.raises(ConfigError, match="'acuracy' is unknown; expected one of"):
         Tally(("acuracy",))
+    with pytest.raises(ConfigError, match="'acuracy' is unknown; expected one of"):
+        Tally(("accuracy", "acuracy"))
     with pytest.raises(DataError, match="no input 'target'.*they have label"):
         Tally(("accuracy",)).add(one_hot([0] * 6, 3), GRAPH, label="target")
     with pytest.raises(DataError, match="needs 5 classes.*width 3"):
