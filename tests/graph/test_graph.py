@@ -250,3 +250,9 @@ def test_presence_is_told_by_truth_values_or_zeros_and_ones() -> None:
     for bad in ([2, 0, 1], [0.5, 0, 1], [1, 0, -1], [1, 0], [[1], [0], [1]]):
         with pytest.raises(GraphError, match="present has shape .*expected one bool a row"):
             Field(values, np.array(bad))
+
+
+@pytest.mark.parametrize("graph_ptr", [[], [0]])
+def test_pointers_to_no_graph_are_refused(graph_ptr: list[int]) -> None:
+    with pytest.raises(GraphError, match="the graph is empty; expected at least one vertex"):
+        Graph.from_csr([0, 0], [], {}, graph_ptr)

@@ -14,7 +14,7 @@ from schedules import host, layout, loops
 from schedules.choice import only
 from schedules.domains import domains
 from schedules.knobs import misfit, outer_knobs, product_knobs
-from schedules.target import Simd, simd, threads
+from schedules.target import Simd, require_precision, simd, threads
 from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
 from tvm_cavs.compiler.lowering.specs import Piece
@@ -373,3 +373,11 @@ def test_this_machine_runs_its_own_target():
     from schedules.target import require_host
 
     require_host(schedules.host_target())
+
+
+@pytest.mark.parametrize("precision", ["", "float16", "FLOAT32", None])
+def test_a_precision_that_is_none_is_refused(precision):
+    target = schedules.make_target({"kind": "llvm", "mcpu": "znver5"})
+    with pytest.raises(ValueError, match="expected one of float32, bf16"):
+        require_precision(target, precision)
+    assert require_precision(target, "float32") is require_precision(target, "bf16") is None

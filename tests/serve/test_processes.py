@@ -110,6 +110,14 @@ def test_a_shared_port_is_nobody_elses(server, folder):
             bind(Address(port=server.port), n)
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "http://127.0.0.1:80"), ("a.b", "http://a.b:80"), ("::1", "http://[::1]:80")],
+)
+def test_an_address_is_written_as_one_types_it(host, shown):
+    assert str(Address(host, 80)) == shown
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_sockets_of_one_port(n):
     found = bind(Address(port=0), n)
