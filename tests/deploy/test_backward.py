@@ -263,6 +263,10 @@ def test_what_does_not_fit_is_named(tree):
         pullback({"logits": outputs["logits"][:, :2]})
     with pytest.raises(ShapeError, match="expected gradients by the names of outputs"):
         pullback(outputs["logits"])
+    with pytest.raises(
+        ShapeError, match=r"called 'logit';(.|\n)*called 'loss';(.|\n)*given \(1,\)"
+    ):
+        pullback({"logit": 1, "loss": 2, "logits": [0.5]})
     wide = cavs.Graph.from_children([[], [], [], [0, 1, 2]], {"word": [1, 1, 1, None]})
     with pytest.raises(GraphError, match="vertex 3 has 3 children"):
         tree.model.vjp(wide)

@@ -197,3 +197,17 @@ def test_shipped_configs(path):
     assert command.group(1) == f"configs/{path.name}"
     assert isinstance(load_config(path), RunConfig)
     assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_problems_are_counted_and_none_follows_from_another(write, n):
+    """A loss that is none says nothing of metrics and of early stopping."""
+    wrong = ["loss: huber", "epochs: few", "lr: fast"][:n]
+    path = write(f"train: {{{', '.join(wrong)}, early_stop: {{patience: 2}}}}")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    first, *others = str(error.value).splitlines()
+    assert first == f"{path}: {n} problem{'s' if n > 1 else ''}" and len(others) == n
+    assert sorted(line.split()[0] for line in others) == sorted(
+        f"train.{w.split(':')[0]}" for w in wrong
+    )

@@ -252,9 +252,11 @@ class TrainConfig(Section):
     @classmethod
     def _is_measured(cls, given: EarlyStopConfig, info: ValidationInfo) -> EarlyStopConfig:
         measured = info.data.get("metrics")
-        if measured and not given.metric:
+        if not measured:  # loss or metrics are wrong, which is said already
+            return given
+        if not given.metric:
             return given.model_copy(update={"metric": measured[0]})
-        if measured is not None and given.metric not in measured:
+        if given.metric not in measured:
             raise ValueError(f"expected a metric in train.metrics: {', '.join(measured)}")
         return given
 
