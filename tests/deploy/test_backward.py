@@ -261,6 +261,8 @@ def test_what_does_not_fit_is_named(tree):
         pullback({"logit": outputs["logits"]})
     with pytest.raises(ShapeError, match=rf"expected shape \({n}, 3\), given \({n}, 2\)"):
         pullback({"logits": outputs["logits"][:, :2]})
+    with pytest.raises(ShapeError, match=rf"expected shape \({n}, 3\), given \(3, {n}\)"):
+        pullback({"logits": outputs["logits"].T})
     with pytest.raises(ShapeError, match="expected gradients by the names of outputs"):
         pullback(outputs["logits"])
     with pytest.raises(
