@@ -132,11 +132,14 @@ class Service:
 
     def __init__(self):
         self.metrics, self.loaded, self.model, self.fails = Metrics(), 0, None, ""
-        self.is_ending = False
+        self.is_ending, self.begun = False, "old"
 
     async def load(self):
         if self.fails:
             raise Refused(500, self.fails)
+        return self.made()
+
+    def made(self):
         self.loaded += 1
         return type("Engine", (), {"model": type("Model", (), {"name": f"m{self.loaded}"})})
 
@@ -146,7 +149,10 @@ class Service:
     def load_now(self):
         if self.fails:
             raise CavsError(self.fails)
-        return "new"
+        return self.made()
+
+    def begin_with(self, engine):
+        self.begun = engine.model.name
 
 
 def test_a_process_takes_what_it_has_loaded_when_it_is_told_and_ends_when_nobody_is_there(
@@ -246,6 +252,7 @@ def test_all_take_another_model_or_none(says, order, why):
         child.close()
     n_alive = sum(said is not None for said in says) if not service.fails else 2
     assert heard == [(order, why)] * n_alive
+    assert service.begun == ("m1" if order == "take" else "old"), "what successors begin with"
     result = "done" if order == "take" else "failed"
     assert service.metrics.count("reloads_total", f'result="{result}"') == 1
 

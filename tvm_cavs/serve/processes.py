@@ -160,7 +160,7 @@ class Parent:
         if self._ends:
             return
         try:
-            name = self._service.load_now()
+            engine = self._service.load_now()
         except CavsError as error:
             self._keep(str(error))
             return
@@ -173,8 +173,9 @@ class Parent:
             return
         for child in self._children:
             child.tell(TAKE)
+        self._service.begin_with(engine)
         self._service.metrics.add("reloads_total", label='result="done"')
-        LOG.warning("loaded %r again", name)
+        LOG.warning("loaded %r again", engine.model.name)
 
     def _keep(self, why: str) -> None:
         for child in self._children:

@@ -110,20 +110,20 @@ class Service:
         self._old.add(ending)
         ending.add_done_callback(self._old.discard)
 
-    def load_now(self) -> str:
-        """Load the folder again where nothing has been asked and no event loop runs.
-
-        Returns:
-            The model's name.
+    def load_now(self) -> Engine:
+        """As `load`, where no event loop runs; `begin_with` takes it.
 
         Raises:
-            CavsError: the folder holds no model; the one before stays.
+            CavsError: the folder holds no model.
         """
         try:
-            self._engine = self._make()
+            return self._make()
         except (CavsError, OSError) as error:
             raise CavsError(f"the model stays the one it was: {error}") from None
-        return self.model.name
+
+    def begin_with(self, engine: Engine) -> None:
+        """Let this one answer; the one before has been asked nothing."""
+        self._engine = engine
 
     async def reload(self) -> str:
         """Load the folder again, beside the model that answers; then that one answers no more.
