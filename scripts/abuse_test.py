@@ -177,10 +177,8 @@ async def slow(port: int, end: asyncio.Event, found: Found) -> None:
 
 def memory(process: int) -> float:
     """What a process and its children hold, in MiB; what they share counts for each."""
-    place = Path(f"/proc/{process}")
-    own = int((place / "status").read_text().split("VmRSS:")[1].split()[0]) / 1024
-    children = (place / f"task/{process}/children").read_text().split()
-    return own + sum(memory(int(child)) for child in children)
+    texts = [(place / "status").read_text() for place in LOAD["family"](process)]
+    return sum(int(text.split("VmRSS:")[1].split()[0]) for text in texts) / 1024
 
 
 async def send_good(

@@ -144,11 +144,16 @@ async def scrape(port: int, process: int) -> dict[str, float]:
 
 def cpu_seconds(process: int) -> float:
     """Processor seconds that a process and its children have used."""
+    stats = [(place / "stat").read_text() for place in family(process)]
+    used = [map(int, text.rpartition(")")[2].split()[11:13]) for text in stats]
+    return sum(map(sum, used)) / os.sysconf("SC_CLK_TCK")
+
+
+def family(process: int) -> list[Path]:
+    """The folders in /proc of a process and its children."""
     place = Path(f"/proc/{process}")
-    used = (place / "stat").read_text().rpartition(")")[2].split()[11:13]
     children = (place / f"task/{process}/children").read_text().split()
-    own = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
-    return own + sum(cpu_seconds(int(child)) for child in children)
+    return [place, *(Path(f"/proc/{child}") for child in children)]
 
 
 def figures(

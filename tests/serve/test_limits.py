@@ -124,7 +124,10 @@ def test_as_many_wait_as_may(folder, stopped, most):
             await asyncio.sleep(0.01)
         tasks = [asyncio.create_task(client.post(PREDICT, content=ONE)) for _ in range(most + 1)]
         done, _ = await asyncio.wait(tasks, timeout=20, return_when=asyncio.FIRST_COMPLETED)
-        refused, n_waiting = [task.result().status_code for task in done], service._engine.n_waiting
+        refused, n_waiting = (
+            [task.result().status_code for task in done],
+            service.metrics.count("waiting_requests"),
+        )
         stopped.set()
         answered = await asyncio.gather(first, *tasks)
         return refused, n_waiting, [response.status_code for response in answered]

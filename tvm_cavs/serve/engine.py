@@ -61,11 +61,6 @@ class Engine:
         self._ends = False
 
     @property
-    def n_waiting(self) -> int:
-        """Jobs that have not been read."""
-        return len(self._jobs)
-
-    @property
     def is_open(self) -> bool:
         """Whether it takes jobs."""
         return not self._ends
