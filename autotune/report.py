@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from tvm_cavs.compiler import Record, choose, defaults
+from tvm_cavs.compiler import Record, choose
 
 from .store import Store
 from .tasks import Steps, Task
@@ -28,15 +28,13 @@ class Line:
     knobs: Any
 
 
-def line(task: Task, store: Store, machine: Any) -> Line | None:
+def line(task: Task, store: Store) -> Line | None:
     """What the records say of a task; None if nothing of it has been measured."""
-    found = defaults(machine, task.workload)
-    assert found is not None, "a task has knobs"
     about = [r for r in store.about(task.key) if not r.failed]
     here = [r for r in about if r.bucket == task.bucket]
     if not here:
         return None
-    knobs = dict(choose(found[1], about).by_rows).get(task.bucket)
+    knobs = dict(choose(task.default, about).by_rows).get(task.bucket)
     before = 1e6 * median(record.default_seconds for record in here)
     return Line(task, before, before * _ratio(here, knobs), knobs)
 

@@ -1,4 +1,4 @@
-"""Tasks: a network and batches of real data -> what is worth tuning, heaviest first.
+"""Tasks: a network and batches of real data -> the kernels worth tuning, heaviest first.
 
 Steps are run as in training, every kernel call timed. Calls of one kernel in one bucket of row
 counts are a task; its weight is their part of all kernels' time. When its turn comes, the step
@@ -8,14 +8,25 @@ where it took longest is run again, and its calls are recorded with all that the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from tvm_cavs.compiler import Bucket, Recorded, Workload, bucket_of, defaults, recorded_of
+import numpy as np
+
+from tvm_cavs.compiler import (
+    Bucket,
+    Recorded,
+    Workload,
+    bucket_of,
+    defaults,
+    domains,
+    recorded_of,
+)
 from tvm_cavs.executors import Made
 from tvm_cavs.graph import Graph
+from tvm_cavs.language import RowSparse
 from tvm_cavs.nn import LossFunction, Network, record
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -24,23 +35,55 @@ LOOKS = 3  # at every step: another process may take the core in one of them
 
 @dataclass(frozen=True)
 class Task:
-    """Calls of one kernel in one bucket of row counts.
+    """What is tuned at a time: something that has knobs, in one bucket of row counts.
 
-    key: the kernel's, as in records. workload: what is called, the heaviest where several kernels
-    have one key. seconds: in all steps that were looked at. share: that by all kernels' time.
-    step: number of the step in which it took longest. calls: in that step.
+    key: as in records. default: its default knobs, given shared ones. seconds: in all steps that
+    were looked at. share: that by the time of all of its sort. calls: in one step.
     """
+
+    SORT: ClassVar[str]
 
     key: str
     bucket: Bucket
-    workload: Workload
+    default: Callable[..., Any] = field(compare=False)
     seconds: float
     share: float
-    step: int
     calls: int
 
     def __str__(self) -> str:
         return f"{self.key}, {self.bucket} rows"
+
+    def domains(self, machine: Any) -> Mapping[str, tuple[Any, ...]]:
+        """The values that each knob may have, the default first."""
+        return domains(self.default(), machine.target)
+
+    def recorded(self, steps: Steps) -> Any:
+        """What a `Bench` loads to measure it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class KernelTask(Task):
+    """Calls of one kernel.
+
+    workload: what is called, the heaviest where several kernels have one key. step: number of the
+    step in which it took longest.
+    """
+
+    SORT: ClassVar[str] = "kernels"
+
+    workload: Workload
+    step: int
+
+    def recorded(self, steps: Steps) -> Recorded:
+        """The calls, in order, and copies of the arrays that they read and write."""
+        called = [
+            each
+            for each in steps.watched(self.step)
+            if each.workload == self.workload and each.rows in self.bucket
+        ]
+        calls = [each.arguments for each in called]
+        return recorded_of(self.workload, calls, steps.executor.compiler.machine)
 
 
 @dataclass(frozen=True)
@@ -89,16 +132,30 @@ class Steps:
         net.prepare(batches, loss)
         self.executor: Any = net.executor(loss)
 
-    def run(self, number: int) -> None:
-        """One step, as a user would write it."""
+    def run(self, number: int) -> Mapping[str, np.ndarray]:
+        """One step, as a user would write it: its outputs."""
         graph, step = self.batches[number], self.net.step
         if self.loss is None:
-            self.net(graph)
-        else:
-            with record():
-                value = self.loss(self.net(graph))
-            value.backward()
+            outputs: Mapping[str, np.ndarray] = self.net(graph)
+            return outputs
+        with record():
+            value = self.loss(self.net(graph))
+        value.backward()
         self.net.step = step
+        return value.outputs
+
+    def results(self, number: int) -> dict[str, np.ndarray]:
+        """All that a step computes: its outputs, and in training the gradients."""
+        found = {name: values.copy() for name, values in self.run(number).items()}
+        if self.loss is not None:
+            for name, p in self.net.parameters().items():
+                found |= _arrays(f"gradient of {name}", p.grad)
+        return found
+
+    def n_rows(self, number: int) -> int:
+        """The vertices that a step of this batch computes, when it has just run."""
+        shared = self.net.last_sharing
+        return self.batches[number].n_vertices if shared is None else shared.shared
 
     def watched(self, number: int) -> list[Called]:
         """The kernel calls of a step; when this returns, memory is as they left it."""
@@ -106,6 +163,15 @@ class Steps:
         with _observed(self.executor, watcher):
             self.run(number)
         return watcher.called
+
+
+def _arrays(name: str, gradient: np.ndarray | RowSparse | None) -> dict[str, np.ndarray]:
+    """Copies of what a gradient holds, the rows of a table in their order."""
+    if not isinstance(gradient, RowSparse):
+        return {} if gradient is None else {name: gradient.copy()}
+    order = gradient.rows.argsort()
+    rows, values = gradient.rows.take(order), gradient.values.take(order, axis=0)
+    return {f"rows of the {name}": rows, name: values}
 
 
 @contextmanager
@@ -117,7 +183,7 @@ def _observed(executor: Any, watcher: Watcher) -> Iterator[None]:
         executor.observer = None
 
 
-def tasks_of(steps: Steps, machine: Any = None) -> list[Task]:
+def tasks_of(steps: Steps, machine: Any = None) -> list[KernelTask]:
     """What may be tuned in these steps, heaviest first.
 
     Args:
@@ -128,13 +194,15 @@ def tasks_of(steps: Steps, machine: Any = None) -> list[Task]:
         steps.run(number)  # compiles, makes buffers grow
     runs = [_quickest(steps, number) for number in range(len(steps.batches))]
     found: dict[tuple[str, Bucket], list[tuple[int, Called]]] = {}
+    usual: dict[str, Callable[..., Any]] = {}
     for number, called in enumerate(runs):
         for each in called:
             known = defaults(machine, each.workload)
             if known is not None:
-                found.setdefault((known[0], bucket_of(each.rows)), []).append((number, each))
+                key, usual[key] = known
+                found.setdefault((key, bucket_of(each.rows)), []).append((number, each))
     total = sum(each.seconds for called in runs for each in called)
-    tasks = [_task(key, bucket, calls, total) for (key, bucket), calls in found.items()]
+    tasks = [_task(key, b, usual[key], calls, total) for (key, b), calls in found.items()]
     return sorted(tasks, key=lambda task: -task.seconds)
 
 
@@ -144,7 +212,13 @@ def _quickest(steps: Steps, number: int) -> list[Called]:
     return [min(same, key=lambda each: each.seconds) for same in zip(*several, strict=True)]
 
 
-def _task(key: str, bucket: Bucket, calls: Sequence[tuple[int, Called]], total: float) -> Task:
+def _task(
+    key: str,
+    bucket: Bucket,
+    default: Callable[..., Any],
+    calls: Sequence[tuple[int, Called]],
+    total: float,
+) -> KernelTask:
     seconds: dict[tuple[Workload, int], float] = {}
     for number, each in calls:
         at = each.workload, number
@@ -152,15 +226,4 @@ def _task(key: str, bucket: Bucket, calls: Sequence[tuple[int, Called]], total: 
     workload, step = max(seconds, key=lambda at: seconds[at])
     n_calls = sum(1 for number, each in calls if (each.workload, number) == (workload, step))
     whole = sum(each.seconds for _, each in calls)
-    return Task(key, bucket, workload, whole, whole / total, step, n_calls)
-
-
-def recorded(steps: Steps, task: Task) -> Recorded:
-    """The calls of a task, in order, and copies of the arrays that they read and write."""
-    called = [
-        each
-        for each in steps.watched(task.step)
-        if each.workload == task.workload and each.rows in task.bucket
-    ]
-    calls = [each.arguments for each in called]
-    return recorded_of(task.workload, calls, steps.executor.compiler.machine)
+    return KernelTask(key, bucket, default, whole, whole / total, n_calls, workload, step)

@@ -17,8 +17,6 @@ from typing import Any
 from tvm_cavs.compiler import (
     Record,
     adjusted,
-    defaults,
-    free_knobs,
     misfit,
     precision_of,
     target_key,
@@ -28,7 +26,7 @@ from .measure import Bench
 from .search import Search, method
 from .space import Knobs, Space
 from .store import Store
-from .tasks import Steps, Task, recorded
+from .tasks import Steps, Task
 from .worker import Failed, Timing
 
 LEAST_SHARE = 0.005  # of all kernels' time, that a task must have
@@ -88,17 +86,20 @@ class Tuner:
         self._machine = steps.executor.compiler.machine if machine is None else machine
         self._origin, self._seed = origin, seed
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Progress]:
+    def run(self, tasks: Sequence[Task], reserve: float = 0.0) -> Iterator[Progress]:
         """Tune in order; a task may take its share of the time that is left. Stops between two
         candidates when time is up, or when the caller takes no more.
+
+        Args:
+            reserve: seconds of the budget that are for something else.
         """
         worth = [task for task in tasks if task.share >= LEAST_SHARE]
         for number, task in enumerate(worth):
             rest = sum(each.share for each in worth[number:])
-            share = self._clock.left * task.share / rest
-            until = self._clock.left - max(share, LEAST_SECONDS)
+            share = (self._clock.left - reserve) * task.share / rest
+            until = max(reserve, self._clock.left - max(share, LEAST_SECONDS))
             yield from self._tune(task, number, len(worth), until)
-            if self._clock.left <= 0:
+            if self._clock.left <= reserve:
                 return
 
     def _tune(self, task: Task, number: int, n_tasks: int, until: float) -> Iterator[Progress]:
@@ -113,12 +114,12 @@ class Tuner:
             return Progress(task, number, n_tasks, found, best, self._clock.left, record)
 
         yield now()
-        while self._clock.left > max(until, 0.0):
+        while self._clock.left > until:
             some = self.next(search, space, measured, generator)
             if not some:
                 return
             if not loaded:
-                self._bench.load(recorded(self._steps, task))
+                self._bench.load(task.recorded(self._steps))
                 loaded = True
             best = min(measured, key=lambda k: measured[k])
             known = measured[best]
@@ -146,21 +147,17 @@ class Tuner:
 
     def space(self, task: Task) -> Space:
         """The candidates of a task."""
-        found = defaults(self._machine, task.workload)
-        assert found is not None, "a task has knobs"
         target, precision = self._machine.target, precision_of(task.key)
 
         def usable(knobs: Knobs) -> Knobs | None:
             made = adjusted(knobs)
             return made if misfit(made, target, precision) is None else None
 
-        return Space(found[1](), free_knobs(self._machine, task.workload), usable)
+        return Space(task.default(), task.domains(self._machine), usable)
 
     def measured(self, task: Task) -> dict[Knobs, float]:
         """Ratios of what has a record already, and of the default, in the order of measuring."""
-        found = defaults(self._machine, task.workload)
-        assert found is not None
-        ratios = {found[1](): 1.0}
+        ratios = {task.default(): 1.0}
         for record in self._store.about(task.key):
             if record.bucket == task.bucket:
                 ratios[record.knobs] = inf if record.failed else record.ratio

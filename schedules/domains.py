@@ -10,6 +10,7 @@ from typing import Any
 from tvm.target import Target
 
 from .knobs import (
+    ALL_VERTICES,
     ALWAYS,
     AMX_HEIGHT,
     MAX_VECTORS,
@@ -21,6 +22,7 @@ from .knobs import (
     OuterKnobs,
     ProductKnobs,
     RegionKnobs,
+    StepKnobs,
     tallest,
 )
 from .target import simd, threads
@@ -61,6 +63,12 @@ def domains(default: Knobs, target: Target) -> Domains:
             }
         case RegionKnobs():
             found = {"lanes": (2 * unit.lanes, unit.lanes // 2)}
+        case StepKnobs():
+            fewer = (1 << i for i in range(threads(target).bit_length()))
+            found = {
+                "threads": tuple(n for n in fewer if n < threads(target)),
+                "direct_vertices": (0, ALL_VERTICES),
+            }
     if getattr(default, "height", 0) == AMX_HEIGHT:
         found |= {"vectors": (), "height": (), "ahead": (), "next_panel": ()}
     found["split"] = (NEVER, ALWAYS) if threads(target) > 1 else ()

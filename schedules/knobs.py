@@ -17,7 +17,7 @@ from typing import ClassVar
 from tvm.target import Target
 
 from .host import Caches
-from .target import Simd, caches, simd
+from .target import Simd, caches, simd, threads
 
 PACKED_BYTES = 256 * 1024  # packed rows of the left operand: half of a small L2 cache,
 PACKED_SHARE = 4  # a quarter of a large one
@@ -41,6 +41,7 @@ PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked f
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
+ALL_VERTICES = 1 << 31  # as direct_vertices: of any batch
 MOST_BLOCK, MOST_DEPTH, MOST_AHEAD = 4096, 1024, 64  # that a record may ask for
 ELEMENT = {"float32": 4, "bf16": 2}  # bytes of an operand's element
 
@@ -113,22 +114,24 @@ class RegionKnobs:
 
 @dataclass(frozen=True)
 class StepKnobs:
-    """Of all kernels of a step together.
+    """Of all kernels that run a batch. Its vertices are the rows of a bucket.
 
-    part_bytes: what steps of a level hand to each other at once. direct_vertices: of a batch of
-    training that packs no weights, at most.
+    threads: that run them. direct_vertices: of a batch of training that packs no weights, at most.
     """
 
-    part_bytes: int
-    direct_vertices: int
+    SHARED: ClassVar[tuple[str, ...]] = ()
+
+    threads: int
+    direct_vertices: int = DIRECT_VERTICES
 
 
-Knobs = ProductKnobs | OuterKnobs | DirectKnobs | RegionKnobs
+Knobs = ProductKnobs | OuterKnobs | DirectKnobs | RegionKnobs | StepKnobs
 FAMILIES: dict[str, type[Knobs]] = {
     "product": ProductKnobs,
     "outer": OuterKnobs,
     "direct": DirectKnobs,
     "region": RegionKnobs,
+    "step": StepKnobs,
 }
 
 
@@ -183,8 +186,13 @@ def region_knobs(target: Target, lanes: int | None = None) -> RegionKnobs:
 
 
 def step_knobs(target: Target) -> StepKnobs:
-    """The defaults of a step."""
-    return StepKnobs(PARTS_OF_PACKED * packed_bytes(caches(target)), DIRECT_VERTICES)
+    """The defaults of a step: all threads, whatever its size."""
+    return StepKnobs(threads(target), DIRECT_VERTICES)
+
+
+def part_bytes(target: Target) -> int:
+    """What the steps of a level hand to each other at once."""
+    return PARTS_OF_PACKED * packed_bytes(caches(target))
 
 
 def has_far_l3(near: Caches) -> bool:
@@ -276,6 +284,9 @@ def misfit(knobs: Knobs, target: Target, precision: str) -> str | None:
     Whoever wrote them down: a kernel on AMX reads words, and its weights are laid out for it.
     """
     unit = simd(target)
+    if isinstance(knobs, StepKnobs):
+        fits = 1 <= knobs.threads <= threads(target) and 0 <= knobs.direct_vertices <= ALL_VERTICES
+        return None if fits else f"{knobs} on {threads(target)} thread(s)"
     if knobs.split not in (BY_SIZE, NEVER, ALWAYS):
         return f"split is {knobs.split}"
     if isinstance(knobs, RegionKnobs):

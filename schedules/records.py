@@ -5,6 +5,7 @@ Files are written whole or not at all. What does not fit (another schema, anothe
 knobs that the target cannot have, no record at all) is left out, and said in words.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -77,6 +78,15 @@ def outer_key(k: int, n_columns: int, precision: str) -> str:
 def direct_key(k: int, n_columns: int, transposed: bool) -> str:
     """The same of a product with weights where they lie."""
     return f"direct {k}x{n_columns}{' transposed' * transposed}"
+
+
+def step_key(name: str, text: str, precision: str) -> str:
+    """The same of whole steps of a network.
+
+    Args:
+        name: of its vertex function. text: of its programs, which tells it from others.
+    """
+    return f"step {name} {hashlib.sha256(text.encode()).hexdigest()[:8]} {precision}"
 
 
 def precision_of(kernel: str) -> str:

@@ -20,7 +20,6 @@ pytest.importorskip("tvm")
 import autotune
 import tvm_cavs as cavs
 from autotune.measure import LocalBench
-from autotune.tasks import recorded
 from autotune.worker import Failed, Settings, Timing
 from helpers.law import near, run
 from helpers.paths import ROOT
@@ -116,7 +115,7 @@ def test_tasks_are_all_that_has_knobs_in_a_step(steps, tasks):
     assert 0.5 < sum(task.share for task in tasks) <= 1
     assert [task.seconds for task in tasks] == sorted((t.seconds for t in tasks), reverse=True)
     for task in tasks:
-        kernel = recorded(steps, task)
+        kernel = task.recorded(steps)
         assert len(kernel.calls) == task.calls
         assert all(call[0] in task.bucket for call in kernel.calls)
 
@@ -136,7 +135,7 @@ def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, plain, fa
     The results that it does not make are in memory already, as the step has left them there.
     """
     task = next(task for task in tasks if task.key.startswith(family) and task.calls > 0)
-    given = recorded(steps, task)
+    given = task.recorded(steps)
     trial = Trial(given, plain)
     others = tuner(steps, tmp_path / "r", FakeBench()).space(task).candidates[1:]
     for knobs in others[:: max(1, len(others) // 4)]:
@@ -149,7 +148,7 @@ def test_every_family_keeps_its_results_with_other_knobs(steps, tasks, plain, fa
 def test_poison_covers_all_that_a_step_replaces(steps, tasks, plain):
     """Nothing that a Tree-LSTM's kernels replace keeps what the step has left."""
     for task in {task.key: task for task in tasks}.values():
-        trial, (replaced, _) = Trial(given := recorded(steps, task), plain), touched(given)
+        trial, (replaced, _) = Trial(given := task.recorded(steps), plain), touched(given)
         for number, mask in replaced.items():
             dtype = trial.start[number].dtype
             found = bits(trial.start[number][mask])
@@ -311,9 +310,43 @@ def test_ctrl_c_keeps_what_was_measured_and_the_next_call_goes_on(command, capsy
     monkeypatch.setattr(FakeBench, "rule", staticmethod(lambda knobs: 1.5))
     assert call("tune.budget=2s") == 0
     # one record for each: nothing was measured twice
-    assert len(read_records(path)[0]) == 3 + len(FakeBench.latest.asked)
+    kernels, _ = parted(read_records(path)[0])
+    assert len(kernels) == 3 + len(FakeBench.latest.asked)
     shown = capsys.readouterr().out
     assert "a whole step:" in shown and "before" in shown and "target: " in shown
+
+
+def test_whole_steps_come_after_kernels_and_are_measured_once(command, capsys, monkeypatch):
+    """In the time that is kept for them, with the kernels that were found."""
+    call, path = command
+    monkeypatch.setattr(FakeBench, "rule", staticmethod(lambda knobs: 1.5))
+    assert call("tune.budget=30s") == 0
+    kernels, steps = parted(read_records(path)[0])
+    assert steps and max(r.date for r in kernels) < min(r.date for r in steps)
+    assert {type(r.knobs).__name__ for r in steps} == {"StepKnobs"}
+    assert all(r.failed == "" and r.ratio > 0 and r.knobs.threads == 1 for r in steps)
+    assert len({(r.bucket, r.knobs) for r in steps}) == len(steps)
+    shown = capsys.readouterr().out
+    assert "of the time of all kernels" in shown and "of the time of all steps" in shown
+    table = shown[shown.index("kernels, microseconds") :]
+    assert f"{steps[0].kernel} " in table
+    assert call("tune.budget=30s") == 0
+    assert parted(read_records(path)[0]) == (kernels, steps)
+
+
+def parted(records):
+    """Of kernels, and of whole steps."""
+    steps = [r for r in records if r.kernel.startswith("step ")]
+    return [r for r in records if r not in steps], steps
+
+
+def test_a_part_of_the_budget_is_kept(steps, two, tmp_path):
+    """Kernels end that much earlier, whatever their share."""
+    ticks = iter(range(10**6))
+    bench, clock = FakeBench(), {"now": lambda: float(next(ticks))}
+    made = tuner(steps, tmp_path / "r", bench, budget=1000, **clock)
+    last = list(made.run([replace(task, share=0.01) for task in two], reserve=980))[-1]
+    assert 970 < last.left <= 981 and bench.asked
 
 
 def test_a_bench_that_gives_up_ends_the_command_with_what_was_measured(

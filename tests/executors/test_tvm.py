@@ -15,7 +15,6 @@ pytest.importorskip("tvm")
 import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
-from schedules.knobs import StepKnobs
 from tvm_cavs.compiler import widening
 from tvm_cavs.executors import loaded
 from tvm_cavs.executors.protocol import Seeds
@@ -255,8 +254,7 @@ def test_levels_in_parts_give_the_same_bits(cache: Path, monkeypatch: pytest.Mon
     """However few rows the steps of a level run on at once."""
     found = []
     for bytes_ in (512 << 10, 1):
-        knobs = StepKnobs(part_bytes=bytes_, direct_vertices=384)
-        monkeypatch.setattr("tvm_cavs.compiler.compiler.step_knobs", lambda _, k=knobs: k)
+        monkeypatch.setattr("tvm_cavs.compiler.compiler.part_bytes", lambda _, b=bytes_: b)
         monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
         cell = cavs.nn.TreeLSTM(N_WORDS, 3, 4, 5)
         case = make_case(cell, cavs.loss.SoftmaxCrossEntropy(), cache, threads=1, n=20)
@@ -275,8 +273,7 @@ def test_sums_of_rows_are_never_taken_apart(cache: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(layout, "PART_MULTIPLE", 2)
     found = []
     for bytes_ in (512 << 10, 1):
-        knobs = StepKnobs(part_bytes=bytes_, direct_vertices=384)
-        monkeypatch.setattr("tvm_cavs.compiler.compiler.step_knobs", lambda _, k=knobs: k)
+        monkeypatch.setattr("tvm_cavs.compiler.compiler.part_bytes", lambda _, b=bytes_: b)
         case = make_case(functions.TwoOrOne(), functions.Score(), cache, threads=1, n=20)
         found.append(run(case.net, case.loss, cavs.batch(case.graphs))[2])
     for name, values in found[0].items():

@@ -13,13 +13,17 @@ from schedules.choice import UNTUNED, Bucket, Chosen, bucket_of, choose, only
 from schedules.domains import adjusted, domains
 from schedules.host import Caches
 from schedules.knobs import (
+    ALL_VERTICES,
     ALWAYS,
+    DIRECT_VERTICES,
     NEVER,
     OuterKnobs,
+    StepKnobs,
     direct_knobs,
     misfit,
     outer_knobs,
     packed_bytes,
+    part_bytes,
     product_knobs,
     region_knobs,
     step_knobs,
@@ -54,7 +58,7 @@ def record(rows, knobs, ratio, seconds=1e-3, spread=0.0):
 def test_defaults_follow_from_the_second_cache(l2, want):
     assert packed_bytes(Caches(32 * KIB, l2 * KIB, 0)) == want * KIB
     target = schedules.make_target({**ONE, "model": f"l1=32K l2={l2}K"})
-    assert step_knobs(target).part_bytes == 2 * want * KIB
+    assert part_bytes(target) == 2 * want * KIB
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: str(t.attrs["mcpu"]))
@@ -65,6 +69,7 @@ def test_every_default_is_in_its_own_space_and_fits(target):
         direct_knobs(target, 450, False),
         direct_knobs(target, 450, True),
         region_knobs(target),
+        step_knobs(target),
     ):
         values = domains(default, target)
         assert {name: each[0] for name, each in values.items()} == vars(default)
@@ -82,6 +87,22 @@ def test_what_does_not_fit_is_refused():
     assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET, "float32")
     assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET, "float32")
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
+    for threads, most in ((0, 1), (2, 1), (1, -1), (1, ALL_VERTICES + 1)):
+        assert "on 1 thread(s)" in misfit(StepKnobs(threads, most), TARGET, "float32")
+
+
+def test_threads_of_a_step_are_halved_and_the_default_comes_first():
+    for n, want in (
+        (1, (1,)),
+        (2, (2, 1)),
+        (4, (4, 1, 2)),
+        (6, (6, 1, 2, 4)),
+        (9, (9, 1, 2, 4, 8)),
+    ):
+        target = schedules.make_target({**ONE, "num-cores": n})
+        found = domains(step_knobs(target), target)
+        assert found == {"threads": want, "direct_vertices": (DIRECT_VERTICES, 0, ALL_VERTICES)}
+        assert all(misfit(StepKnobs(k), target, "float32") is None for k in want)
 
 
 @pytest.mark.parametrize(("rows", "first"), [(1, 1), (2, 2), (3, 2), (63, 32), (64, 64)])

@@ -15,7 +15,14 @@ pytest.importorskip("tvm")
 import schedules
 from schedules import layout
 from schedules.domains import adjusted, domains
-from schedules.knobs import direct_knobs, outer_knobs, product_knobs, region_knobs, step_knobs
+from schedules.knobs import (
+    direct_knobs,
+    outer_knobs,
+    part_bytes,
+    product_knobs,
+    region_knobs,
+    step_knobs,
+)
 from schedules.target import simd, threads
 from schedules.tiles import Strip, Tile, is_narrow, window
 
@@ -59,11 +66,12 @@ def variants(found: Iterable[layout.Variant]) -> str:
 
 
 def lines(target: Any) -> Iterator[str]:
-    yield f"{simd(target)}, {threads(target)} threads, {step_knobs(target)}"
+    yield f"{simd(target)}, {threads(target)} threads, {part_bytes(target)} bytes of a part"
+    yield f"step: {step_knobs(target)}"
     for seconds in (1e-9, 5e-8, 1e-5):
         yield f"region of {seconds}: {variants(layout.region_variants(target, seconds))}"
     for width in (1, 100, 5000):
-        rows = layout.part_rows(width, threads(target), step_knobs(target).part_bytes)
+        rows = layout.part_rows(width, threads(target), part_bytes(target))
         yield f"parts of products {width} wide: {rows} rows"
     for k, n in SIZES:
         for precision in ("float32", "bf16") if simd(target).bf16 else ("float32",):

@@ -41,6 +41,7 @@ EXAMPLES = (
     "mine.yaml executor.threads=1",
     "demo tune.rpc=127.0.0.1:9190/KEY",
 )
+STEPS_SHARE = 0.1  # of the budget, that is kept for whole steps
 SLOWER = 1.02  # a step's time by that before, from which it is called slower
 
 
@@ -108,6 +109,16 @@ class Tuning:
             tracker=self.tracker,
         )
 
+    def after(self) -> Any:
+        """Steps with all that has been measured so far."""
+        return self.steps(str(self.path))
+
+    def tuner(self, bench: Any, timer: Any) -> Any:
+        """What measures by `bench` until the time is up."""
+        origin = f"tvm-cavs tune, {self.compiler.described}"
+        given = self.before, self.store, bench, timer, origin, self.config.train.seed
+        return self.tools.Tuner(*given, self.machine)
+
     @property
     def place(self) -> str:
         """Where candidates run, for people."""
@@ -122,30 +133,52 @@ def tracker_of(config: RunConfig) -> Tracker | None:
     return None if rpc.key is None else Tracker(*rpc.address, rpc.key)
 
 
-def measure(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -> None:
-    """Tune until the budget is spent, all is measured or a signal comes."""
-    best, timer = 1.0, tuning.tools.Clock(tuning.config.tune.budget)
-    origin = f"tvm-cavs tune, {tuning.compiler.described}"
-    given = tuning.before, tuning.store, tuning.bench, timer, origin, tuning.config.train.seed
-    tuner = tuning.tools.Tuner(*given, tuning.machine)
+def measure(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -> list[Any]:
+    """Tune until the budget is spent, all is measured or a signal comes: the tasks there were.
+
+    Kernels come first, then whole steps, which run the kernels that were found.
+    """
+    budget = tuning.config.tune.budget
+    here, timer = tuning.tracker is None, tuning.tools.Clock(budget)
     try:
-        for at in tuner.run(tasks):
-            left = clock(max(0.0, at.left))
-            if at.record is None:
-                best, space = at.best, tuner.space(at.task)
-                name, _ = tuning.tools.method(space)
-                number = f"[{at.number + 1}/{at.n_tasks}]"
-                say(console, f"{number} {at.task}, {100 * at.task.share:.1f} % of kernels' time")
-                say(console, f"  {name}, {space}; {at.measured} known; {left} left")
-            elif at.best < best:
-                best = at.best
-                say(console, f"  {best:.3f} of the default: {at.record.knobs}; {left} left")
-            elif at.record.failed:
-                say(console, f"  no candidate: {at.record.knobs}: {at.record.failed}")
-            if stop.requested():
-                return
+        tuner = tuning.tuner(tuning.bench, timer)
+        follow(tuning, tuner, tasks, console, stop, budget * STEPS_SHARE if here else 0.0)
     finally:
         tuning.bench.close()
+    if not here or stop.requested():
+        return [*tasks]
+    steps = tuning.tools.step_tasks_of(tuning.after())
+    tuner = tuning.tuner(tuning.tools.StepBench(tuning.after, tuning.compiler), timer)
+    free = [each for each in steps if len(tuner.space(each).candidates) > 1]
+    follow(tuning, tuner, free, console, stop)
+    return [*tasks, *free]
+
+
+def follow(
+    tuning: Tuning,
+    tuner: Any,
+    tasks: Sequence[Any],
+    console: Console,
+    stop: Any,
+    reserve: float = 0.0,
+) -> None:
+    """Run a tuner and say how far it is, until a signal comes."""
+    best = 1.0
+    for at in tuner.run(tasks, reserve):
+        left = clock(max(0.0, at.left))
+        if at.record is None:
+            best, space = at.best, tuner.space(at.task)
+            name, _ = tuning.tools.method(space)
+            number, share = f"[{at.number + 1}/{at.n_tasks}]", f"{100 * at.task.share:.1f} %"
+            say(console, f"{number} {at.task}, {share} of the time of all {at.task.SORT}")
+            say(console, f"  {name}, {space}; {at.measured} known; {left} left")
+        elif at.best < best:
+            best = at.best
+            say(console, f"  {best:.3f} of the default: {at.record.knobs}; {left} left")
+        elif at.record.failed:
+            say(console, f"  no candidate: {at.record.knobs}: {at.record.failed}")
+        if stop.requested():
+            return
 
 
 def table(lines: Sequence[Any]) -> Table:
@@ -166,7 +199,7 @@ def _shown(knobs: Any) -> str:
 
 def summarise(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -> None:
     """The table, then whole steps in pairs."""
-    found = [tuning.tools.line(task, tuning.store, tuning.machine) for task in tasks]
+    found = [tuning.tools.line(task, tuning.store) for task in tasks]
     lines = [each for each in found if each is not None]
     say(console, f"records: {tuning.path}")
     if not lines:
@@ -175,7 +208,7 @@ def summarise(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any)
     put_table(table(lines))
     if stop.requested() or tuning.tracker is not None:  # which whole steps do not run on
         return
-    pair = tuning.tools.pair(tuning.before, tuning.steps(str(tuning.path)), stop.requested)
+    pair = tuning.tools.pair(tuning.before, tuning.after(), stop.requested)
     say(
         console,
         f"a whole step: {1e3 * pair.before:.2f} ms before, {1e3 * pair.after:.2f} ms after; "
@@ -203,7 +236,7 @@ def main(arguments: Sequence[str], form: str = FORM) -> int:
         tasks = tuning.tools.tasks_of(tuning.before, tuning.machine)
         try:
             if not stop.requested():
-                measure(tuning, tasks, console, stop)
+                tasks = measure(tuning, tasks, console, stop)
         except TuningError:  # what was measured before is kept, and shown
             summarise(tuning, tasks, console, stop)
             raise

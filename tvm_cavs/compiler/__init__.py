@@ -15,15 +15,18 @@ from .kernels.update import update as update
 from .kinds import Group as Group
 from .kinds import Kinds as Kinds
 from .library import make_library as make_library
+from .stepping import Stepping as Stepping
 from .target_rules import Bucket as Bucket
 from .target_rules import Record as Record
 from .target_rules import adjusted as adjusted
 from .target_rules import bucket_of as bucket_of
 from .target_rules import choose as choose
+from .target_rules import domains as domains
 from .target_rules import merged as merged
 from .target_rules import misfit as misfit
 from .target_rules import precision_of as precision_of
 from .target_rules import read_records as read_records
+from .target_rules import step_knobs as step_knobs
 from .target_rules import target_key as target_key
 from .target_rules import usable_records as usable_records
 from .target_rules import write_records as write_records
@@ -42,5 +45,4 @@ from .trial import recorded_of as recorded_of
 from .trial import session as session
 from .workload import Workload as Workload
 from .workload import defaults as defaults
-from .workload import free_knobs as free_knobs
 from .workload import workloads as workloads

@@ -222,7 +222,7 @@ def _most_rows(low: Lowered, compiler: Compiler) -> int:
     handed |= {b.id: b.ld for s in low.steps for b in _read_in_order(s)}
     if not handed:
         return ALL_ROWS
-    return layout.part_rows(sum(handed.values()), compiler.n_threads, compiler.step.part_bytes)
+    return layout.part_rows(sum(handed.values()), compiler.n_threads, compiler.part_bytes)
 
 
 def _read_in_order(step: Step) -> list[Buffer]:

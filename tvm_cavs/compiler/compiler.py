@@ -28,11 +28,11 @@ from .target_rules import (
     architecture,
     describe,
     instructions,
+    part_bytes,
     require_host,
     require_precision,
     schedules,
     simd,
-    step_knobs,
     threads,
 )
 from .tuned import FILE, Tuned, records_of
@@ -79,7 +79,7 @@ class Compiler:
         except ValueError as error:
             raise TargetError(str(error)) from None
         lanes, n_threads = simd(self.target).lanes, threads(self.target)
-        self.step = step_knobs(self.target)
+        self.part_bytes = part_bytes(self.target)
         self.cache = choose(cache)
         self._keeps = self.cache is not None
         folder = None if self.cache is None else self.cache.path

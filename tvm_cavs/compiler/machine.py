@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from .kernels.cpu.bfloat16 import WORD, words
 from .target_rules import (
     UNTUNED,
+    Bucket,
     Chosen,
+    StepKnobs,
     direct_key,
     direct_knobs,
     layout,
@@ -19,6 +21,7 @@ from .target_rules import (
     product_key,
     product_knobs,
     region_knobs,
+    step_knobs,
 )
 
 REGION_SECONDS = 1e-9  # rough time of one element of a region, only for the grain
@@ -80,6 +83,11 @@ class Machine:
         chosen = self.choose(name, partial(region_knobs, self.target))
         seconds = REGION_SECONDS * max(1, elements)
         return layout.region_variants(self.target, seconds, chosen, by_level)
+
+    def step(self, key: str) -> Mapping[Bucket, StepKnobs]:
+        """What was measured of a network's whole steps, by the rows that they run."""
+        chosen = self.choose(key, partial(step_knobs, self.target))
+        return dict(chosen.by_rows)
 
     def packed(self, k: int, n_columns: int) -> tuple[tuple[int, int, int], str]:
         """Shape and dtype of the packed weights of a product [n, k] x [k, n_columns]."""

@@ -24,6 +24,7 @@ from schedules.knobs import StepKnobs as StepKnobs
 from schedules.knobs import direct_knobs as direct_knobs
 from schedules.knobs import misfit as misfit
 from schedules.knobs import outer_knobs as outer_knobs
+from schedules.knobs import part_bytes as part_bytes
 from schedules.knobs import product_knobs as product_knobs
 from schedules.knobs import region_knobs as region_knobs
 from schedules.knobs import step_knobs as step_knobs
@@ -40,6 +41,7 @@ from schedules.records import outer_key as outer_key
 from schedules.records import precision_of as precision_of
 from schedules.records import product_key as product_key
 from schedules.records import read_records as read_records
+from schedules.records import step_key as step_key
 from schedules.records import target_key as target_key
 from schedules.records import usable_records as usable_records
 from schedules.records import write_records as write_records

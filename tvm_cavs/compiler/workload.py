@@ -23,7 +23,6 @@ from .target_rules import (
     Knobs,
     direct_key,
     direct_knobs,
-    domains,
     is_narrow,
     only,
     outer_key,
@@ -71,18 +70,6 @@ def defaults(machine: Machine, workload: Workload) -> Defaults | None:
     if isinstance(spec, Outer):
         return outer_key(k, n, precision), partial(outer_knobs, target, k, n, precision)
     return product_key(k, n, precision), partial(product_knobs, target, k, n, precision)
-
-
-def free_knobs(machine: Machine, workload: Workload) -> Mapping[str, tuple[Any, ...]]:
-    """The values that each of its knobs may have, the default first.
-
-    Raises:
-        KeyError: nothing about it is free.
-    """
-    found = defaults(machine, workload)
-    if found is None:
-        raise KeyError(workload.kernel.name)
-    return domains(found[1](), machine.target)
 
 
 def forms_with(machine: Machine, workload: Workload, knobs: Knobs | None) -> list[Form]:

@@ -19,7 +19,15 @@ import numpy as np
 from safetensors.numpy import save
 
 from .. import deploy
-from ..compiler import Compiler, Kinds, assemble, directly, host_kernels, make_library
+from ..compiler import (
+    Compiler,
+    Kinds,
+    assemble,
+    directly,
+    host_kernels,
+    make_library,
+    step_knobs,
+)
 from ..errors import DeployError
 from ..graph import Graph, masks
 from ..runtime import BufferId, Role, parameter_memory, value_of
@@ -112,7 +120,7 @@ class _Exported:
                 if SEED + o.name in pulls
             },
             direct=tuple(direct),
-            direct_vertices=self._compiler.step.direct_vertices,
+            direct_vertices=step_knobs(self._compiler.target).direct_vertices,
         )
 
     def write(self, folder: Path, about: About, linker: str | None) -> None:

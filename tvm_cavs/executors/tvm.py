@@ -19,6 +19,7 @@ from ..compiler import (
     SITE_KEYS,
     Compiler,
     Kinds,
+    Stepping,
     Workload,
     host_kernels,
     workloads,
@@ -100,6 +101,7 @@ class TvmExecutor:
     ) -> None:
         self.compiler = _compiler(target, threads, cache, precision, records)
         self.n_threads = self.compiler.n_threads
+        self.stepping = Stepping(self.compiler.machine, programs)
         pulls = pulls_of(programs.forward)
         self._none_yet = Kinds(programs, pulls, leaving_out(without))
         self.planner = Planner(host_kernels(self.compiler), programs.arity, pulls)
@@ -173,7 +175,7 @@ class TvmExecutor:
 
     def _passes_of(self, n_rows: int, loaded: Loaded, ahead: bool) -> Passes | None:
         """With packed weights or without, by the size of the batch alone."""
-        direct, most = loaded.kinds.options.direct, self.compiler.step.direct_vertices
+        direct, most = loaded.kinds.options.direct, self.stepping.knobs(n_rows).direct_vertices
         if not (self._trains and direct and n_rows <= most):
             return loaded.prepared.passes
         if loaded.direct is None and not ahead:
@@ -263,7 +265,8 @@ class TvmExecutor:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in self._sites]
             workspace.memory.write(SITE_KEYS, np.array(keys, "uint32"))
         if self.n_threads > 1:
-            use_threads(self.n_threads if self._slots.n_busy < 2 else 1)
+            alone = self._slots.n_busy < 2
+            use_threads(self.stepping.knobs(batch.plan.n_rows).threads if alone else 1)
         if self.observer is None:
             workspace.run(batch, direction)
         else:
