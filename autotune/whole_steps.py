@@ -35,7 +35,7 @@ class StepTask(Task):
         """See `Task`; weights are read where they lie in training alone."""
         found = dict(super().domains(machine))
         if not self.trains:
-            found["direct_vertices"] = found["direct_vertices"][:1]
+            found["direct"] = found["direct"][:1]
         return found
 
     def recorded(self, _steps: Steps) -> StepTask:

@@ -10,7 +10,6 @@ from typing import Any
 from tvm.target import Target
 
 from .knobs import (
-    ALL_VERTICES,
     ALWAYS,
     AMX_HEIGHT,
     MAX_VECTORS,
@@ -67,7 +66,7 @@ def domains(default: Knobs, target: Target) -> Domains:
             fewer = (1 << i for i in range(threads(target).bit_length()))
             found = {
                 "threads": tuple(n for n in fewer if n < threads(target)),
-                "direct_vertices": (0, ALL_VERTICES),
+                "direct": (NEVER, ALWAYS),
             }
     if getattr(default, "height", 0) == AMX_HEIGHT:
         found |= {"vectors": (), "height": (), "ahead": (), "next_panel": ()}

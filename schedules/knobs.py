@@ -26,7 +26,7 @@ PARTS_OF_PACKED = 2  # what a product hands to what comes after it, in packed ro
 MOST_ROWS = 512  # that are packed at once
 DEEP_ROWS = 128  # of a weight gradient, at least: all of its sums are read anew for every block
 OUTER_ROWS = 32  # rows packed at once for a weight gradient are a multiple of these
-BY_SIZE, NEVER, ALWAYS = range(3)  # whether threads split a kernel
+BY_SIZE, NEVER, ALWAYS = range(3)  # whether threads split a kernel; whether weights are packed
 MAX_VECTORS = 5  # of a panel
 MAX_HEIGHT = 12  # rows of a register tile
 AMX_SIDE = 16  # rows of a register of AMX, columns of its sums, words of one step
@@ -41,7 +41,7 @@ PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked f
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
-ALL_VERTICES = 1 << 31  # as direct_vertices: of any batch
+ALL_VERTICES = 1 << 31  # more than a batch can have
 MOST_BLOCK, MOST_DEPTH, MOST_AHEAD = 4096, 1024, 64  # that a record may ask for
 ELEMENT = {"float32": 4, "bf16": 2}  # bytes of an operand's element
 
@@ -116,13 +116,19 @@ class RegionKnobs:
 class StepKnobs:
     """Of all kernels that run a batch. Its vertices are the rows of a bucket.
 
-    threads: that run them. direct_vertices: of a batch of training that packs no weights, at most.
+    threads: that run them. direct: a batch of training reads weights where they lie and packs none,
+    by its size, never or always.
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ()
 
     threads: int
-    direct_vertices: int = DIRECT_VERTICES
+    direct: int = BY_SIZE
+
+    @property
+    def direct_vertices(self) -> int:
+        """Vertices of a batch of training that packs no weights, at most."""
+        return {BY_SIZE: DIRECT_VERTICES, NEVER: 0, ALWAYS: ALL_VERTICES}[self.direct]
 
 
 Knobs = ProductKnobs | OuterKnobs | DirectKnobs | RegionKnobs | StepKnobs
@@ -187,7 +193,7 @@ def region_knobs(target: Target, lanes: int | None = None) -> RegionKnobs:
 
 def step_knobs(target: Target) -> StepKnobs:
     """The defaults of a step: all threads, whatever its size."""
-    return StepKnobs(threads(target), DIRECT_VERTICES)
+    return StepKnobs(threads(target))
 
 
 def part_bytes(target: Target) -> int:
@@ -285,7 +291,7 @@ def misfit(knobs: Knobs, target: Target, precision: str) -> str | None:
     """
     unit = simd(target)
     if isinstance(knobs, StepKnobs):
-        fits = 1 <= knobs.threads <= threads(target) and 0 <= knobs.direct_vertices <= ALL_VERTICES
+        fits = 1 <= knobs.threads <= threads(target) and knobs.direct in (BY_SIZE, NEVER, ALWAYS)
         return None if fits else f"{knobs} on {threads(target)} thread(s)"
     if knobs.split not in (BY_SIZE, NEVER, ALWAYS):
         return f"split is {knobs.split}"

@@ -319,6 +319,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_next_call_goes_on(command, capsy
 def test_whole_steps_come_after_kernels_and_are_measured_once(command, capsys, monkeypatch):
     """In the time that is kept for them, with the kernels that were found."""
     call, path = command
+    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(FakeBench, "rule", staticmethod(lambda knobs: 1.5))
     assert call("tune.budget=30s") == 0
     kernels, steps = parted(read_records(path)[0])

@@ -14,7 +14,7 @@ from autotune.worker import Failed, Timing
 from helpers.law import near, run
 from helpers.random_graphs import N_WORDS, random_tree
 from schedules.choice import Bucket, bucket_of
-from schedules.knobs import ALL_VERTICES, DIRECT_VERTICES, StepKnobs
+from schedules.knobs import ALWAYS, BY_SIZE, NEVER, StepKnobs
 from schedules.records import Record, read_records, step_key, target_key, write_records
 from tvm_cavs.compiler import Compiler, Wrong, step_knobs
 from tvm_cavs.graph import Graph
@@ -33,7 +33,7 @@ def network(cache, records=False, threads=THREADS, sharing=False, cell=cavs.nn.T
 
 @pytest.fixture(scope="module")
 def batches():
-    """Of about 20, 20 and 600 vertices: two sizes, on both sides of DIRECT_VERTICES."""
+    """Of about 20, 20 and 600 vertices: two sizes, with weights where they lie and packed."""
     rng = np.random.default_rng(5)
 
     def batch(least: int) -> Graph:
@@ -69,12 +69,9 @@ def test_steps_of_one_size_are_a_task(make):
     assert few.share + many.share == pytest.approx(1.0) and few.seconds > 0
     assert few.key == many.key == steps.executor.stepping.key
     assert few.key.startswith("step TreeLSTM ") and few.key.endswith(" float32")
-    assert few.default() == StepKnobs(THREADS, DIRECT_VERTICES)
+    assert few.default() == StepKnobs(THREADS, BY_SIZE)
     found = free(few, steps.executor.compiler)
-    assert found == {
-        "threads": (3, 1, 2),
-        "direct_vertices": (DIRECT_VERTICES, 0, ALL_VERTICES),
-    }
+    assert found == {"threads": (3, 1, 2), "direct": (BY_SIZE, NEVER, ALWAYS)}
 
 
 def test_the_heaviest_comes_first(make):
@@ -123,8 +120,8 @@ def test_all_candidates_keep_the_results(make, loss):
         trial = StepTrial(task, lambda: make(loss))
         values = task.domains(steps.executor.compiler.machine)
         for threads in values["threads"]:
-            for most in values["direct_vertices"]:
-                trial.check(StepKnobs(threads, most))
+            for direct in values["direct"]:
+                trial.check(StepKnobs(threads, direct))
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient of U", "rows of the gradient of E"])
@@ -163,14 +160,14 @@ def test_a_trial_runs_what_its_knobs_say(make, monkeypatch):
 
     monkeypatch.setattr("tvm_cavs.executors.tvm.use_threads", told.append)
     monkeypatch.setattr(autotune.Steps, "run", noted)
-    for knobs in (StepKnobs(2, 0), StepKnobs(1, ALL_VERTICES)):
+    for knobs in (StepKnobs(2, NEVER), StepKnobs(1, ALWAYS)):
         ready = trial.ready(knobs)
         del seen[:], told[:]
         assert ready.seconds(3) > 0
         assert seen == [0, 1] * 3 and set(told) == {knobs.threads}
         executor = ready.steps.executor
         direct = executor.plan(ready.steps.batches[0]).passes is executor.loaded.direct
-        assert direct == (knobs.direct_vertices > 0)
+        assert direct == (knobs.direct == ALWAYS)
 
 
 def test_networks_of_candidates_that_are_done_are_forgotten(make):
@@ -202,13 +199,13 @@ def test_what_was_measured_runs_in_its_bucket_and_the_default_elsewhere(
 ):
     usual = network(cache)
     executor = usual.executor(LOSS)
-    path = written(tmp_path / "records.json", executor, 512, StepKnobs(2, ALL_VERTICES))
+    path = written(tmp_path / "records.json", executor, 512, StepKnobs(2, ALWAYS))
     tuned = network(cache, records=path)
     stepping = tuned.executor(LOSS).stepping
     for rows in (512, 1023):
-        assert stepping.knobs(rows) == StepKnobs(2, ALL_VERTICES)
+        assert stepping.knobs(rows) == StepKnobs(2, ALWAYS)
     for rows in (1, 511, 1024):
-        assert stepping.knobs(rows) == stepping.default == StepKnobs(THREADS, DIRECT_VERTICES)
+        assert stepping.knobs(rows) == stepping.default == StepKnobs(THREADS, BY_SIZE)
     told = []
     monkeypatch.setattr("tvm_cavs.executors.tvm.use_threads", told.append)
     for batch, threads in zip(batches, (3, 3, 2), strict=True):
@@ -232,16 +229,16 @@ def test_records_of_more_threads_than_there_are_say_so(cache, tmp_path):
 
 def test_records_of_steps_come_back_as_they_were(cache, tmp_path):
     executor = network(cache).executor(LOSS)
-    path = Path(written(tmp_path / "records.json", executor, 16, StepKnobs(1, 0)))
+    path = Path(written(tmp_path / "records.json", executor, 16, StepKnobs(1, NEVER)))
     (record,), notes = read_records(path)
-    assert not notes and record.knobs == StepKnobs(1, 0)
+    assert not notes and record.knobs == StepKnobs(1, NEVER)
     assert record.kernel == executor.stepping.key
 
 
 def test_defaults_are_all_threads_of_the_target():
     for n in (1, 2, 7):
         compiler = Compiler("host", n, cache=False, records=False)
-        assert step_knobs(compiler.target) == StepKnobs(n, DIRECT_VERTICES)
+        assert step_knobs(compiler.target) == StepKnobs(n, BY_SIZE)
 
 
 def test_a_step_task_is_what_its_bench_loads(make):

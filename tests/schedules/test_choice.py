@@ -13,9 +13,8 @@ from schedules.choice import UNTUNED, Bucket, Chosen, bucket_of, choose, only
 from schedules.domains import adjusted, domains
 from schedules.host import Caches
 from schedules.knobs import (
-    ALL_VERTICES,
     ALWAYS,
-    DIRECT_VERTICES,
+    BY_SIZE,
     NEVER,
     OuterKnobs,
     StepKnobs,
@@ -87,8 +86,8 @@ def test_what_does_not_fit_is_refused():
     assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET, "float32")
     assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET, "float32")
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
-    for threads, most in ((0, 1), (2, 1), (1, -1), (1, ALL_VERTICES + 1)):
-        assert "on 1 thread(s)" in misfit(StepKnobs(threads, most), TARGET, "float32")
+    for threads, direct in ((0, 1), (2, 1), (1, -1), (1, 3)):
+        assert "on 1 thread(s)" in misfit(StepKnobs(threads, direct), TARGET, "float32")
 
 
 def test_threads_of_a_step_are_halved_and_the_default_comes_first():
@@ -101,7 +100,7 @@ def test_threads_of_a_step_are_halved_and_the_default_comes_first():
     ):
         target = schedules.make_target({**ONE, "num-cores": n})
         found = domains(step_knobs(target), target)
-        assert found == {"threads": want, "direct_vertices": (DIRECT_VERTICES, 0, ALL_VERTICES)}
+        assert found == {"threads": want, "direct": (BY_SIZE, NEVER, ALWAYS)}
         assert all(misfit(StepKnobs(k), target, "float32") is None for k in want)
 
 
