@@ -41,7 +41,7 @@ EXAMPLES = (
     "mine.yaml executor.threads=1",
     "demo tune.rpc=127.0.0.1:9190/KEY",
 )
-STEPS_SHARE = 0.1  # of the budget, that is kept for whole steps
+STEPS_SHARE = 0.15  # of the budget, that is kept for whole steps
 SLOWER = 1.02  # a step's time by that before, from which it is called slower
 
 
