@@ -16,6 +16,7 @@ pytest.importorskip("tvm")
 import schedules
 from helpers.printed import digest, kernel_text
 from helpers.products import PACK, WHOLE, one_source, two_pieces
+from helpers.targets import X86
 from schedules import layout
 from schedules.choice import only
 from schedules.knobs import product_knobs
@@ -28,10 +29,10 @@ from tvm_cavs.compiler.lowering.specs import Piece
 from tvm_cavs.training.optim import OPTIMIZERS, Hyper
 
 TARGETS = {
-    "plain": {"kind": "llvm", "mcpu": "x86-64"},
-    "haswell": {"kind": "llvm", "mcpu": "haswell", "num-cores": 2, "model": "l1=32K l2=256K"},
-    "zen4": {"kind": "llvm", "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K"},
-    "amx": {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 3, "model": "l1=48K l2=2048K"},
+    "plain": {**X86, "mcpu": "x86-64"},
+    "haswell": {**X86, "mcpu": "haswell", "num-cores": 2, "model": "l1=32K l2=256K"},
+    "zen4": {**X86, "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K"},
+    "amx": {**X86, "mcpu": "sapphirerapids", "num-cores": 3, "model": "l1=48K l2=2048K"},
 }
 SIZES = ((5, 1), (37, 75), (150, 40), (131, 2))
 ODD = specs.Pack(  # rectangles that begin and end within words; nothing is left over

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from helpers.targets import X86
 from schedules.choice import Bucket, only
 from schedules.knobs import product_knobs
 from schedules.records import Record, product_key, target_key, write_records
@@ -18,7 +19,7 @@ from tvm_cavs.compiler.lowering.specs import Pack, Placement
 from tvm_cavs.compiler.machine import Machine
 from tvm_cavs.compiler.tuned import FILE, Source, Tuned, records_of
 
-TARGET = make_target({"kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 1})
+TARGET = make_target({**X86, "mcpu": "skylake-avx512", "num-cores": 1})
 DEFAULT = product_knobs(TARGET, 300, 600, "float32")
 KEY = product_key(300, 600, "float32")
 

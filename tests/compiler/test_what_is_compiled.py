@@ -18,6 +18,7 @@ import tvm_cavs as cavs
 from helpers.functions import FUNCTIONS, N_WORDS
 from helpers.printed import compiled_text, digest, kernel_text
 from helpers.random_graphs import N_CLASSES, random_graph
+from helpers.targets import X86
 from tvm_cavs.compiler import Compiler
 from tvm_cavs.compiler.assembly import assemble
 from tvm_cavs.compiler.direct import directly
@@ -31,8 +32,8 @@ from tvm_cavs.transform import (
     specialise,
 )
 
-TARGET = {"kind": "llvm", "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K l3=32768K"}
-AMX = {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"}
+TARGET = {**X86, "mcpu": "znver4", "num-cores": 2, "model": "l1=32K l2=1024K l3=32768K"}
+AMX = {**X86, "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"}
 MORE_OF_THE_SAME = [f"random_{seed}" for seed in range(1, 8)]
 SOME = {name: given for name, given in FUNCTIONS.items() if name not in MORE_OF_THE_SAME}
 

@@ -10,6 +10,7 @@ from tvm.target import codegen
 
 import schedules
 
+X86 = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}  # whatever machine the tests run on
 HOST = schedules.host_target(1)
 NARROWER = {"x86-64-v3": ["avx2", "fma"], "x86-64-v2": ["sse4.2"]}  # with what each needs
 

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("tvm")
 
 import schedules
+from helpers.targets import X86
 from schedules import layout
 from schedules.choice import UNTUNED, Bucket, Chosen, bucket_of, choose, only
 from schedules.domains import adjusted, domains
@@ -31,13 +32,13 @@ from schedules.records import Record
 from schedules.target import simd
 
 KIB = 1 << 10
-ONE = {"kind": "llvm", "mcpu": "znver3", "num-cores": 1}
+ONE = {**X86, "mcpu": "znver3", "num-cores": 1}
 TARGETS = [
     schedules.make_target(given)
     for given in (
         ONE,
         {**ONE, "num-cores": 2},
-        {"kind": "llvm", "mcpu": "znver4", "num-cores": 4},
+        {**X86, "mcpu": "znver4", "num-cores": 4},
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "num-cores": 2},
     )
 ]

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("tvm")
 
 import schedules
+from helpers.targets import X86
 from schedules import layout
 from schedules.domains import adjusted, domains
 from schedules.knobs import (
@@ -28,14 +29,14 @@ from schedules.tiles import Strip, Tile, is_narrow, window
 
 # Every vector unit; caches that are unknown, small, large and far; one thread and several.
 TARGETS = {
-    "plain": {"kind": "llvm", "mcpu": "x86-64"},
-    "sandybridge": {"kind": "llvm", "mcpu": "sandybridge", "model": "l1=32K l2=256K"},
-    "haswell": {"kind": "llvm", "mcpu": "haswell", "num-cores": 2, "model": "l1=32K l2=128K"},
-    "zen4": {"kind": "llvm", "mcpu": "znver4", "num-cores": 4, "model": "l1=32K l2=1024K"},
+    "plain": {**X86, "mcpu": "x86-64"},
+    "sandybridge": {**X86, "mcpu": "sandybridge", "model": "l1=32K l2=256K"},
+    "haswell": {**X86, "mcpu": "haswell", "num-cores": 2, "model": "l1=32K l2=128K"},
+    "zen4": {**X86, "mcpu": "znver4", "num-cores": 4, "model": "l1=32K l2=1024K"},
     "skylake": {
-        "kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 3, "model": "l1=32K l2=2048K"
+        **X86, "mcpu": "skylake-avx512", "num-cores": 3, "model": "l1=32K l2=2048K"
     },
-    "amx": {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"},
+    "amx": {**X86, "mcpu": "sapphirerapids", "num-cores": 2, "model": "l1=48K l2=2048K"},
     "arm": {
         "kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "num-cores": 2,
         "model": "l1=64K l2=8192K",

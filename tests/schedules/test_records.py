@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("tvm")
 
 import schedules
+from helpers.targets import X86
 from schedules.choice import Bucket
 from schedules.knobs import OuterKnobs, ProductKnobs, RegionKnobs, direct_knobs, product_knobs
 from schedules.records import (
@@ -24,7 +25,7 @@ from schedules.records import (
     write_records,
 )
 
-TARGET = schedules.make_target({"kind": "llvm", "mcpu": "znver3", "model": "l1=32K l2=512K"}, 1)
+TARGET = schedules.make_target({**X86, "mcpu": "znver3", "model": "l1=32K l2=512K"}, 1)
 HERE = target_key(TARGET)
 KNOBS = ProductKnobs(2, 6, 126)
 OTHER = {"float32": "bf16", "bf16": "float32"}
@@ -138,7 +139,7 @@ def test_pruned_records_are_what_choosing_needs():
 
 
 def test_records_for_others_are_never_used_and_said():
-    foreign = record(target=target_key(schedules.make_target({"kind": "llvm", "mcpu": "znver4"})))
+    foreign = record(target=target_key(schedules.make_target({**X86, "mcpu": "znver4"})))
     tall = record(knobs=replace(KNOBS, height=12, block=120), bucket=Bucket(1))
     old = record(tvm="0.1", bucket=Bucket(2))
     found, notes = usable_records([foreign, tall, old, record()], TARGET)
@@ -149,7 +150,7 @@ def test_records_for_others_are_never_used_and_said():
 
 
 def test_what_decides_about_speed_is_in_the_key():
-    given = {"kind": "llvm", "mcpu": "znver3", "model": "l1=32K l2=512K", "num-cores": 1}
+    given = {**X86, "mcpu": "znver3", "model": "l1=32K l2=512K", "num-cores": 1}
     same = {**given, "model": "l1=32K l2=512K l3=1024K"}
     others = [
         {**given, "num-cores": 2},
@@ -164,7 +165,7 @@ def test_what_decides_about_speed_is_in_the_key():
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_knobs_of_another_precision_are_left_out(precision):
     """A kernel on AMX reads words: applied to float32 operands, its knobs once gave NaN."""
-    amx = schedules.make_target({"kind": "llvm", "mcpu": "sapphirerapids"})
+    amx = schedules.make_target({**X86, "mcpu": "sapphirerapids"})
     fits, other = (product_knobs(amx, 128, 320, p) for p in (precision, OTHER[precision]))
     made = [
         Record(product_key(128, 320, precision), target_key(amx), Bucket(1), knobs, 1e-5)

@@ -10,6 +10,7 @@ tvm = pytest.importorskip("tvm")
 from tvm.target import codegen
 
 import schedules
+from helpers.targets import X86
 from schedules import host, layout, loops
 from schedules.choice import only
 from schedules.domains import domains
@@ -20,11 +21,11 @@ from tvm_cavs.compiler.lowering import specs
 from tvm_cavs.compiler.lowering.specs import Piece
 
 TARGETS = {
-    "plain": {"kind": "llvm", "mcpu": "x86-64"},
-    "haswell": {"kind": "llvm", "mcpu": "haswell", "num-cores": 2},
-    "avx512": {"kind": "llvm", "mcpu": "skylake-avx512", "num-cores": 4},
-    "zen5": {"kind": "llvm", "mcpu": "znver5", "num-cores": 2},
-    "amx": {"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2},
+    "plain": {**X86, "mcpu": "x86-64"},
+    "haswell": {**X86, "mcpu": "haswell", "num-cores": 2},
+    "avx512": {**X86, "mcpu": "skylake-avx512", "num-cores": 4},
+    "zen5": {**X86, "mcpu": "znver5", "num-cores": 2},
+    "amx": {**X86, "mcpu": "sapphirerapids", "num-cores": 2},
     "arm": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "neoverse-n1", "num-cores": 2},
 }
 WIDTHS = (1, 5, 8, 40, 150, 256, 300, 450, 750, 1280)
@@ -139,15 +140,15 @@ def test_rules_leave_the_given_function_alone():
 
 @pytest.mark.parametrize("given", [{}, {"num-cores": 4}], ids=["unsaid", "said"])
 def test_threads_that_are_asked_for_take_the_place_of_those_of_the_target(given):
-    target = {"kind": "llvm", "mcpu": "znver5", **given}
+    target = {**X86, "mcpu": "znver5", **given}
     for made in (target, schedules.make_target(target)):
         assert threads(schedules.make_target(made, n_threads=2)) == 2
         assert threads(schedules.make_target(made)) == given.get("num-cores", 1)
 
 
 def test_threads_are_only_used_where_there_are_some():
-    one = schedules.make_target({"kind": "llvm", "mcpu": "znver5"})
-    two = schedules.make_target({"kind": "llvm", "mcpu": "znver5"}, n_threads=2)
+    one = schedules.make_target({**X86, "mcpu": "znver5"})
+    two = schedules.make_target({**X86, "mcpu": "znver5"}, n_threads=2)
     assert (threads(one), threads(two)) == (1, 2)
     for k, n_columns in ((512, 1280), (300, 450), (8, 40)):
         for variants in (layout.product_variants, layout.outer_variants):
@@ -262,7 +263,7 @@ def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
 @pytest.mark.parametrize("allowed", [True, False])
 def test_amx_is_what_the_system_allows(allowed, monkeypatch):
     """The CPU has it; the system may refuse it to a process. Then it counts as not there."""
-    model = schedules.make_target({"kind": "llvm", "mcpu": "sapphirerapids"})
+    model = schedules.make_target({**X86, "mcpu": "sapphirerapids"})
     has = dict.fromkeys(host.instructions(model), True)
     monkeypatch.setattr(host.tvm_ffi, "get_global_func", lambda _: lambda: has)
     monkeypatch.setattr(host, "amx_allowed", lambda: allowed)
@@ -288,7 +289,7 @@ def test_knobs_of_amx_are_for_amx_alone():
 
 
 def test_a_machine_that_is_what_its_model_says_adds_nothing(monkeypatch):
-    implied = host.instructions(schedules.make_target({"kind": "llvm", "mcpu": "znver4"}))
+    implied = host.instructions(schedules.make_target({**X86, "mcpu": "znver4"}))
     target = as_if(monkeypatch, "znver4", **dict.fromkeys(implied, True))
     assert not target.attrs.get("mattr")
 
@@ -314,7 +315,7 @@ def test_caches_are_read_as_linux_lists_them(tmp_path):
         ({"kind": "cuda", "arch": "sm_90"}, "no schedule rules for a target of kind 'cuda'"),
         ("no-such-kind", "is not a TVM target"),
         ({"kind": "llvm", "mcpuu": "haswell"}, "is not a TVM target"),
-        ({"kind": "llvm", "mcpu": "haswel"}, "knows no CPU 'haswel'.*haswell"),
+        ({**X86, "mcpu": "haswel"}, "knows no CPU 'haswel'.*haswell"),
         ({"kind": "llvm", "mtriple": "x"}, "mtriple is 'x', and LLVM knows no architecture 'x'"),
         ({"kind": "llvm", "mtriple": "x86_65-linux-gnu"}, "knows no architecture 'x86_65'"),
         ({"kind": "llvm", "mtriple": "-linux"}, "knows no architecture ''"),
@@ -350,7 +351,7 @@ def test_gpu_rules_are_an_honest_empty_list():
 def test_a_target_that_this_cpu_cannot_run(absent, model, lacking, monkeypatch):
     from schedules import target as module
 
-    made = schedules.make_target({"kind": "llvm", "mcpu": model})
+    made = schedules.make_target({**X86, "mcpu": model})
     has = {name: name not in absent.split() for name in host.instructions(made)}
     monkeypatch.setattr(module, "host_features", lambda: has)
     monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
@@ -377,7 +378,7 @@ def test_this_machine_runs_its_own_target():
 
 @pytest.mark.parametrize("precision", ["", "float16", "FLOAT32", None])
 def test_a_precision_that_is_none_is_refused(precision):
-    target = schedules.make_target({"kind": "llvm", "mcpu": "znver5"})
+    target = schedules.make_target({**X86, "mcpu": "znver5"})
     with pytest.raises(ValueError, match="expected one of float32, bf16"):
         require_precision(target, precision)
     assert require_precision(target, "float32") is require_precision(target, "bf16") is None
