@@ -37,8 +37,9 @@ LOOKS = 3  # at every step: another process may take the core in one of them
 class Task:
     """What is tuned at a time: something that has knobs, in one bucket of row counts.
 
-    key: as in records. default: its default knobs, given shared ones. seconds: in all steps that
-    were looked at. share: that by the time of all of its sort. calls: in one step.
+    SORT: what tasks of this class are about, for people. key: as in records. default: its default
+    knobs, given shared ones. seconds: in all steps that were looked at. share: that by the time of
+    all of its sort. calls: in one step.
     """
 
     SORT: ClassVar[str]

@@ -56,14 +56,14 @@ def step_tasks_of(steps: Steps) -> list[StepTask]:
     total, stepping = sum(seconds.values()), steps.executor.stepping
     tasks = [
         StepTask(
-            stepping.key,
-            bucket,
-            lambda: stepping.default,
-            took,
-            took / total,
-            len(numbers[bucket]),
-            tuple(numbers[bucket]),
-            steps.loss is not None,
+            key=stepping.key,
+            bucket=bucket,
+            default=lambda: stepping.default,
+            seconds=took,
+            share=took / total,
+            calls=1,
+            numbers=tuple(numbers[bucket]),
+            trains=steps.loss is not None,
         )
         for bucket, took in seconds.items()
     ]
@@ -78,21 +78,22 @@ def _seconds(steps: Steps, number: int) -> float:
 
 @dataclass(frozen=True)
 class Batches:
-    """Steps that are ready to run, as `Runnable`."""
+    """Steps that are ready to run, as a `Runnable` is: `numbers` of their batches."""
 
     steps: Steps
     numbers: tuple[int, ...]
 
     def run(self) -> None:
+        """A step of each batch."""
         for number in self.numbers:
             self.steps.run(number)
 
     def seconds(self, repeats: int) -> float:
-        """Of one run, the mean of `repeats`."""
+        """Of one step, the mean of `repeats` runs."""
         start = time.perf_counter()
         for _ in range(repeats):
             self.run()
-        return (time.perf_counter() - start) / repeats
+        return (time.perf_counter() - start) / repeats / len(self.numbers)
 
 
 class StepTrial:

@@ -9,7 +9,7 @@ pytest.importorskip("tvm")
 
 import autotune
 import tvm_cavs as cavs
-from autotune.whole_steps import StepTask, StepTrial
+from autotune.whole_steps import Batches, StepTask, StepTrial
 from autotune.worker import Failed, Timing
 from helpers.law import near, run
 from helpers.random_graphs import N_WORDS, random_tree
@@ -65,7 +65,7 @@ def test_steps_of_one_size_are_a_task(make):
     steps = make()
     few, many = sorted(autotune.step_tasks_of(steps), key=lambda task: task.bucket)
     assert (few.bucket, many.bucket) == (Bucket(16), Bucket(512))
-    assert (few.numbers, many.numbers) == ((0, 1), (2,)) and (few.calls, many.calls) == (2, 1)
+    assert (few.numbers, many.numbers) == ((0, 1), (2,)) and few.calls == many.calls == 1
     assert few.share + many.share == pytest.approx(1.0) and few.seconds > 0
     assert few.key == many.key == steps.executor.stepping.key
     assert few.key.startswith("step TreeLSTM ") and few.key.endswith(" float32")
@@ -168,6 +168,18 @@ def test_a_trial_runs_what_its_knobs_say(make, monkeypatch):
         executor = ready.steps.executor
         direct = executor.plan(ready.steps.batches[0]).passes is executor.loaded.direct
         assert direct == (knobs.direct == ALWAYS)
+
+
+def test_seconds_are_of_one_step(monkeypatch):
+    """Of any batch of the task, however often all of them run."""
+    now = [0.0]
+    monkeypatch.setattr("autotune.whole_steps.time.perf_counter", lambda: now[0])
+
+    class Steps:
+        def run(self, number):
+            now[0] += number
+
+    assert Batches(Steps(), (1, 3, 5)).seconds(4) == 3.0 and now[0] == 36.0
 
 
 def test_networks_of_candidates_that_are_done_are_forgotten(make):
