@@ -1,20 +1,24 @@
 """What a run prints: status lines, the bar on narrow terminals, curves."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from tvm_cavs.runs import display
 from tvm_cavs.runs.curve import draw, save_picture
-from tvm_cavs.runs.display import Status, clock, show
+from tvm_cavs.runs.display import Bar, Lasting, Plain, Status, clock, show
 from tvm_cavs.runs.pace import Pace
+from tvm_cavs.runs.report import say
 
 STATUS = Status(2, 10, 30, 120, 0.51234, 987.6, 75.0)
 
 
 def test_clock():
     assert [clock(s) for s in (-1, 7, 61, 3723)] == ["0:00", "0:07", "1:01", "1:02:03"]
+    assert [clock(s) for s in (0.4, 59.6, 3599.6)] == ["0:00", "1:00", "1:00:00"]
 
 
 def test_plain_lines_are_rare_and_without_escapes(monkeypatch):
@@ -30,6 +34,47 @@ def test_plain_lines_are_rare_and_without_escapes(monkeypatch):
     assert console.file.getvalue() == 2 * line + (
         "an [odd] line that is longer than the console is wide\n"
     )
+
+
+def test_a_status_is_shown_once_in_ten_seconds(monkeypatch):
+    """The first one, too, when ten have passed."""
+    now, console, shown = [3.0], Console(file=io.StringIO()), []
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    plain = Plain(console)
+    for now[0] in (3.0, 12.9, 13.0, 22.9, 23.1):
+        plain.status(STATUS)
+        shown.append(console.file.getvalue().count("\n"))
+    assert shown == [0, 0, 1, 1, 2]
+
+
+def test_a_line_is_in_the_file_at_once(tmp_path):
+    """For whoever follows it."""
+    with open(tmp_path / "log", "w", encoding="utf-8") as file:
+        Plain(Console(file=Lasting(file))).line("one")
+        assert (tmp_path / "log").read_text() == "one\n"
+
+
+def test_the_bar_is_as_long_as_the_epoch_is_far():
+    progress = Progress(console=Console(file=io.StringIO()), auto_refresh=False)
+    Bar(progress).status(STATUS)
+    (task,) = progress.tasks
+    assert (task.description, task.completed, task.total) == ("epoch 2/10", 30, 120)
+
+
+@pytest.mark.parametrize(
+    "say", [say, lambda console, text: Bar(Progress(console=console)).line(text)]
+)
+def test_a_line_stays_as_it_is(say):
+    """On a terminal, too: what looks like markup, a number or a name is neither."""
+    console = Console(file=io.StringIO(), width=60, force_terminal=True)
+    say(console, "an [odd] line of 3 and True")
+    assert console.file.getvalue() == "an [odd] line of 3 and True\n"
+
+
+def test_a_path_can_be_copied():
+    console = Console(file=io.StringIO(), width=20)
+    say(console, f"run {'x' * 50} and more")
+    assert console.file.getvalue() == f"run {'x' * 50} and more\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs: exact resume, early stopping, and everything that can end one."""
 
+import itertools
 import json
 import os
 import signal
@@ -84,6 +85,8 @@ def test_what_a_run_leaves(whole):
     assert text.startswith(f"# python scripts/train.py {whole}/config.yaml\n")
     assert "arity: 2" in text
     assert json.loads((whole / "versions.json").read_text())["numpy"] == np.__version__
+    best, last = load_checkpoint(whole / runlog.BEST), load_checkpoint(whole / runlog.LAST)
+    assert last.optimizer and not best.optimizer, "of what is only measured"
 
 
 def test_a_run_is_the_loop_written_by_hand(tmp_path):
@@ -140,6 +143,27 @@ def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):
     dev, metrics = run.data.splits["dev"], ("accuracy",)
     assert evaluate(run.net, dev, metrics, stop=lambda: True) is None
     assert evaluate(run.net, dev, metrics) is not None
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(2, "stopped after step 8")]
+    + [(n, "all 3 epochs done; stopped before the last measurement") for n in (4, 5)],
+)
+def test_a_run_that_is_stopped_while_it_is_measured(whole, tmp_path, monkeypatch, number, reason):
+    """After an epoch, or at the end on dev and test: it is measured when it goes on."""
+    stop, calls = Stop(), itertools.count(1)
+
+    def measured(*given, **named):
+        stop.signal = signal.SIGINT if next(calls) == number else None
+        return evaluate(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tvm_cavs.runs.loop.evaluate", measured)
+        outcome = fit(start(config(), tmp_path), Silent(), stop)
+    assert (outcome.reason, outcome.interrupted, outcome.metrics) == (reason, True, {})
+    assert set(run_to_the_end(resume(tmp_path)).metrics) == {"dev", "test"}
+    assert_same_run(whole, tmp_path)
 
 
 def test_time_limit(tmp_path):
@@ -203,6 +227,10 @@ def test_refusals(tmp_path):
         start(config(lr_mult={"e": 0.1}), tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
         resume(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="does not exist"):
+        resume(tmp_path / "empty")
+    assert not list((tmp_path / "empty").iterdir()), "no lock where there is no run"
     run_to_the_end(start(config(epochs=1), tmp_path))
     with pytest.raises(ConfigError, match=r"model\.hidden: 4 in the run, 5 now"):
         resume(tmp_path, ["model.hidden=5"])
