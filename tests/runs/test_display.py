@@ -18,7 +18,6 @@ STATUS = Status(2, 10, 30, 120, 0.51234, 987.6, 75.0)
 
 def test_clock():
     assert [clock(s) for s in (-1, 7, 61, 3723)] == ["0:00", "0:07", "1:01", "1:02:03"]
-    assert [clock(s) for s in (0.4, 59.6, 3599.6)] == ["0:00", "1:00", "1:00:00"]
 
 
 def test_plain_lines_are_rare_and_without_escapes(monkeypatch):

@@ -17,7 +17,7 @@ from tvm_cavs import whole_files
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.nn.recording import record
 from tvm_cavs.runs import runlog
-from tvm_cavs.runs.loop import _keep_best, fit
+from tvm_cavs.runs.loop import Outcome, _keep_best, fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.run import resume, start
 from tvm_cavs.runs.runlog import new_folder
@@ -136,6 +136,24 @@ def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
         _keep_best(run, value)
         counts.append(run.progress.n_bad_epochs)
     assert counts == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("values", "best"), [((0.5, 0.4, 0.3), 1), ((0.1, 0.5, 0.2), 2)])
+def test_what_is_measured_last_are_the_best_parameters(tmp_path, monkeypatch, values, best):
+    """Also of a run that had ended, and goes on to do that alone."""
+    given, seen = iter(values), []
+
+    def evaluated(run, split, stop):
+        seen.append((split, parameters(run)["W"].tolist()))
+        return {"accuracy": next(given, 0.0)}
+
+    monkeypatch.setattr("tvm_cavs.runs.loop._evaluate", evaluated)
+    run = start(config(), tmp_path)
+    outcome = run_to_the_end(run)
+    assert set(outcome.metrics) == {"dev", "test"} and run.progress.best_epoch == best
+    assert seen[3:] == [("dev", seen[best - 1][1]), ("test", seen[best - 1][1])]
+    assert run_to_the_end(resume(tmp_path)) == Outcome("all 3 epochs done", metrics=outcome.metrics)
+    assert seen[5:] == seen[3:5] and seen[2] != seen[3]
 
 
 def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):

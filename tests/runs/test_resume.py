@@ -283,6 +283,16 @@ def test_what_begins_again_where_data_have_changed(begun, tmp_path, changed):
     assert (begun.folder / runlog.BEST).exists() == (changed == "train")
 
 
+def test_another_seed_waits_for_the_next_epoch(begun):
+    """Also where a run has gone on in between, and is saved in the same epoch."""
+    run = resume(begun.folder, ["train.seed=9"])
+    save(run)
+    run.lock.release()
+    again = resume(begun.folder)
+    assert (again.loader.seed, again.config.train.seed) == (0, 9)
+    again.lock.release()
+
+
 @pytest.mark.parametrize("override", ["n_classes=3", "classes=[a, b]", "min_count=2", "label=x"])
 def test_what_words_and_classes_mean_cannot_change(begun, override):
     with pytest.raises(ConfigError, match=rf"  data\.{override.partition('=')[0]}: .* now"):
