@@ -128,11 +128,19 @@ def test_early_stopping_keeps_the_best(tmp_path):
     assert not display.lines[1].endswith("*")
 
 
-def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
-    run = start(config(), tmp_path)
+@pytest.mark.parametrize(
+    ("loss", "values"),
+    [
+        ("softmax_cross_entropy", (0.5, 0.4, 0.5, 0.6, 0.1)),
+        ("squared_error", (0.5, 0.6, 0.5, 0.4, 0.9)),
+    ],
+)
+def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch, loss, values):
+    """One that is as good is not better."""
+    run = start(config(loss=loss), tmp_path)
     monkeypatch.setattr("tvm_cavs.runs.loop.save", lambda *_: None)
     counts = []
-    for value in (0.5, 0.4, 0.5, 0.6, 0.1):
+    for value in values:
         _keep_best(run, value)
         counts.append(run.progress.n_bad_epochs)
     assert counts == [0, 1, 2, 0, 1]

@@ -340,9 +340,12 @@ def test_the_loss_shown_is_that_of_the_last_steps():
     assert recent_loss(Progress()) == 0.0
 
 
-@pytest.mark.parametrize("at", ["epoch", "test"])
-def test_a_kill_between_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monkeypatch, at):
-    """The line is there, and its checkpoint is not: a resumed run says it again, in its place."""
+@pytest.mark.parametrize("at", ["epoch", "checkpoint", "test"])
+def test_a_kill_around_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monkeypatch, at):
+    """The line is there, and its checkpoint is not: a resumed run says it again, in its place.
+
+    There is no checkpoint without its line.
+    """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
@@ -358,9 +361,15 @@ def test_a_kill_between_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monk
         if event["event"] == at:
             raise Killed
 
+    def save_and_die(run, name=runlog.LAST):
+        save(run, name)
+        if (name, run.progress.epoch, at) == (runlog.LAST, 1, "checkpoint"):
+            raise Killed
+
     run = start(config(epochs=2, checkpoint_seconds=1e-9), killed)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(runlog, "put", put_and_die)
+        patch.setattr("tvm_cavs.runs.loop.save", save_and_die)
         run_to_the_end(run)
     run.lock.release()
     run_to_the_end(resume(killed))

@@ -195,7 +195,8 @@ def test_a_run_goes_on_from_another_directory(tmp_path, monkeypatch):
         named = given.model_copy(update={"data": data})
         run = start(named, new_folder(tmp_path / "run"))
         monkeypatch.chdir("/")
-        run_to_the_end(run)
+        assert run_to_the_end(run).metrics == {}, "there is neither a dev nor a test set"
+        assert "test" not in [e["event"] for e in runlog.read_events(run.folder)]
         again = resume(run.folder, ["train.epochs=2"])
         assert fit(again, Silent(), Stop()).reason == "all 2 epochs done"
         monkeypatch.chdir(begun)
