@@ -106,10 +106,21 @@ def test_a_curve():
         assert len(draw(range(1, n + 1), height=1)) == len("       0 | ") + width
 
 
-def test_the_picture(tmp_path):
+def test_the_picture(tmp_path, monkeypatch):
+    """A panel a series, over epochs."""
     pytest.importorskip("matplotlib")
-    assert save_picture(tmp_path / "curve.png", [1, 2], {"loss": [2.0, 1.0], "dev": [0.1, 0.2]})
+    from matplotlib.figure import Figure
+
+    series, saved, save = {"loss": [2.0, 1.0], "dev": [0.1, 0.2]}, [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: saved.append(f) or save(f, *a, **k))
+    assert save_picture(tmp_path / "curve.png", [3, 4], series)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    drawn = {
+        axes.get_title(): [line.get_xydata().tolist() for line in axes.lines]
+        for axes in saved[0].axes
+    }
+    assert drawn == {name: [[[3, one], [4, two]]] for name, (one, two) in series.items()}
+    assert {axes.get_xlabel() for axes in saved[0].axes} == {"epoch"}
 
 
 def test_marks_of_a_curve_stand_in_one_column():
