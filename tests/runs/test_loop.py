@@ -84,7 +84,9 @@ def test_what_a_run_leaves(whole):
     text = (whole / "config.yaml").read_text(encoding="utf-8")
     assert text.startswith(f"# python scripts/train.py {whole}/config.yaml\n")
     assert "arity: 2" in text
-    assert json.loads((whole / "versions.json").read_text())["numpy"] == np.__version__
+    versions = json.loads((whole / "versions.json").read_text())
+    assert versions["numpy"] == np.__version__
+    assert {"tvm_cavs", "python", "machine", "system", "processors"} <= set(versions)
     best, last = load_checkpoint(whole / runlog.BEST), load_checkpoint(whole / runlog.LAST)
     assert last.optimizer and not best.optimizer, "of what is only measured"
 
@@ -267,6 +269,8 @@ def test_refusals(tmp_path):
 def test_a_run_gets_a_folder_of_its_own(tmp_path):
     (tmp_path / "demo").mkdir()
     assert new_folder(tmp_path / "demo") == tmp_path / "demo"  # empty
+    (tmp_path / "demo" / "run.lock").touch()
+    assert new_folder(tmp_path / "demo") == tmp_path / "demo"  # of a run that never began
     (tmp_path / "demo" / "config.yaml").touch()
     assert new_folder(tmp_path / "demo") == tmp_path / "demo-2"
 

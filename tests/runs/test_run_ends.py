@@ -92,6 +92,7 @@ def test_measuring_in_front_of_head(tmp_path):
         ('{"event": 1, "step": 1}', False),
         ('{"event": "test", "step": 1, "test": {}}', True),
         ("[]", False),
+        (f'["{"x" * 100}"]', False),
         ("[", True),  # torn
     ],
 )
@@ -100,8 +101,10 @@ def test_a_line_that_is_no_event_is_refused(tmp_path, line, fits):
     if fits:
         assert len(runlog.read_events(tmp_path)) == line.endswith("}")
         return
-    with pytest.raises(CavsError, match=r"metrics\.jsonl, line 2: expected an event.*delete that"):
+    where = r"metrics\.jsonl, line 2: expected an event.*delete that"
+    with pytest.raises(CavsError, match=where) as error:
         runlog.read_events(tmp_path)
+    assert "x" * 60 not in str(error.value), "of a long line its beginning"
 
 
 def test_a_log_that_is_damaged_absent_or_none(tmp_path):
