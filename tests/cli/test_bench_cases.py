@@ -108,3 +108,46 @@ def test_a_rate_of_dropout_that_is_given_is_the_workloads(rate, monkeypatch):
     monkeypatch.setattr(bench_cases, "times", lambda given, workload: seen.append(workload))
     bench_cases.run(parse(["--clock", "wall", *(["--dropout", str(rate)] * (rate is not None))]))
     assert [each.dropout for each in seen] == [0.25 if rate is None else rate]
+
+
+@pytest.mark.parametrize("asked", ["", "--peers torch", "--ablate fusion"])
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_results_are_a_table_or_a_line_each(asked, form, monkeypatch, capsys):
+    """Every case in its turn, measured with what was asked for."""
+    calls = []
+
+    def result(workload, case, rounds, *_):
+        calls.append((workload, case.hidden, rounds))
+        row = {"hidden": case.hidden}
+        return SimpleNamespace(row=lambda: row, rows=lambda: [row])
+
+    held = type("Held", (), {"__enter__": lambda self: self, "__exit__": lambda *_: None})
+    for name in ("measure", "compare", "ablate"):
+        monkeypatch.setattr(bench_cases, name, result)
+    for name in ("table", "peer_table", "ablation_table"):
+        monkeypatch.setattr(bench_cases, name, lambda found: f"a table of {len(found)}")
+    monkeypatch.setattr(bench_cases, "put_table", bench_cases.put)
+    monkeypatch.setattr(bench_cases, "Sgemm", lambda *given: held())
+    monkeypatch.setattr(bench_cases, "Peers", lambda *given: held())
+    monkeypatch.setattr(bench_cases, "WORKLOADS", {"treelstm": lambda data: OWN[0]})
+    given = f"--clock wall --rounds 3 --batch 1 --hidden 2 3 {form} {asked}"
+    bench_cases.run(parse(given.split()))
+    rows = ['{"hidden": 2}', '{"hidden": 3}']
+    assert capsys.readouterr().out.splitlines() == (rows if form else ["a table of 2"])
+    assert calls == [(OWN[0], 2, 3), (OWN[0], 3, 3)]
+
+
+def test_a_profile_is_told_beside_the_results(monkeypatch, capsys, tmp_path):
+    held = type("Held", (), {"__enter__": lambda s: s, "__exit__": lambda *_: None, "best": 7})
+    monkeypatch.setattr(bench_cases, "Sgemm", lambda *given: held())
+    rows = SimpleNamespace(row=lambda: {"n": 1})
+    monkeypatch.setattr(bench_cases, "measure", lambda *given: rows)
+    monkeypatch.setattr(bench_cases, "profile_case", lambda w, case, best: f"{case.hidden} {best}")
+    monkeypatch.setattr(bench_cases, "to_json", lambda found: f"<{found}>")
+    trace, given = tmp_path / "trace.json", "--clock wall --batch 1 --hidden 2 --json"
+    for more in ("", "--profile", f"--profile --trace {trace}"):
+        bench_cases.run(parse(f"{given} {more}".split()))
+        out, err = capsys.readouterr()
+        assert out == '{"n": 1}\n' and bool(err) == ("2 7\n" in err) == bool(more)
+        assert trace.exists() == ("--trace" in more)
+    assert trace.read_text() == "<2 7>"

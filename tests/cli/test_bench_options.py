@@ -24,6 +24,8 @@ ACCEPTED = [
 REFUSED = [
     *(f"--{name} {n}" for name in ("hidden", "batch") for n in ("0", "4 0", "-1 4")),
     *(f"--{name} {n}" for name in ("embedding", "threads", "rounds") for n in (0, -1)),
+    "--ablate fussion",
+    "--ablate fusion gathre",
     "--dropout 1",
     "--dropout -0.1",
     "--clock cpu --threads 2",

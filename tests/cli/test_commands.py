@@ -63,6 +63,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "evaluate",
         "cache",
         "tune",
+        "export",
         "serve",
         pytest.param("bench", marks=COMPILER),
     ],
@@ -84,10 +85,14 @@ def test_help_fits_the_terminal(command, width, capsys, monkeypatch):
     assert max(map(len, ["", *examples.splitlines()])) <= 64, "printed whole, to be copied"
 
 
-def test_help_names_every_command(capsys):
+def test_help_names_every_command(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in COMMANDS)
+    column = max(map(len, COMMANDS)) + 4
+    rows = shown.partition("commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert {row[:column].strip() for row in rows} == {*COMMANDS, ""}, "one is told in two lines"
     assert main([]) == 2
     assert capsys.readouterr().err == shown
 

@@ -1,10 +1,14 @@
 """What `train`, `evaluate` and `export` are asked for -> what they read, measure and tell."""
 
+import io
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("tvm")
 
@@ -15,7 +19,7 @@ from tvm_cavs.data import Vocab
 from tvm_cavs.errors import CavsError, ConfigError
 from tvm_cavs.executors import About
 from tvm_cavs.nn import Network
-from tvm_cavs.runs import RunConfig, start
+from tvm_cavs.runs import Outcome, RunConfig, process_age, start
 from tvm_cavs.training import load_checkpoint
 
 pytestmark = pytest.mark.compiles  # the optimizer
@@ -95,6 +99,10 @@ def test_what_is_exported_of_a_run(run, exported, tmp_path, capsys):
         assert [g.n_vertices for g in graphs] == [1, 2, 3, 4, 5]
         assert options == ("--replace" in flags, None, "--backward" in flags) and more == {}
         assert about.classes == ("no", "yes") and about.vocabulary == ["<unk>", "c", "b", "a"]
+    arguments = [str(run), "--out", f"{out}-arm", "--target", "aarch64", "--linker", "some-cc"]
+    assert main(["export", *arguments]) == 0
+    capsys.readouterr()
+    assert exported[-1][3:] == ((False, "some-cc", False), {"target": export.TARGETS["aarch64"]})
     (run / "best.safetensors").rename(run / "kept")
     try:
         assert main(["export", str(run), "--out", f"{out}-none"]) == 0
@@ -155,3 +163,58 @@ def test_what_is_resumed_is_what_is_asked_for(monkeypatch):
     for flags, changed in (([], False), (["--changed-data"], True)):
         train.prepare(train.parse(["--resume", "r", "train.lr=1", *flags]), None)
         assert asked[-1] == (Path("r"), ["train.lr=1"], changed)
+
+
+def told(say, *given):
+    """What is said on a console that folds nothing."""
+    shown = io.StringIO()
+    say(Console(file=shown, width=200), *given)
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize("notes", [[], ["one", "another"]])
+@pytest.mark.parametrize("executor", ["reference", "tvm"])
+def test_what_is_said_before_the_first_step(notes, executor):
+    of_executor = SimpleNamespace(executor=SimpleNamespace(name=executor))
+    run = SimpleNamespace(folder="runs/a", data="train 3 graphs", notes=notes, config=of_executor)
+    compiling = ": compiling what is not yet cached" if executor == "tvm" else ""
+    expected = ["run runs/a: train 3 graphs", *notes, f"executor {executor}{compiling}"]
+    assert told(train.announce, run).splitlines() == expected
+
+
+@pytest.mark.parametrize("best", [0, 3])
+@pytest.mark.parametrize("metrics", [{}, {"dev": {"accuracy": 0.5}}])
+def test_what_is_said_after_the_last_step(best, metrics, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "print_curves", lambda console, *given: asked.append(given))
+    monitored = SimpleNamespace(early_stop=SimpleNamespace(metric="root_accuracy"))
+    run = SimpleNamespace(
+        folder="runs/a",
+        progress=SimpleNamespace(best_epoch=best),
+        config=SimpleNamespace(train=monitored),
+    )
+    shown = told(train.summarise, run, Outcome("done", metrics=metrics), "python {}.py")
+    title = "best parameters, epoch 3" if best else train.NOT_MEASURED
+    assert (title in " ".join(shown.split())) == ("50.00 %" in shown) == bool(metrics)
+    assert shown.endswith("measure again: python evaluate.py runs/a\n")
+    assert asked == [("runs/a", "root_accuracy")]
+
+
+@pytest.mark.parametrize("signal", [None, 15])
+def test_how_a_training_ends(signal, run, tmp_path, monkeypatch, capsys):
+    """With a summary and 0, or with how to go on and the number of the signal."""
+    folder, asked = shutil.copytree(run, tmp_path / "run"), []
+
+    def fit(run, display, stop, age):
+        stop.signal, run.progress.seconds = signal, 61.0
+        run.lock.release()
+        asked.append(age)
+        return Outcome("it is over", interrupted=signal is not None)
+
+    monkeypatch.setattr(train, "fit", fit)
+    status = main(["train", "--resume", str(folder)], "x {}")
+    end = capsys.readouterr().out.partition("it is over")[2]
+    assert end.startswith(": 3 steps in 1:01\n") and asked == [process_age]
+    assert status == (0 if signal is None else 128 + signal)
+    assert (f"resume with: x train --resume {folder}\n" in end) == (signal is not None)
+    assert (f"measure again: x evaluate {folder}\n" in end) == (signal is None)

@@ -1,16 +1,17 @@
 """From a config to data, network, loss and trainer, for each kind of data."""
 
 import gc
+import inspect
 import json
 
 import numpy as np
 import pytest
 
 from tvm_cavs import record
-from tvm_cavs.data import LISTOPS_VOCAB, Loader
+from tvm_cavs.data import LISTOPS_VOCAB, Loader, Vocab, generate, listops_dataset
 from tvm_cavs.errors import ConfigError, DataError
 from tvm_cavs.nn import CELLS, Network, SoftmaxCrossEntropy
-from tvm_cavs.runs import build
+from tvm_cavs.runs import build, splits
 from tvm_cavs.runs.build import build_loss, build_network, build_trainer, load_pretrained
 from tvm_cavs.runs.fingerprints import fingerprint
 from tvm_cavs.runs.schema import ExecutorConfig, RunConfig
@@ -64,6 +65,54 @@ def test_a_split_is_the_same_whichever_are_read():
         assert list(some.splits) == [name for name in ("train", "dev", "test") if name in wanted]
         for name, split in some.splits.items():
             assert fingerprint(split) == fingerprint(whole.splits[name])
+
+
+def test_what_is_drawn_is_for_test_then_dev_then_train():
+    given = {"name": "listops", "n_train": 9, "n_dev": 2, "n_test": 3, "seed": 3}
+    found = build_data(config({**given, "max_tokens": 6, "form": "nary"})).splits
+    drawn = generate(14, 3, 6)
+    for split, part in (("test", drawn[:3]), ("dev", drawn[3:5]), ("train", drawn[5:])):
+        assert fingerprint(found[split]) == fingerprint(listops_dataset(part, "nary", split))
+
+
+def test_every_key_reaches_what_reads_a_file(tmp_path, monkeypatch):
+    """Each has a value of its own; classes that have names are as many as those."""
+    asked = []
+
+    def reader(name):
+        read = getattr(splits, name)
+
+        def noted(*given, **named):
+            bound = inspect.signature(read).bind(*given, **named)
+            asked.append({"reader": name, **bound.arguments})
+            raise DataError("enough")
+
+        monkeypatch.setattr(splits, name, noted)
+
+    reader("ptb_dataset")
+    reader("jsonl_dataset")
+    shared = {"folder": str(tmp_path), "train": "t", "n_classes": 2, "min_count": 7}
+    vocab, named = Vocab(("<unk>", "a")), ("no", "yes")
+    for data in (
+        {"name": "ptb", "lower": True},
+        {"name": "ptb", "unescape": True},
+        {"name": "ptb", "classes": named},
+        {"name": "jsonl", "label": "sense"},
+        {"name": "jsonl", "classes": named},
+    ):
+        with pytest.raises(DataError, match="enough"):
+            build_data(config(shared | data), ["train"], vocab)
+        found, classes = asked.pop(), data.get("classes")
+        label = data.get("label", "label")
+        kind = "tokens" if classes else "integers"
+        expected = {"path": tmp_path / "t", "vocab": vocab, "min_count": 7, "classes": classes}
+        expected |= {"kinds": {"word": "tokens", label: kind}, "reader": f"{data['name']}_dataset"}
+        if data["name"] == "ptb":
+            expected |= {key: data.get(key, False) for key in ("lower", "unescape")}
+            expected["n_classes"] = None if classes else 2
+        else:
+            expected |= {"label": label, "n_classes": 2}
+        assert found == expected
 
 
 def test_listops_nary_resolves_the_arity():
@@ -206,7 +255,7 @@ REFUSED = {
         [tree(0, 1, arity=2)],
         GOOD,
         {},
-        "line 1, vertex 1 has 2 children",
+        "line 1, vertex 1 has 2 children, but lstm takes 1. It is for chains: choose a cell for",
     ),
     "dev without words": (GOOD, [tree(0, 1, word=None)], {}, "dev: the input 'word' is missing"),
     "words as integers": (
@@ -249,6 +298,12 @@ REFUSED = {
         REAL,
         {"loss": "logistic"},
         "vertex 1: label .1.5.*expected 0 to 1",
+    ),
+    "less than an answer": (
+        [tree(0.5, -0.5)],
+        REAL,
+        {"loss": "logistic"},
+        "vertex 1: label .-0.5.*expected 0 to 1",
     ),
     "no root": (
         GOOD,
@@ -298,9 +353,9 @@ def test_a_split_is_refused_before_the_first_epoch(name, tmp_path):
     except DataError:
         return  # it is the training set that is refused
     write_jsonl(tmp_path / "dev", dev)
-    for splits in (["dev"], ["train", "dev"]):
+    for wanted in (["dev"], ["train", "dev"]):
         with pytest.raises(DataError, match=message):
-            build_data(good.config, splits, good.vocab)
+            build_data(good.config, wanted, good.vocab)
 
 
 ACCURACY = ("accuracy", "root_accuracy")

@@ -1,5 +1,6 @@
 """Runs: exact resume, early stopping, and everything that can end one."""
 
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from tvm_cavs import whole_files
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.nn.recording import record
 from tvm_cavs.runs import runlog
-from tvm_cavs.runs.loop import _keep_best, fit
+from tvm_cavs.runs.loop import Outcome, _keep_best, fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.run import resume, start
 from tvm_cavs.runs.runlog import new_folder
@@ -83,7 +84,11 @@ def test_what_a_run_leaves(whole):
     text = (whole / "config.yaml").read_text(encoding="utf-8")
     assert text.startswith(f"# python scripts/train.py {whole}/config.yaml\n")
     assert "arity: 2" in text
-    assert json.loads((whole / "versions.json").read_text())["numpy"] == np.__version__
+    versions = json.loads((whole / "versions.json").read_text())
+    assert versions["numpy"] == np.__version__
+    assert {"tvm_cavs", "python", "machine", "system", "processors"} <= set(versions)
+    best, last = load_checkpoint(whole / runlog.BEST), load_checkpoint(whole / runlog.LAST)
+    assert last.optimizer and not best.optimizer, "of what is only measured"
 
 
 def test_a_run_is_the_loop_written_by_hand(tmp_path):
@@ -125,14 +130,40 @@ def test_early_stopping_keeps_the_best(tmp_path):
     assert not display.lines[1].endswith("*")
 
 
-def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch):
-    run = start(config(), tmp_path)
+@pytest.mark.parametrize(
+    ("loss", "values"),
+    [
+        ("softmax_cross_entropy", (0.5, 0.4, 0.5, 0.6, 0.1)),
+        ("squared_error", (0.5, 0.6, 0.5, 0.4, 0.9)),
+    ],
+)
+def test_a_better_epoch_forgets_the_bad_ones(tmp_path, monkeypatch, loss, values):
+    """One that is as good is not better."""
+    run = start(config(loss=loss), tmp_path)
     monkeypatch.setattr("tvm_cavs.runs.loop.save", lambda *_: None)
     counts = []
-    for value in (0.5, 0.4, 0.5, 0.6, 0.1):
+    for value in values:
         _keep_best(run, value)
         counts.append(run.progress.n_bad_epochs)
     assert counts == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("values", "best"), [((0.5, 0.4, 0.3), 1), ((0.1, 0.5, 0.2), 2)])
+def test_what_is_measured_last_are_the_best_parameters(tmp_path, monkeypatch, values, best):
+    """Also of a run that had ended, and goes on to do that alone."""
+    given, seen = iter(values), []
+
+    def evaluated(run, split, stop):
+        seen.append((split, parameters(run)["W"].tolist()))
+        return {"accuracy": next(given, 0.0)}
+
+    monkeypatch.setattr("tvm_cavs.runs.loop._evaluate", evaluated)
+    run = start(config(), tmp_path)
+    outcome = run_to_the_end(run)
+    assert set(outcome.metrics) == {"dev", "test"} and run.progress.best_epoch == best
+    assert seen[3:] == [("dev", seen[best - 1][1]), ("test", seen[best - 1][1])]
+    assert run_to_the_end(resume(tmp_path)) == Outcome("all 3 epochs done", metrics=outcome.metrics)
+    assert seen[5:] == seen[3:5] and seen[2] != seen[3]
 
 
 def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):
@@ -140,6 +171,27 @@ def test_an_evaluation_that_is_stopped_says_nothing(tmp_path):
     dev, metrics = run.data.splits["dev"], ("accuracy",)
     assert evaluate(run.net, dev, metrics, stop=lambda: True) is None
     assert evaluate(run.net, dev, metrics) is not None
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(2, "stopped after step 8")]
+    + [(n, "all 3 epochs done; stopped before the last measurement") for n in (4, 5)],
+)
+def test_a_run_that_is_stopped_while_it_is_measured(whole, tmp_path, monkeypatch, number, reason):
+    """After an epoch, or at the end on dev and test: it is measured when it goes on."""
+    stop, calls = Stop(), itertools.count(1)
+
+    def measured(*given, **named):
+        stop.signal = signal.SIGINT if next(calls) == number else None
+        return evaluate(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tvm_cavs.runs.loop.evaluate", measured)
+        outcome = fit(start(config(), tmp_path), Silent(), stop)
+    assert (outcome.reason, outcome.interrupted, outcome.metrics) == (reason, True, {})
+    assert set(run_to_the_end(resume(tmp_path)).metrics) == {"dev", "test"}
+    assert_same_run(whole, tmp_path)
 
 
 def test_time_limit(tmp_path):
@@ -203,6 +255,10 @@ def test_refusals(tmp_path):
         start(config(lr_mult={"e": 0.1}), tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
         resume(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="does not exist"):
+        resume(tmp_path / "empty")
+    assert not list((tmp_path / "empty").iterdir()), "no lock where there is no run"
     run_to_the_end(start(config(epochs=1), tmp_path))
     with pytest.raises(ConfigError, match=r"model\.hidden: 4 in the run, 5 now"):
         resume(tmp_path, ["model.hidden=5"])
@@ -213,6 +269,8 @@ def test_refusals(tmp_path):
 def test_a_run_gets_a_folder_of_its_own(tmp_path):
     (tmp_path / "demo").mkdir()
     assert new_folder(tmp_path / "demo") == tmp_path / "demo"  # empty
+    (tmp_path / "demo" / "run.lock").touch()
+    assert new_folder(tmp_path / "demo") == tmp_path / "demo"  # of a run that never began
     (tmp_path / "demo" / "config.yaml").touch()
     assert new_folder(tmp_path / "demo") == tmp_path / "demo-2"
 

@@ -1,6 +1,7 @@
 """What a run keeps when it resumes otherwise: other batches, data, metrics, folders, processes."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,16 +10,20 @@ import sys
 import pytest
 
 from helpers.paths import ROOT
-from helpers.runs import Silent, assert_same_run, config, run_to_the_end
+from helpers.runs import TINY, Silent, assert_same_run, config, parameters, run_to_the_end
+from tvm_cavs.data import Loader
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.runs import runlog
+from tvm_cavs.runs.config import load_config
 from tvm_cavs.runs.loop import fit
 from tvm_cavs.runs.pace import count_recent, recent_loss
 from tvm_cavs.runs.process import Stop
-from tvm_cavs.runs.run import resume, save, start
+from tvm_cavs.runs.run import _check_data, _check_fixed, absolute, resume, save, start
 from tvm_cavs.runs.runlock import RunLock
-from tvm_cavs.training.checkpoint import Progress
+from tvm_cavs.runs.runlog import new_folder
+from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.training.checkpoint import Checkpoint, Progress, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +58,10 @@ def test_another_batch_size_or_seed_sees_every_example_of_the_epoch_once(tmp_pat
     fit(record_ids(start(config(epochs=1), tmp_path)), Silent(after_step), stop)
     first = sum(seen[:2], [])
     seen.clear()
-    run_to_the_end(record_ids(resume(tmp_path, [override])))
+    again = record_ids(resume(tmp_path, [override]))
+    run_to_the_end(again)
     assert sorted(first + sum(seen, [])) == list(range(20))
+    assert again.loader.seed == again.config.train.seed, "which the next epoch takes"
 
 
 def test_another_seed_counts_where_no_epoch_was_begun(done, tmp_path):
@@ -148,11 +155,166 @@ def test_what_a_resume_cannot_change_is_not_written_down(done, override):
     assert (done / "config.yaml").read_bytes() == before
 
 
-def test_other_versions_are_said(done, monkeypatch):
+def test_other_versions_are_said(done, tmp_path, monkeypatch):
+    """Besides what else there is to say."""
     monkeypatch.setattr("tvm_cavs.runs.run.installed_versions", lambda: {"numpy": "9.9"})
-    run = resume(done)
+    folder = shutil.copytree(done, tmp_path / "run")
+    changed, versions = resume(folder, ["data.n_train=10"], changed_data=True).notes
+    assert changed.startswith("the data have changed")
+    assert "written with" in versions and "(now 9.9)" in versions
+    assert re.search(r"apache-tvm \S+ \(now not installed\)", versions)
+
+
+def test_what_a_resume_changes_is_saved_and_nothing_else(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path / "run")
+    path = folder / "config.yaml"
+    path.write_text("# mine\n" + path.read_text())
+    before = path.read_text()
+    resume(folder).lock.release()
+    assert path.read_text() == before
+    run = resume(folder, ["train.epochs=7"])
+    assert load_config(path) == run.config and run.config.train.epochs == 7
+
+
+def test_what_is_refused_keeps_no_folder(done, tmp_path):
+    """Not even while its error is looked at."""
+    with pytest.raises(ConfigError) as first:
+        start(config(warmup=99), tmp_path)
+    RunLock(tmp_path).release()
+    with pytest.raises(ConfigError) as second:
+        resume(done, ["model.hidden=5"])
+    RunLock(done).release()
+    assert first.tb and second.tb
+
+
+def test_another_metric_before_any_epoch_is_no_news(tmp_path):
+    stop = Stop()
+
+    def after_step(status):
+        stop.signal = signal.SIGINT
+
+    fit(start(config(), tmp_path), Silent(after_step), stop)
+    assert resume(tmp_path, ["train.early_stop.metric=root_accuracy"]).notes == []
+
+
+def test_batches_are_those_of_the_config(tmp_path):
+    run = start(config(batch_size=4, vertex_budget=25, seed=5), tmp_path)
+    hand = Loader(run.data.splits["train"], 4, 25, shuffle=True, seed=5)
+    for epoch in range(2):
+        parts = [part.tolist() for part in run.loader.parts(epoch)]
+        assert parts == [part.tolist() for part in hand.parts(epoch)]
+        assert {len(part) for part in parts} > {4}, "either limit counts"
+
+
+def test_words_begin_with_what_is_known_of_them(tmp_path):
+    """And a run that goes on does so with what has become of that."""
+    (tmp_path / "words").write_text("3 1 2 3\nother 4 5 6\n[MAX 7 8 9\n")
+    given = config(epochs=1)
+    model = given.model.model_copy(update={"pretrained": str(tmp_path / "words")})
+    run = start(given.model_copy(update={"model": model}), new_folder(tmp_path / "run"))
+    assert run.notes == [f"2 of 16 words found in {tmp_path / 'words'}"]
+    rows = run.data.vocab.index(["3", "[MAX"])
+    assert parameters(run)["E"][rows].tolist() == [[1, 2, 3], [7, 8, 9]]
+    run_to_the_end(run)
+    again = resume(run.folder)
+    assert again.notes == []
+    last = load_checkpoint(run.folder / runlog.LAST).parameters["E"]
+    assert parameters(again)["E"].tolist() == last.tolist() and last[rows[0], 0] != 1
+
+
+@pytest.mark.parametrize("form", ["listops", "ptb"])
+def test_paths_of_a_config_hold_from_anywhere(form, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    data = {"listops": {"test": "a"}, "ptb": {"folder": "a", "train": "b"}}[form]
+    for given, whole in (("a", tmp_path / "a"), ("~/a", tmp_path / "home" / "a"), ("/a", "/a")):
+        named = {key: given if path == "a" else path for key, path in data.items()}
+        model = TINY["model"] | {"pretrained": given}
+        made = absolute(RunConfig.model_validate({"data": {"name": form} | named, "model": model}))
+        expected = {key: str(whole) if path == "a" else path for key, path in data.items()}
+        assert {key: getattr(made.data, key) for key in data} == expected
+        assert made.model.pretrained == str(whole)
+    made = absolute(config())
+    assert (made.data.test, made.model.pretrained) == (None, None)
+
+
+# Data of files, of which one set alone can change.
+
+GRAPH = '{{"children": [[], [0]], "inputs": {{"word": ["a", "{}"], "label": [0, 1]}}}}\n'
+
+
+def write_sets(folder, **words):
+    """Six graphs for each set that is named, with its word in them."""
+    for split, word in words.items():
+        (folder / split).write_text(GRAPH.format(word) * 6)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run in its second epoch of three steps, of a train and a dev set."""
+    write_sets(tmp_path, train="b", dev="a")
+    data = {"name": "jsonl", "folder": str(tmp_path), "train": "train", "dev": "dev"}
+    train = TINY["train"] | {"batch_size": 2}
+    stop = Stop()
+
+    def after_step(status):
+        stop.signal = signal.SIGINT if status.epoch == 2 else None
+
+    run = start(
+        RunConfig.model_validate(TINY | {"data": data, "train": train}),
+        new_folder(tmp_path / "run"),
+    )
+    fit(run, Silent(after_step), stop)
+    return run
+
+
+@pytest.mark.parametrize("changed", ["train", "dev"])
+def test_what_begins_again_where_data_have_changed(begun, tmp_path, changed):
+    """The epoch, on another training set; the account of the best, on another dev set."""
+    write_sets(tmp_path, **{changed: "c"})
+    run = resume(begun.folder, changed_data=True)
+    progress, before = run.progress, begun.progress
+    assert run.data.vocab.to_list() == begun.data.vocab.to_list(), "of which parameters are"
+    of_the_epoch = ("epoch_examples", "batch", "epoch_labels", "epoch_loss")
+    now, then = ([getattr(p, name) for name in of_the_epoch] for p in (progress, before))
+    assert then[:3] == [2, 1, 4] and now == ([0, 0, 0, 0.0] if changed == "train" else then)
+    assert (progress.epoch, progress.step, progress.n_examples) == (1, 4, 8)
+    assert progress.best_epoch == (1 if changed == "train" else 0)
+    assert (begun.folder / runlog.BEST).exists() == (changed == "train")
+
+
+def test_another_seed_waits_for_the_next_epoch(begun):
+    """Also where a run has gone on in between, and is saved in the same epoch."""
+    run = resume(begun.folder, ["train.seed=9"])
+    save(run)
     run.lock.release()
-    assert "written with" in run.notes[0] and "(now 9.9)" in run.notes[0]
+    again = resume(begun.folder)
+    assert (again.loader.seed, again.config.train.seed) == (0, 9)
+    again.lock.release()
+
+
+@pytest.mark.parametrize("override", ["n_classes=3", "classes=[a, b]", "min_count=2", "label=x"])
+def test_what_words_and_classes_mean_cannot_change(begun, override):
+    with pytest.raises(ConfigError, match=rf"  data\.{override.partition('=')[0]}: .* now"):
+        resume(begun.folder, [f"data.{override}"])
+
+
+@pytest.mark.parametrize("key", ["lower", "unescape"])
+def test_how_words_are_spelled_cannot_change(key):
+    data = {"name": "ptb", "train": "x"}
+    before, now = (
+        RunConfig.model_validate(TINY | {"data": data | {key: given}}) for given in (False, True)
+    )
+    checkpoint = Checkpoint({}, config=before.model_dump(mode="json"))
+    with pytest.raises(ConfigError, match=f"  data.{key}: False in the run, True now"):
+        _check_fixed(checkpoint, now)
+    _check_fixed(checkpoint, before)
+
+
+def test_what_an_older_checkpoint_does_not_tell_is_not_compared(begun):
+    """Keys that it had not yet, and the data."""
+    _check_fixed(Checkpoint({}, config={"model": {"hidden": 4}}), begun.config)
+    _check_data(begun, Checkpoint({}), changed_data=False)
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
@@ -178,9 +340,12 @@ def test_the_loss_shown_is_that_of_the_last_steps():
     assert recent_loss(Progress()) == 0.0
 
 
-@pytest.mark.parametrize("at", ["epoch", "test"])
-def test_a_kill_between_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monkeypatch, at):
-    """The line is there, and its checkpoint is not: a resumed run says it again, in its place."""
+@pytest.mark.parametrize("at", ["epoch", "checkpoint", "test"])
+def test_a_kill_around_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monkeypatch, at):
+    """The line is there, and its checkpoint is not: a resumed run says it again, in its place.
+
+    There is no checkpoint without its line.
+    """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
@@ -196,9 +361,15 @@ def test_a_kill_between_a_line_and_its_checkpoint_leaves_one_line(tmp_path, monk
         if event["event"] == at:
             raise Killed
 
+    def save_and_die(run, name=runlog.LAST):
+        save(run, name)
+        if (name, run.progress.epoch, at) == (runlog.LAST, 1, "checkpoint"):
+            raise Killed
+
     run = start(config(epochs=2, checkpoint_seconds=1e-9), killed)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(runlog, "put", put_and_die)
+        patch.setattr("tvm_cavs.runs.loop.save", save_and_die)
         run_to_the_end(run)
     run.lock.release()
     run_to_the_end(resume(killed))

@@ -83,7 +83,16 @@ def test_measuring_in_front_of_head(tmp_path):
         ('{"event": "epoch", "step": 1, "epoch": 1, "train_loss": null, "dev": {}}', True),
         ('{"event": "epoch", "step": 1, "epoch": 1, "train_loss": 1, "dev": []}', False),
         ('{"event": "step", "step": 1}', False),
+        ('{"event": "step", "step": 1, "epoch": 1}', False),
+        ('{"event": "step", "step": 1, "epoch": 1.0, "train_loss": 1}', False),
+        ('{"event": "step", "step": true, "epoch": 1, "train_loss": 1}', False),
+        ('{"event": "step", "step": 1, "epoch": 1, "train_loss": true}', False),
+        ('{"event": "step", "step": 1, "epoch": 1, "train_loss": 1e999}', False),
+        ('{"event": "epoch", "step": 1, "epoch": 1, "train_loss": 1, "dev": {"x": "y"}}', False),
+        ('{"event": 1, "step": 1}', False),
+        ('{"event": "test", "step": 1, "test": {}}', True),
         ("[]", False),
+        (f'["{"x" * 100}"]', False),
         ("[", True),  # torn
     ],
 )
@@ -92,8 +101,25 @@ def test_a_line_that_is_no_event_is_refused(tmp_path, line, fits):
     if fits:
         assert len(runlog.read_events(tmp_path)) == line.endswith("}")
         return
-    with pytest.raises(CavsError, match=r"metrics\.jsonl, line 2: expected an event.*delete that"):
+    where = r"metrics\.jsonl, line 2: expected an event.*delete that"
+    with pytest.raises(CavsError, match=where) as error:
         runlog.read_events(tmp_path)
+    assert "x" * 60 not in str(error.value), "of a long line its beginning"
+
+
+def test_a_log_that_is_damaged_absent_or_none(tmp_path):
+    """What is no text is a torn line; what is no file is said."""
+    assert runlog.read_events(tmp_path) == []
+    (tmp_path / "metrics.jsonl").write_bytes(b'\xff\n{"event": "test", "step": 3}\n')
+    assert runlog.read_events(tmp_path) == [{"event": "test", "step": 3}]
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(CavsError, match=r"metrics\.jsonl cannot be read: Is a directory"):
+        runlog.read_events(tmp_path)
+    with pytest.raises(CavsError, match=r"cannot write .*metrics\.jsonl: Is a directory"):
+        runlog.append(tmp_path, {"event": "test", "step": 4})
+    with pytest.raises(CavsError, match=r"cannot write .*absent/x: No such file or directory\."):
+        runlog.write_whole(tmp_path / "absent" / "x", "")
 
 
 @pytest.mark.parametrize("n_bytes", [20, 3000])
@@ -127,10 +153,13 @@ def test_folders(tmp_path, monkeypatch):
     assert new_folder("~/run") == tmp_path / "run"
     (tmp_path / "file").touch()
     for wanted in ("file", "file/below"):
-        with pytest.raises(CavsError, match=r"file.* cannot be made: .*Set folder="):
+        with pytest.raises(CavsError, match=r"file\S* cannot be made: [A-Z][a-z ]+\. Set folder="):
             new_folder(tmp_path / wanted)
         with pytest.raises(CheckpointError, match="does not exist. Is this the folder of a run"):
             resume(tmp_path / wanted)
+    for wanted, why in (("\0", "embedded null"), ("~no-such-user/x", "Could not determine home")):
+        with pytest.raises(CavsError, match=f"cannot be made: {why}"):
+            new_folder(wanted)
 
 
 def targets(folder, values, **train):
@@ -144,11 +173,15 @@ def targets(folder, values, **train):
     return RunConfig.model_validate(given)
 
 
-def test_a_target_that_cannot_be_learned_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("values", "odd"),
+    [([0.5, 1e30, 0.5], "1e\\+30"), ([[0.5, 0.5], [0.5, -1e30], [0.5, 2.0]], "-1e\\+30")],
+)
+def test_a_target_that_cannot_be_learned_is_named(tmp_path, values, odd):
     """Not the learning rate: its square is infinite, though it is finite."""
-    run = start(targets(tmp_path, [0.5, 1e30, 0.5]), new_folder(tmp_path / "run"))
+    run = start(targets(tmp_path, values), new_folder(tmp_path / "run"))
     where = r"train\.jsonl, line [123], vertex 1 \(training example [012]\): "
-    what = r"input 'label' holds 1e\+30"
+    what = f"input 'label' holds {odd}"
     with pytest.raises(TrainingError, match=where + what), np.errstate(over="ignore"):
         run_to_the_end(run)
 
@@ -165,10 +198,14 @@ def test_a_run_goes_on_from_another_directory(tmp_path, monkeypatch):
         named = given.model_copy(update={"data": data})
         run = start(named, new_folder(tmp_path / "run"))
         monkeypatch.chdir("/")
-        run_to_the_end(run)
+        assert run_to_the_end(run).metrics == {}, "there is neither a dev nor a test set"
+        assert "test" not in [e["event"] for e in runlog.read_events(run.folder)]
         again = resume(run.folder, ["train.epochs=2"])
         assert fit(again, Silent(), Stop()).reason == "all 2 epochs done"
         monkeypatch.chdir(begun)
+        moved = resume(run.folder, [f"data.folder={folder}"])
+        assert moved.config.data.folder == again.config.data.folder
+        moved.lock.release()
 
 
 @pytest.mark.compiles

@@ -57,6 +57,12 @@ def test_numbers_at_their_borders(section: type[Section]) -> None:
                 made(section, key, value)
 
 
+def test_times_have_units() -> None:
+    texts = {"300s": 300.0, "0.5m": 30.0, "1.5h": 5400.0, "7": 7.0}
+    for key in ("budget", "candidate_seconds"):
+        assert [made(schema.TuneConfig, key, text) for text in texts] == [*texts.values()]
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_truth_values_are_no_numbers_and_no_texts(section: type[Section]) -> None:
     for key, field in section.model_fields.items():
@@ -105,19 +111,19 @@ def test_batches_have_a_limit(batch_size: int | None, vertex_budget: int | None)
 
 
 @pytest.mark.parametrize(
-    ("given", "tracker", "key"),
+    ("given", "address", "key"),
     [
-        ("h:1/K", "h:1", "K"),
-        ("h:65535/K", "h:65535", "K"),
-        ("K", "127.0.0.1:9190", "K"),
-        ("[::1]:9190/K", "[::1]:9190", "K"),
+        ("h:1/K", ("h", 1), "K"),
+        ("h:65535/K", ("h", 65535), "K"),
+        ("K", ("127.0.0.1", 9190), "K"),
+        ("[::1]:9190/K", ("::1", 9190), "K"),
         *((wrong, None, None) for wrong in ("h:0/K", "h:65536/K", "h/K", ":1/K", "h:x/K", "a b")),
     ],
 )
-def test_addresses(given: str, tracker: str | None, key: str | None) -> None:
-    if tracker is None:
+def test_addresses(given: str, address: tuple[str, int] | None, key: str | None) -> None:
+    if address is None:
         with pytest.raises(ValidationError):
             RunConfig.model_validate({"tune": {"rpc": given}})
         return
     found = RunConfig.model_validate({"tune": {"rpc": given}}).tune.rpc
-    assert (found.tracker, found.key) == (tracker, key)
+    assert (found.address, found.key) == (address, key)

@@ -1,8 +1,12 @@
 """What a run says of itself, each number found again by hand: events, statuses, lines, tables."""
 
+import fcntl
+import io
 import itertools
 import json
 import math
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +18,7 @@ from tvm_cavs.data.dataset import Dataset
 from tvm_cavs.errors import CavsError, ConfigError, TrainingError
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
-from tvm_cavs.runs import loop, pace, profile_run, runlog
+from tvm_cavs.runs import loop, pace, profile_run, report, runlock, runlog
 from tvm_cavs.runs import run as of_run
 from tvm_cavs.runs.fingerprints import changes, fingerprint
 from tvm_cavs.runs.loop import fit
@@ -31,7 +35,7 @@ COMPILING, EVALUATING = 100.0, 50.0  # seconds
 @pytest.fixture
 def clock(monkeypatch):
     """Time that stands still unless it is moved; `saves`: when what was saved."""
-    held = SimpleNamespace(now=0.0, saves=[], evaluate=loop.evaluate, save=loop.save)
+    held = SimpleNamespace(now=0.0, saves=[], evaluate=loop.evaluate, save=loop.save, saving=0.0)
     time = SimpleNamespace(perf_counter=lambda: held.now, monotonic=lambda: held.now)
     monkeypatch.setattr(loop, "time", time)
     monkeypatch.setattr(of_run, "time", time)
@@ -45,6 +49,7 @@ def clock(monkeypatch):
     def save(run, name=runlog.LAST):
         held.saves.append((name, run.progress.step))
         held.save(run, name)
+        held.now += held.saving
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     monkeypatch.setattr(loop, "save", save)
@@ -136,14 +141,84 @@ def test_every_number_that_a_run_tells(tmp_path, clock):
     ]
 
 
-def test_what_time_is_left_is_the_limits(tmp_path, clock):
-    run = start(config(epochs=3, max_seconds=15), tmp_path)
+@pytest.mark.parametrize(("limit", "left"), [(15, [0.0, 9.0, 3.0, 1.0]), (12, [0.0, 6.0, 0.0])])
+def test_what_time_is_left_is_the_limits(tmp_path, clock, limit, left):
+    run = start(config(epochs=3, max_seconds=limit), tmp_path)
     statuses, display = [], Silent()
     watched(run, clock)
     display.status = statuses.append
     outcome = fit(run, display, Stop())
-    assert [status.seconds_left for status in statuses] == [0.0, 9.0, 3.0, 1.0]
-    assert outcome.reason == "train.max_seconds = 15 used up"
+    assert [status.seconds_left for status in statuses] == left
+    assert outcome.reason == f"train.max_seconds = {limit} used up"
+
+
+def test_compiling_and_what_passes_between_two_calls_is_no_training_time(tmp_path, clock):
+    """The folder is in use while it trains, and of an epoch that goes on all batches count."""
+    run, stop, statuses = start(config(epochs=1), tmp_path), Stop(), []
+    prepare = run.net.prepare
+
+    def slowly(batches, loss=None):
+        clock.now += COMPILING if loss else 0
+        prepare(batches, loss)
+
+    def after_step(status):
+        statuses.append((status.batch, status.n_batches))
+        stop.signal = signal.SIGINT if status.batch == 2 else None
+        with pytest.raises(CavsError, match="in use by process"):
+            RunLock(tmp_path)
+
+    run.net.prepare = slowly
+    watched(run, clock)
+    assert fit(run, Silent(after_step), stop).interrupted
+    clock.now += 1000
+    assert not fit(run, Silent(after_step), Stop()).interrupted
+    assert statuses == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert run.progress.seconds == 6 + 2 + EVALUATING  # of steps 2 and 4; 1 and 3 are first ones
+
+
+def test_what_was_asked_to_stop_before_it_began_does_nothing(tmp_path):
+    run = start(config(), tmp_path)
+    run.net.prepare = run.trainer.step = None
+    outcome = fit(run, Silent(), Stop(signal.SIGTERM))
+    assert (outcome.reason, outcome.interrupted) == ("stopped after step 0", True)
+
+
+def test_speed_is_that_of_steps(tmp_path, clock):
+    """What is saved at the end of an epoch takes training time, and makes none of it slower."""
+    run, clock.saving = start(config(epochs=2, checkpoint_seconds=1e9), tmp_path), 30.0
+    watched(run, clock)
+    fit(run, Silent(), Stop())
+    first, second = (e for e in read_events(tmp_path) if e["event"] == "epoch")
+    assert (first["samples_per_s"], second["samples_per_s"]) == (1.0, 1.0)
+    n_saved = clock.saves.index((runlog.LAST, 4)) + 1
+    assert second["seconds"] == 14 + 20 + 2 * EVALUATING + 30 * n_saved
+
+
+@pytest.mark.parametrize("begun", [0, 2])
+@pytest.mark.parametrize("asked", [True, False])
+def test_one_step_of_a_process_is_profiled_and_is_no_training_time(
+    tmp_path, clock, monkeypatch, begun, asked
+):
+    profiled, stop = [], Stop()
+
+    def profile_step(run, display, n_graphs):
+        profiled.append((run.progress.step, n_graphs))
+        clock.now += 1000
+
+    def after_step(status):
+        stop.signal = signal.SIGINT if status.batch == begun else None
+
+    monkeypatch.setattr(loop, "profile_step", profile_step)
+    monkeypatch.setattr(loop, "PROFILED_STEP", 2)
+    run = start(config(epochs=2), tmp_path)
+    if begun:
+        fit(run, Silent(after_step), stop)
+    run.config = run.config.model_copy(update={"profile": asked})
+    seconds, run.progress.seconds = run.progress.seconds, 0.0
+    watched(run, clock)
+    fit(run, Silent(), Stop())
+    assert profiled == ([(begun + 2, 6 if not begun else 2)] if asked else [])
+    assert run.progress.seconds < 1000 and seconds < 1000
 
 
 def test_an_epoch_cut_short_has_no_star(tmp_path, clock):
@@ -220,7 +295,7 @@ def event(what, epoch, step, loss, **more):
 @pytest.mark.parametrize(
     ("losses", "scale"), [((20.0, 1.0), ""), ((20.5, 1.0), " (logarithmic)"), ((20.5, 0.0), "")]
 )
-def test_curves_are_of_steps_where_there_are_any(losses, scale, tmp_path, capsys):
+def test_curves_are_of_steps_where_there_are_any(losses, scale, tmp_path, capsys, monkeypatch):
     """And of the epochs that were measured; what is not finite is null in the file."""
     first, last = losses
     said = [
@@ -234,20 +309,63 @@ def test_curves_are_of_steps_where_there_are_any(losses, scale, tmp_path, capsys
     for each in said:
         runlog.append(tmp_path, each)
     assert [e["train_loss"] for e in read_events(tmp_path)][2] is None
+    drawn = []
+    monkeypatch.setattr(report, "save_picture", lambda *given: drawn.append(given) or True)
     print_curves(Console(width=100), tmp_path, "mse")
     text = capsys.readouterr().out
+    assert text.endswith(f"\nlearning curve: {tmp_path / 'curve.png'}\n")
+    series = {"training loss": [7.0, 8.0], "dev mse": [0.5, 0.25]}
+    assert drawn == [(tmp_path / "curve.png", [1, 3], series)]
     assert f"training loss over steps{scale}\n" in text
     loss, dev = (part.splitlines() for part in text.lstrip("\n").split("\n\n")[:2])
     assert f" {first:.4g} |" in loss[1] and f" {last:.4g} |" in loss[6]
     assert dev[0] == "dev mse over epochs" and " 0.5 |" in dev[1] and " 0.25 |" in dev[6]
 
 
-def test_curves_of_a_run_of_few_steps_are_of_its_epochs(tmp_path, capsys):
+def test_curves_of_a_run_of_few_steps_are_of_its_epochs(tmp_path, capsys, monkeypatch):
+    """One number is no curve; of what cannot be drawn nothing is said."""
+    drawn = []
+    monkeypatch.setattr(report, "save_picture", lambda *given: drawn.append(given[1:]))
     for epoch, loss in enumerate((5.0, 3.0), start=1):
-        runlog.append(tmp_path, event("epoch", epoch, epoch, loss, dev={}))
-    print_curves(Console(width=100), tmp_path, "mse")
-    text = capsys.readouterr().out
-    assert " 5 |" in text and " 3 |" in text and "dev mse" not in text
+        dev = {"root_mse": 1.0} if epoch == 1 else {}
+        runlog.append(tmp_path, event("epoch", epoch, epoch, loss, dev=dev))
+        print_curves(Console(width=100), tmp_path, "mse")
+        text = capsys.readouterr().out
+        assert ("|" in text) == (epoch == 2) and "dev mse" not in text and "curve:" not in text
+    assert " 5 |" in text and " 3 |" in text
+    assert drawn[-1] == ([1, 2], {"training loss": [5.0, 3.0]})
+    print_curves(Console(width=100), tmp_path, "root_mse")
+    assert "dev root_mse" not in capsys.readouterr().out
+    assert drawn[-1] == ([1], {"training loss": [5.0], "dev root_mse": [1.0]})
+
+
+@pytest.mark.parametrize("width", [25, 40, 100])
+def test_curves_fit_the_terminal_and_its_letters(width, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "save_picture", lambda *_: False)
+    for epoch in range(1, 61):
+        runlog.append(tmp_path, event("epoch", epoch, epoch, 1.0 / epoch, dev={"mse": epoch}))
+    for encoding, block in (("ascii", "#"), ("utf-8", "█")):
+        shown = io.TextIOWrapper(io.BytesIO(), encoding)
+        print_curves(Console(file=shown, width=width), tmp_path, "mse")
+        shown.flush()
+        text = shown.buffer.getvalue().decode(encoding)
+        columns = max(20, min(60, width - 12))
+        assert max(len(line) for line in text.splitlines() if "|" in line) == columns + 11
+        assert text.count(block) > 2 * columns
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(OSError(28, "No space left"), "No space left"), (RuntimeError("no font"), "no font")],
+)
+def test_why_there_is_no_picture(error, why, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(report, "save_picture", fail)
+    print_curves(Console(width=200), tmp_path, "mse")
+    said = f"\nno learning curve: {tmp_path / 'curve.png'}: {why}\n"
+    assert capsys.readouterr().out == said
 
 
 def test_numbers_that_are_none_are_null_wherever_they_are():
@@ -297,13 +415,33 @@ def test_what_has_changed_is_told_by_split():
 def test_a_folder_that_was_let_go_is_held_again(tmp_path):
     lock = RunLock(tmp_path)
     for _ in range(2):
-        with pytest.raises(CavsError, match="in use by process"):
+        with pytest.raises(CavsError, match=rf"in use by process {os.getpid()} on \S+\. Wait"):
             RunLock(tmp_path)
         lock.release()
         RunLock(tmp_path).release()
         lock.acquire()
+        lock.acquire()
     lock.release()
     lock.release()
+
+
+def test_a_lock_that_was_dropped_is_let_go(tmp_path):
+    RunLock(tmp_path)
+    RunLock(tmp_path).release()
+
+
+def test_who_holds_a_folder_may_be_unknown_and_so_may_locks(tmp_path, monkeypatch):
+    with open(tmp_path / runlock.LOCK, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CavsError, match=r"in use by another process\. Wait"):
+            RunLock(tmp_path)
+
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(runlock.fcntl, "flock", no_locks)
+    with pytest.raises(CavsError, match=r"run\.lock cannot be locked: No locks available"):
+        RunLock(tmp_path)
 
 
 def test_a_warm_up_has_to_end_before_the_run_does(tmp_path):

@@ -99,7 +99,6 @@ class Plain:
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        self._console.file.flush()
 
 
 class Bar:

@@ -64,10 +64,10 @@ def fit(
 
 
 def _fit(run: Run, display: Display, stop: Stop, pace: Pace) -> Outcome:
-    run.mark = time.perf_counter()
     reason = _ended(run)
     if reason is None and not stop.requested():
         run.net.prepare(in_order(run.data.splits["train"]), run.loss)
+    run.mark = time.perf_counter()  # what was before, compiling for one, is no training time
     while reason is None:
         if not stop.requested():
             _train_epoch(run, display, stop, pace)
@@ -97,7 +97,6 @@ def _ended(run: Run) -> str | None:
 def _train_epoch(run: Run, display: Display, stop: Stop, pace: Pace) -> None:
     """The rest of the current epoch, or as much of it as time and `stop` allow."""
     progress, limit = run.progress, run.config.train.max_seconds
-    run.loader.epoch = progress.epoch
     left = run.loader.parts(progress.epoch, progress.epoch_examples)
     n_batches, saved = progress.batch + len(left), time.monotonic()
     run.tick()

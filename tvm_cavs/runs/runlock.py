@@ -67,6 +67,3 @@ class RunLock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def __del__(self) -> None:  # a run that was started and dropped keeps no folder
-        self.release()

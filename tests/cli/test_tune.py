@@ -1,0 +1,147 @@
+"""What `tvm-cavs tune` says while it measures and when it has, of times made up."""
+
+import io
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("tvm")
+
+from rich.console import Console
+
+from tvm_cavs.cli import tune
+from tvm_cavs.runs.process import Stop
+
+pytestmark = pytest.mark.compiles
+
+
+@dataclass
+class Knobs:
+    rows: int = 4
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    key: str = "product"
+    bucket: int = 64
+    share: float = 0.25
+    SORT: str = "kernels"
+
+    def __str__(self):
+        return f"{self.key} of {self.bucket}"
+
+
+def line(before, after, knobs=None):
+    return SimpleNamespace(task=Task(), before=before, after=after, knobs=knobs)
+
+
+def console():
+    return Console(file=io.StringIO(), width=200)
+
+
+def test_a_table_has_a_row_a_kernel():
+    made = tune.table([line(10.0, 5.0, Knobs()), line(3.25, 3.25)])
+    cells = [[*column.cells] for column in made.columns]
+    assert [column.header for column in made.columns] == (
+        ["kernel", "rows", "before", "after", "ratio", "knobs"]
+    )
+    assert list(zip(*cells, strict=True)) == [
+        ("product", "64", "10.0", "5.0", "0.500", "rows=4 wide=True"),
+        ("product", "64", "3.2", "3.2", "1.000", "default"),
+    ]
+
+
+def test_where_candidates_run():
+    tuning = object.__new__(tune.Tuning)
+    tuning.tracker, tuning.bench = None, SimpleNamespace(width=2)
+    assert tuning.place == "this machine"
+    tuning.tracker = "a:9190/KEY"
+    assert tuning.place == "2 server(s) of a:9190/KEY"
+
+
+def progress(**more):
+    given = {"left": 61.0, "task": Task(), "number": 0, "n_tasks": 3, "measured": 2, "best": 0.9}
+    return SimpleNamespace(**given | {"record": None} | more)
+
+
+def test_what_is_said_while_it_measures():
+    """A task, what is better than the best of it so far, what failed; nothing after a signal."""
+    record, failed = (SimpleNamespace(knobs="k", failed=why) for why in ("", "it crashed"))
+    stop, shown = Stop(), console()
+
+    def run(tasks, reserve):
+        assert (tasks, reserve) == (["a task"], 1.5)
+        yield progress()
+        yield progress(record=record, best=0.9)
+        yield progress(record=failed, best=0.9)
+        yield progress(record=record, best=0.8, left=-1.0)
+        yield progress(number=1, best=1.0)
+        stop.signal = 2
+        yield progress(record=record, best=0.95)
+        pytest.fail("it was asked to stop")
+
+    tuner = SimpleNamespace(run=run, space=lambda task: "a space")
+    tuning = SimpleNamespace(tools=SimpleNamespace(method=lambda space: ("at random", None)))
+    tune.follow(tuning, tuner, ["a task"], shown, stop, 1.5)
+    of_a_task = "product of 64, 25.0 % of the time of all kernels"
+    assert shown.file.getvalue().splitlines() == [
+        f"[1/3] {of_a_task}",
+        "  at random, a space; 2 known; 1:01 left",
+        "  no candidate: k: it crashed",
+        "  0.800 of the default: k; 0:00 left",
+        f"[2/3] {of_a_task}",
+        "  at random, a space; 2 known; 1:01 left",
+        "  0.950 of the default: k; 1:01 left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "slower"),
+    [(0.9, 0.8, False), (1.02, 1.01, False), (1.03, 1.0, False), (1.03, 1.01, True)],
+)
+def test_what_whole_steps_have_come_to(ratio, low, slower, monkeypatch):
+    """Slower is said of what is surely so."""
+    pair = SimpleNamespace(before=0.002, after=0.001, ratio=ratio, low=low, high=1.5)
+    monkeypatch.setattr(tune, "put_table", lambda made: None)
+    stop, shown = Stop(), console()
+    asked, lines = [], iter([None, line(2.0, 1.0)])
+    tools = SimpleNamespace(
+        line=lambda task, store: next(lines), pair=lambda *given: asked.append(given) or pair
+    )
+    tuning = SimpleNamespace(
+        tools=tools, store=None, path="p", tracker=None, before="b", after=lambda: "a"
+    )
+    tune.summarise(tuning, ["one", "two"], shown, stop)
+    text = shown.file.getvalue()
+    assert asked == [("b", "a", stop.requested)]
+    numbers = f"{ratio:.3f} in pairs (quartiles {low:.3f} to 1.500)"
+    assert f"a whole step: 2.00 ms before, 1.00 ms after; {numbers}\n" in text
+    assert ("slower: tune again" in text and "or delete p, or" in text) == slower
+
+
+@pytest.mark.parametrize("signal", [None, 2])
+@pytest.mark.parametrize("tracker", [None, "a:1/KEY"])
+@pytest.mark.parametrize("n_lines", [0, 1])
+def test_whole_steps_are_compared_where_they_run(signal, tracker, n_lines, monkeypatch):
+    """Not on servers, not after a signal, and not where nothing was measured."""
+    tables, shown = [], console()
+    monkeypatch.setattr(tune, "put_table", tables.append)
+
+    def pair(*_):
+        raise ZeroDivisionError
+
+    tools = SimpleNamespace(line=lambda task, store: line(2.0, 1.0), pair=pair)
+    tuning = SimpleNamespace(
+        tools=tools, store=None, path="p", tracker=tracker, before=None, after=lambda: None
+    )
+    try:
+        tune.summarise(tuning, ["task"] * n_lines, shown, Stop(signal))
+        compared = False
+    except ZeroDivisionError:
+        compared = True
+    assert compared == (n_lines == 1 and signal is None and tracker is None)
+    text = shown.file.getvalue()
+    assert text.startswith("records: p\n") and len(tables) == n_lines
+    assert ("nothing was measured" in text) == (n_lines == 0)
