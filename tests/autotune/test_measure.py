@@ -206,6 +206,7 @@ GONE = Lost("the server is gone")
         ([GONE, Failed("wrong")], Failed("wrong")),
         ([GONE, GONE], Failed("two servers were gone while it ran: the server is gone")),
         ([GONE, Lost("none", for_good=True)], "none. The same command then goes on"),
+        ([Lost("none", for_good=True)], "none. The same command then goes on"),
         ([Unusable("no AVX")], "the defaults of a kernel do not run on .*: no AVX"),
     ],
 )
