@@ -147,7 +147,7 @@ class Steps:
 
     def results(self, number: int) -> dict[str, np.ndarray]:
         """All that a step computes: its outputs, and in training the gradients."""
-        found = {name: values.copy() for name, values in self.run(number).items()}
+        found = dict(self.run(number))
         if self.loss is not None:
             for name, p in self.net.parameters().items():
                 found |= _arrays(f"gradient of {name}", p.grad)

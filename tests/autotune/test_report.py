@@ -8,7 +8,11 @@ import pytest
 pytest.importorskip("tvm")
 
 from autotune import report
-from autotune.report import LEAST_ROUNDS, MOST_ROUNDS, STEP_SECONDS, WARM_UP, pair
+from autotune.report import LEAST_ROUNDS, MOST_ROUNDS, STEP_SECONDS, WARM_UP, line, pair
+from autotune.tasks import Task
+from schedules.choice import Bucket
+from schedules.knobs import ProductKnobs
+from schedules.records import Record
 
 
 class Steps:
@@ -72,3 +76,39 @@ def test_rounds_end_where_that_is_asked_for_or_at_the_most(made):
     found = pair(*make([1.0], [2.0]), stop=lambda: True)
     assert log.count("before") == WARM_UP + 1
     assert (found.before, found.after, found.ratio, found.low, found.high) == (2, 4, 2, 2, 2)
+
+
+USUAL, FAST, WIDE = ProductKnobs(1, 4, 8), ProductKnobs(1, 4, 16), ProductKnobs(2, 4, 8)
+
+
+def said(*records):
+    """Before, after and knobs of a task at 8 to 15 rows; `records`: rows, knobs, ratio."""
+    found = [
+        Record("k", "t", Bucket(rows), knobs, 1e-4 * ratio * n, ratio, failed=failed)
+        for n, (rows, knobs, ratio, *more) in enumerate(records, 1)
+        for failed in [more[0] if more else ""]
+    ]
+    task = Task("k", Bucket(8), lambda **_: USUAL, 1.0, 1.0, 1)
+    made = line(task, SimpleNamespace(about=lambda key: found if key == "k" else []))
+    return made and (made.task is task, made.before, made.after, made.knobs)
+
+
+@pytest.mark.parametrize(
+    ("records", "before", "after", "knobs"),
+    [
+        ([(8, FAST, 0.5)], 100, 50, FAST),
+        ([(8, FAST, 0.5), (8, USUAL, 1.0), (8, FAST, 0.1, "wrong")], 150, 75, FAST),
+        ([(8, FAST, 1.5)], 100, 100, None),
+        # faster, but in another bucket it costs more, and its panels are the same for all
+        ([(8, WIDE, 0.9), (1, WIDE, 9.0)], 100, 100, None),
+        ([(1, FAST, 0.2), (8, FAST, 0.5), (8, WIDE, 0.9)], 250, 125, FAST),
+    ],
+)
+def test_a_task_before_and_after_is_what_its_records_choose(records, before, after, knobs):
+    """Microseconds of the default in its bucket, and of the knobs that will run there."""
+    found = said(*records)
+    assert found == (True, pytest.approx(before), pytest.approx(after), knobs)
+
+
+def test_nothing_is_said_of_what_was_not_measured():
+    assert said() is None and said((1, FAST, 0.5)) is None and said((8, FAST, 0.5, "bad")) is None

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from zlib import crc32
 
 import numpy as np
@@ -25,7 +26,10 @@ from helpers.law import near, run
 from helpers.paths import ROOT
 from helpers.planted import LEAVE_OUT, LastRowLess, Perilous, fate_of, forgetful
 from helpers.random_graphs import N_WORDS, random_tree
-from schedules.records import read_records, target_key
+from schedules.choice import Bucket
+from schedules.knobs import misfit, product_knobs
+from schedules.records import Record, read_records, target_key
+from schedules.target import make_target
 from tvm_cavs.cli.export import TARGETS
 from tvm_cavs.cli.main import main
 from tvm_cavs.cli.shipped import shipped
@@ -423,3 +427,290 @@ def test_an_executor_without_kernels_is_refused(capsys):
 def test_bad_settings_name_the_key(given, words, capsys):
     assert main(["tune", "demo", given]) == 1
     assert words in capsys.readouterr().err
+
+
+# ---- with nothing compiled: tasks, times and the clock are made up ----
+
+ELSEWHERE = make_target({"kind": "llvm", "mcpu": "znver3", "num-cores": 1})
+BF16 = make_target({"kind": "llvm", "mcpu": "sapphirerapids", "num-cores": 2})
+
+
+class MadeUp(autotune.Task):
+    """A product's task; it is measured as it is."""
+
+    SORT = "made up"
+
+    def recorded(self, steps):
+        return self
+
+
+def made_up(n, share, target=ELSEWHERE, precision="float32"):
+    def default(**given):
+        return product_knobs(target, 300, 450, precision, **given)
+
+    return MadeUp(f"product 300x45{n} {precision}", Bucket(64), default, share, share, 10 + n)
+
+
+class TimedBench:
+    """Every candidate takes a second; `timing`: of the n-th one."""
+
+    def __init__(self, timing, width=1):
+        self.timing, self.width, self.now = timing, width, 0.0
+        self.loaded, self.asked = [], []
+
+    def load(self, recorded):
+        self.loaded.append(recorded)
+
+    def measure(self, candidates, best=None):
+        for knobs in candidates:
+            self.now += 1.0
+            self.asked.append((self.loaded[-1], knobs, best))
+            yield knobs, self.timing(len(self.asked) - 1)
+
+
+def better_and_better(n):
+    return Timing(1e-4, 1 / (2 + n), 0.9, 0.01, 50.0)
+
+
+def timed(path, bench, budget=1e6, target=ELSEWHERE):
+    """A tuner for a machine that is not the one where steps run."""
+    steps = SimpleNamespace(executor=None)
+    clock = autotune.Clock(budget, lambda: bench.now)
+    machine = SimpleNamespace(target=target)
+    store = autotune.Store(path, target)
+    return autotune.Tuner(steps, store, bench, clock, "a test", machine=machine)
+
+
+@pytest.mark.parametrize("reserve", [0.0, 40.0])
+def test_a_task_has_its_part_of_the_time_and_some_in_any_case(reserve, tmp_path):
+    """A part of what is left; tasks that hardly matter have none."""
+    shares = (0.5, 0.3, 0.18, 0.01, 0.001)
+    tasks = [made_up(n, share) for n, share in enumerate(shares)]
+    bench = TimedBench(better_and_better)
+    seen = list(timed(tmp_path / "r", bench, 99 + reserve).run(tasks, reserve))
+    n_measured = [sum(task is t for task, _, _ in bench.asked) for t in tasks]
+    assert n_measured == [50, 30, 18, 1, 0] and bench.loaded == tasks[:4]
+    assert {(at.number, at.n_tasks) for at in seen} == {(n, 4) for n in range(4)}
+    for n, task in enumerate(tasks[:4]):
+        mine = [at for at in seen if at.task is task]
+        assert [at.measured for at in mine] == list(range(n_measured[n] + 1))
+        assert mine[0].record is None and mine[0].best == 1.0
+        assert all(at.record.ratio == at.best for at in mine[1:])
+        assert [at.left - mine[-1].left for at in mine[::-1]] == list(range(len(mine)))
+    few = TimedBench(better_and_better)
+    list(timed(tmp_path / "f", few, 10 + reserve).run([tasks[3], tasks[0]], reserve))
+    assert [task for task, _, _ in few.asked] == [tasks[3]] * 5 + [tasks[0]] * 5
+
+
+def test_candidates_run_beside_the_best_so_far(tmp_path):
+    """Which is of this task; the default, which runs in any case, is none."""
+    ratios = [1.5, 0.9, 0.95, 0.7, 0.8, 0.75]
+    bench = TimedBench(lambda n: Timing(1e-4, ratios[n % 6], 0.5, 0.0, 50.0))
+    for task in (made_up(0, 0.5), made_up(1, 0.5)):
+        del bench.asked[:]
+        list(islice(timed(tmp_path / "r", bench).run([task]), 7))
+        knobs = [k for _, k, _ in bench.asked]
+        beside = [None, None, knobs[1], knobs[1], knobs[3], knobs[3]]
+        assert [best for _, _, best in bench.asked] == beside
+
+
+@pytest.mark.parametrize(
+    ("ratio", "to_best", "expected"),
+    [(0.7, 1.1, 0.88), (0.95, 1.1, 0.95), (0.7, 0.9, 0.7), (0.7, 1.0, 0.8)],
+)
+def test_a_ratio_is_the_worse_of_two_unless_the_best_is_beaten(ratio, to_best, expected, tmp_path):
+    """Straight to the default, and by way of the best, which was at 0.8."""
+    several = iter([Timing(1e-4, 0.8, 0.8, 0.0, 50.0), Timing(1e-4, ratio, to_best, 0.0, 50.0)])
+    bench = TimedBench(lambda n: next(several))
+    *_, last = islice(timed(tmp_path / "r", bench).run([made_up(0, 1.0)]), 3)
+    assert last.record.ratio == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_record_says_all_that_was_measured(failed, tmp_path):
+    """Of the machine that the bench measures on."""
+    answer = Failed("wrong: it is") if failed else Timing(3e-4, 0.5, 0.6, 0.07, 55.0)
+    task = made_up(3, 1.0)
+    bench = TimedBench(lambda n: answer)
+    _, at = islice(timed(tmp_path / "r", bench).run([task]), 2)
+    (found,), notes = read_records(tmp_path / "r")
+    assert found == at.record and not notes and found.knobs == bench.asked[0][1]
+    assert (found.kernel, found.bucket, found.calls) == (task.key, task.bucket, 13)
+    assert (found.target, found.origin) == (target_key(ELSEWHERE), "a test")
+    measured = found.seconds, found.ratio, found.spread, found.peak, found.failed
+    assert measured == (
+        (None, 1.0, 0.0, 0.0, "wrong: it is") if failed else (3e-4, 0.5, 0.07, 55.0, "")
+    )
+    assert found.date[:2] == "20" and found.date.endswith("+00:00")
+    assert at.best == (1.0 if failed else 0.5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_candidates_are_what_the_machine_of_the_bench_can_have(precision, tmp_path):
+    """For the precision of the kernel; their blocks are made to fit."""
+    tuner = timed(tmp_path / "r", TimedBench(better_and_better), target=BF16)
+    space = tuner.space(made_up(0, 1.0, BF16, precision))
+    assert len(space.candidates) > 11 and space.candidates[0] == space.default
+    for knobs in space.candidates:
+        assert misfit(knobs, BF16, precision) is None and knobs.block % knobs.height == 0
+
+
+def test_a_tuning_is_the_same_each_time(tmp_path):
+    def asked(name):
+        bench = TimedBench(better_and_better)
+        list(islice(timed(tmp_path / name, bench).run([made_up(0, 0.5), made_up(1, 0.5)]), 40))
+        return [knobs for _, knobs, _ in bench.asked]
+
+    assert asked("one") == asked("two")
+
+
+def record(date, ratio=0.5, kernel="product 300x450 float32", target=ELSEWHERE, rows=64, **more):
+    knobs = replace(product_knobs(ELSEWHERE, 300, 450, "float32"), **more)
+    return Record(kernel, target_key(target), Bucket(rows), knobs, 1e-4, ratio, date=date)
+
+
+def test_a_store_gives_a_kernels_records_in_the_order_of_measuring(tmp_path):
+    """Those that are added too; what is about others stays in the file."""
+    path = tmp_path / "records.json"
+    foreign, other = record("0", target=BF16), record("1", kernel="product 9x9 float32")
+    store = autotune.Store(path, ELSEWHERE)
+    assert store.about(other.kernel) == [] and not path.exists()
+    for each in (foreign, other, record("4", 0.1), record("3", 0.2, ahead=4)):
+        store.add(each)
+    again = autotune.Store(path, ELSEWHERE)
+    (note,) = again.notes
+    assert note.startswith("1 record(s) are for another target")
+    late = record("2", 0.3, ahead=8)
+    again.add(late)
+    newer = record("5", 0.4)  # takes the place of the first
+    again.add(newer)
+    assert [r.date for r in again.about(late.kernel)] == ["2", "3", "5"]
+    assert [r.date for r in again.about(other.kernel)] == ["1"]
+    found, notes = read_records(path)
+    assert sorted(r.date for r in found) == ["0", "1", "2", "3", "5"] and not notes
+
+
+def test_a_store_reads_again_only_what_another_process_has_written(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(autotune.store, "read_records", lambda p: read.append(p) or read_records(p))
+    path = tmp_path / "records.json"
+    one, other = (autotune.Store(path, ELSEWHERE) for _ in range(2))
+    del read[:]
+    one.add(record("1"))
+    one.add(record("2", ahead=4))
+    assert not read
+    other.add(record("3", ahead=8))
+    one.add(record("4", rows=1))
+    assert len(read) == 2 and len(read_records(path)[0]) == 4
+
+
+def test_a_file_that_cannot_be_written_is_said_by_its_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = autotune.Store(tmp_path / "file" / "records.json", ELSEWHERE)
+    with pytest.raises(TuningError, match=r"file/records\.json: .*tune\.records=PATH"):
+        store.add(record("1"))
+
+
+class Looked:
+    """Steps whose calls are made up: `calls[step]` are (workload, rows, seconds in three looks)."""
+
+    def __init__(self, *calls):
+        self.calls, self.batches, self.log = calls, range(len(calls)), []
+        compiler = SimpleNamespace(machine="here")
+        self.executor = SimpleNamespace(compiler=compiler)
+
+    def run(self, number):
+        self.log.append(("run", number))
+
+    def watched(self, number):
+        look = sum(each == ("look", number) for each in self.log)
+        self.log.append(("look", number))
+        return [
+            autotune.tasks.Called(w, rows, seconds[look % 3], (w, rows))
+            for w, rows, seconds in self.calls[number]
+        ]
+
+
+def test_a_task_is_a_kernels_calls_in_a_bucket_and_its_heaviest_step(monkeypatch):
+    """Each call counts with the shortest of its times; what has no knobs counts as a part only."""
+    machines = []
+
+    def defaults(machine, workload):
+        machines.append(machine)
+        return None if workload == "no knobs" else (f"key {workload[0]}", lambda: workload)
+
+    monkeypatch.setattr(autotune.tasks, "defaults", defaults)
+    steps = Looked(
+        [
+            ("a1", 8, (9, 1, 5)),
+            ("b1", 8, (4, 4, 2)),
+            ("a2", 9, (2, 3, 4)),
+            ("no knobs", 1, (5, 5, 5)),
+        ],
+        [("a1", 15, (1, 2, 3)), ("a1", 16, (8, 8, 8)), ("a1", 8, (2, 2, 2)), ("a2", 8, (1, 1, 1))],
+    )
+    found = autotune.tasks_of(steps, "there")
+    assert set(machines) == {"there"}
+    assert steps.log[:2] == [("run", 0), ("run", 1)] and len(steps.log) == 2 + 2 * 3
+    total = 1 + 2 + 2 + 5 + 1 + 8 + 2 + 1
+    said = [(t.key, t.bucket.first, t.seconds, t.calls, t.workload, t.step) for t in found]
+    assert said == [
+        ("key a", 16, 8, 1, "a1", 1),
+        ("key a", 8, 1 + 2 + 1 + 2 + 1, 2, "a1", 1),
+        ("key b", 8, 2, 1, "b1", 0),
+    ]
+    assert [t.share for t in found] == pytest.approx([8 / total, 7 / total, 2 / total])
+    monkeypatch.setattr(autotune.tasks, "recorded_of", lambda *given: given)
+    assert found[1].recorded(steps) == ("a1", [("a1", 15), ("a1", 8)], "here")
+    assert steps.log[-1] == ("look", 1)
+    autotune.tasks_of(steps)
+    assert machines[-1] == "here"
+
+
+def test_looking_at_a_step_changes_nothing(steps):
+    """No count of steps, which dropout follows; and an error leaves nobody who looks."""
+    steps.net.step = 7
+    steps.watched(0)
+    assert steps.net.step == 7 and steps.executor.observer is None
+    with pytest.raises(IndexError):
+        steps.watched(99)
+    assert steps.executor.observer is None
+
+
+def test_results_stay_when_other_steps_run(steps):
+    """Copies of all gradients, the rows of a table in order."""
+    one = steps.results(0)
+    kept = {name: values.copy() for name, values in one.items()}
+    steps.results(1)
+    assert {f"gradient of {name}" for name in steps.net.parameters()} < set(one)
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, kept[name], err_msg=name)
+    (rows,) = (name for name in one if name.startswith("rows of the gradient"))
+    table = name = rows.removeprefix("rows of the ")
+    steps.run(0)
+    grad = steps.net.parameters()[table.removeprefix("gradient of ")].grad
+    assert (np.diff(one[rows]) > 0).all() and sorted(grad.rows) == one[rows].tolist()
+    for row, values in zip(one[rows], one[name], strict=True):
+        np.testing.assert_array_equal(values, grad.values[grad.rows.tolist().index(row)])
+
+
+def test_what_failed_is_infinitely_slow_to_a_search(tmp_path, monkeypatch):
+    """Also where that was recorded before; what was measured stands in the order of measuring."""
+    seen = []
+
+    def search(space, measured, generator):
+        seen.append(list(measured.items()))
+        return next(knobs for knobs in space.candidates if knobs not in measured)
+
+    monkeypatch.setattr(autotune.tuning, "method", lambda space: ("a test", search))
+    answers = [
+        Failed("wrong"),
+        Timing(1e-4, 0.9, 0.9, 0.0, 50.0),
+        Timing(1e-4, 0.5, 0.5, 0.0, 50.0),
+    ]
+    bench, task = TimedBench(lambda n: answers[n % 3]), made_up(0, 1.0)
+    for _ in range(2):
+        list(islice(timed(tmp_path / "r", bench).run([task]), 4))
+    knobs = [task.default(), *(k for _, k, _ in bench.asked)]
+    ratios = [1.0, *[float("inf"), 0.9, 0.5] * 2]
+    assert seen == [list(zip(knobs, ratios, strict=True))[:n] for n in (1, 2, 3, 4, 5, 6)]

@@ -1,6 +1,7 @@
 """Whole steps as tasks: what is free, what counts as right, and what records of them change."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -267,3 +268,87 @@ def test_steps_that_give_another_loss_raise(make):
     trial._expected = {name: values + 1 for name, values in trial._expected.items()}
     with pytest.raises(Wrong, match=r"StepKnobs\(threads=3"):
         trial.check(StepKnobs(1))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that steps move."""
+    now = [0.0]
+    made = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("autotune.whole_steps.time", made)
+    return now
+
+
+class Timed:
+    """Batches of so many vertices, whose steps take seconds that are made up, one after another."""
+
+    def __init__(self, clock, *batches):
+        self.batches, self.seconds = [n for n, _ in batches], [list(s) for _, s in batches]
+        self.clock, self.loss, self.ran = clock, None, []
+        self.executor = SimpleNamespace(
+            stepping=SimpleNamespace(key="step F", default=StepKnobs(1))
+        )
+
+    def n_rows(self, number):
+        assert self.ran[-1] == number, "it is known when the batch has just run"
+        return self.batches[number]
+
+    def run(self, number):
+        self.ran.append(number)
+        self.clock[0] += self.seconds[number].pop(0)
+
+
+def test_a_size_weighs_what_its_steps_take_at_their_quickest(clock):
+    """The first run of each compiles, and counts for nothing."""
+    given = (9, (50, 4, 2, 3)), (100, (50, 5, 5, 5)), (15, (50, 2, 8, 1))
+    found = autotune.step_tasks_of(Timed(clock, *given))
+    assert [(t.bucket.first, t.seconds, t.numbers, t.calls) for t in found] == [
+        (64, 5, (1,), 1),
+        (8, 3, (0, 2), 2),
+    ]
+    assert [t.share for t in found] == [5 / 8, 3 / 8] and not any(t.trains for t in found)
+
+
+def test_steps_take_the_mean_of_their_repeats(clock):
+    steps = Timed(clock, (9, (1, 2, 6)), (9, (1, 3, 5)))
+    assert Batches(steps, (0, 1)).seconds(3) == 6 and steps.ran == [0, 1] * 3
+
+
+def test_a_bench_races_each_candidate_with_the_best_of_its_own_task(monkeypatch):
+    """Networks of others are forgotten, and what a machine can do is measured once."""
+    log = []
+
+    class Trial:
+        def __init__(self, task, make):
+            self.task = task
+
+        def keep(self, *knobs):
+            log.append(("keep", *knobs))
+
+    monkeypatch.setattr("autotune.whole_steps.StepTrial", Trial)
+    monkeypatch.setattr("autotune.whole_steps.peak", lambda given: log.append(given) or "probe")
+    monkeypatch.setattr("autotune.whole_steps.measure", lambda trial, *given: (trial.task, *given))
+    bench = autotune.StepBench(None, "compiler")
+    for task in ("one", "other"):
+        bench.load(task)
+        found = list(bench.measure(["a", "b"], "best"))
+        assert found == [(knobs, (task, knobs, "best", "probe")) for knobs in "ab"]
+    assert log == ["compiler", *[("keep", "a", "best"), ("keep", "b", "best")] * 2]
+    bench.close()
+    assert bench._trial is None
+
+
+@pytest.mark.parametrize(("off", "right"), [(5e-5, True), (2e-4, False)])
+def test_results_may_differ_by_rounding_of_the_largest(off, right):
+    """Infinite and missing numbers have to be where they were."""
+    want = np.array([4.0, 0.0, np.nan, np.inf], "float32")
+    for got in (want + np.float32(4 * off), np.array([4.0, 0.0, 1.0, np.inf], "float32")):
+        task = SimpleNamespace(numbers=(0,), default=lambda: 1)
+        trial = StepTrial.__new__(StepTrial)
+        trial._task, trial._expected = task, {"h of batch 0": want}
+        trial._results = lambda knobs, got=got: {"h of batch 0": got}
+        if right and np.isnan(got[2]):
+            trial.check(2)
+        else:
+            with pytest.raises(Wrong, match="h of batch 0 is not what it is with 1"):
+                trial.check(2)

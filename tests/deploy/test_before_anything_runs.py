@@ -172,3 +172,12 @@ def test_places_that_are_free_and_places_that_are_not(tmp_path, replace):
         made.touch() if other == "file" else made.symlink_to(place if other == "link" else "gone")
         with pytest.raises(DeployError, match=f"{other} is there and no folder"):
             exporting._check_place(made, replace)
+
+
+def test_what_is_no_number_is_never_written(tmp_path):
+    """Other readers of JSON refuse NaN; words of any language stay as they are."""
+    exporting._write_json(tmp_path / "good", {"words": ["größe"], "x": 0.5}, indent=None)
+    assert (tmp_path / "good").read_text(encoding="utf-8") == '{"words": ["größe"], "x": 0.5}\n'
+    for bad in ("nan", "inf"):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            exporting._write_json(tmp_path / "bad", {"x": float(bad)}, indent=2)

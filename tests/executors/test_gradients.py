@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tvm_cavs as cavs
@@ -17,6 +19,7 @@ from helpers.gradient_check import (
     initialized,
 )
 from helpers.random_graphs import N_CLASSES, N_WORDS
+from tvm_cavs.executors.reference import Gradients
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.language.ops import OPS
 from tvm_cavs.nn.cells import CELLS
@@ -95,3 +98,17 @@ def test_the_check_rejects_parents_that_are_not_summed(monkeypatch: pytest.Monke
 
 def labelled(n: int) -> dict[str, Sequence[Any]]:
     return {"word": [i % N_WORDS for i in range(n)], "label": [i % N_CLASSES for i in range(n)]}
+
+
+def test_rows_of_a_reference_gradient_are_sorted_sums() -> None:
+    """Of a table; rows that nobody reads are not there, and an absent word adds to none."""
+    programs: Any = SimpleNamespace(row_sparse={"E"})
+    parameters: Any = {name: SimpleNamespace(shape=(99, 2)) for name in "EW"}
+    found = Gradients(programs, parameters, "float32")
+    for row in (64, 8, 1, 64, -1):
+        found.add("E", (row, np.array([row, 1.0])))
+    found.add("W", np.ones((99, 2)))
+    table, dense = (found.result()[name] for name in "EW")
+    assert isinstance(table, cavs.RowSparse) and table.rows.tolist() == [1, 8, 64]
+    assert table.values.tolist() == [[1, 1], [8, 1], [128, 2]]
+    np.testing.assert_array_equal(dense, np.ones((99, 2)))

@@ -18,6 +18,7 @@ from tvm_cavs.runtime.lending import Lending
 from tvm_cavs.runtime.memory import HostMemory
 from tvm_cavs.runtime.part import make_part
 from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.slices import replaced as alone_in
 from tvm_cavs.runtime.spaces import Buffer, RowGradient
 from tvm_cavs.runtime.weights import WeightMemory, parameter_memory, value_of
 
@@ -278,3 +279,21 @@ def test_lent_things_have_one_owner_at_a_time(seed: int) -> None:
         assert taken in free
         free.remove(taken)
     assert not free
+
+
+def test_one_call_replaces_a_gradient_that_it_covers_and_nobody_else_adds_to() -> None:
+    """Two slices are two calls; what runs on none adds nothing."""
+    whole, part, twice, late = (BufferId(Role.GRADIENT, name) for name in "wptl")
+
+    def group(*steps: tuple[tuple[BufferId, bool], ...]) -> Any:
+        return SimpleNamespace(steps=[SimpleNamespace(adds=adds) for adds in steps])
+
+    one = group(((whole, True), (part, False)), ((twice, True),))
+    other = group(((twice, True), (late, True)))
+    for n_one, n_other, want in (
+        (1, 1, {whole, late}),
+        (1, 0, {whole, twice}),
+        (2, 1, {late}),
+        (0, 2, set()),
+    ):
+        assert alone_in([(one, n_one), (other, n_other)]) == want

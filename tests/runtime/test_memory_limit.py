@@ -21,7 +21,7 @@ def machine(root: Path, files: dict[str, object]) -> Path:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{text}\n", encoding="ascii")
+        path.write_text(f"{text}\n", encoding="utf-8")
     return root
 
 
@@ -47,6 +47,14 @@ CASES: dict[str, tuple[dict[str, object], int]] = {
             f"{V2}/a/memory.current": GIB,
         },
         2 * GIB,
+    ),
+    "a group of any name": (
+        {
+            "proc/self/cgroup": "0::/größe",
+            f"{V2}/größe/memory.max": 2 * GIB,
+            f"{V2}/größe/memory.current": GIB,
+        },
+        GIB,
     ),
     "a container": (  # which sees its group as the top, and its path as it is outside
         {
@@ -168,3 +176,22 @@ def test_memory_that_the_system_does_not_give(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(cavs.OutOfMemoryError, match=r"state\.h \[7, 2\] needs 56 bytes, which the"):
         held.rows(buffer, 6, 2, "float32")
     assert held.read(buffer) is before and held.version == version
+
+
+@pytest.mark.parametrize("have", [0, 5])
+def test_one_large_buffer_is_asked_about_alone(have: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is allocated; it stays what it was."""
+    from tvm_cavs.runtime import BufferId, HostMemory, Role, memory
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(memory_limit, "available", lambda: 0)
+    held, buffer = HostMemory(), BufferId(Role.STATE, "h")
+    if have:
+        held.rows(buffer, have, 1, "float32")
+    version = held.version
+    monkeypatch.setattr(memory, "aligned", lambda *_: pytest.fail("allocated"))
+    with pytest.raises(cavs.OutOfMemoryError, match=r"state\.h \[.* needs .* Make batches smaller"):
+        held.rows(buffer, memory_limit.SMALL // 2, 1, "float32")
+    with pytest.raises(cavs.OutOfMemoryError):
+        held.fixed(BufferId(Role.STATE, "c"), (memory_limit.SMALL // 4,))
+    assert held.version == version and held.sizes() == ({buffer: 4 * have} if have else {})

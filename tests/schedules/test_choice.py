@@ -153,6 +153,7 @@ def test_chosen_knobs_run_in_their_bucket_and_the_default_elsewhere(target, by_l
             assert tile == default
     assert len({v.suffix for v in found}) == len({v.tile for v in found})
     assert [v.min_rows for v in found] == sorted({v.min_rows for v in found})
+    assert found[0].min_rows == 1 and (by_level or len(usual) == 1)
 
 
 def test_neighbours_that_are_cut_alike_are_one_variant():
@@ -179,3 +180,15 @@ def test_threads_are_taken_where_that_was_chosen():
     assert layout.choose(found, 1).tile.tasks == 2
     assert layout.choose(found, 1500).tile.tasks == 1
     assert layout.choose(found, 5000).tile.tasks == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("l2", [0, 1024, 4096])
+def test_shared_knobs_that_are_given_are_those_of_the_defaults(precision, l2):
+    """Whatever the vector unit and the caches; the rest fits them."""
+    given = {"kind": "llvm", "mcpu": "sapphirerapids", "model": f"l1=48K l2={l2}K"}
+    target = schedules.make_target(given)
+    for value in (1, 2):
+        assert product_knobs(target, 300, 450, precision, vectors=value).vectors == value
+        assert outer_knobs(target, 300, 450, precision, block=32 * value).block == 32 * value
+        assert region_knobs(target, lanes=8 * value).lanes == 8 * value

@@ -10,6 +10,7 @@ pytest.importorskip("tvm")
 
 import schedules
 from helpers.targets import X86
+from schedules import records
 from schedules.choice import Bucket
 from schedules.knobs import OuterKnobs, ProductKnobs, RegionKnobs, direct_knobs, product_knobs
 from schedules.records import (
@@ -130,6 +131,23 @@ def test_the_later_of_two_measurements_counts():
     other = record(bucket=Bucket(1))
     assert merged([new, other], [old]) == [new, other]
     assert merged([old], [other, new]) == [new, other]
+
+
+def test_a_record_is_said_by_what_came_of_it():
+    """And the default took its time by the ratio."""
+    good, bad = record(seconds=1.5e-4, ratio=0.75), record(seconds=None, failed="wrong: a row")
+    begin = f"product 512x1280 float32, 64-127 rows, {KNOBS}: "
+    assert str(good) == f"{begin}150.0 us, 0.750 of the default"
+    assert str(bad) == f"{begin}wrong: a row"
+    assert good.default_seconds == pytest.approx(2e-4)
+
+
+def test_a_target_has_one_key_in_every_process(monkeypatch):
+    """Whatever the order in which a set of its features comes."""
+    found = records.instructions(TARGET)
+    for names in (sorted(found), sorted(found)[::-1]):
+        monkeypatch.setattr(records, "instructions", lambda target, names=names: names)
+        assert target_key(TARGET) == HERE
 
 
 def test_pruned_records_are_what_choosing_needs():

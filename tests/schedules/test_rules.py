@@ -1,6 +1,8 @@
 """Rules, targets and layouts: every CPU compiles, every kernel is claimed or reported."""
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,6 +309,33 @@ def test_caches_are_read_as_linux_lists_them(tmp_path):
     assert host.parse_caches(str(found)) == found
     assert host.of_linux(tmp_path / "absent") == host.Caches()
     assert host.parse_caches("a machine l2=big l1=4096") == host.Caches(l1=4096)
+
+
+@pytest.mark.parametrize("missing", [None, 1])
+def test_caches_are_read_as_darwin_names_them(missing, monkeypatch):
+    """Of which one that it does not have is 0; the others stay what they are."""
+    sizes = [128 << 10, 16 << 20, 8 << 20]
+
+    def by_name(name, value, length, *_):
+        number = host.DARWIN.index(name.decode())
+        value._obj.value = sizes[number]
+        return -1 if number == missing else 0
+
+    monkeypatch.setattr(host.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(host.ctypes, "CDLL", lambda _: SimpleNamespace(sysctlbyname=by_name))
+    want = [0 if number == missing else size for number, size in enumerate(sizes)]
+    assert host.host_caches() == host.Caches(*want)
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    """Not another one; and all of them where the system has no such thing."""
+    given = {0: {1, 3, 5}}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: given.get(pid, {0}), raising=False)
+    assert host.usable_cores() == threads(schedules.make_target("host")) == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for count, n in ((7, 7), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert host.usable_cores() == n
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def _of_ulimit(root: Path) -> Iterator[int]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file of the kernel's, "" where there is none."""
+    """The text of a file of the kernel's, "" where there is none; paths in it are of any bytes."""
     try:
-        return path.read_text(encoding="ascii", errors="replace")
+        return path.read_text(encoding="ascii", errors="surrogateescape")
     except OSError:
         return ""
 
