@@ -191,7 +191,12 @@ def test_operators_and_numbers() -> None:
     for y in (1 + x, x - 1, 2 - x, 3 * x, x / 2, 1 / x, -x, np.float32(2) * x, x * np.float64(2)):
         assert y.type == Type((3,))
     assert x[-2:].shape == (2,) and x[:1].shape == (1,)
+    assert x[0:2:1].shape == (2,)
     assert (x > 0).type == Type((3,)) and (x < 1.0).type == Type((3,))
+    for number in (1, 1.0, np.int64(1), np.float32(1)):
+        assert call("maximum", x, number).type == Type((3,))
+    for number, op in ((2, "over"), (-0.5, "over"), (0, "div"), (float("nan"), "div")):
+        assert b.define((x / number).index)[0] == op, "only by a number that is not 0"
 
 
 @pytest.mark.parametrize(
@@ -202,13 +207,15 @@ def test_operators_and_numbers() -> None:
         (lambda x: bool(x), "where(condition, a, b)"),
         (lambda x: 1 if x > 0 else 2, "where(condition, a, b)"),
         (lambda x: x == 0, "equal(a, b)"),
-        (lambda x: x != 0, "equal(a, b)"),
+        (lambda x: x != 0, "1.0 - equal(a, b)"),
         (lambda x: x + None, "expected a value or a number, given NoneType"),
         (lambda x: x * np.ones(3), "expected a value or a number, given ndarray"),
         (lambda x: np.ones(3) * x, "expected a value or a number, given ndarray"),
         (lambda x: x @ np.ones((3, 3)), "operand ndarray"),
         (lambda x: reshape(x, (-1,)), "positive"),
         (lambda x: x[3:], "empty or out of range"),
+        (lambda x: x[True:], "expected whole numbers, given slice(True"),
+        (lambda x: reduce_sum(x)[0:], "slice [0:0] of float32 along axis 0 is empty"),
     ],
 )
 def test_misused_values_are_errors_with_the_line(use: Any, text: str) -> None:
