@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tvm_cavs as cavs
+from helpers.told import beside_the_line
 from tvm_cavs.errors import CavsError, ShapeError, TraceError
 from tvm_cavs.language import functions
 from tvm_cavs.language.parameter import Parameter
@@ -84,10 +85,13 @@ def pulls_as_another_dtype(self: Any, v: Vertex) -> None:
         (lambda self, v: v.gather("0"), "gather('0')"),
         (lambda self, v: v.gather(True), "gather(True)"),
         (lambda self, v: v.gather(0).hidden, "no field 'hidden'; the state is h, c"),
-        (lambda self, v: v.gather(0).h @ Parameter((3, 3)), "operand Parameter(?, (3, 3))"),
+        (
+            lambda self, v: v.gather(0).h @ Parameter((3, 3)),
+            "operand Parameter Parameter(?, (3, 3))",
+        ),
         (lambda self, v: v.gather(0).h * Parameter((3,)), "given Parameter; arrays are Parameters"),
         (lambda self, v: v.pull("x", (3,), "float64"), "expected float32 or int32"),
-        (lambda self, v: v.pull("x", (0,)), "positive size"),
+        (lambda self, v: v.pull("x", (0,)), "shape, extent 0: expected a whole number"),
         (lambda self, v: v.dropout(v.gather(0).h, 1), "rate: expected a finite number of 0 or"),
         (lambda self, v: cavs.split(v.gather(0).h, 2), "does not divide into 2 equal parts"),
         (lambda self, v: cavs.split(v.pull("w"), 1), "int32 does not divide into 1 equal parts"),
@@ -116,7 +120,7 @@ def pulls_as_another_dtype(self: Any, v: Vertex) -> None:
 def test_mistakes_in_forward_name_the_line(forward: Any, text: str) -> None:
     with pytest.raises((TraceError, ShapeError)) as caught:
         trace(function(forward))
-    message = str(caught.value)
+    message = beside_the_line(caught.value, forward)
     assert re.search(re.escape(text).replace(r"\{\}", r"\d+"), message), message
     assert "test_vertex.py, line" in message
 
