@@ -9,10 +9,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-pytest.importorskip("tvm")
+tvm = pytest.importorskip("tvm")
 pytest.importorskip("tornado", reason="TVM's RPC tracker needs the package tornado")
 
 from autotune.measure import RpcBench, bench_of
@@ -22,8 +24,9 @@ from helpers.paths import ROOT
 from helpers.planted import CRASHES, GOOD, HANGS, OTHER_PANELS, WRONG, OnDevice, recorded
 from schedules.records import read_records
 from tvm_cavs.cli.main import main
-from tvm_cavs.compiler import Compiler, Tracker
+from tvm_cavs.compiler import Compiler, Form, Libraries, Remote, Session, Tracker
 from tvm_cavs.compiler.trial import tracker as trial_tracker
+from tvm_cavs.compiler.trial.remote import RemoteFunction
 from tvm_cavs.errors import TuningError
 
 pytestmark = pytest.mark.compiles
@@ -191,6 +194,84 @@ def test_bfloat16_is_not_measured_over_rpc(tracker, capsys):
 def test_bad_settings_name_the_key(given, words, capsys):
     assert main(["tune", "demo", given]) == 1
     assert words in capsys.readouterr().err
+
+
+LOCAL = Tracker("127.0.0.1", 1, "key", patience=15.0)
+
+
+def test_servers_of_a_key_are_counted(monkeypatch):
+    """Those of a longer key are none."""
+    registered = [{"key": "server:key"}, {"key": "server:key2"}, {"addr": "?"}]
+    told = {"server_info": registered, "queue_info": {"key": {"free": 1}, "key2": {"free": 5}}}
+    monkeypatch.setattr(trial_tracker, "_connection", lambda _: nullcontext())
+    monkeypatch.setattr(trial_tracker, "_ask", lambda *_: (0, told))
+    assert LOCAL.servers() == (1, 1) and replace(LOCAL, key="none").servers() == (0, 0)
+
+
+def waited(monkeypatch, known, wanted=lambda: True):
+    """What is said, by a clock on which a look takes a second; `known`: servers, all in use."""
+    clock = iter(range(100_000))
+    monkeypatch.setattr(trial_tracker, "time", SimpleNamespace(monotonic=None, sleep=id))
+    monkeypatch.setattr(trial_tracker.time, "monotonic", lambda: float(next(clock)))
+    looks = []
+
+    def servers(_):
+        looks.append(known(len(looks)))
+        return looks[-1], 0
+
+    monkeypatch.setattr(Tracker, "servers", servers)
+    with pytest.raises(trial_tracker.NoServerError) as caught:
+        trial_tracker.session(LOCAL, 1.0, wanted)
+    return str(caught.value), len(looks)
+
+
+def test_waiting_for_a_server_ends(monkeypatch):
+    """Where none is for a while, again and again; where all are in use; where none is wanted."""
+    none, n_none = waited(monkeypatch, lambda look: 0)
+    later, n_later = waited(monkeypatch, lambda look: int(look % 8 == 0 and look < 80))
+    assert "no RPC server is registered" in none and none == later
+    assert n_none < 20 < 80 < n_later < 100
+    busy, n_busy = waited(monkeypatch, lambda look: 1)
+    assert "in use for 600 s" in busy and n_none < n_busy < 601
+    still = iter((True, True, False))
+    assert waited(monkeypatch, lambda look: 1, lambda: next(still))[1] == 2
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, tvm.error.InternalError, None])
+def test_a_session_is_alive_while_its_server_answers(error):
+    def get_function(_):
+        if error is not None:
+            raise error("gone")
+
+    made = Session(SimpleNamespace(get_function=get_function), ("127.0.0.1", 1))
+    assert made.alive() is (error is None)
+
+
+def test_what_is_asked_of_a_device():
+    """Its threads; a timer for each number of repeats; memory, also for an array without rows."""
+    asked = []
+
+    def time_evaluator(symbol, device, number):
+        asked.append((symbol, device, number))
+        return lambda *_: SimpleNamespace(mean=number)
+
+    library = SimpleNamespace(time_evaluator=time_evaluator, get_function=lambda _: print)
+    get = SimpleNamespace(cpu=tvm.cpu)
+    get.get_function = lambda name: lambda *given: asked.append((name, *given))
+    place = Remote(Session(get, ("127.0.0.1", 1)), None, 3)
+    assert asked == [("runtime.config_threadpool", -3, 3)]
+    function = RemoteFunction(place, library, "f")
+    assert [function.seconds(n, ()) for n in (2, 5, 2)] == [2, 5, 2]
+    assert asked[1:] == [("f", place.device, n) for n in (2, 5)]
+    assert place.get(place.put(np.ones((2, 3)))).shape == (2, 3)
+    assert place.put(np.ones((0, 3), "float32")).shape[0] > 0
+
+
+def test_each_set_of_forms_is_an_archive_of_its_own():
+    executable = SimpleNamespace(export_library=lambda path: Path(path).write_bytes(b"code"))
+    libraries = Libraries(SimpleNamespace(executables=lambda forms, n: [executable]))
+    made = [libraries.of([Form(name, 1, print)])[0] for name in "aba"]
+    assert made[0] == made[2] != made[1], "a server keeps what it was sent under its name"
 
 
 @pytest.mark.parametrize("error", [OSError("refused"), RuntimeError("closed by its peer")])

@@ -7,15 +7,35 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from helpers.targets import X86
 from schedules.knobs import OuterKnobs
-from tvm_cavs.compiler import Compiler, Recorded, Trial, Workload, Wrong
-from tvm_cavs.compiler.lowering.specs import Outer, Pack, Piece, Placement, Product
+from tvm_cavs.compiler import Compiler, Recorded, Trial, Workload, Wrong, peak, recorded_of
+from tvm_cavs.compiler.lowering.region import (
+    Array,
+    Constant,
+    Line,
+    Load,
+    Ref,
+    Region,
+    Room,
+    Store,
+    View,
+)
+from tvm_cavs.compiler.lowering.specs import (
+    DirectWeights,
+    Outer,
+    Pack,
+    Piece,
+    Placement,
+    Product,
+)
 from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.compiler.trial import HERE, Slot
 from tvm_cavs.compiler.trial.check import _compare
 from tvm_cavs.compiler.trial.start import poison, start
-from tvm_cavs.compiler.trial.touched import touched
+from tvm_cavs.compiler.trial.touched import places, rooms, sources, touched
 from tvm_cavs.compiler.trial.weights import packed, plain
+from tvm_cavs.compiler.workload import forms_with
 
 ROWS, K, N = 9, 5, 20
 OTHER = OuterKnobs(1, 2, 64)
@@ -69,6 +89,100 @@ def test_what_calls_replace_and_what_they_add_to():
     assert added[3].all() and not replaced[3].any()
     replaced, added = touched(recorded(adds=(1, 0)))  # it was read before
     assert added[2][1:].all() and not replaced[2].any()
+
+
+def of_region():
+    """A table's rows and a child's, chosen by integers, of which one is seen through views."""
+    arrays = (
+        Array("table", "float32", 4, False),
+        Array("word", "int32", 0, True),
+        Array("x", "int32", 6, True),
+        Array("out", "float32", 8, True),
+        Array("count", "float32", 0, True),
+        Array("room", "float32", 16, False),
+    )
+    seen = View(View(Load(2, 1), "slice", (4,), 0, 1), "reshape", (3,))
+    lines = (
+        Line("copy", (Load(0, 0, 1),), ((4,),), (4,), stores=(Store(3, 2),)),
+        Line("equal", (seen, Constant(-1, "int32")), ((3,), ()), (3,)),
+        Line("sum", (Ref(1),), ((3,),), (), attrs=(("keep", False),), stores=(Store(4),)),
+    )
+    kernel = Kernel("region", Region(arrays, lines, (Room(5, ((1, 0),)),)))
+    call = (3, 1, 0, 2, 5, *map(Slot, (4, 0, 1, 2, 3, 5)))
+    sizes = {4: (9, 4), 0: (9,), 1: (9, 6), 2: (9, 8), 3: (9,), 5: (1, 16)}
+    held = [np.zeros(sizes[n], "int32" if n < 2 else "float32") for n in range(6)]
+    return Recorded(Workload(kernel), (call,), tuple(held))
+
+
+def test_what_a_region_replaces_where_it_looks_and_what_is_room():
+    given = of_region()
+    replaced, added = touched(given)
+    assert replaced.keys() == {2, 3} and not any(mask.any() for mask in added.values())
+    assert np.argwhere(replaced[2]).tolist() == [[r, c] for r in (2, 3, 4) for c in range(2, 6)]
+    assert np.flatnonzero(replaced[3]).tolist() == [5, 6, 7]
+    assert places(given) == {0, 1}, "integers that are read, as they are or through views"
+    assert rooms(given) == {5} and sources(given) == set() and rooms(recorded()) == set()
+
+
+def test_what_a_step_multiplies_and_does_not_write():
+    assert sources(recorded()) == {0, 1}
+    spec = Product((Piece(K, 0, N), Piece(K, 1, K)), 4, N, 8)
+    arrays = np.ones((ROWS, N), "float32"), np.ones((ROWS, K), "float32"), np.ones((2 * K, 4))
+    call = (ROWS, 0, 0, 0, 0, Slot(0), Slot(1), Slot(2), Slot(0))  # its result beside an operand
+    assert sources(Recorded(Workload(Kernel("product", spec)), (call,), arrays)) == {1}
+
+
+def test_what_is_recorded_is_a_copy(compiler):
+    tensor = np.ones((ROWS, K), "float32")
+    kernel, machine = recorded().workload.kernel, compiler.machine
+    made = recorded_of(Workload(kernel), [(ROWS, 1, 0, 0, tensor, tensor)], machine)
+    tensor[:] = 0
+    assert made.calls == ((ROWS, 1, 0, 0, Slot(0), Slot(0)),)
+    (array,) = made.arrays
+    assert array.all()
+
+
+def test_only_packed_weights_are_packed_anew():
+    kernel = Kernel("product", product(K, N))
+    call = (ROWS, 0, 0, 0, Slot(0), Slot(1), Slot(2))
+    for weights, numbers in ((None, {1}), (DirectWeights(N), set())):
+        assert Recorded(Workload(kernel, True, weights), (call,), ()).packed == numbers
+    assert recorded().packed == set()
+
+
+class Nowhere:
+    """A place that notes which form is called, and computes nothing."""
+
+    def __init__(self):
+        self.called = []
+
+    def functions(self, _compiler, forms):
+        return [lambda *_, n=form.min_rows: self.called.append(n) for form in forms]
+
+    def put(self, array):
+        return array
+
+    get = put
+
+
+def test_rows_decide_which_form_is_called():
+    compiler = Compiler({**X86, "mcpu": "znver4", "num-cores": 2}, 2, False, records=False)
+    workload, place = Workload(Kernel("product", product(150, 600))), Nowhere()
+    first, second = (form.min_rows for form in forms_with(compiler.machine, workload, None))
+    assert 1 == first < second - 1
+    calls = tuple((n, 0, 0, 0, *map(Slot, range(3))) for n in (1, second - 1, second, second + 1))
+    arrays = np.ones((second + 1, 150)), np.ones((150, 600)), np.ones((second + 1, 600))
+    trial = Trial(Recorded(workload, calls, arrays), compiler, place, arrays)
+    place.called.clear()
+    trial.default.run()
+    assert place.called == [first, first, second, second]
+
+
+def test_the_arithmetic_of_the_peak_is_that_of_its_calls():
+    compiler = Compiler({**X86, "mcpu": "znver4", "num-cores": 1}, 1, False, records=False)
+    made, gflop = peak(compiler, Nowhere())
+    left, _, out = made.tensors
+    assert gflop * 1e9 == len(made.calls) * 2 * left.shape[1] * out.size
 
 
 @pytest.mark.compiles

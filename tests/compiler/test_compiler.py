@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,13 @@ from tvm.support import cc
 
 import schedules
 import tvm_cavs
+from helpers.targets import X86
 from tvm_cavs.compiler import cache as caching
 from tvm_cavs.compiler import compiler as compiling
+from tvm_cavs.compiler import homeless, library
 from tvm_cavs.compiler.compiler import Compiler
 from tvm_cavs.compiler.forms import Form
+from tvm_cavs.compiler.linking import link
 from tvm_cavs.compiler.lowering.specs import ColumnSum, Piece
 from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.errors import TargetError
@@ -164,7 +168,10 @@ def test_a_machine_without_a_c_compiler_works(
     [
         ("/nonexistent/cc", "/nonexistent/cc cannot be run: No such file"),
         ("false", "false could not link them: it ended with 1"),
-        ("sh -c 'echo ld: No space left on device; exit 1'", "could not link them: ld: No space"),
+        (
+            "sh -c 'echo ld: No space left on device; echo more; exit 1'",
+            "could not link them: ld: No space",
+        ),
     ],
 )
 def test_a_linker_that_fails_is_said(
@@ -175,6 +182,84 @@ def test_a_linker_that_fails_is_said(
         assert built(monkeypatch, tmp_path)
     assert len(told) == 1
     assert files(tmp_path, "") == []
+
+
+class Module:
+    """Machine code as TVM has it, which can be written or not."""
+
+    def __init__(self, error: type[BaseException] | None = None) -> None:
+        self.mod, self.error = self, error
+
+    def _collect_dso_modules(self) -> list[Any]:
+        return [self]
+
+    def write_to_file(self, name: str, kind: str) -> None:
+        assert kind == "o"
+        if self.error is not None:
+            raise self.error
+        Path(name).write_bytes(b"code")
+
+
+@pytest.mark.parametrize("last", [None, OSError, KeyboardInterrupt])
+def test_a_link_that_fails_leaves_no_file_open(last: Any, tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(last or RuntimeError):
+            link(folder, [Module(), Module(), Module(last)], "a.so", "false")
+    finally:
+        os.close(folder)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@compiles
+def test_a_folder_from_which_no_code_is_run_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert built(monkeypatch, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+        with pytest.warns(UserWarning, match="cannot be kept in .*mounted with noexec"):
+            assert built(monkeypatch, tmp_path), "nor is what lies there loaded"
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOSUID))
+    assert not built(monkeypatch, tmp_path)
+
+
+@compiles
+def test_what_killed_processes_left_goes_when_something_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = tmp_path / f"part-{7:016x}"
+    left.mkdir()
+    os.utime(left, (1000.0, 1000.0))
+    assert built(monkeypatch, tmp_path) and not left.exists()
+
+
+def test_records_are_beside_what_was_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path / "usual"))
+    for given, where in ((None, "usual"), (tmp_path / "named", "named")):
+        assert Compiler("host", 1, given).records_file == tmp_path / where / "records.json"
+
+
+@pytest.mark.parametrize(("precision", "by_tiles"), [("float32", False), ("bf16", True)])
+def test_a_portrait_asks_for_tiles_only_where_products_use_them(
+    precision: str, by_tiles: bool
+) -> None:
+    target = {**X86, "mcpu": "sapphirerapids", "num-cores": 1}
+    needed = Compiler(target, 1, False, precision, False, True).portrait()["instructions"]
+    assert any(name.startswith("amx") for name in needed) is by_tiles
+    assert "avx512f" in needed and needed == sorted(needed)
+
+
+def test_a_linker_is_named_as_debian_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(TargetError, match="apt install gcc-x86-64-linux-gnu"):
+        library._usual_linker("x86_64")
+    with pytest.raises(TargetError, match="linker: '' is no program here"):
+        library._found("")
 
 
 @compiles
@@ -296,6 +381,23 @@ def test_a_user_without_a_home(tmp_path: Path) -> None:
     )
     assert done.stdout == "None\n", done.stderr
     assert done.stderr.count("has no home folder") == 1
+
+
+@pytest.mark.parametrize("named", ["/somewhere", None])
+def test_a_folder_that_was_named_for_caches_stays(
+    named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TVM is told of none only where there is none, and only while it is imported."""
+
+    def nobody() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.delenv(homeless.XDG, raising=False)
+    if named is not None:
+        monkeypatch.setenv(homeless.XDG, named)
+    homeless.import_tvm()
+    assert os.environ.get(homeless.XDG) == named
 
 
 @compiles

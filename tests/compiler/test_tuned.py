@@ -9,9 +9,16 @@ import pytest
 pytest.importorskip("tvm")
 
 from helpers.targets import X86
-from schedules.choice import Bucket, only
+from schedules.choice import UNTUNED, Bucket, Chosen, only
 from schedules.knobs import product_knobs
-from schedules.records import Record, product_key, target_key, write_records
+from schedules.records import (
+    Record,
+    direct_key,
+    outer_key,
+    product_key,
+    target_key,
+    write_records,
+)
 from schedules.target import make_target
 from tvm_cavs.compiler import tuned
 from tvm_cavs.compiler.forms import pack_form
@@ -85,6 +92,32 @@ def test_weights_in_other_panels_are_packed_by_another_kernel() -> None:
         machine = Machine(TARGET, 16, 1, "float32", lambda key, default, knobs=knobs: only(knobs))
         names[vectors] = pack_form(machine, spec).symbol
     assert len(set(names.values())) == 4 and names[DEFAULT.vectors] == usual.symbol
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_every_kernel_is_looked_up_under_its_own_key(precision: str) -> None:
+    asked: list[str] = []
+
+    def choose(key: str, _default: object) -> Chosen:
+        asked.append(key)
+        return UNTUNED
+
+    target = make_target({**X86, "mcpu": "znver4", "num-cores": 1})
+    machine = Machine(target, 16, 1, precision, choose)
+    machine.product(300, 600)
+    machine.outer(300, 600)
+    for transposed in (False, True):
+        machine.direct(300, 600, transposed, True)
+    machine.region("region_1", 8)
+    assert asked == [
+        product_key(300, 600, precision),
+        outer_key(300, 600, precision),
+        direct_key(300, 600, False),
+        direct_key(300, 600, True),
+        "region_1",
+    ]
+    assert machine.reads_directly(300, 600) == (precision == "float32")
+    assert not machine.reads_directly(300, 2), "few columns have a layout of their own"
 
 
 def test_what_cannot_be_used_is_told_of_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ CASES: dict[str, list[Case]] = {
         ),
         (lambda x, *_: cavs.concat(x), lambda x, *_: x),
         (lambda x, z, *_: cavs.concat([z, x]), lambda x, z, *_: np.concatenate([z, x])),
+        (lambda x, z, *_: cavs.concat((z, x)), lambda x, z, *_: np.concatenate([z, x])),
     ],
     "split": [
         (lambda x, *_: cavs.split(x, 3)[1], lambda x, *_: np.split(x, 3)[1]),

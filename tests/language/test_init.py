@@ -1,11 +1,12 @@
 """Initialisers: shapes, spreads, and that a seed decides everything."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
-from tvm_cavs.errors import ShapeError
+from tvm_cavs.errors import ConfigError, ShapeError
 from tvm_cavs.language import init
 
 ALL = [
@@ -72,10 +73,27 @@ def test_blocks_are_drawn_one_by_one(make):
 
 
 def test_array_is_copied():
-    values = np.ones((2, 3))
-    given = init.Array(values)(np.random.default_rng(0), (2, 3))
-    given[0, 0] = 5
-    assert values[0, 0] == 1
+    values = np.ones((2, 3), "float32")
+    made = init.Array(values)
+    given = made(np.random.default_rng(0), (2, 3))
+    given[0, 0] = values[0, 0] = 5
+    assert made.values[0, 0] == 1 and not made.values.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (lambda: init.Constant(float("nan")), "Constant(value=...)"),
+        (lambda: init.Normal(-1.0), "Normal(std=...)"),
+        (lambda: init.Uniform(-0.1), "Uniform(a=...)"),
+        (lambda: init.Xavier(0), "Xavier(n_blocks=...)"),
+        (lambda: init.Orthogonal(float("inf")), "Orthogonal(gain=...)"),
+        (lambda: init.Orthogonal(n_blocks=0), "Orthogonal(n_blocks=...)"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(make, wrong):
+    with pytest.raises(ConfigError, match=re.escape(f"init.{wrong}: expected")):
+        make()
 
 
 def test_refusals():

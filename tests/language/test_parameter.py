@@ -1,6 +1,7 @@
 """Parameters and gradients: what is copied, what follows, what fits, what counts as a change."""
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -28,9 +29,9 @@ def test_what_it_is_made_of() -> None:
     p = cavs.Parameter((3,), lr_mult=0, decay_mult=0.5)
     assert (p.lr_mult, p.decay_mult, p.version, p.name) == (0, 0.5, 0, "")
     assert p.grad is None and p.checked_grad() is None and p.changing is ANYONE.lock
-    for wrong in ({"lr_mult": -1}, {"decay_mult": float("nan")}):
-        with pytest.raises(ConfigError):
-            cavs.Parameter((3,), **wrong)  # type: ignore[arg-type]
+    for factor, wrong in itertools.product(("lr_mult", "decay_mult"), (-1, float("nan"))):
+        with pytest.raises(ConfigError, match=factor):
+            cavs.Parameter((3,), **{factor: wrong})  # type: ignore[arg-type]
     for wrong_init in (init.Xavier, 0.5, "zeros"):
         with pytest.raises(ShapeError, match="expected an initialiser"):
             cavs.Parameter((3,), wrong_init)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tvm_cavs as cavs
+from helpers.told import beside_the_line
 from tvm_cavs.errors import CavsError, ShapeError, TraceError
 from tvm_cavs.language import functions
 from tvm_cavs.language.parameter import Parameter
@@ -53,6 +54,11 @@ def pulls_twice(self: Any, v: Vertex) -> None:
     v.pull("x", (4,))
 
 
+def pulls_as_another_dtype(self: Any, v: Vertex) -> None:
+    v.pull("x", (), "float32")
+    v.pull("x")
+
+
 @pytest.mark.parametrize(
     ("forward", "text"),
     [
@@ -60,11 +66,16 @@ def pulls_twice(self: Any, v: Vertex) -> None:
         (branches, "a float32[1] has no truth value"),
         (pushes_twice, "output 'a' was pushed before"),
         (pulls_twice, "expected float32[3] as it was pulled before, now float32[4]"),
+        (pulls_as_another_dtype, "expected float32 as it was pulled before, now int32"),
         (lambda self, v: v.scatter(h=v.gather(0).h), "scatter(h)"),
         (lambda self, v: v.scatter(h=v.gather(0).h), "the fields of `state` are h, c"),
         (
             lambda self, v: v.scatter(h=v.gather(0).h[:2], c=v.gather(0).c),
             "field 'h' is float32[3]",
+        ),
+        (
+            lambda self, v: v.scatter(h=cavs.reshape(v.gather(0).h, (3, 1)), c=v.gather(0).c),
+            "field 'h' is float32[3] in `state`, given float32[3x1]",
         ),
         (lambda self, v: v.scatter(h=1.0, c=2.0), "expected a value, given float"),
         (lambda self, v: v.scatter(h=self.W[0:1], c=self.W), "the same for every vertex"),
@@ -72,18 +83,31 @@ def pulls_twice(self: Any, v: Vertex) -> None:
         (lambda self, v: v.gather(2), "expected a slot in 0..1"),
         (lambda self, v: v.gather(-1), "set the class attribute `arity`"),
         (lambda self, v: v.gather("0"), "gather('0')"),
+        (lambda self, v: v.gather(True), "gather(True)"),
         (lambda self, v: v.gather(0).hidden, "no field 'hidden'; the state is h, c"),
-        (lambda self, v: v.gather(0).h @ Parameter((3, 3)), "operand Parameter(?, (3, 3))"),
+        (
+            lambda self, v: v.gather(0).h @ Parameter((3, 3)),
+            "operand Parameter Parameter(?, (3, 3))",
+        ),
         (lambda self, v: v.gather(0).h * Parameter((3,)), "given Parameter; arrays are Parameters"),
         (lambda self, v: v.pull("x", (3,), "float64"), "expected float32 or int32"),
-        (lambda self, v: v.pull("x", (0,)), "positive size"),
+        (lambda self, v: v.pull("x", (0,)), "shape, extent 0: expected a whole number"),
+        (lambda self, v: v.dropout(v.gather(0).h, 1), "rate: expected a finite number of 0 or"),
         (lambda self, v: cavs.split(v.gather(0).h, 2), "does not divide into 2 equal parts"),
+        (lambda self, v: cavs.split(v.pull("w"), 1), "int32 does not divide into 1 equal parts"),
+        (lambda self, v: cavs.one_hot(v.pull("w"), 1 << 31), "depth: expected a whole number of"),
+        (
+            lambda self, v: cavs.reduce_sum(v.gather(0).h, 1),
+            "keepdims: expected True or False, given 1; reduce_sum is along the last axis",
+        ),
+        (lambda self, v: cavs.reduce_max(v.gather(0).h, -1), "given -1; reduce_max is along"),
         (lambda self, v: cavs.embedding(v.pull("w"), self.W * 2.0), "expected a parameter"),
         (
             lambda self, v: cavs.embedding(cavs.argmax(v.gather(0).h), self.W),
             "a computed index takes a row by one_hot(index, rows) @ table",
         ),
         (lambda self, v: cavs.tanh(1.0), "expected a value of the vertex, given float"),
+        (lambda self, v: cavs.silu(1.0), "expected a value of the vertex, given 1.0"),
         (lambda self, v: cavs.concat(), "given nothing"),
         (
             lambda self, v: v.output("logits"),
@@ -96,7 +120,7 @@ def pulls_twice(self: Any, v: Vertex) -> None:
 def test_mistakes_in_forward_name_the_line(forward: Any, text: str) -> None:
     with pytest.raises((TraceError, ShapeError)) as caught:
         trace(function(forward))
-    message = str(caught.value)
+    message = beside_the_line(caught.value, forward)
     assert re.search(re.escape(text).replace(r"\{\}", r"\d+"), message), message
     assert "test_vertex.py, line" in message
 
@@ -121,6 +145,10 @@ def test_mistakes_around_forward() -> None:
         trace(function(lambda self, v: None))
     with pytest.raises(TraceError, match="needs `self.state"):
         trace(function(twice, state={}))
+    with pytest.raises(TraceError, match="a field is an attribute .*, given '2h'"):
+        trace(function(twice, state={"2h": 3}))
+    with pytest.raises(TraceError, match=r"no field 'x'; the state is h, c$"):
+        trace(function(lambda self, v: v.gather(0).x))
     with pytest.raises(TraceError, match=r"state\['h'\], a width: expected a whole .* given 2.5"):
         trace(function(twice, state={"h": 2.5}))
     with pytest.raises(TraceError, match="arity, the largest number of children: expected"):
@@ -148,6 +176,27 @@ def test_a_parameter_of_several_names_has_the_first() -> None:
     made: Any = function(twice)
     made.again, made.more = made.W, [made.W, Parameter((3,))]
     assert list(made.parameters()) == ["W", "more.1"] and made.W.name == "W"
+
+
+@pytest.mark.parametrize("several", [list, tuple])
+def test_parameters_side_by_side_are_values_while_it_is_traced(several: Any) -> None:
+    def forward(self: Any, v: Vertex) -> None:
+        h = v.gather(0).h @ self.both[0] + self.both[1]
+        v.scatter(h=h, c=h)
+
+    made = function(forward, both=several([Parameter((3, 3)), Parameter((3,))]))
+    assert {c["name"] for _, c in trace(made).select("param")} >= {"both.0", "both.1"}
+    assert isinstance(made.both[0], Parameter)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("rate", "training", "n"), [(0.5, True, 1), (0, True, 0), (0.5, False, 0)])
+def test_dropout_is_a_call_where_it_drops_anything(rate: float, training: bool, n: int) -> None:
+    def forward(self: Any, v: Vertex) -> None:
+        h = v.dropout(v.gather(0).h, rate)
+        v.scatter(h=h, c=h)
+
+    program = trace(function(forward), training=training)
+    assert len(list(program.select("dropout"))) == n
 
 
 FUNCTIONS = {

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tvm_cavs.language.program import Builder
+from tvm_cavs.language.value import Type
 from tvm_cavs.transform.absence import (
     ALWAYS,
     NEVER,
@@ -16,6 +18,7 @@ from tvm_cavs.transform.absence import (
     common,
     cut,
     overall,
+    presences,
     reach,
 )
 
@@ -59,13 +62,26 @@ def test_who_asks_for_a_number_reads_zeros() -> None:
     either, both = p | q, p & q
     wanted = {
         either: ("add", "sub", "maximum", "minimum", "concat"),
-        both: ("mul", "matmul", "outer", "pick", "embedding", "total_rows"),
-        p: ("over", "neg", "tanh", "relu", "abs", "sqrt", "sum", "max", "slice", "dropout"),
+        both: ("mul", "matmul", "outer", "pick", "one_hot", "embedding", "total_rows"),
+        p: ("over", "neg", "tanh", "relu", "abs", "sqrt", "sum", "max", "total", "dropout")
+        + ("slice", "reshape", "transpose"),
         ALWAYS: ("div", "exp", "log", "sigmoid", "softmax", "log_softmax", "greater", "equal"),
     }
     for found, ops in wanted.items():
         assert [op for op in ops if reach(op, [p, q]) != found] == []
     assert reach("where", [ALWAYS, p, q]) == either and reach("where", [p, NEVER, q]) == q
+
+
+@pytest.mark.parametrize("op", ["sum", "max"])
+def test_rows_of_a_matrix_are_reduced_each_by_itself(op: str) -> None:
+    b = Builder("F")
+    x, y = (b.call("pull", name=name, type=Type((n, 3))) for n, name in ((2, "x"), (1, "y")))
+    b.call(op, b.call("concat", x, y, axis=0), keep=False)
+    *_, found = presences(b.finish())
+    assert [(n, p.holds({"x"}), p.holds({"y"})) for n, p in found] == [
+        (2, True, False),
+        (1, False, True),
+    ]
 
 
 def spread(runs: Runs) -> list[Presence]:

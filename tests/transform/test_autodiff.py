@@ -143,11 +143,18 @@ def test_ties_of_a_maximum_share_its_gradient() -> None:
 
 
 @pytest.mark.parametrize("choose", [cavs.maximum, cavs.minimum])
-def test_of_two_equal_values_the_whole_gradient_goes_on(choose: Any) -> None:
-    function = OneUse((2,), lambda p, v: choose(p, p * 1.0) + v.pull("x", (2,)))
+def test_of_two_equal_values_the_second_has_the_whole_gradient(choose: Any) -> None:
+    function = OneUse((4,), lambda p, v: choose(p[:2], p[2:]) + v.pull("x", (2,)))
     weight = np.array([2.0, -3.0])
-    found = gradient_of(function, np.array([1.0, -1.0]), x=np.ones(2), weight=weight)
-    np.testing.assert_allclose(found, weight, rtol=1e-4)
+    found = gradient_of(function, np.array([1.0, -1.0] * 2), x=np.ones(2), weight=weight)
+    np.testing.assert_allclose(found, [0, 0, *weight], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("use", "at_zero"), [(cavs.abs, -1), (cavs.relu, 0)])
+def test_the_derivative_where_there_is_none(use: Any, at_zero: int) -> None:
+    function = OneUse((1,), lambda p, v: use(p) + v.pull("x", (1,)))
+    found = gradient_of(function, np.zeros(1), x=np.ones(1), weight=np.array([3.0]))
+    np.testing.assert_allclose(found, [3 * at_zero], rtol=1e-4)
 
 
 def test_a_middle_axis_that_was_broadcast_is_summed() -> None:

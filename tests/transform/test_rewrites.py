@@ -170,6 +170,18 @@ def test_small_rewrites(build: Any, want: list[str]) -> None:
     assert left == want, str(program)
 
 
+def test_what_a_user_wrote_says_where_to_the_end() -> None:
+    """Through all rewrites and stages: a mistake that a kernel shows is told with the line."""
+    program = trace(FiveGates())
+    made, _ = specialise(program, None, Kind((0, 1), ("word",)))
+    calls = [
+        c
+        for some in (program, simplify(program), made, *split(made))
+        for _, c in some.select("tanh", "sigmoid", "embedding", "gather", "scatter")
+    ]
+    assert len(calls) > 20 and all(c.where.startswith("functions.py, line") for c in calls)
+
+
 def test_only_products_of_one_stage_are_joined() -> None:
     class Mixed(VertexFunction):
         state = {"h": 3}

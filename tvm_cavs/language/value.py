@@ -135,10 +135,10 @@ class Value:
 
     def __getitem__(self, key: slice) -> Value:
         """Elements from `start` to before `stop` along the first axis, as in NumPy."""
+        problem = f"a {self.type} takes slices like x[10:20], given x[{key!r}]"
         if not isinstance(key, slice) or not (key.step is None or isinstance(key.step, Integral)):
-            self.builder.refuse("slice", f"a {self.type} takes slices like x[10:20], given {key!r}")
+            self.builder.refuse("slice", problem)
         if key.step not in (None, 1):
-            problem = f"a {self.type} takes slices like x[10:20], given x[{key!r}]"
             self.builder.refuse("slice", f"{problem}; equal parts are split(x, n)")
         ends = [end for end in (key.start, key.stop) if end is not None]
         if not all(isinstance(end, Integral) and not isinstance(end, bool) for end in ends):

@@ -82,6 +82,11 @@ def test_an_error_is_seen() -> None:
     assert accuracy.error(x, np.where(x == 0, -right, right), want["sigmoid"]).wrong > 0
 
 
+def test_of_two_errors_the_worse_and_all_that_is_wrong() -> None:
+    one, two = accuracy.Error(2.0, 7.0, 0.5, 1), accuracy.Error(1.0, 8.0, 0.75, 2)
+    assert one.worse(two) == two.worse(one) == accuracy.Error(2.0, 7.0, 0.75, 3)
+
+
 @pytest.mark.parametrize(
     ("x", "exp", "tanh", "sigmoid"),
     [

@@ -392,6 +392,7 @@ def test_same_gradients_with_any_number_of_threads(kernels, size):
     [
         ((), "without pieces"),
         ((Piece(5, 0, 4),), "do not lie in source 0, which has 4 columns"),
+        ((Piece(2, 0, 4), Piece(0, 1, 4)), "piece 1: columns 0:0 do not lie in source 1"),
         ((Piece(2, 0, 4), Piece(2, 0, 5)), "has 5 columns here and 4 in another"),
     ],
 )
@@ -403,6 +404,24 @@ def test_bad_pieces_are_refused(pieces, message):
 def test_results_that_do_not_fit_are_refused():
     with pytest.raises(ShapeError, match="columns 1:9 do not lie in a result of 8 columns"):
         product.product(specs.Product((Piece(4, 0, 4),), 8, 8, 1), CUT, "f")
+    with pytest.raises(ShapeError, match="columns -1:7 do not lie"):
+        product.product(specs.Product((Piece(4, 0, 4),), 8, 8, -1), CUT, "f")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (specs.Placement(0, 0, 0, (0, 3), (0, 2)), "is no rectangle of parameter 0"),
+        (specs.Placement(0, 0, 0, (0, 2), (2, 2)), "is no rectangle of parameter 0"),
+        (specs.Placement(0, 3, 0, (0, 2), (0, 2)), "rows end at 5 of 4"),
+        (specs.Placement(0, -1, 0, (0, 2), (0, 2)), "rows end at 1 of 4"),
+        (specs.Placement(0, 0, 3, (0, 2), (0, 2)), "columns end at 5 of 4"),
+        (specs.Placement(0, 0, -1, (0, 2), (0, 2)), "columns end at 1 of 4"),
+    ],
+)
+def test_placements_that_do_not_fit_are_refused(place, message):
+    with pytest.raises(ShapeError, match=f"placement 0: .*{message}"):
+        pack.pack(specs.Pack(((2, 2),), (place,), 4, 4), CUT, "f")
 
 
 def test_overlapping_placements_are_refused():
