@@ -249,6 +249,16 @@ def test_spellings(lower: bool, unescape: bool) -> None:
     assert [spelling(t) for t in tokens] == [spelled_slowly(t, lower, unescape) for t in tokens]
 
 
+def test_json_lines_are_spelled_as_the_vocabulary_was() -> None:
+    """And written as people read them: what is no ASCII stands as itself."""
+    vocab = Vocab(("<unk>", "the", "(", "thé"))
+    text = '{"children": [[], [], [], []], "inputs": {"word": ["The", "-LRB-", "thé", null]}}'
+    for spelling, expected in ((Spelling(True, True), [1, 2, 3, -1]), (Spelling(), [0, 0, 3, -1])):
+        (graph,) = read_graphs("here", [(1, text)], {"word": TOKENS}, vocab, spelling)
+        assert graph.inputs["word"].values.tolist() == expected
+    assert '["<unk>", "<unk>", "thé", null]' in to_json(graph, {"word": TOKENS}, vocab)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_word_vectors_against_a_loop(seed: int, tmp_path: Path) -> None:
     """The first line of a token itself, else of its plain form, else of that in lower case."""

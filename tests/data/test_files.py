@@ -108,6 +108,16 @@ def test_what_is_no_text_is_told_by_its_first_bytes(what: str, tmp_path: Path) -
         list(read_lines(path))
 
 
+@pytest.mark.parametrize("packed", ["", ".gz", ".xz"])
+def test_where_only_the_packed_file_is_there_it_is_offered(packed: str, tmp_path: Path) -> None:
+    path = tmp_path / "dev.txt"
+    path.with_name(f"dev.txt{packed or '.zip'}").touch()
+    with pytest.raises(DataError) as error:
+        list(read_lines(path))
+    offered = f" Did you mean {path}.xz?" if packed == ".xz" else ""
+    assert str(error.value) == f"{path} cannot be read: No such file or directory.{offered}"
+
+
 def test_indices_at_the_ends_of_32_bits_are_read(tmp_path: Path) -> None:
     path, ends = tmp_path / "x", [-(2**31), 2**31 - 1]
     line = {"children": [[]] * 2, "inputs": {"x": ends}}
@@ -212,3 +222,4 @@ def test_a_dataset_keeps_its_vocabulary_and_tells_it() -> None:
     ):
         assert made.vocab is vocab and str(made).endswith(", 1 tokens)")
     assert str(Dataset.from_graphs(graphs)).endswith("2 graphs, 5 vertices, inputs word, x)")
+    assert str(Dataset(())) == "Dataset(dataset: 0 graphs, 0 vertices, inputs none)"

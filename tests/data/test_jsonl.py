@@ -137,6 +137,8 @@ def test_labels_that_are_words(tmp_path: Path) -> None:
     path = write(tmp_path, other)
     dev = jsonl_dataset(path, train.vocab, classes=train.classes)
     assert dev[0].inputs["label"].values.tolist() == [1]
+    asked = jsonl_dataset(path, classes=train.classes, kinds={"label": "integers"})
+    assert asked.kinds["label"] == "tokens", "with classes, labels are words whatever kinds say"
     other["inputs"]["label"] = ["VP"]
     with pytest.raises(DataError, match="line 1, vertex 0: input 'label': the label 'VP' is none"):
         jsonl_dataset(write(tmp_path, other), train.vocab, classes=train.classes)
@@ -175,6 +177,16 @@ def test_lines_that_disagree_with_each_other(tmp_path: Path) -> None:
         jsonl_dataset(path)
     with pytest.raises(DataError, match="graphs.jsonl is empty"):
         jsonl_dataset(write(tmp_path, ""))
+
+
+def test_a_fault_that_no_line_shows_alone_is_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, GOOD, GOOD)
+    monkeypatch.setattr("tvm_cavs.given.MOST", 5)  # each has 3 vertices
+    with pytest.raises(DataError) as error:
+        jsonl_dataset(path)
+    assert str(error.value).startswith(f"{path}: vertices of a data set: 6, and there may be 5")
 
 
 def test_deep_chains_load(tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def test_a_vertex_budget_is_kept_and_filled(batch_size: int | None) -> None:
         assert b.n_vertices + next_size > 11 or b.n_graphs == batch_size
 
 
+def test_a_budget_may_be_the_largest_graph_and_epochs_differ_in_batches() -> None:
+    loader, lengths = Loader(chains(), vertex_budget=5, seed=2), set()
+    for epoch in range(8):
+        n = len(loader)
+        assert loader.epoch == epoch and n == len(list(loader))
+        lengths.add(n)
+    assert len(lengths) > 1
+
+
 def test_without_shuffling_the_order_of_the_file_stays() -> None:
     loader = Loader(chains(5), batch_size=2, shuffle=False)
     assert [ids(b) for b in loader] == [[0, 1], [2, 3], [4]] == [ids(b) for b in loader]
@@ -170,6 +179,9 @@ def test_word_vectors(tmp_path: Path) -> None:
         load_glove(path, vocab, 0)
     path.write_text("a 1 2\nthe 1 2 3\n")
     with pytest.raises(DataError, match="line 2: 3 values after the word; expected 2"):
+        load_glove(path, vocab, 2)
+    path.write_text("this is no file of vectors\nthe 1 2\n")
+    with pytest.raises(DataError, match="line 1: 5 values after the word; expected 2"):
         load_glove(path, vocab, 2)
     path.write_text("a 1 2\nthe 1 x\n")
     with pytest.raises(DataError, match="line 2: a value is not a number"):

@@ -10,6 +10,7 @@ from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.field import Field
 from tvm_cavs.graph.graph import Graph, check, made_graph
+from tvm_cavs.graph.kind import check_bits
 from tvm_cavs.graph.levels import print_cycle
 
 
@@ -190,6 +191,50 @@ def test_errors_in_a_batch_name_the_graph_and_number_within_it() -> None:
         Graph.from_csr(np.array([0, 0, 0]), np.array([], int), graph_ptr=np.array([0, 2, 2]))
 
 
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize(
+    "children", [[[], [7]], [[], [0], [0, -2]], [[], [0, 4], [], [1]], [[], [0, 1]], [[], [2], [1]]]
+)
+def test_a_fault_in_a_batch_is_that_of_the_graph_alone(
+    children: list[list[int]], place: int
+) -> None:
+    """In the same words: vertices, slots and limits are those of its graph, wherever that lies."""
+    graphs = [[[], [], [0, 1], [2]], [[], [], [0, 1, 1]]]
+    graphs.insert(place, children)
+    before = [sum(map(len, graphs[:g])) for g in range(4)]
+    child = [c + b for g, b in zip(graphs, before, strict=False) for slots in g for c in slots]
+    child_ptr = np.cumsum([0, *(len(slots) for g in graphs for slots in g)])
+    with pytest.raises(GraphError) as alone:
+        Graph.from_children(children)
+    with pytest.raises(GraphError) as together:
+        Graph.from_csr(child_ptr, child, graph_ptr=before)
+    where, text = f"graph {place} of the batch", str(alone.value)
+    expected = text.replace("the graph", where) if "cycle" in text else f"{where}, {text}"
+    assert str(together.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("child_ptr", "graph_ptr", "name"),
+    [
+        *(([1, 1, 2, 2], [0, 3], "child_ptr"), ([0, 1, 1, 1], [0, 3], "child_ptr")),
+        *(([0, 2, 1, 2], [0, 3], "child_ptr"), ([0, 1, 2, 2], [1, 3], "graph_ptr")),
+        *(([0, 1, 2, 2], [0, 1, 4], "graph_ptr"), ([0, 1, 2, 2], [0, 2], "graph_ptr")),
+    ],
+)
+def test_pointers_rise_from_zero_to_the_end(
+    child_ptr: list[int], graph_ptr: list[int], name: str
+) -> None:
+    end = 2 if name == "child_ptr" else 3
+    with pytest.raises(GraphError, match=f"{name} must rise from 0 to {end}, got "):
+        Graph.from_csr(child_ptr, [-1, -1], graph_ptr=graph_ptr)
+
+
+def test_what_a_vertex_has_fits_into_an_integer() -> None:
+    check_bits(60, 2)
+    with pytest.raises(GraphError, match="60 slots and 3 inputs: expected at most 62 together"):
+        check_bits(60, 3)
+
+
 BAD_INPUTS: dict[str, tuple[Any, str]] = {
     "length": ([1, 2], "input 'word' has 2 rows; expected one per vertex: 3"),
     "string": (["a", None, "b"], "input 'word': expected integers or floats, got <U1 such as 'a'"),
@@ -210,14 +255,18 @@ def test_bad_inputs(name: str) -> None:
 def test_other_bad_graphs() -> None:
     with pytest.raises(GraphError, match="vertex 0: its parent 5 is out of range; expected 0..1"):
         Graph.from_parents([5, -1])
+    for parent in (-1, 2):
+        with pytest.raises(GraphError, match=rf"vertex 0: its parent {parent} is out of range"):
+            Graph.from_edges(2, [(1, 0), (parent, 0)])
     for root in (0, 1):
         with pytest.raises(GraphError, match=rf"root={root} is the number of a vertex too"):
             Graph.from_parents([1, root], root=root)
     assert Graph.from_parents([1, 2], root=2).roots.tolist() == [False, True]
     with pytest.raises(GraphError, match="length: expected a whole number from 1 .* given 0"):
         Graph.from_sequence(0)
-    with pytest.raises(GraphError, match="vertex_id has 1 entries; expected 2"):
-        Graph.from_children([[], []], vertex_id=[1])
+    for ids in ([1], [1, 2, 3]):
+        with pytest.raises(GraphError, match=f"vertex_id has {len(ids)} entries; expected 2"):
+            Graph.from_children([[], []], vertex_id=ids)
     with pytest.raises(GraphError, match="batch got no graphs"):
         batch([])
     a = Graph.from_sequence(1, {"x": [1]})

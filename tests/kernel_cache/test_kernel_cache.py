@@ -95,13 +95,23 @@ def test_no_home_is_told_once_and_nothing_is_kept(
 
 @pytest.mark.parametrize("given", [3, "a\0b", "~no-such-user/x", "\ud800", True])
 def test_what_is_no_folder_is_refused(given: object) -> None:
-    with pytest.raises(CacheError, match="cache=.*Expected the path of a folder"):
+    with pytest.raises(CacheError, match="^cache=.*Expected the path of a folder"):
         kc.choose(given)
+
+
+def test_a_variable_that_names_no_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVM_CAVS_CACHE", "~no-such-user/x")
+    for given in (None, ""):
+        with pytest.raises(CacheError, match="^TVM_CAVS_CACHE='~no-such-user/x': "):
+            kc.choose(given)
 
 
 @pytest.mark.parametrize(
     ("given", "n_bytes"),
-    [("", DEFAULT_LIMIT), ("1000", 1000), ("500MB", 5 * 10**8), ("1.5 g", 15 * 10**8)],
+    [
+        *(("", DEFAULT_LIMIT), (" ", DEFAULT_LIMIT), ("1000", 1000), ("500MB", 5 * 10**8)),
+        *(("1.5 g", 15 * 10**8), (" 2 GB ", 2 * 10**9), ("1KB", 1000), ("3t", 3 * 10**12)),
+    ],
 )
 def test_limits(given: str, n_bytes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TVM_CAVS_CACHE_LIMIT", given)
@@ -132,9 +142,10 @@ def test_a_new_folder_is_the_users_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [0o755, 0o775, 0o777])
 def test_a_folder_of_kernels_is_closed_to_others(given: int, tmp_path: Path) -> None:
-    """Earlier versions made it as the umask says."""
+    """Earlier versions made it as the umask says; records of tuning lie there too."""
     put(tmp_path, KEYS[0])
     (tmp_path / "tmp_8ab0cde").mkdir()
+    (tmp_path / "records.json").touch()
     tmp_path.chmod(given)
     assert read(tmp_path, KEYS[0])
     assert mode(tmp_path) == 0o700
@@ -188,6 +199,26 @@ def test_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         kc.choose(link)
 
 
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_descriptor_of_a_standard_stream_is_moved(taken: int, tmp_path: Path) -> None:
+    """Where a process was started without them, the folder would be a child's input or output."""
+    held, given = os.dup(taken), os.open(tmp_path, os.O_RDONLY)
+    try:
+        os.dup2(given, taken)
+        moved = kc.above_standard(taken)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(taken)
+    finally:
+        os.dup2(held, taken)
+    try:
+        assert moved > 2 and not os.get_inheritable(moved)
+        assert os.path.samestat(os.fstat(moved), tmp_path.stat())
+        assert kc.above_standard(moved) == moved
+    finally:
+        for descriptor in (held, given, moved):
+            os.close(descriptor)
+
+
 def test_what_root_made_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An image may bring kernels along: root can do everything anyway."""
     put(tmp_path, KEYS[0])
@@ -237,6 +268,25 @@ def test_what_others_could_have_put_there_is_not_read(
         read(tmp_path / "kernels", KEYS[0])
 
 
+@pytest.mark.parametrize("place", [0, 1 << 20, (1 << 21) + 4])
+def test_a_byte_that_has_changed_anywhere_is_seen(place: int, tmp_path: Path) -> None:
+    library = put(tmp_path, KEYS[0], bytes((1 << 21) + 5))
+    assert read(tmp_path, KEYS[0])
+    with library.open("r+b") as file:
+        file.seek(place)
+        file.write(b"x")
+    with pytest.raises(ValueError, match=f"{library.name}: the checksum differs"):
+        read(tmp_path, KEYS[0])
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '"x"'])
+def test_a_note_without_libraries_is_no_entry(text: str, tmp_path: Path) -> None:
+    put(tmp_path, KEYS[0])
+    (tmp_path / f"{KEYS[0]}.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{KEYS[0]}.json names no libraries"):
+        read(tmp_path, KEYS[0])
+
+
 @pytest.mark.parametrize("name", ["../outside.so", "x.so", f"{KEYS[1]}.0123456789ab.so"])
 def test_a_note_names_libraries_of_its_own(name: str, tmp_path: Path) -> None:
     """None elsewhere, and none of other kernels: a note that was renamed is seen."""
@@ -277,6 +327,24 @@ def test_what_was_used_longest_ago_leaves_first(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_note_leaves_first_whoever_else_removes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So a process that is killed in between leaves no entry, and two may trim at once."""
+    libraries = [put(tmp_path, key, used=1000.0 + k) for k, key in enumerate(KEYS[:2])]
+    removed, unlink = [], os.unlink
+
+    def overtaken(name: str, dir_fd: int) -> None:
+        removed.append(name)
+        unlink(name, dir_fd=dir_fd)
+        unlink(name, dir_fd=dir_fd)  # another process was faster
+
+    with kc.opened(tmp_path) as opened:
+        monkeypatch.setattr(os, "unlink", overtaken)
+        assert [e.key for e in kc.trim(opened, 0)] == KEYS[:1]
+    assert removed == [f"{KEYS[0]}.json", libraries[0].name]
+
+
 def test_what_killed_processes_leave_is_removed_when_it_is_old(tmp_path: Path) -> None:
     put(tmp_path, KEYS[0])
     orphan = put(tmp_path, KEYS[1])
@@ -289,6 +357,7 @@ def test_what_killed_processes_leave_is_removed_when_it_is_old(tmp_path: Path) -
     others[0].mkdir()
     (others[1]).mkdir()
     (others[1] / "thesis.tex").touch()  # a name like ours, and not ours
+    (others[1] / "0.so").touch()
     others[2].touch()
     with kc.opened(tmp_path) as opened:
         assert kc.remove_leftovers(opened) == 0

@@ -220,7 +220,7 @@ LEAVES: list[list[int | None]] = [[], [0], []]
             "pulls 'word' as int32; the graph gives int32[1] per vertex",
         ),
         (
-            Graph.from_children([[], [], [], [0, 1, 2]], {"word": [0, 1, 2, None]}),
+            Graph.from_children([[], [0], [], [0, 1, 2]], {"word": [0, 1, 2, None]}),
             "graph 0, vertex 3 has 3 children, but TreeLSTM + SoftmaxCrossEntropy gathers from 2",
         ),
     ],

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ import tvm_cavs as cavs
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.graph.kind import Kind
-from tvm_cavs.profiling import occupancy
+from tvm_cavs.profiling import occupancy, profiler
 from tvm_cavs.profiling.occupancy import Level
 from tvm_cavs.profiling.profiler import profile
 from tvm_cavs.profiling.report import PRODUCTS, REST, Profile
+from tvm_cavs.profiling.tape import Span
 from tvm_cavs.runs import runlog
 from tvm_cavs.runs.display import Plain
 from tvm_cavs.runs.loop import fit
@@ -106,7 +108,7 @@ def test_levels_are_those_of_the_graphs(trained) -> None:  # type: ignore[no-unt
 def test_the_summary_adds_up_to_the_step(trained) -> None:  # type: ignore[no-untyped-def]
     found = trained[0]
     lines = found.summary().splitlines()
-    assert lines[0].startswith("a training step: 5 graphs, 5 levels, vertices: 35")
+    assert lines[0] == "a training step: 5 graphs, 5 levels, vertices: 35"
     rows = {line[34:].strip(): float(line[:9]) for line in lines[2:-1]}
     step = rows.pop("the step, timed as a whole")
     assert sum(rows.values()) == pytest.approx(step, abs=0.001 * len(rows))
@@ -137,6 +139,21 @@ def test_inference_has_no_backward_pass(cache: Path) -> None:
     assert "gradient assembly" not in found.summary() and "update" not in found.phases
     assert "of the floor" not in found.summary()
     assert {"param.E", "state.h", "child.0"} <= found.memory.keys()
+
+
+@pytest.mark.compiles
+def test_the_step_that_is_shown_is_of_median_length(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths, record = iter((300.0, 100.0, 200.0)), profiler._record
+
+    def longer(*given: Any) -> profiler.Recording:
+        made = record(*given)
+        made.around.spans.append(Span(profiler.STEP, 0.0, next(lengths)))
+        return made
+
+    monkeypatch.setattr(profiler, "_record", longer)
+    assert profile(network(cache), some_trees(), repeats=3).spans[-1].end == 200.0
 
 
 def level(number: int, vertices: int, graphs: int, calls: int = 1, *kinds: Kind) -> Level:

@@ -1,6 +1,7 @@
 """A timeline is a well-formed trace: typed, sorted, nested, named."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,9 @@ def test_a_kernel_says_what_it_did() -> None:
     assert kernels[0]["args"] == {"direction": "forward", "stage": "eager", "rows": 9}
     second = {"direction": "forward", "stage": "recurrent", "rows": 4, "level": 1}
     assert kernels[1]["args"] == second | {"GFLOP/s": round(4 * 2 * 4 * 8 / 4e-6 / 1e9, 1)}
+    lowest = replace(PROFILE, kernels=(kernel(1, 0, 4, 16, 20),))
+    level, only = [e for e in complete(trace(lowest)) if e["tid"] == KERNELS]
+    assert level["name"] == "forward level 0" and only["args"]["level"] == 0
 
 
 def test_a_tape_remembers_what_ran() -> None:

@@ -1,0 +1,39 @@
+"""What a network reads of a batch, by itself: no network is needed to refuse what does not fit."""
+
+import pytest
+
+from tvm_cavs.errors import GraphError
+from tvm_cavs.graph.batching import batch
+from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.reads import Read, check_inputs
+
+READS = [
+    Read("x", (), "float32", None),
+    Read("x", (2,), "float32", None),
+    Read("x", (), "int32", 3),
+    Read("x", (2, 3), "int32", 3),
+]
+
+
+@pytest.mark.parametrize("read", READS, ids=str)
+def test_an_input_that_nobody_has_fits_whatever_is_read(read: Read) -> None:
+    """Only what is there has a type, and a range."""
+    absent = Graph.from_children([[], [0]], {"x": [None, None]})
+    check_inputs(absent, [read], 1, "F")
+    given = batch([absent, Graph.from_children([[], [0]], {"x": [None, [1, 2, 3]]})])
+    with pytest.raises(GraphError, match=r"^F pulls 'x' as .*; the graph gives int32\[3\] per"):
+        check_inputs(given, [read], 1, "F")
+
+
+def test_where_only_presence_is_asked_any_type_fits() -> None:
+    graph = Graph.from_children([[]], {"x": [[-1.0, 2.0]]})
+    check_inputs(graph, [Read("x", None, "int32", None)], 0, "F")
+    with pytest.raises(GraphError, match="^F pulls 'y', which the graph does not have; it has x$"):
+        check_inputs(graph, [Read("y", None, "int32", None)], 0, "F")
+
+
+def test_the_vertex_that_is_too_wide_is_the_widest() -> None:
+    graph = batch([Graph.from_children([[], [0]]), Graph.from_children([[], [0], [0, 1, 1]])])
+    check_inputs(graph, [], 3, "F")
+    with pytest.raises(GraphError, match="^graph 1, vertex 2 has 3 children, but F gathers from 2"):
+        check_inputs(graph, [], 2, "F")
