@@ -1,7 +1,10 @@
 """Batches that are planned while others run: the same results, and what wrong use says."""
 
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,3 +168,24 @@ def test_a_loader_that_hangs_does_not_hold_up_an_interruption(
     waits = [thread for thread in threading.enumerate() if thread.name == "tvm_cavs-ahead"]
     assert waits and all(thread.daemon for thread in waits), "nor the end of the program"
     go.set()
+
+
+def test_a_helper_ends_with_what_it_is_doing_and_holds_nothing_that_it_has_done() -> None:
+    class Thing:
+        pass
+
+    thing, gone, done = Thing(), threading.Event(), []
+    weakref.finalize(thing, gone.set)
+
+    def slow() -> None:
+        time.sleep(0.05)
+        done.append(1)
+
+    with helping.Helper("tvm_cavs-once") as helper:
+        helper.begin(partial(id, thing))
+        helper.result()
+        del thing
+        assert gone.wait(5), "though there is nothing else to do"
+        helper.begin(slow)
+    assert done == [1]
+    assert not [thread for thread in threading.enumerate() if thread.name == "tvm_cavs-once"]

@@ -118,3 +118,15 @@ def test_parameters_have_the_sizes_that_were_given(name: str) -> None:
 def test_the_table_has_every_cell() -> None:
     made = {c for c in vars(cavs.nn).values() if isinstance(c, type) and c.__name__ != "Cell"}
     assert {c for c in made if issubclass(c, cavs.nn.Cell)} == set(CELLS.values())
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gates_that_lie_side_by_side_are_drawn_each_for_itself(name: str) -> None:
+    """As wide as a matrix of one gate, however many there are."""
+    net = Network(CELLS[name](11, 5, 7, 3))
+    net.initialize(seed=1)
+    for key in ("W", "U", "Wn", "Un"):
+        if key in net.parameters():
+            w = net.parameters()[key].data
+            bound = (6 / (len(w) + 7)) ** 0.5
+            assert 0.85 * bound < np.abs(w).max() <= bound

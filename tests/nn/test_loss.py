@@ -116,3 +116,17 @@ def test_an_input_that_nobody_has_reads_zeros() -> None:
     floats = {"s": [[1.0]], "p": [None], "z": [[0.0, 1.0, 2.0]]}
     prediction = net(Graph.from_children([[]], floats))["prediction"]
     assert prediction.shape == (1, 2) and not prediction.any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_reads_the_output_and_the_label_that_it_is_told(name: str) -> None:
+    class Mine(VertexFunction):
+        arity, state = 0, {"x": 3}
+
+        def forward(self, v: Vertex) -> None:
+            v.scatter(x=v.pull("x", (3,)))
+            v.push("mine", v.pull("x", (3,)))
+
+    loss: Any = LOSSES[name]
+    program = Network(Mine()).programs(loss(output="mine", label="truth")).forward
+    assert {c["name"] for _, c in program.select("pull", "present")} == {"x", "truth"}

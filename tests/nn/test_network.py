@@ -14,11 +14,13 @@ from tvm_cavs.errors import GraphError, ShapeError, TraceError
 from tvm_cavs.executors import registry
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.graph import Graph
+from tvm_cavs.graph.sharing import COPIES
 from tvm_cavs.language.functions import embedding
 from tvm_cavs.language.parameter import Parameter
 from tvm_cavs.language.vertex import Vertex, VertexFunction
 from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.nn.network import Network
+from tvm_cavs.transform import SEED
 
 
 def test_a_training_loop_learns() -> None:
@@ -104,6 +106,9 @@ def test_initialize_is_a_function_of_the_seed() -> None:
         np.testing.assert_array_equal(p.data, b.parameters()[name].data)
         assert p.data.dtype == np.float32 and p.data.ctypes.data % 64 == 0
     assert not np.array_equal(a.parameters()["W"].data, c.parameters()["W"].data)
+    for bad in (-1, 1.5, "1", None, True):
+        with pytest.raises(cavs.ConfigError, match=r"initialize\(seed\): expected"):
+            a.initialize(bad)  # type: ignore[arg-type]
     memory = a.parameters()["W"].data
     a.initialize(seed=2)
     assert memory is a.parameters()["W"].data
@@ -140,6 +145,7 @@ def test_parameters_have_the_names_of_attributes_and_tied_ones_count_once() -> N
             v.scatter(h=h @ self.again[1])
 
     net = Network(Tied())
+    net.parameters().clear()  # what was given is the caller's own
     assert list(net.parameters()) == ["A", "layers.0", "layers.1"]
     assert [p.name for p in net.parameters().values()] == list(net.parameters())
     read = [c["name"] for _, c in net.programs().forward.select("param")]
@@ -174,13 +180,16 @@ def test_a_parameter_before_initialize() -> None:
     with pytest.raises(ShapeError, match="expected shape"):
         net.parameters()["W"].set_data(np.zeros((1, 1)))
 
-    class Wrong(CELLS["tree_rnn"]):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(N_WORDS, 3, 4, N_CLASSES)
-            self.W = Parameter((3, 4), init=lambda rng, shape: np.zeros(7))
+    for shape in ((7,), (12,), (4, 3), (1, 3, 4)):
 
-    with pytest.raises(ShapeError, match=r"parameter W: expected shape \(3, 4\), gave \(7,\)"):
-        Network(Wrong()).initialize()
+        class Wrong(CELLS["tree_rnn"]):  # type: ignore[misc]
+            def __init__(self, given: tuple[int, ...] = shape) -> None:
+                super().__init__(N_WORDS, 3, 4, N_CLASSES)
+                self.W = Parameter((3, 4), init=lambda rng, shape: np.zeros(given))
+
+        said = f"parameter W: expected shape (3, 4), gave {shape}"
+        with pytest.raises(ShapeError, match=f"^initialiser .* of {re.escape(said)}"):
+            Network(Wrong()).initialize()
 
 
 LEAVES: list[list[int | None]] = [[], [0], []]
@@ -299,3 +308,17 @@ def test_an_export_is_for_what_the_network_runs_on(monkeypatch: pytest.MonkeyPat
 def test_what_is_no_vertex_function_is_refused_with_the_way_to_one(given, remedy):
     with pytest.raises(cavs.TraceError, match=f"expected a VertexFunction, given .*; {remedy}$"):
         cavs.Network(given)
+
+
+@pytest.mark.parametrize("name", [COPIES, f"{SEED}logits"])
+@pytest.mark.parametrize("look", [Vertex.pull, Vertex.present])
+def test_inputs_of_our_own_have_names_that_no_other_has(look: Any, name: str) -> None:
+    class Takes(VertexFunction):
+        arity, state = 0, {"x": 1}
+
+        def forward(self, v: Vertex) -> None:
+            v.scatter(x=v.pull("x", (1,)))
+            look(v, name)
+
+    with pytest.raises(TraceError, match=f"^Takes: the input name '{name}' is reserved"):
+        Network(Takes()).programs()

@@ -1,5 +1,8 @@
 """What was made for the last few losses is found again; what is older goes."""
 
+from typing import Any
+
+from tvm_cavs.nn.loss import LogisticLoss, SquaredError
 from tvm_cavs.nn.recent import KEPT, Recent, key_of
 
 
@@ -38,6 +41,44 @@ def test_functions_without_a_view_count_by_their_code() -> None:
     keys = [[key_of(Holding(f)) for f in made(1.0)] for _ in range(2)]
     assert [a == b for a, b in zip(*keys, strict=True)] == [True, False, False]
     assert len({*keys[0], *keys[1]}) == 5
+
+
+class Base:
+    """What it holds is told by itself."""
+
+    def __init__(self, told: str, untold: str) -> None:
+        self.told, self.untold = told, untold
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"told": self.told}
+
+
+class Other(Base):
+    """Inherits that."""
+
+
+def test_what_is_held_is_what_a_class_or_its_base_says() -> None:
+    """And the same of another class is something else."""
+    for kind in (Base, Other):
+        assert key_of(kind("a", "x")) == key_of(kind("a", "y")) != key_of(kind("b", "x"))
+    assert key_of(Base("a", "x")) != key_of(Other("a", "x"))
+    assert key_of(SquaredError("a", "b")) != key_of(LogisticLoss("a", "b"))
+
+
+def test_what_another_thread_has_made_meanwhile_is_not_made_again() -> None:
+    recent: Recent[str] = Recent()
+
+    class Waits:
+        """The other one is done when this one may go on."""
+
+        def __enter__(self) -> None:
+            recent._keep("key", "theirs")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    lock: Any = Waits()
+    recent._making = lock
+    assert recent.get("key", lambda: "mine") == "theirs"
 
 
 class Holding:

@@ -224,3 +224,29 @@ def test_a_forward_pass_that_fails_leaves_no_loss_that_waits() -> None:
     with pytest.raises(ValueError, match="in the midst"):
         turn.forward(fails)
     assert in_thread(lambda: turn.forward(lambda: losses[1])) is losses[1]
+
+
+def test_an_executor_is_made_when_all_parameters_have_data(net: cavs.Network) -> None:
+    again = cavs.Network(cavs.nn.TreeLSTM(4, 2, 3, 2))
+    again.hybridize("spy")
+    for use in (lambda: again.executor(), lambda: again.executor(LOSS)):
+        with pytest.raises(TraceError, match="no data yet; call net.initialize"):
+            use()
+
+
+def test_a_loss_is_summed_in_float64(net: cavs.Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many vertices the float32 sum would lose those that are small."""
+    words = np.array([2**24, 1, 1], "float32")
+    monkeypatch.setattr(Spy, "_outputs", lambda *_: Result({"loss": words, "correct": words}))
+    assert float(train(net, CHAIN)) == 2**24 + 2
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_a_graph_says_how_many_each_vertex_stands_for_in_training_alone(
+    net: cavs.Network, sharing: bool
+) -> None:
+    net.hybridize("spy", sharing=sharing)
+    for loss in (None, LOSS):
+        run, shared = net.shared(EQUAL, loss)
+        assert (shared is not None) == sharing and run.n_vertices == 3 - sharing
+        assert (COPIES in run.inputs) == (sharing and loss is not None)

@@ -77,17 +77,25 @@ def test_what_is_answered_has_the_form_of_what_is_asked(folder):
         several = await client.post(PREDICT, content=f"[{','.join(texts)}]")
         by_line = await client.post(PREDICT, **lines(["", *texts, " "]))
         roots = await client.post(f"{PREDICT}?vertices=roots", content=f"[{','.join(texts)}]")
-        return one, several, by_line, roots
+        return one, several, by_line, roots, await client.post(PREDICT, content=f"[{texts[0]}]")
 
-    one, several, by_line, roots = with_server(folder, ask)
+    one, several, by_line, roots, list_of_one = with_server(folder, ask)
     wanted = [load(folder)(g) for g in given]
-    assert same(outputs(one.json()), wanted[0])
+    assert same(outputs(one.json()), wanted[0]) and list_of_one.json() == [one.json()]
     for found in (several.json(), [json.loads(each) for each in by_line.text.splitlines()]):
         assert all(same(outputs(f), w) for f, w in zip(found, wanted, strict=True))
     assert by_line.headers["content-type"].startswith("application/x-ndjson")
     for graph, found, want in zip(given, roots.json(), wanted, strict=True):
         assert found["vertices"] == np.flatnonzero(graph.roots).tolist()
         assert same(outputs(found), {name: rows[graph.roots] for name, rows in want.items()})
+
+
+def test_one_at_a_time_is_one_graph_of_a_request_too(folder):
+    async def ask(client, service):
+        await client.post(PREDICT, content=f"[{','.join(map(line, graphs(4)))}]")
+        return service.metrics.count("steps_total"), service.metrics.mean("batch_graphs")
+
+    assert with_server(folder, ask, "one") == (4, 1)
 
 
 @pytest.mark.parametrize("batching", ["levels", "whole"])

@@ -63,6 +63,13 @@ def test_a_body_may_come_in_chunks_of_any_size(server, size):
     assert answers(server, CHUNKED + LAST + b"\r\n" + body + b"0\r\n\r\n") == [200]
 
 
+def test_a_long_body_may_come_byte_by_byte(server):
+    """With five bytes around each."""
+    body = chunks(ONE + b" " * HEAD, 1)
+    pieces = [body[i : i + 9000] for i in range(0, len(body), 9000)]
+    assert answers(server, CHUNKED + LAST + b"\r\n", *pieces, b"0\r\n\r\n") == [200]
+
+
 def test_requests_may_come_without_waiting_for_answers(server):
     request = POST + length(len(ONE)) + b"\r\n" + ONE
     last = POST + LAST + length(len(ONE)) + b"\r\n" + ONE

@@ -9,9 +9,9 @@ import pytest
 
 from helpers.asking import lines, message, with_server
 from helpers.exported import TREE, line
-from tvm_cavs.errors import ConfigError
+from tvm_cavs.errors import ConfigError, OutOfMemoryError
 from tvm_cavs.runtime import Arena
-from tvm_cavs.serve import Limits, engine
+from tvm_cavs.serve import Limits, bodies, engine
 from tvm_cavs.serve.engine import FEW, RECENT
 from tvm_cavs.serve.reading import Reader
 from tvm_cavs.serve.running import Levels
@@ -44,7 +44,9 @@ def ask_once(folder, /, *, token=None, limits=None, **request):
         ({"content": ONE, "headers": {"Content-Type": "image/png"}}, {}, 415, "image/png"),
         ({"content": ONE, "headers": {"Content-Encoding": "gzip"}}, {}, 415, "compressed"),
         ({"content": ONE, "params": {"vertices": "leaves"}}, {}, 422, "'leaves'"),
+        ({"content": ONE, "params": {"vertices": ""}}, {}, 422, "vertices is ''"),
         ({"content": ONE, "params": {"vertex": "roots"}}, {}, 422, "'vertex'"),
+        ({"content": ONE, "params": {"a": "1", "vertices": "all", "b": "1"}}, {}, 422, "'a' is no"),
     ],
 )
 def test_too_much_is_refused(folder, request_, limits, status, said):
@@ -166,13 +168,14 @@ def test_who_waits_no_more_is_not_run(folder, stopped):
     assert answers == [504, 504, 200] and n_both == 2 * n_first > 0
 
 
-def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch):
+@pytest.mark.parametrize(("kind", "status"), [(RuntimeError, 500), (OutOfMemoryError, 503)])
+def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch, kind, status):
     step, times = Arena.step, []
 
     def fail_once(self, least=1):
         times.append(1)
         if len(times) == 2:
-            raise RuntimeError("a kernel failed")
+            raise kind("a kernel failed")
         return step(self, least)
 
     monkeypatch.setattr(Arena, "step", fail_once)
@@ -182,7 +185,7 @@ def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch)
         return long, await client.post(PREDICT, content=chain(200))
 
     failed, next_one = with_server(folder, ask)
-    assert failed.status_code == 500 and "a kernel failed" in message(failed)
+    assert failed.status_code == status and "a kernel failed" in message(failed)
     assert next_one.status_code == 200
 
 
@@ -214,6 +217,7 @@ def test_unknown_paths_and_methods_are_said_so(folder):
 
     unknown, wrong = with_server(folder, ask)
     assert (unknown.status_code, wrong.status_code) == (404, 405) and message(unknown)
+    assert wrong.headers["allow"] == "POST"
 
 
 def test_limits_that_contradict_each_other_are_refused():
@@ -263,3 +267,96 @@ def test_large_bodies_are_read_beside_the_loop(folder, monkeypatch, n, here):
     monkeypatch.setattr(Reader, "read", reading)
     response = ask_once(folder, content=ONE + " " * (n - len(ONE)))
     assert response.status_code == 200 and where == [here]
+
+
+@pytest.mark.parametrize(("most", "here"), [(6, False), (9, True)])
+def test_large_answers_are_written_beside_the_loop(folder, monkeypatch, most, here):
+    """The tree has three vertices with three logits each."""
+    where, write = [], bodies._write
+
+    def writing(job, answers):
+        where.append(threading.current_thread() is threading.main_thread())
+        return write(job, answers)
+
+    monkeypatch.setattr(bodies, "_write", writing)
+    monkeypatch.setattr(bodies, "MANY", most)
+    assert ask_once(folder, content=ONE).status_code == 200 and where == [here]
+
+
+def test_a_mistake_in_reading_ends_all_that_was_read(folder, stopped, monkeypatch):
+    """And nothing that comes later."""
+    fails, read = [], Reader.read
+
+    def reading(self, jobs, most):
+        if fails:
+            raise RuntimeError(fails.pop())
+        return read(self, jobs, most)
+
+    monkeypatch.setattr(Reader, "read", reading)
+
+    async def ask(client, service):
+        first = asyncio.create_task(client.post(PREDICT, content=ONE))
+        while service._engine._runner.is_idle:
+            await asyncio.sleep(0.01)
+        tasks = [asyncio.create_task(client.post(PREDICT, content=ONE)) for _ in range(3)]
+        while service.metrics.count("waiting_requests") < 3:
+            await asyncio.sleep(0.01)
+        fails.append("a mistake")
+        stopped.set()
+        found = await asyncio.gather(first, *tasks)
+        return [r.status_code for r in [*found, await client.post(PREDICT, content=ONE)]]
+
+    assert with_server(folder, ask) == [200, 500, 500, 500, 200]
+
+
+def test_who_has_gone_is_not_run(folder, stopped):
+    async def ask(client, service):
+        def begin():
+            return asyncio.create_task(service.answer(ONE.encode(), False, False, time.monotonic()))
+
+        first = begin()
+        while service._engine._runner.is_idle:
+            await asyncio.sleep(0.01)
+        gone = begin()
+        while not service.metrics.count("waiting_requests"):
+            await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        stopped.set()
+        await first
+        return service.metrics.count("vertices_total")
+
+    assert with_server(folder, ask) == TREE.n_vertices
+
+
+def test_a_client_that_goes_while_it_sends_has_a_status_of_its_own(folder):
+    """It is no mistake of the server."""
+
+    async def ask(client, service):
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(_):
+            pass
+
+        scope = {
+            "type": "http",
+            "path": PREDICT,
+            "method": "POST",
+            "headers": [],
+            "query_string": b"",
+        }
+        await client._transport.app(scope, receive, send)
+        return service.metrics.count("requests_total", 'status="400"')
+
+    assert with_server(folder, ask) == 1
+
+
+def test_after_its_end_nothing_is_taken_or_kept(folder):
+    async def ask(client, service):
+        answers = [await client.post(PREDICT, content=ONE)]
+        await service.end()
+        answers += [await client.get("/readyz"), await client.post(PREDICT, content=ONE)]
+        return [r.status_code for r in answers], service._engine._done
+
+    assert with_server(folder, ask) == ([200, 503, 503], [])

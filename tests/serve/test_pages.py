@@ -31,6 +31,8 @@ def test_metrics_are_what_prometheus_reads(folder):
     assert values['tvm_cavs_requests_total{status="422"}'] == "1"
     assert values["tvm_cavs_graphs_total"] == values["tvm_cavs_graph_levels_count"] == "3"
     assert values["tvm_cavs_queue_seconds_count"] == "2"
+    waited, all_of_it = (values[f"tvm_cavs_{name}_seconds_sum"] for name in ("queue", "request"))
+    assert 0 < float(waited) < float(all_of_it)
     assert values['tvm_cavs_graph_levels_bucket{le="1"}'] == "0"
     assert values['tvm_cavs_graph_levels_bucket{le="2"}'] == "3"
 

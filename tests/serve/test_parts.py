@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ pytest.importorskip("tvm")
 from tvm_cavs.graph import Graph
 from tvm_cavs.serve import app, bodies, engine, orders, reading, service
 from tvm_cavs.serve.jobs import Answer, Item, Job, Refused
+from tvm_cavs.serve.limits import Limits
 from tvm_cavs.serve.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX, Metrics
 from tvm_cavs.serve.reading import Cohort
-from tvm_cavs.serve.running import Whole, _Rest
+from tvm_cavs.serve.running import Levels, Whole, _Rest
 
 
 def job_of(n: int) -> tuple[Job, list[int]]:
@@ -123,6 +125,19 @@ def test_what_begins_together_is_what_fits_or_one(most: int) -> None:
     assert metrics.mean("batch_vertices") == pytest.approx(sum(flat) / len(began))
     whole.begin([cohort(job, 2, 3)])
     assert [item.number for item in whole.give_up()] == [0, 1] and whole.is_idle
+
+
+@pytest.mark.parametrize("n_running", [0, 3, 10])
+def test_levels_begin_as_long_as_there_is_room(n_running: int) -> None:
+    """First come, first served, up to the last row."""
+    arena = SimpleNamespace(n_running=n_running, n_vertices=10)
+    model: Any = SimpleNamespace(arena=lambda n: arena)
+    for sizes in itertools.product((1, 3, 7, 10), repeat=3):
+        waiting: Any = deque(SimpleNamespace(part=SimpleNamespace(n_rows=n)) for n in sizes)
+        wanted = max(k for k in range(4) if n_running + sum(sizes[:k]) <= 10)
+        taken = Levels(model, Limits(), Metrics()).take(waiting)
+        assert [c.part.n_rows for c in taken if c.part] == list(sizes[:wanted])
+        assert len(waiting) == 3 - wanted
 
 
 def test_only_wanted_vertices_are_answered() -> None:

@@ -18,7 +18,7 @@ from helpers.exported import TREE, line, same
 from helpers.servers import running
 from tvm_cavs.deploy import load
 from tvm_cavs.errors import CavsError, ConfigError
-from tvm_cavs.serve import Metrics, orders, run
+from tvm_cavs.serve import Limits, Metrics, orders, run, start
 from tvm_cavs.serve.jobs import Refused
 from tvm_cavs.serve.orders import Orders, message, read_message
 from tvm_cavs.serve.processes import Child, Parent
@@ -136,7 +136,7 @@ class Service:
 
     async def load(self):
         if self.fails:
-            raise Refused(500, self.fails)
+            raise self.fails if isinstance(self.fails, Exception) else Refused(500, self.fails)
         return self.made()
 
     def made(self):
@@ -201,6 +201,9 @@ def test_a_process_takes_what_it_has_loaded_when_it_is_told_and_ends_when_nobody
         service.fails = "no model"
         writer.write(message("load"))
         assert await said() == ("failed", "no model") and service.model.name == "m1"
+        service.fails = RuntimeError("a mistake")
+        writer.write(message("load"))
+        assert await said() == ("failed", "a mistake"), "whatever it is, the others have to know"
         service.fails = ""
         writer.write(message("load"))
         assert await said() == ("loaded", "m3")
@@ -266,6 +269,36 @@ def test_a_process_that_cannot_begin_is_said_so():
         Parent(Service(), listening, fail).run(lambda: None)
     for each in listening:
         each.close()
+
+
+def test_each_process_counts_in_a_row_of_its_own():
+    """So that none writes over what another one has counted at the same time."""
+    service, found = Service(), []
+    service.metrics = Metrics(2)
+
+    def serve(number, channel):
+        service.metrics.set("processes", 10**number)
+        channel.sendall(message("ready"))
+        channel.makefile("rb").readline()
+
+    def started():
+        found.append(service.metrics.count("processes"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    listening = bind(Address(port=0), 2)
+    Parent(service, listening, serve).run(started)
+    assert found == [11]
+
+
+def test_more_connections_than_there_can_be_files_for_are_refused(monkeypatch):
+    def refuse(n):
+        raise CavsError(f"{n} connections are too many")
+
+    monkeypatch.setattr(start, "let_connections_be_open", refuse)
+    service = Service()
+    service.limits = Limits(connections=77)
+    with pytest.raises(CavsError, match="^77 connections are too many"):
+        run(service, Address(port=0))
 
 
 def test_metrics_for_another_number_of_processes_are_refused():

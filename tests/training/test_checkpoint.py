@@ -33,6 +33,7 @@ def example(seed=0):
         progress=Progress(epoch=2, batch=5, step=7, epoch_loss=0.1 + 0.2, best_value=0.4),
         config={"train": {"lr": 0.05}},
         vocabulary=["<unk>", "naïve", "\u00a0"],
+        data={"train": "a fingerprint"},
     )
 
 
@@ -72,7 +73,7 @@ def test_round_trip(path):
             assert getattr(read, name)[key].shape == array.shape
     assert read.progress == given.progress
     assert read.config == given.config
-    assert read.vocabulary == given.vocabulary
+    assert read.vocabulary == given.vocabulary and read.data == given.data
     assert read.versions == installed_versions()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -137,9 +138,12 @@ def test_absent_and_foreign(path, tmp_path):
         load_checkpoint(path)
     with pytest.raises(CheckpointError, match="truncated, damaged or no safetensors file"):
         load_checkpoint(tmp_path)
-    save_file({"W": np.zeros(3)}, path)
-    with pytest.raises(CheckpointError, match="no checkpoint of tvm_cavs"):
-        load_checkpoint(path)
+    for metadata in (None, *({"format": f} for f in ("other 1", "tvm_cavs", "tvm_cavs x", ""))):
+        save_file({"W": np.zeros(3)}, path, metadata)
+        with pytest.raises(CheckpointError, match="no checkpoint of tvm_cavs"):
+            load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="does not exist.*first checkpoint"):
+        load_checkpoint(path / "in a file")
 
 
 def test_newer_format(path, monkeypatch):
@@ -164,6 +168,24 @@ def test_a_full_disk_leaves_the_previous_checkpoint(path, monkeypatch):
             save_checkpoint(path, example(seed=1))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"the disk is full \(0\.0 MB are needed\).* Free some space"),
+        (errno.EDQUOT, r"the disk is full \(0\.0 MB are needed\).* Free some space"),
+        (errno.EFBIG, r"0\.0 MB are more than a file may have here.* Raise the limit"),
+        (errno.EROFS, "Read-only file system.* Check that the folder"),
+    ],
+)
+def test_why_a_checkpoint_was_not_written_is_said(path, number, said, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "write_whole", refuse)
+    with pytest.raises(CheckpointError, match=said):
+        save_checkpoint(path, example())
 
 
 def test_a_kill_while_writing_leaves_the_previous_checkpoint(path, monkeypatch):
@@ -240,3 +262,13 @@ def write_with(path, key, value):
     text = json.dumps({k: v for k, v in state.items() if v is not None or k != key})
     metadata |= {"state": text, "crc32": module._checksum(tensors, text)}
     path.write_bytes(save(tensors, metadata))
+
+
+@pytest.mark.parametrize("batch", [0, 4])
+def test_batches_that_an_older_version_counted_are_followed_by_none_or_refused(path, batch):
+    write_with(path, "progress", {"epoch": 3, "batch": batch})
+    if not batch:
+        assert load_checkpoint(path).progress == Progress(epoch=3)
+        return
+    with pytest.raises(CheckpointError, match="in the middle of an epoch by .*counted batches"):
+        load_checkpoint(path)

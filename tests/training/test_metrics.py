@@ -125,6 +125,7 @@ BAD_PAIRS = {
     "width": ([[0.5, 1.0]] * 2, (2, 1), "mse", "takes outputs of the shape of the labels"),
     "no width": ([0, 1], (2, 0), "accuracy", "takes outputs of a width of 1 or more"),
     "rows": ([0.5, 1.0], (3, 1), "mse", "expected a row for each of 2 vertices"),
+    "half nan": ([[0.5, 1.0], [math.nan, 1.0]], (2, 2), "mse", "vertex 1: 'label' is .nan"),
     "nan": ([0.5, math.nan], (2, 1), "mse", "vertex 1: 'label' is .nan.; expected finite numbers"),
 }
 
@@ -143,9 +144,12 @@ def test_graphs_are_numbered_over_all_batches():
     tally, graph = Tally(("accuracy", "root_accuracy")), Graph.from_sequence(1, {"label": [1]})
     for n in (2, 3):
         tally.add(one_hot([1] * n, 3), batch([graph] * n))
-    wrong = batch([graph, Graph.from_sequence(2, {"label": [0, 7]})])
-    with pytest.raises(DataError, match="accuracy: graph 6, vertex 1: 'label' is 7"):
-        tally.add(one_hot([1] * 3, 3), wrong)
+    for g, v in ((0, 0), (1, 0), (1, 1), (2, 0), (2, 2)):
+        chains = [Graph.from_sequence(n, {"label": [0] * n}) for n in (1, 2, 3)]
+        labels = [7 if i == v else 0 for i in range(g + 1)]
+        chains[g] = Graph.from_sequence(g + 1, {"label": labels})
+        with pytest.raises(DataError, match=f"accuracy: graph {5 + g}, vertex {v}: 'label' is 7"):
+            tally.add(one_hot([1] * 6, 3), batch(chains))
 
 
 def test_nothing_counted_is_nan():

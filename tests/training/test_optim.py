@@ -75,6 +75,27 @@ def test_first_step_in_closed_form(name: str, size: float, updates: dict[str, Up
     np.testing.assert_allclose(w, -size, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-7])
+@pytest.mark.parametrize(("name", "eps"), [("adagrad", 1e-10), ("adam", 1e-8), ("adamw", 1e-8)])
+def test_what_is_added_to_a_root_is_added_outside(
+    name: str, eps: float, size: float, updates: dict[str, Updates]
+) -> None:
+    """Of gradients as small as it."""
+    w = run(updates[name], np.zeros(1), [np.array([size])])
+    np.testing.assert_allclose(w, -LR * size / (size + eps), rtol=1e-4)
+
+
+def test_rows_move_the_states_that_are_given_now(updates: dict[str, Updates]) -> None:
+    """Not those of a step before, of the same weight."""
+    w, values = np.zeros((2, 1), "float32"), np.ones((2, 1), "float32")
+    numbers = updates["adagrad"].numbers(Hyper(1.0, 0.0, 1, OPTIMIZERS["adagrad"].extra))
+    states = [np.full((2, 1), size, "float32") for size in (0.0, 3.0)]
+    for given in states:
+        updates["adagrad"].prepared(w, RowSparse(np.arange(2), values), (given,), numbers)()
+    assert [s.ravel().tolist() for s in states] == [[1.0, 1.0], [4.0, 4.0]]
+    np.testing.assert_allclose(w, -1.5, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("n", "tasks"), [(1, 1), (15, 1), (16, 1), (33, 1), (GRAIN + 5, 1), (GRAIN + 5, 2)]
 )

@@ -81,6 +81,15 @@ def test_a_parameter_without_a_gradient_stays():
     assert v.data[0] == 1.0
 
 
+def test_the_parameters_of_a_trainer_stay_the_ones_it_was_made_with():
+    w = parameter([1.0], [1.0])
+    given = {"w": w}
+    trainer = Trainer(given, "adam", lr=0.1)
+    given["v"] = parameter([1.0], [1.0])
+    trainer.step(1)
+    assert trainer.parameters == {"w": w} and given["v"].data[0] == 1.0
+
+
 def test_step_without_backward():
     with pytest.raises(TrainingError, match=r"step\(3\).*loss.backward\(\)"):
         Trainer({"w": parameter([1.0])}, "sgd", lr=0.1).step(3)

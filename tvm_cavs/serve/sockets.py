@@ -26,17 +26,18 @@ class Address:
         return f"http://{host}:{self.port}"
 
 
-def let_files_be_open(n: int) -> None:
-    """Let the process have so many files open; connections are files.
+def let_connections_be_open(n_connections: int) -> None:
+    """Let the process have files enough for so many connections, which are files.
 
     Raises:
         CavsError: the system allows it fewer.
     """
+    n = n_connections + FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < n:
         raise CavsError(
-            f"{n - FILES} connections need {n} open files, and this process may have {hard}. Raise "
-            f"the limit (ulimit -Hn), or give --connections {max(1, hard - FILES)}."
+            f"{n_connections} connections need {n} open files, and this process may have {hard}. "
+            f"Raise the limit (ulimit -Hn), or give --connections {max(1, hard - FILES)}."
         )
     if soft != resource.RLIM_INFINITY and soft < n:
         resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))

@@ -15,7 +15,7 @@ from .orders import Orders, obey_signals
 from .processes import Parent
 from .server import Server
 from .service import Service
-from .sockets import Address, bind, let_files_be_open
+from .sockets import Address, bind, let_connections_be_open
 
 
 def run(
@@ -41,7 +41,7 @@ def run(
             f"{service.metrics.n_processes}. Give it some: "
             f"Service(folder, metrics=Metrics({n_processes}))."
         )
-    let_files_be_open(service.limits.connections)
+    let_connections_be_open(service.limits.connections)
     gc.collect()
     gc.freeze()  # what is loaded stays: to look through it takes 30 ms, in which nobody is answered
     listening = bind(address, n_processes)
