@@ -95,6 +95,7 @@ def test_what_is_exported_of_a_run(run, exported, tmp_path, capsys):
         assert main(["export", *arguments, "executor.name=reference"]) == 0
         told = capsys.readouterr().out
         assert told.startswith(f"{out}{number}: {name}.safetensors of {run}, step 3, 2.3 MB\n")
+        assert f"print(load('{out}{number}'))" in told
         table, graphs, about, options, more = exported[-1]
         kept = load_checkpoint(run / f"{name}.safetensors")
         np.testing.assert_array_equal(table, kept.parameters["E"])
