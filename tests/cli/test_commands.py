@@ -343,7 +343,9 @@ def test_the_best_parameters_are_measured_or_the_last(tmp_path):
 
     def measured(*options: str) -> tuple[set[str], str]:
         metrics, what = measure(parse([str(tmp_path), *options]))
-        return set(metrics), Path(what.split(",")[0]).name
+        path, step = what.split(", ")
+        assert step == "step 4"
+        return set(metrics), Path(path).name
 
     assert measured() == ({"dev", "test"}, "best.safetensors")
     assert measured("--last", "--split", "train") == ({"train"}, "last.safetensors")

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 pytest.importorskip("tvm")
 
 from helpers.runs import TINY, run_to_the_end
 from tvm_cavs.cli import evaluate, export, train
 from tvm_cavs.cli.main import main
+from tvm_cavs.cli.output import put_table
 from tvm_cavs.data import Vocab
 from tvm_cavs.errors import CavsError, ConfigError
 from tvm_cavs.executors import About
@@ -93,6 +95,7 @@ def test_what_is_exported_of_a_run(run, exported, tmp_path, capsys):
         assert main(["export", *arguments, "executor.name=reference"]) == 0
         told = capsys.readouterr().out
         assert told.startswith(f"{out}{number}: {name}.safetensors of {run}, step 3, 2.3 MB\n")
+        assert f"print(load('{out}{number}'))" in told
         table, graphs, about, options, more = exported[-1]
         kept = load_checkpoint(run / f"{name}.safetensors")
         np.testing.assert_array_equal(table, kept.parameters["E"])
@@ -218,3 +221,15 @@ def test_how_a_training_ends(signal, run, tmp_path, monkeypatch, capsys):
     assert status == (0 if signal is None else 128 + signal)
     assert (f"resume with: x train --resume {folder}\n" in end) == (signal is not None)
     assert (f"measure again: x evaluate {folder}\n" in end) == (signal is None)
+
+
+@pytest.mark.parametrize("width", ["30", "200"])
+def test_a_table_is_as_wide_as_the_terminal_and_ends_with_its_last_line(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", width)
+    made = Table("one", "another")
+    made.add_row("x" * 60, "y")
+    put_table(made)
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[-1] == "" and lines[-2].endswith("┘")
+    assert max(map(len, lines)) == (30 if width == "30" else len(lines[0])) <= int(width)
+    assert any("x" * 60 in line for line in lines) == (width == "200")

@@ -23,6 +23,8 @@ from tvm_cavs.runs.runlog import new_folder
 from tvm_cavs.runs.schema import ExecutorConfig, RunConfig
 from tvm_cavs.training.checkpoint import load_checkpoint
 
+BUFFERED = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+
 
 def closed_pipe():
     """The writing end of a pipe that nobody reads."""
@@ -48,7 +50,7 @@ def test_the_command_in_front_of_head(tmp_path):
         done = subprocess.run(
             [sys.executable, "scripts/train.py", *given, f"folder={tmp_path / 'run'}"],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=BUFFERED,
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,
@@ -66,7 +68,7 @@ def test_measuring_in_front_of_head(tmp_path):
             done = subprocess.run(
                 [sys.executable, "scripts/evaluate.py", str(tmp_path)],
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=BUFFERED,
                 stdout=output,
                 stderr=subprocess.PIPE,
                 text=True,
