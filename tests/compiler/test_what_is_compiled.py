@@ -24,6 +24,7 @@ from tvm_cavs.compiler.assembly import assemble
 from tvm_cavs.compiler.direct import directly
 from tvm_cavs.compiler.kinds import Kinds
 from tvm_cavs.graph import Kind, masks
+from tvm_cavs.runtime import Role, gradient_buffer
 from tvm_cavs.transform import (
     SWITCHES,
     choose_policy,
@@ -138,6 +139,21 @@ def test_savings_and_sharing(golden: Any) -> None:
         policy = choose_policy(cavs.Network(make()).programs().forward, None)
         rows.append(f"{name}: saved {saved}, by rows {sorted(programs.row_sparse)}, {policy}")
     golden("compiled_savings", "\n".join(rows))
+
+
+@pytest.mark.parametrize("loss", [None, cavs.loss.SoftmaxCrossEntropy()])
+def test_memory_of_gradients_is_there_in_training(loss: Any) -> None:
+    """A table has its rows' gradients, each as wide as a row; all else a whole one."""
+    net, programs, pulls = programs_of(wide, loss)
+    kinds = Kinds(programs, pulls)
+    kinds.learn(seen(programs.arity, pulls))
+    compiler = Compiler(TARGET, cache=False, records=False, symbols=True)
+    compiled = assemble(kinds, compiler, net.parameters())
+    shapes = {name: p.shape for name, p in net.parameters().items()}
+    dense = {gradient_buffer(name): shape for name, shape in shapes.items() if name != "E"}
+    kept = {b: shape for b, (shape, _) in compiled.fixed.items() if b.role is Role.GRADIENT}
+    assert kept == (dense if loss else {}) and kept.keys() <= set(compiled.totals)
+    assert compiled.tables == ({"E": shapes["E"][1]} if loss else {})
 
 
 @pytest.mark.parametrize("name", ["tree_rnn"])

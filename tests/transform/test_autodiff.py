@@ -20,6 +20,7 @@ from helpers.gradient_check import (
 from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.errors import TraceError
 from tvm_cavs.executors.reference import ReferenceExecutor
+from tvm_cavs.graph import COPIES
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
 from tvm_cavs.nn.cells import CELLS
@@ -75,6 +76,31 @@ def test_an_output_of_integers_has_no_seed() -> None:
         (f"{SEED}logits", (2,), "float32"),
     ]
     assert made.adjoint is not None and made.row_sparse == {"E"}
+
+
+class Asks(VertexFunction):
+    """Whether a vertex has an input, which it does not read."""
+
+    state = {"h": 1}
+
+    def __init__(self, name: str, reads: bool = False) -> None:
+        self.name, self.reads = name, reads
+
+    def forward(self, v: Vertex) -> None:
+        there = v.present(self.name)
+        v.scatter(h=cavs.reshape(v.pull(self.name, (), "float32") if self.reads else there, 1))
+
+
+def test_an_input_that_is_only_asked_for_is_one() -> None:
+    (read,) = Network(Asks("w")).programs().reads
+    assert (read.name, read.shape, read.dtype, read.limit) == ("w", None, "", None)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize("name", [COPIES, f"{SEED}logits"])
+def test_names_of_inputs_that_are_made_here_are_reserved(name: str, reads: bool) -> None:
+    with pytest.raises(TraceError, match="is reserved; use another"):
+        Network(Asks(name, reads)).programs()
 
 
 def test_a_table_used_as_a_matrix_too_has_a_dense_gradient() -> None:

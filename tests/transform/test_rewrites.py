@@ -52,6 +52,24 @@ def nothing(x: Any) -> Any:
     return x.builder.call("absent", type=Type(x.shape, per="net"))
 
 
+def gone(x: Any) -> Any:
+    """An integer that is absent."""
+    return x.builder.call("absent", type=Type((), "int32"))
+
+
+def word(x: Any) -> Any:
+    """One that is there."""
+    return x.builder.call("pull", name="word", type=Type((), "int32"))
+
+
+def one(x: Any) -> Any:
+    return full(x.builder, 1.0)
+
+
+def both(x: Any, y: Any) -> Any:
+    return cavs.concat(x, y)
+
+
 def lines(program: Program) -> list[str]:
     return str(program).splitlines()[1:]
 
@@ -81,6 +99,13 @@ def test_weight_gradients_of_separate_gates_are_one_product() -> None:
 def test_a_sum_of_products_is_stacked() -> None:
     program = canonical(body(lambda x, y, w: x @ w("U") + y @ w("V") + w("b", (3,))))
     assert ops(program, "matmul", "concat", "add") == ["concat", "concat", "matmul", "add"]
+
+
+def test_products_of_several_widths_are_not_stacked() -> None:
+    """A sum that is broadcast in another one is a sum of its own."""
+    narrow = (3, 1)
+    made = body(lambda x, y, w: (x @ w("U", narrow) + y @ w("V", narrow)) + x @ w("W"))
+    assert sorted(c.type.shape for _, c in canonical(made).select("matmul")) == [(1,), (3,)]
 
 
 def test_terms_that_occur_twice_are_kept() -> None:
@@ -153,6 +178,10 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.reshape(cavs.reshape(x, (3, 1)), (3,)), []),
         (lambda x, y, w: x @ call("transpose", call("transpose", w("U"))), ["matmul"]),
         (lambda x, y, w: cavs.where(nothing(x), x, y), []),
+        (lambda x, y, w: cavs.where(nothing(x), x, nothing(y)) * x, ["mul"]),  # reads a zero
+        (lambda x, y, w: cavs.where(one(x), both(nothing(x), y), both(y, y))[:3] * x, ["mul"]),
+        (lambda x, y, w: cavs.equal(gone(x), word(x)) * y + x, ["mul", "add"]),
+        (lambda x, y, w: cavs.equal(gone(x), gone(x)) * y + x, ["equal", "mul", "add"]),
         (lambda x, y, w: cavs.concat(nothing(x), y) @ w("U", (6, 3)), ["slice", "matmul"]),
         (lambda x, y, w: cavs.sigmoid(nothing(x)) * y, ["mul"]),
         (lambda x, y, w: (nothing(x) - cavs.reduce_sum(y)) * x, ["sum", "sub", "mul"]),
@@ -165,7 +194,7 @@ def test_common_subexpressions_and_dead_code() -> None:
 )
 def test_small_rewrites(build: Any, want: list[str]) -> None:
     program = simplify(body(build))
-    reads = ("gather", "scatter", "param", "full", "absent")
+    reads = ("gather", "pull", "scatter", "param", "full", "absent")
     left = [c.op for c in program.calls if c.op not in reads]
     assert left == want, str(program)
 
