@@ -177,7 +177,7 @@ def parameter_values(what: str, given: Any, shape: tuple[int, ...]) -> np.ndarra
             rows of zeros, which an absent child gives, would not be zero.
     """
     held = type(given) is np.ndarray and given.dtype == FLOAT  # spares large ones a copy
-    values = given if held else numbers(what, given, ShapeError)
+    values = given if held else np.asarray(numbers(what, given, ShapeError), FLOAT)
     if values.shape != shape:
         raise ShapeError(f"{what}: expected shape {shape}, given {values.shape}")
     check_finite(what, values, ShapeError)

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from helpers import functions
 from helpers.law import Case, assert_law, make_case
 from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS
-from tvm_cavs.bench.ablate import Ablation, ablate, ablation_table, summarise
+from tvm_cavs.bench.ablate import Ablation, _in_turn, ablate, ablation_table, summarise
 from tvm_cavs.bench.ablation_plot import save_ablations
 from tvm_cavs.bench.measure import Case as Measured
 from tvm_cavs.bench.measure import Round, Times
@@ -172,9 +173,31 @@ def test_only_the_rounds_without_overlap_plan_in_line(monkeypatch: pytest.Monkey
     assert [case.overlap for case in made] == [True, True, False] and found.case.overlap
     assert found.ratios == {"lazy": 1.0, "overlap": 1.5}
     assert all(row["overlap"] for row in found.rows())
+    some = ablate(workload, replace(CASE, clock="wall"), 1, ["lazy"])
+    assert some.case.overlap and made[3].overlap and made[4].overlap, "asked for or not"
     cpu = ablate(workload, CASE, 2)
     assert tuple(cpu.ratios) == measurable("cpu") and not cpu.case.overlap
-    assert not any(case.overlap for case in made[3:])
+    assert not any(case.overlap for case in made[5:])
+
+
+def test_each_network_is_that_of_the_case_without_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(cavs.Network, "hybridize", lambda net, name, **given: asked.append(given))
+    module = importlib.import_module("tvm_cavs.bench.ablate")
+    monkeypatch.setattr(module, "round_of", lambda *_: lambda: [Times(forward=1.0)])
+    case = replace(CASE, threads=2, precision="bf16")
+    ablate(WORKLOADS["treelstm"](None), case, 1, ["lazy", "sharing"])
+    common = {"threads": 2, "precision": "bf16"}
+    assert asked == [common, common | {"without": ("lazy",)}, common | {"sharing": False}]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_every_round_begins_with_another_network(n: int) -> None:
+    """So in as many rounds as there are networks each is once at every place."""
+    names = [f"{k}" for k in range(n)]
+    rounds = [_in_turn(names, number) for number in range(2 * n)]
+    assert rounds[:n] == rounds[n:] and rounds[0] == names
+    assert all(sorted(column) == names for column in zip(*rounds[:n], strict=True))
 
 
 @pytest.mark.compiles

@@ -11,7 +11,7 @@ import pytest
 from tvm_cavs.bench import compare as comparing
 from tvm_cavs.bench import sgemm
 from tvm_cavs.bench.compare import in_turn, tolerance
-from tvm_cavs.bench.measure import Case, Times, parts_of, profile_case, round_of, summarise
+from tvm_cavs.bench.measure import Case, Times, flop_of, parts_of, profile_case, round_of, summarise
 from tvm_cavs.bench.sgemm import CLOCKS, Sgemm, fastest_product
 from tvm_cavs.bench.table import COLUMNS, short, table
 from tvm_cavs.bench.workloads import WORKLOADS, Workload, random_tree
@@ -116,6 +116,19 @@ def test_every_part_is_a_median_of_rounds_and_a_mean_of_batches():
     assert made.caption == (
         "ms and GFLOP of a batch; floor: the time of its products at 0 GFLOP/s, NumPy's best"
     )
+
+
+@pytest.mark.parametrize(("mode", "times"), [("train", 3), ("infer", 1)])
+def test_training_takes_the_products_of_a_forward_pass_three_times(mode, times, monkeypatch):
+    """The mean over batches; here a batch's products are as many as its vertices."""
+    monkeypatch.setattr(measuring, "rows_of_kinds", lambda kinds, graph: graph.n_vertices)
+    monkeypatch.setattr(measuring, "product_flop", lambda groups, rows: rows)
+    executor = SimpleNamespace(kinds=SimpleNamespace(forward=()))
+    net = SimpleNamespace(
+        executor=lambda loss: executor if (loss is None) == (times == 1) else None
+    )
+    parts = [[Graph.from_sequence(n) for n in sizes] for sizes in ((2, 3), (4, 1), (7, 1))]
+    assert flop_of(net, replace(CASE, mode=mode), parts) == times * 6.0
 
 
 def test_three_digits_are_shown():

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from schedules.target import host_target, simd
-from tvm_cavs.bench.compare import Comparison, PeerResult, Peers, compare, outputs, peer_result
+from tvm_cavs.bench.compare import (
+    KINK_TOLERANCE,
+    Comparison,
+    PeerResult,
+    Peers,
+    compare,
+    outputs,
+    peer_result,
+)
 from tvm_cavs.bench.measure import Case, Result
 from tvm_cavs.bench.peer_plot import save_comparison
 from tvm_cavs.bench.peer_table import peer_table
@@ -208,6 +216,37 @@ def test_without_torch_the_command_is_told(monkeypatch):
 def test_a_workload_without_peers_is_refused():
     with pytest.raises(BenchError, match="sst has no peers; those of treelstm, treefc, varlstm"):
         Peers("sst", 1)
+
+
+def test_only_what_may_fail_is_left_out(tmp_path):
+    """Each is started, compared within the workload's tolerance and run once, in this order."""
+    asked, expected = [], {"U": np.ones((2, 3))}
+
+    class Made:
+        def __init__(self, system, fails):
+            self.system, self.fails = system, fails
+
+        def start(self, case):
+            asked.append((self.system, case))
+            if self.fails:
+                raise PeerError("no C++ compiler")
+
+        def check(self, path, tolerance):
+            asked.append((dict(np.load(path)).keys(), tolerance))
+
+        def round(self):
+            asked.append("round")
+
+    case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
+    peers = object.__new__(Peers)
+    peers._workload, peers.folder = "treefc", tmp_path
+    peers.peers = [Made("compile", True), Made("manual", False)]
+    assert peers.ready(case, expected) == {"compile": "no C++ compiler"}
+    within = ({"U": 0}.keys(), KINK_TOLERANCE)
+    assert asked == [("compile", case), ("manual", case), within, "round"]
+    peers.peers = [Made("manual", True)]
+    with pytest.raises(BenchError, match="^peer manual, Case.*: no C"):
+        peers.ready(case, expected)
 
 
 def test_unlocking_takes_a_compiler(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from helpers.random_graphs import N_WORDS, alike, random_graph
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.digests import Names, find_digests
 from tvm_cavs.graph.graph import Graph, check
-from tvm_cavs.graph.sharing import Policy, Shared, first_of_class, share
+from tvm_cavs.graph.sharing import COPIES, Policy, Shared, first_of_class, share, with_copies
 from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.transform.programs import choose_policy
 
@@ -164,6 +164,32 @@ def test_inputs_cannot_change_after_digests_were_found() -> None:
     with pytest.raises(ValueError, match="read-only"):
         graph.inputs["word"].values[1] = 4
     assert share(graph.with_inputs({"word": [3, 4, None]}), WORD) is None
+
+
+def test_one_slot_is_not_the_first_of_two() -> None:
+    """Though digests say so: a vertex with fewer slots, all equal to those of the other."""
+    graph = Graph.from_children([[], [0, 0], [0], [0, 0]], {"word": [1, 2, 2, 2]})
+    collide = np.array([1, 2, 2, 2], np.uint64)
+    shared = share(graph, WORD, digests=lambda graph, names: collide)
+    assert shared is not None and shared.of.tolist() == [0, 1, 2, 1]
+    assert shared.graph.child.tolist() == [0, 0, 0]
+
+
+def test_a_vertex_keeps_the_identity_of_the_first_that_it_stands_for() -> None:
+    graph = Graph.from_children(
+        [[], [], [0], [1], []], {"word": [1, 1, 2, 2, 3]}, vertex_id=[50, 40, 30, 20, 10]
+    )
+    shared = share(graph, WORD)
+    assert shared is not None and shared.of.tolist() == [0, 0, 1, 1, 2]
+    assert shared.graph.vertex_id.tolist() == [50, 30, 10]
+    assert shared.copies.tolist() == [2, 2, 1]
+    for made, copies in (
+        (with_copies(graph), [1] * 5),
+        (with_copies(shared.graph, shared.copies), [2, 2, 1]),
+    ):
+        field = made.inputs[COPIES]
+        assert field.values.dtype == "float32" and field.values.tolist() == copies
+        assert field.present.all() and list(made.inputs) == ["word", COPIES]
 
 
 def test_sharing_inside_one_example() -> None:

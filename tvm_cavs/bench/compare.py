@@ -21,8 +21,7 @@ from ..errors import BenchError, PeerError
 from ..graph import Graph, batch
 from ..language import RowSparse
 from ..nn import Network, SoftmaxCrossEntropy, record
-from .arithmetic import product_flop, rows_of_kinds
-from .measure import Case, Result, Round, Times, loss_of, parts_of, round_of, summarise
+from .measure import Case, Result, Round, Times, flop_of, parts_of, round_of, summarise
 from .peers import OF_BF16, PEERS
 from .peers.mkl import unlock
 from .peers.process import Peer, check_torch
@@ -221,14 +220,6 @@ def in_turn(
                 theirs[peer.system].append(peer.round())
         order.rotate(-1)
     return ours, theirs
-
-
-def flop_of(net: Network, case: Case, parts: Sequence[Sequence[Graph]]) -> float:
-    """The products of a step, the mean over its batches."""
-    executor: Any = net.executor(loss_of(case))
-    kinds = executor.kinds
-    forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
-    return float(np.mean(forward)) * (3 if case.mode == "train" else 1)
 
 
 def peer_result(

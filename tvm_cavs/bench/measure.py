@@ -229,6 +229,14 @@ def parts_of(workload: Workload, size: int) -> list[list[Graph]]:
     return [list(graphs[i : i + size]) for i in range(0, n - size + 1, size)]
 
 
+def flop_of(net: Network, case: Case, parts: Sequence[Sequence[Graph]]) -> float:
+    """The products of a step, the mean over its batches."""
+    executor: Any = net.executor(loss_of(case))
+    kinds = executor.kinds
+    forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
+    return float(np.mean(forward)) * (3 if case.mode == "train" else 1)
+
+
 def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result:
     """Run a case `rounds` times over its batches, after one round that compiles and fills buffers.
 
@@ -244,12 +252,8 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
     for _ in range(rounds):
         sgemm.measure()
         clocks.append(run())
-    executor: Any = net.executor(loss_of(case))
-    kinds = executor.kinds
-    forward = [product_flop(kinds.forward, rows_of_kinds(kinds, batch(part))) for part in parts]
-    flop = float(np.mean(forward)) * (3 if case.mode == "train" else 1)
     by_batch = list(zip(*clocks, strict=True))
-    return summarise(workload.name, case, by_batch, flop, sgemm.best)
+    return summarise(workload.name, case, by_batch, flop_of(net, case, parts), sgemm.best)
 
 
 def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
