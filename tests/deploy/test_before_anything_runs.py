@@ -13,8 +13,10 @@ pytest.importorskip("tvm")
 from safetensors.numpy import save
 
 from tvm_cavs.deploy import cpu, library, manifest, tensors
+from tvm_cavs.deploy.model import _policy
 from tvm_cavs.errors import DeployError
 from tvm_cavs.executors import exporting
+from tvm_cavs.graph import Policy
 
 # LLVM's names of instructions and Linux's; what every machine has stands in no list that is short
 X86 = {"avx2": "avx2", "sse4.1": "sse4_1", "lzcnt": "abm", "bmi": "bmi1", "sse3": "pni"}
@@ -172,3 +174,9 @@ def test_places_that_are_free_and_places_that_are_not(tmp_path, replace):
         made.touch() if other == "file" else made.symlink_to(place if other == "link" else "gone")
         with pytest.raises(DeployError, match=f"{other} is there and no folder"):
             exporting._check_place(made, replace)
+
+
+def test_equal_vertices_are_shared_as_the_network_shared_them():
+    """By the same inputs, where as much is saved, of as many vertices."""
+    data = {"names": ["a", "b"], "least": 0.25, "per_level": 3}
+    assert _policy(json.loads(json.dumps(data))) == Policy(("a", "b"), 0.25, 3)
