@@ -13,8 +13,10 @@ pytest.importorskip("tvm")
 from safetensors.numpy import save
 
 from tvm_cavs.deploy import cpu, library, manifest, tensors
+from tvm_cavs.deploy.model import _policy
 from tvm_cavs.errors import DeployError
 from tvm_cavs.executors import exporting
+from tvm_cavs.graph import Policy
 
 # LLVM's names of instructions and Linux's; what every machine has stands in no list that is short
 X86 = {"avx2": "avx2", "sse4.1": "sse4_1", "lzcnt": "abm", "bmi": "bmi1", "sse3": "pni"}
@@ -181,3 +183,9 @@ def test_what_is_no_number_is_never_written(tmp_path):
     for bad in ("nan", "inf"):
         with pytest.raises(ValueError, match="not JSON compliant"):
             exporting._write_json(tmp_path / "bad", {"x": float(bad)}, indent=2)
+
+
+def test_equal_vertices_are_shared_as_the_network_shared_them():
+    """By the same inputs, where as much is saved, of as many vertices."""
+    data = {"names": ["a", "b"], "least": 0.25, "per_level": 3}
+    assert _policy(json.loads(json.dumps(data))) == Policy(("a", "b"), 0.25, 3)

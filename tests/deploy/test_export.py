@@ -253,6 +253,20 @@ class Many(cavs.VertexFunction):
         v.push("logits", h)
 
 
+def test_an_arena_answers_where_equal_vertices_are_computed_once(tree):
+    """Rows of a part are those of all vertices, in their order."""
+    model = load(tree[1])
+    word = {"word": [1, 1, 1, None]}
+    graph = cavs.batch([cavs.Graph.from_children([[], [], [], [0, 2]], word)] * 9)
+    arena = model.arena(36)
+    part, rows = model.part(graph, arena)
+    assert part.n_rows < len(rows) == graph.n_vertices
+    joined = arena.join(part)
+    while not joined.is_done:
+        arena.step()
+    same(model.outputs_of(arena, joined, rows), model(graph))
+
+
 def test_kinds_that_are_too_many(cache, tmp_path):
     def chain(absent: int) -> cavs.Graph:
         rows = {f"x{i}": [None if i == absent else [0.5] * 4, [0.25] * 4] for i in range(11)}
@@ -267,8 +281,12 @@ def test_kinds_that_are_too_many(cache, tmp_path):
     model = load(tmp_path / "out")
     assert model.manifest["complete"] is False
     same(model(seen), net(cavs.batch(seen)))
-    with pytest.raises(GraphError, match="exported for the vertices of its data.*x5"):
-        model([chain(6)])
+    batch, arena = cavs.batch([chain(6)]), model.arena(9)
+    for use in (model, model.check, lambda graph: model.part(graph, arena)):
+        with pytest.raises(GraphError, match="exported for the vertices of its data.*x5"):
+            use(batch)
+    model.check(cavs.batch(seen))
+    assert str(model) == f"<Model Many: {', '.join(f'x{i}' for i in range(11))} -> logits>"
 
 
 @pytest.mark.parametrize("arity", [1, 3])
@@ -365,7 +383,7 @@ def test_a_manifest_of_another_sort(copy, change, words):
         load(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "format: 1", "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", "format: 1", "\xff", "[" * 100_000])
 def test_a_manifest_that_is_none(copy, text):
     (copy / "manifest.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(DeployError, match=r"manifest\.yaml"):

@@ -89,6 +89,9 @@ def test_what_does_not_fit_changes_nothing(model):
         r"parameter W: expected integers or floats",
     ):
         assert words in str(refused.value)
+    for right in ({"W": np.ones((2, 2)), "b": [7.0]}, {"b": [7.0, 8.0], "W": [1.0]}):
+        with pytest.raises(ShapeError, match="nothing has changed"):
+            model.set_parameters(right)
     with pytest.raises(ShapeError, match="expected values by the names of parameters"):
         model.set_parameters([1.0])
     np.testing.assert_array_equal(model(graphs())["score"], answer)

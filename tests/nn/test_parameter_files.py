@@ -61,6 +61,16 @@ def test_a_file_that_is_none_is_said(tmp_path, monkeypatch):
     (tmp_path / "short").write_bytes(b"\0" * 5)
     with pytest.raises(CheckpointError, match="short is truncated, damaged or no safetensors file"):
         net.load_parameters(tmp_path / "short")
+    for use, said in ((net.save_parameters, "name too long"), (net.load_parameters, "not exist")):
+        with pytest.raises(CheckpointError, match=said):
+            use(tmp_path / ("x" * 300))
+    with monkeypatch.context() as patch:
+        worn = OSError(errno.EIO, os.strerror(errno.EIO))
+        patch.setattr("tvm_cavs.nn.parameter_files.load_file", Mock(side_effect=worn))
+        with pytest.raises(
+            CheckpointError, match=r"is truncated, damaged or no .*Input/output error"
+        ):
+            net.load_parameters(tmp_path / "worn")
     for use in (net.save_parameters, net.load_parameters):
         with pytest.raises(CheckpointError, match="/ is a folder; expected a file"):
             use("/")

@@ -250,3 +250,19 @@ def test_a_graph_says_how_many_each_vertex_stands_for_in_training_alone(
         run, shared = net.shared(EQUAL, loss)
         assert (shared is not None) == sharing and run.n_vertices == 3 - sharing
         assert (COPIES in run.inputs) == (sharing and loss is not None)
+
+
+def test_whose_thread_ended_in_the_midst_is_followed_by_one_alone() -> None:
+    """As where Ctrl-C came between the step and what ends it."""
+    turn, loss, found = Turn(), Loss(1.0, 1, {}, None), []
+    ended = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+    turn._running["it"] = ended
+
+    def work() -> Loss:
+        found.append(in_thread(lambda: turn.forward(lambda: loss)))
+        return loss
+
+    assert turn.forward(work) is loss
+    assert isinstance(found[0], TraceError) and "it is in the midst of a step" in str(found[0])

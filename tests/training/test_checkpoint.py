@@ -205,6 +205,9 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="There is none before it. Check that the folder"):
         save_checkpoint(tmp_path / "absent" / "last.safetensors", example())
 
+    with pytest.raises(CheckpointError, match="File name too long. There is none before it"):
+        save_checkpoint(tmp_path / ("x" * 300), example())
+
     def refuse(source, target):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 

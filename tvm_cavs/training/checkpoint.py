@@ -108,7 +108,9 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except OSError as error:
-        kept = "The previous checkpoint is intact." if path.exists() else "There is none before it."
+        kept = "There is none before it."
+        if os.path.exists(path):
+            kept = "The previous checkpoint is intact."
         what, remedy = f"{error.strerror or error}", "Check that the folder exists and is writable."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"the disk is full ({len(content) / 1e6:.1f} MB are needed)"
