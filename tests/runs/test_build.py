@@ -227,6 +227,17 @@ def test_jsonl_classes_come_from_the_data(tmp_path):
         DataError, match="no input 'y' to learn; it has word, label. Set data.label"
     ):
         build_data(config({"name": "jsonl", "train": path, "label": "y"}))
+    with pytest.raises(DataError, match="data.label is word, the input that cells read"):
+        build_data(config({"name": "jsonl", "train": path, "label": "word"}))
+
+
+def test_room_for_more_children_than_there_are(tmp_path):
+    """What a config says of its own accord is not taken from the data."""
+    path = write_jsonl(tmp_path / "train.jsonl", GOOD)
+    resolved, net, _ = train_one_batch(
+        config({"name": "jsonl", "train": path}, model={"embedding": 3, "hidden": 4, "arity": 3})
+    )
+    assert resolved.model.arity == 3 and net.function.arity == 3
 
 
 # One door: what is refused. Each: lines of train and dev, of the config, a message.
@@ -290,7 +301,13 @@ REFUSED = {
         REAL,
         [tree([1, 2], None)],
         MSE,
-        "line 1, vertex 0: label .1.0, 2.0. does",
+        "line 1, vertex 0: label .1.0, 2.0. does not .*expected one number, as in the training",
+    ),
+    "narrower in dev": (
+        [tree([1, 2.5], None)],
+        [tree([0.5], None)],
+        MSE,
+        "line 1, vertex 0: label .0.5. does not .*expected a list of 2 numbers, as in the training",
     ),
     "a matrix": ([tree([[1.0]], None)], REAL, MSE, "line 1, vertex 0: label .* a list of numbers"),
     "no answer": (
@@ -310,6 +327,24 @@ REFUSED = {
         [tree(0, None)],
         {"metrics": ["root_accuracy"]},
         "dev: no root has a 'label', so root_accuracy has nothing to count. Measure accuracy",
+    ),
+    "stopped by what none has": (
+        GOOD,
+        [tree(0, None)],
+        {"early_stop": {"metric": "root_accuracy"}},
+        "dev: no root has a 'label', so root_accuracy has nothing to count. Measure accuracy",
+    ),
+    "whole, but no integer": (
+        [tree(None, 2.0)],
+        GOOD,
+        {},
+        "line 1, vertex 1: label 2.0 does not",
+    ),
+    "six classes": (
+        [tree(0, 5)],
+        GOOD,
+        {"metrics": ["binary_accuracy"]},
+        "binary_accuracy needs 5 classes .SST., but there are 6. Use accuracy",
     ),
     "only neutral": (
         [tree(0, 4)],
@@ -424,6 +459,23 @@ def test_an_evaluation_says_when_there_is_nothing_to_count(tmp_path):
         evaluate(net, data.splits["dev"], ["accuracy", "root_accuracy"])
     with pytest.raises(DataError, match="no output 'logit' to measure; it pushes logits"):
         evaluate(net, data.splits["dev"], ["accuracy"], output="logit")
+
+
+def test_where_a_file_is_looked_for(tmp_path, monkeypatch):
+    """In the folder, or below it, or where a path of its own leads; packed or not."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given, found in (
+        ("a", tmp_path / "a"),
+        ("b/a", tmp_path / "b" / "a"),
+        ("~/a", tmp_path / "home" / "a"),
+        (str(tmp_path / "c" / "a"), tmp_path / "c" / "a"),
+    ):
+        assert splits.find_file(str(tmp_path), given) == found
+        found.parent.mkdir(exist_ok=True)
+        packed = found.with_name("a.xz")
+        packed.touch()
+        assert splits.find_file(str(tmp_path), given) == packed
+    assert splits.find_file("~", "x") == tmp_path / "home" / "x"
 
 
 def test_a_packed_file_is_found(tmp_path):

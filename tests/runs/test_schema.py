@@ -75,6 +75,13 @@ def test_truth_values_are_no_numbers_and_no_texts(section: type[Section]) -> Non
                 made(section, key, wrong)
 
 
+def test_truth_values_are_no_numbers_by_name_either() -> None:
+    for key in ("lr_mult", "decay_mult", "hyper"):
+        assert made(schema.TrainConfig, key, {"eps": 1}) == {"eps": 1.0}
+        with pytest.raises(ValidationError, match="expected no truth value"):
+            made(schema.TrainConfig, key, {"eps": True})
+
+
 @pytest.mark.parametrize("executor", ["tvm", "reference"])
 @pytest.mark.parametrize("profile", [False, True])
 def test_only_kernels_are_timed(executor: str, profile: bool) -> None:
