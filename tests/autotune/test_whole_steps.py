@@ -17,7 +17,7 @@ from helpers.random_graphs import N_WORDS, random_tree
 from schedules.choice import Bucket, bucket_of
 from schedules.knobs import ALWAYS, BY_SIZE, NEVER, StepKnobs
 from schedules.records import Record, read_records, step_key, target_key, write_records
-from tvm_cavs.compiler import Compiler, Wrong, step_knobs
+from tvm_cavs.compiler import Compiler, Stepping, Wrong, step_knobs
 from tvm_cavs.graph import Graph
 
 pytestmark = pytest.mark.compiles
@@ -352,3 +352,33 @@ def test_results_may_differ_by_rounding_of_the_largest(off, right):
         else:
             with pytest.raises(Wrong, match="h of batch 0 is not what it is with 1"):
                 trial.check(2)
+
+
+class Text(str):
+    """A program of a function and its loss."""
+
+    name = "F with a loss"
+
+
+def test_a_network_has_records_of_its_own_programs_and_precision():
+    """What runs is what is being measured, else what was, else the default."""
+    target, asked = Compiler("host", 2, cache=False, records=False).target, []
+
+    def stepping(forward="f", adjoint="a", precision="float32"):
+        machine = SimpleNamespace(
+            precision=precision,
+            target=target,
+            step=lambda key: asked.append(key) or {Bucket(4): StepKnobs(1, NEVER)},
+        )
+        return Stepping(machine, SimpleNamespace(forward=Text(forward), adjoint=adjoint))
+
+    made = [stepping(), stepping("g"), stepping(adjoint="b"), stepping(adjoint=None)]
+    made.append(stepping(precision="bf16"))
+    assert [each.key for each in made] == asked and len(set(asked)) == 5
+    first, last = made[0], made[-1]
+    assert stepping().key == first.key and last.key.endswith(" bf16")
+    assert first.key.startswith("step F ") and len(first.key.split()) == 4
+    assert first.knobs(4) == first.knobs(7) == StepKnobs(1, NEVER)
+    assert first.knobs(3) == first.knobs(8) == StepKnobs(2, BY_SIZE)
+    first.fixed = StepKnobs(2, ALWAYS)
+    assert first.knobs(4) == first.knobs(8) == first.fixed

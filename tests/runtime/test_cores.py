@@ -27,3 +27,20 @@ def test_where_no_affinity_is_known_all_cores_count(monkeypatch, count, n):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: count)
     assert threads.n_cores() == n
+
+
+def test_a_pool_is_told_each_change_and_no_more(monkeypatch):
+    """Fewer threads too."""
+    told, used = [], []
+    monkeypatch.setattr(threads, "_configure", lambda n, cores: told.append(n))
+
+    def work():
+        used.append(threads.threads_in_use())
+        for n in (3, 3, 1, 1, 2):
+            threads.use_threads(n)
+            used.append(threads.threads_in_use())
+
+    other = threading.Thread(target=work)
+    other.start()
+    other.join()
+    assert told == [3, 1, 2] and used == [1, 3, 3, 1, 1, 2]

@@ -289,7 +289,7 @@ def test_one_call_replaces_a_gradient_that_it_covers_and_nobody_else_adds_to() -
         return SimpleNamespace(steps=[SimpleNamespace(adds=adds) for adds in steps])
 
     one = group(((whole, True), (part, False)), ((twice, True),))
-    other = group(((twice, True), (late, True)))
+    other = group(((twice, True), (late, True), (part, True)))
     for n_one, n_other, want in (
         (1, 1, {whole, late}),
         (1, 0, {whole, twice}),
