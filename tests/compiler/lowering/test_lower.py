@@ -360,6 +360,23 @@ def test_identities_say_how_a_value_is_computed() -> None:
     assert names[first] == identity(other.finish(), same.index)
 
 
+def test_integers_lie_in_memory_as_integers() -> None:
+    def write(b: Stage) -> None:
+        best = b.call("argmax", b.pull(3))
+        b.call("save", best, name="best")
+        b.push(best)
+        b.push(b.call("one_hot", b.call("saved", name="old", type=Type((), "int32")), depth=4), "z")
+
+    dtypes = {f"{b.role.name} {b.key}": b.dtype for b in lowered(write).buffers.values()}
+    assert dtypes == {
+        "INPUT x": "float32",
+        "SAVED best": "int32",
+        "PUSHED y": "int32",
+        "SAVED old": "int32",
+        "PUSHED z": "float32",
+    }
+
+
 def test_a_changed_table_cannot_be_looked_up() -> None:
     def write(b: Stage) -> None:
         word = b.call("pull", name="word", type=Type((), "int32"))
