@@ -3,6 +3,7 @@
 import configparser
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -24,6 +25,21 @@ def test_other_version_is_refused(monkeypatch, found):
     """An older one as well as a newer one."""
     monkeypatch.setattr(versions, "version", lambda package: found)
     with pytest.raises(TargetError, match=rf"{found} is installed.*Run: pip install apache-tvm=="):
+        versions.check_versions()
+
+
+@pytest.mark.parametrize("wrong", versions.REQUIRED)
+def test_what_is_absent_does_not_hide_another_version(monkeypatch, wrong):
+    """The remedy names the whole pair."""
+
+    def version(package):
+        if package == wrong:
+            return "9.0"
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(versions, "version", version)
+    pins = " ".join(f"{package}=={pin}" for package, pin in versions.REQUIRED.items())
+    with pytest.raises(TargetError, match=f"^{wrong} 9.0 is installed.*Run: pip install {pins}$"):
         versions.check_versions()
 
 

@@ -18,6 +18,7 @@ from helpers.law import Case, assert_law, make_case
 from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.bench.ablate import Ablation, _in_turn, ablate, ablation_table, summarise
+from tvm_cavs.bench.ablation_plot import NAMES as NAMES_SHOWN
 from tvm_cavs.bench.ablation_plot import save_ablations
 from tvm_cavs.bench.measure import Case as Measured
 from tvm_cavs.bench.measure import Round, Times
@@ -198,6 +199,28 @@ def test_every_round_begins_with_another_network(n: int) -> None:
     rounds = [_in_turn(names, number) for number in range(2 * n)]
     assert rounds[:n] == rounds[n:] and rounds[0] == names
     assert all(sorted(column) == names for column in zip(*rounds[:n], strict=True))
+
+
+def test_lines_go_over_the_batches_of_one_mode_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="the extra plot is not installed")
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    results = [
+        Ablation("treelstm", replace(CASE, mode=mode, batch=n), 1.0, dict.fromkeys(OFF, float(n)))
+        for mode in ("infer", "train")
+        for n in (64, 1, 16)
+    ]
+    assert save_ablations(tmp_path / "a.png", results)
+    assert [a.get_title().split(", ")[1] for a in drawn[0].axes] == ["train", "infer"]
+    for axes in drawn[0].axes:
+        lines = axes.get_lines()[: len(OFF)]
+        assert all(line.get_xdata().tolist() == [1, 16, 64] for line in lines)
+        assert all(line.get_ydata().tolist() == [1, 16, 64] for line in lines)
+    assert {text.get_text() for text in drawn[0].legends[0].get_texts()} == {
+        NAMES_SHOWN[n] for n in OFF
+    }
 
 
 @pytest.mark.compiles

@@ -10,15 +10,25 @@ import pytest
 
 from tvm_cavs.bench import compare as comparing
 from tvm_cavs.bench import sgemm
-from tvm_cavs.bench.compare import in_turn, tolerance
+from tvm_cavs.bench.compare import dense, in_turn, tolerance
 from tvm_cavs.bench.measure import Case, Times, flop_of, parts_of, profile_case, round_of, summarise
 from tvm_cavs.bench.sgemm import CLOCKS, Sgemm, fastest_product
 from tvm_cavs.bench.table import COLUMNS, short, table
-from tvm_cavs.bench.workloads import WORKLOADS, Workload, random_tree
+from tvm_cavs.bench.workloads import (
+    LEAVES,
+    LENGTHS,
+    WORKLOADS,
+    Workload,
+    random_sequences,
+    random_tree,
+    random_trees,
+)
 from tvm_cavs.data.dataset import Dataset
+from tvm_cavs.errors import BenchError, DataError
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.nn.loss import Loss, Recorded
 from tvm_cavs.nn.recording import is_recording
+from tvm_cavs.row_sparse import RowSparse
 
 measuring = sys.modules["tvm_cavs.bench.measure"]  # the package has a function of this name
 CASE = Case(hidden=4, embedding=3, batch=2, mode="train", threads=1)
@@ -107,6 +117,8 @@ def test_every_part_is_a_median_of_rounds_and_a_mean_of_batches():
     )
     assert (found.product_gflop, found.sgemm_gflop_per_s) == (6.0, 0.5)
     assert found.share_of_floor == pytest.approx(12 / 45)
+    ahead = summarise("made up", replace(CASE, overlap=True), clocks, flop=6e9, gflop_per_s=0.5)
+    assert ahead.plan_ms is None, "it is no part of the time"
     row = found.row()
     assert row["samples_per_s"] == 0.044444 and row["hidden"] == 4 and row["overlap"] is False
     made = table([replace(found, sgemm_gflop_per_s=9.0), found])
@@ -116,6 +128,22 @@ def test_every_part_is_a_median_of_rounds_and_a_mean_of_batches():
     assert made.caption == (
         "ms and GFLOP of a batch; floor: the time of its products at 0 GFLOP/s, NumPy's best"
     )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_overlap_is_not_told_by_cpu_time(threads):
+    case = replace(CASE, clock="cpu", overlap=True, threads=threads)
+    with pytest.raises(BenchError, match='overlap hides planning.*give clock="wall"'):
+        round_of(None, None, case, [])
+
+
+def test_a_gradient_of_rows_is_compared_with_all_of_them():
+    rows = RowSparse(rows=[2, 0], values=[[1.0, 2.0], [3.0, 4.0]])
+    assert dense(rows, (3, 2)).tolist() == [[3, 4], [0, 0], [1, 2]]
+    assert dense(None, (1, 2)).tolist() == [[0, 0]]
+    given = np.ones((1, 2), np.float32)
+    found = dense(given, (1, 2))
+    assert found.tolist() == [[1, 1]] and not np.shares_memory(found, given)
 
 
 @pytest.mark.parametrize(("mode", "times"), [("train", 3), ("infer", 1)])
@@ -129,6 +157,33 @@ def test_training_takes_the_products_of_a_forward_pass_three_times(mode, times, 
     )
     parts = [[Graph.from_sequence(n) for n in sizes] for sizes in ((2, 3), (4, 1), (7, 1))]
     assert flop_of(net, replace(CASE, mode=mode), parts) == times * 6.0
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_table_says_whether_a_batch_is_planned_ahead(overlap):
+    case = replace(CASE, overlap=overlap, threads=2)
+    found = summarise("made up", case, [[Times(1, 1, 1)]], flop=1.0, gflop_per_s=1.0)
+    threads = "2 thread(s) + 1 planning ahead" if overlap else "2 thread(s)"
+    assert table([found]).title == f"made up, float32, {threads}, wall time"
+
+
+def test_trees_and_sequences_are_as_long_as_they_say():
+    """However many are drawn: the lengths of the texts are limits."""
+    trees, chains = random_trees(1500), random_sequences(1500)
+    leaves = [int(np.count_nonzero(graph.level == 0)) for graph in trees]
+    lengths = [graph.n_vertices for graph in chains]
+    assert (min(leaves), max(leaves)) == LEAVES
+    assert min(lengths) >= LENGTHS[0] and max(lengths) <= LENGTHS[1]
+    for graph in (trees[0], trees[1]):
+        assert graph.inputs["word"].present.tolist() == (graph.level == 0).tolist()
+        assert graph.inputs["label"].present.all()
+    assert chains[0].inputs["word"].present.all()
+
+
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "sst"])
+def test_a_workload_that_makes_its_graphs_takes_no_file(name, tmp_path):
+    with pytest.raises(DataError, match=f"^workload {name} makes its own graphs; it takes no data"):
+        WORKLOADS[name](tmp_path)
 
 
 def test_three_digits_are_shown():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from schedules.target import host_target, simd
+from tvm_cavs.bench import compare as comparing
 from tvm_cavs.bench.compare import (
     KINK_TOLERANCE,
     Comparison,
@@ -202,6 +203,31 @@ def test_a_picture_is_drawn(tmp_path):
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_has_a_panel_for_every_width_and_mode(tmp_path, monkeypatch):
+    """Two in a row, the left ones with a label; bars of every batch, all of them in sight."""
+    figure = pytest.importorskip("matplotlib.figure", reason="the extra bench is not installed")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    first = comparison()
+    ours = [
+        replace(first.ours, mode=mode, hidden=h, batch=n)
+        for mode, h in (("train", 4), ("train", 8), ("infer", 8))
+        for n in (1, 64)
+    ]
+    results = [replace(first, ours=each) for each in ours]
+    slower = tuple(replace(p, ratio=p.ratio and 3 * p.ratio) for p in first.peers)
+    results[1] = replace(results[1], peers=slower)
+    for given, labels in ((results, [True, False, True]), (results[:2], [True])):
+        assert save_comparison(tmp_path / "bars.png", given)
+        axes = drawn[-1].axes
+        assert [bool(a.get_ylabel()) for a in axes] == labels
+        assert axes[0].get_title() == "varlstm, train, hidden 4"
+        texts = [[t.get_text() for t in a.get_xticklabels()] for a in axes]
+        assert texts == [["batch 1", "batch 64"]] * len(labels)
+        for a in axes:
+            assert max(bar.get_height() for bar in a.patches) < a.get_ylim()[1]
+
+
 def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert not save_comparison(tmp_path / "bars.png", [comparison()])
@@ -247,6 +273,27 @@ def test_only_what_may_fail_is_left_out(tmp_path):
     peers.peers = [Made("manual", True)]
     with pytest.raises(BenchError, match="^peer manual, Case.*: no C"):
         peers.ready(case, expected)
+
+
+@pytest.mark.parametrize("n_started", [1, 2])
+def test_processes_are_closed_though_one_does_not_start(n_started, monkeypatch):
+    closed = []
+
+    class Made:
+        def __init__(self, system, *given):
+            if system == "level" and n_started == 1:
+                raise PeerError("no process")
+            self.close = lambda: closed.append(system)
+
+    monkeypatch.setattr(comparing, "Peer", Made)
+    monkeypatch.setattr(comparing, "check_torch", lambda: None)
+    monkeypatch.setitem(PEERS, "treelstm", ("manual", "level"))
+    try:
+        with Peers("treelstm", 1, "installed") as peers:
+            assert not closed and peers.folder.is_dir()
+    except PeerError:
+        assert n_started == 1
+    assert closed == ["level", "manual"][-n_started:]
 
 
 def test_unlocking_takes_a_compiler(tmp_path, monkeypatch):

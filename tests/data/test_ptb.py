@@ -141,6 +141,9 @@ def test_one_kind_of_label(tmp_path: Path) -> None:
 def test_what_may_stand_for_a_label() -> None:
     """A word of up to 60 letters; no bracket, and not the end."""
     assert parse_ptb_tree(f"({'N' * 60} tea)").labels == ["N" * 60]
+    tree = parse_ptb_tree("(-1 (+2 a) (03 (1. b) (-.5e1 (1e d)) (- c)))")
+    assert tree.labels == [2.0, 1.0, "1e", -5.0, "-", 3, -1]
+    assert [type(label) for label in tree.labels] == [float, float, str, float, str, int, int]
     for text in (f"({'N' * 61} tea)", "(", "(1 a) (", "((", "()"):
         with pytest.raises(DataError, match="column [17]: (expected a label after|a second tree)"):
             parse_ptb_tree(text)

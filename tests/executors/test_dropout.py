@@ -61,6 +61,13 @@ def test_large_and_equal_identities() -> None:
     assert len(set(keys.tolist())) == 8 and keys[7] == keys[8]
 
 
+def test_a_unit_is_dropped_below_the_threshold_and_kept_at_it() -> None:
+    ids, key = vertex_keys(IDS), site_key(1, 2, 3)
+    for place, bits in enumerate((mix(mix(ids[:9] ^ np.uint32(key))) >> np.uint32(8)).tolist()):
+        dropped = [scale((bits + k) / 2**24, key, ids, 1)[place, 0] == 0 for k in (-1, 0, 1)]
+        assert dropped == [False, False, True]
+
+
 def test_mix_is_one_to_one_on_a_sample() -> None:
     x = np.random.default_rng(0).integers(0, 2**32, 1 << 16, dtype="uint64").astype("uint32")
     assert len(np.unique(mix(x))) == len(np.unique(x))
