@@ -98,6 +98,14 @@ VALUES = {  # entries of the input "x" of one graph, and what is wrong with them
 }
 
 
+@pytest.mark.parametrize("name", ["cycle", "self-loop", "child", "empty"])
+def test_of_several_bad_graphs_the_first_is_named(name: str, tmp_path: Path) -> None:
+    bad = {"children": [[], [0, 1]]}
+    with pytest.raises(DataError) as error:
+        jsonl_dataset(write(tmp_path, {"children": [[]]}, BAD_LINES[name][0], bad, bad))
+    assert BAD_LINES[name][1] in str(error.value)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_values_of_two_meanings(name: str, tmp_path: Path) -> None:
     entries, message = VALUES[name]
