@@ -20,13 +20,13 @@ from helpers.gradient_check import (
 from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.errors import TraceError
 from tvm_cavs.executors.reference import ReferenceExecutor
-from tvm_cavs.graph import COPIES
+from tvm_cavs.graph import COPIES, Read
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
 from tvm_cavs.nn.cells import CELLS
 from tvm_cavs.nn.network import Network
 from tvm_cavs.transform.autodiff import differentiate
-from tvm_cavs.transform.programs import SEED, seeded
+from tvm_cavs.transform.programs import SEED, counted, seeded
 
 
 def test_a_chain_under_a_binary_cell_keeps_slots_apart() -> None:
@@ -76,6 +76,17 @@ def test_an_output_of_integers_has_no_seed() -> None:
         (f"{SEED}logits", (2,), "float32"),
     ]
     assert made.adjoint is not None and made.row_sparse == {"E"}
+
+
+def test_a_loss_counts_as_often_as_a_vertex_stands_for_others() -> None:
+    plain = cell("tree_rnn").programs(LOSS)
+    assert plain.adjoint is not None
+    made = counted(plain)
+    for before, after in ((plain.forward, made.forward), (plain.adjoint, made.adjoint)):
+        assert after is not None
+        read = [{c["name"] for _, c in p.select("pull")} for p in (before, after)]
+        assert read[1] - read[0] == {COPIES}
+    assert Read(COPIES, (), "float32", None) in made.reads
 
 
 class Asks(VertexFunction):
