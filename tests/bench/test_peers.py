@@ -275,6 +275,25 @@ def test_only_what_may_fail_is_left_out(tmp_path):
         peers.ready(case, expected)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_peers_are_those_that_can_round(precision, monkeypatch):
+    monkeypatch.setattr(comparing, "check_torch", lambda: None)
+    monkeypatch.setitem(PEERS, "treelstm", ("manual", *comparing.OF_BF16))
+    asked = {"manual"} - set(comparing.OF_BF16) if precision == "float32" else set()
+    assert set(Peers("treelstm", 1, precision=precision)._names) == {*comparing.OF_BF16} | asked
+
+
+def test_a_loss_is_compared_beside_the_gradients():
+    workload = WORKLOADS["treelstm"](None)
+    net = workload.network(3, 2)
+    net.hybridize("reference")
+    graphs = list(workload.data.graphs[:2])
+    case = Case(hidden=3, embedding=2, batch=2, mode="train", threads=1)
+    found = outputs(net, case, graphs)
+    assert found.keys() == {*net.parameters(), "loss"} and found["loss"].shape == ()
+    assert outputs(net, replace(case, mode="infer"), graphs).keys() == {"logits"}
+
+
 @pytest.mark.parametrize("n_started", [1, 2])
 def test_processes_are_closed_though_one_does_not_start(n_started, monkeypatch):
     closed = []
