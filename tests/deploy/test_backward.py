@@ -428,6 +428,29 @@ def test_kinds_that_are_too_many(cache, tmp_path):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
+class OneMoves(cavs.VertexFunction):
+    """Pushes what a parameter moves, and what none does."""
+
+    arity, state = 0, {"h": 2}
+
+    def __init__(self) -> None:
+        self.w = cavs.Parameter((2,))
+
+    def forward(self, v: cavs.Vertex) -> None:
+        v.scatter(h=v.pull("x", (2,)) * self.w)
+        v.push("moved", v.pull("x", (2,)) * self.w)
+        v.push("still", v.pull("x", (2,)) * 3.0)
+
+
+def test_a_gradient_of_what_no_parameter_moves_goes_nowhere(cache, tmp_path):
+    network(OneMoves(), cache).export(tmp_path / "out", backward=True)
+    graph = cavs.Graph.from_children([[], []], {"x": [[1.0, 2.0], [3.0, 4.0]]})
+    _, pullback = load(tmp_path / "out").vjp(graph)
+    one = np.ones((2, 2))
+    assert pullback({"moved": one, "still": one})["w"].tolist() == [4.0, 6.0]
+    assert pullback({"still": one})["w"].tolist() == [0.0, 0.0]
+
+
 def test_an_input_of_a_reserved_name():
     class Reserved(cavs.VertexFunction):
         state = {"h": 1}

@@ -113,6 +113,12 @@ def test_an_ending_server_is_not_ready_and_says_close(folder, n):
         assert server.process.wait(15) == 0
 
 
+def answer_of_any(server):
+    """By a connection of its own, which leads to any of the processes."""
+    headers = {"Authorization": "Bearer secret-token"}
+    return outputs(httpx.post(f"{server.url}{PREDICT}", content=ONE, headers=headers).json())
+
+
 @each_number
 def test_another_model_takes_its_place(folder, other_folder, tmp_path, n):
     place = tmp_path / "model"
@@ -142,6 +148,9 @@ def test_another_model_takes_its_place(folder, other_folder, tmp_path, n):
             (tmp_path / "before").rename(place)
             assert client.post("/v1/reload").json() == {"name": "TreeLSTM"}
             assert same(answer(), old)
+            end = time.monotonic() + 10
+            while not all(same(answer_of_any(server), old) for _ in range(12)):
+                assert time.monotonic() < end, "whoever was asked, all have it"
             counted = client.get("/metrics").text
             assert 'tvm_cavs_reloads_total{result="done"} 2' in counted
             assert 'tvm_cavs_reloads_total{result="failed"} 1' in counted

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import os
 import resource
 import socket
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from tvm_cavs.serve.limits import Limits
 from tvm_cavs.serve.openapi import about_model, documented
 from tvm_cavs.serve.server import Server
 from tvm_cavs.serve.service import Service
-from tvm_cavs.serve.sockets import FILES, let_connections_be_open
+from tvm_cavs.serve.sockets import FILES, Address, bind, let_connections_be_open
 
 
 def test_what_is_said_of_a_model_is_of_this_model_and_these_limits() -> None:
@@ -189,3 +190,11 @@ def test_another_model_is_loaded_once_at_a_time_or_not(monkeypatch: pytest.Monke
         await ending
 
     asyncio.run(run())
+
+
+def test_a_port_that_cannot_be_had_leaves_no_file_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(CavsError, match="Address already in use") as refused:
+            bind(Address(port=taken.getsockname()[1]))
+        assert refused.tb and len(os.listdir("/proc/self/fd")) == before
