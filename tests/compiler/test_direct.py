@@ -123,3 +123,20 @@ def test_a_rectangle_with_zeros_beside_it_is_packed() -> None:
         weights = Weights(BufferId(Role.PACKED), program, value.index, n_rows, 4)
         found = rectangle_of(weights, compiler, {"W": cavs.Parameter((3, 4))})  # type: ignore[arg-type]
         assert (found is not None) is is_direct
+
+
+def test_calls_that_read_weights_where_they_lie_are_made_once(cache: Path) -> None:
+    """All small batches share them; `prepare` makes them if one batch is small."""
+    executor, batch = planned(cavs.nn.TreeRNN(N_WORDS, 3, 4, N_CLASSES), cache)
+    assert batch.passes is executor.loaded.direct is not None
+    again = executor.plan(batch.plan.graph)
+    assert again.passes is executor.loaded.direct is batch.passes
+    few, many = batch.plan.graph, cavs.batch([batch.plan.graph] * 20)
+    for batches in ([few, many], [many, few], [many]):
+        net = cavs.Network(cavs.nn.TreeRNN(N_WORDS, 3, 4, N_CLASSES))
+        net.initialize(seed=2)
+        net.hybridize("tvm", sharing=False, threads=1, cache=cache)
+        net.prepare(batches, LOSS)
+        other = net.executor(LOSS)
+        assert isinstance(other, TvmExecutor)
+        assert (other.loaded.direct is not None) == (few in batches)

@@ -1,8 +1,11 @@
 """The TVM executor over several batches: memory, later kinds, parameters, interruptions."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -367,3 +370,40 @@ def test_rows_of_a_table_chosen_by_two_inputs_add_up() -> None:
     assert both.rows.tolist() == [1, 3, 4]
     assert both.values.tolist() == [[10, 12], [1, 2], [5, 6]]
     assert merge([], 2).values.shape == (0, 2)
+
+
+class Learned:
+    """Kinds by name; what is learned tells some apart or none."""
+
+    def __init__(self, kinds: tuple[str, ...], by: dict[int, str]) -> None:
+        self.kinds, self.by = kinds, by
+
+    def copy(self) -> "Learned":
+        return Learned(self.kinds, self.by)
+
+    def learn(self, masks: Any) -> list[int]:
+        found = [mask for mask in masks if mask in self.by]
+        self.kinds = tuple(dict.fromkeys([*self.kinds, *(self.by[mask] for mask in found)]))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("masks", "done"), [([1], "nothing"), ([2], "known"), ([3], "compiled"), ([2, 3], "compiled")]
+)
+def test_kinds_are_compiled_where_there_are_others(
+    masks: list[int], done: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new set of inputs of a kind that is there is known from now on, with the same kernels."""
+    executor: Any = TvmExecutor.__new__(TvmExecutor)
+    for name in ("compiler", "planner", "_parameters", "_memory", "_none_yet"):
+        setattr(executor, name, None)
+    executor._learning, kinds = threading.RLock(), Learned(("a",), {2: "a", 3: "b"})
+    executor._loaded = SimpleNamespace(kinds=kinds, knowing=lambda kinds: ("known", kinds.kinds))
+    monkeypatch.setattr(
+        "tvm_cavs.executors.tvm.load", lambda kinds, *given: ("compiled", kinds.kinds)
+    )
+    before = executor._loaded
+    executor._learn(masks)
+    names = ("a", "b") if done == "compiled" else ("a",)
+    assert executor._loaded is before if done == "nothing" else executor._loaded == (done, names)
+    assert kinds.kinds == ("a",)
