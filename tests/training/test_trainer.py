@@ -250,6 +250,17 @@ def test_continuing_from_state_is_exact(name):
     np.testing.assert_array_equal(second.data, whole.data)
 
 
+def test_the_arrays_of_a_state_have_the_names_of_what_they_hold():
+    """Of Adam: `m` the mean of gradients, `v` that of their squares; other programs read them."""
+    w = parameter([1.0, 1.0])
+    trainer = Trainer({"w": w}, "adam", lr=0.1, beta1=0.9, beta2=0.99)
+    w.grad = np.array([2.0, -4.0], np.float32)
+    trainer.step(1)
+    state = trainer.state()
+    np.testing.assert_allclose(state["w.m"], [0.2, -0.4], rtol=1e-6)
+    np.testing.assert_allclose(state["w.v"], [0.04, 0.16], rtol=1e-6)
+
+
 def test_state_of_another_optimizer():
     w = parameter([1.0])
     state = Trainer({"w": w}, "adam", lr=0.1).state()
