@@ -243,6 +243,18 @@ def test_records_are_beside_what_was_compiled(
         assert Compiler("host", 1, given).records_file == tmp_path / where / "records.json"
 
 
+def test_where_no_kernels_are_kept_records_need_a_file_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No run would look for them in the default folder."""
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path))
+    made = [Compiler("host", 1, cache=False)]
+    monkeypatch.setenv("TVM_CAVS_CACHE_LIMIT", "0")
+    for compiler in (*made, Compiler("host", 1)):
+        with pytest.raises(tvm_cavs.CacheError, match=r"kept nowhere.* tune\.records=PATH"):
+            _ = compiler.records_file
+
+
 @pytest.mark.parametrize(("precision", "by_tiles"), [("float32", False), ("bf16", True)])
 def test_a_portrait_asks_for_tiles_only_where_products_use_them(
     precision: str, by_tiles: bool

@@ -15,8 +15,8 @@ from typing import Any
 import tvm
 import tvm_ffi
 
-from ..errors import TargetError
-from ..kernel_cache import choose, default_folder
+from ..errors import CacheError, TargetError
+from ..kernel_cache import choose
 from ..runtime import n_cores
 from . import forms as by_rows
 from .cache import load, source_digest, store
@@ -96,9 +96,14 @@ class Compiler:
         """Where records of measurements on this machine are kept, unless another file is named.
 
         Raises:
-            CacheError: nothing is kept for this user, who has no home folder.
+            CacheError: no kernels are kept, so there is no folder in which it is looked for.
         """
-        return (self.cache.path if self.cache else default_folder()) / FILE
+        if self.cache is None:
+            raise CacheError(
+                "compiled kernels are kept nowhere here, so no later run would look for records. "
+                "Name a file: tune.records=PATH, and executor.records=PATH for the runs."
+            )
+        return self.cache.path / FILE
 
     @property
     def described(self) -> str:
