@@ -1,5 +1,6 @@
 """Vocabulary, word vectors, datasets and the order of batches."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ def test_vocab() -> None:
         Vocab(("a", "<unk>"))
     with pytest.raises(DataError, match="the token 'a' stands twice"):
         Vocab(("<unk>", "a", "a"))
+
+
+@pytest.mark.parametrize("token", [None, 1, b"tea", ["tea"]])
+@pytest.mark.parametrize("at", [0, 1])
+def test_what_is_no_text_is_no_token(token: Any, at: int) -> None:
+    """Nothing at all is none either, wherever it stands."""
+    given = ["<unk>", "the"]
+    given.insert(at, token)
+    with pytest.raises(DataError, match=re.escape(f"a token is text, got {token!r} (")):
+        Vocab.build(given, 1)
 
 
 def test_guesses_about_vocabularies() -> None:
