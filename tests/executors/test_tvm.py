@@ -407,3 +407,14 @@ def test_kinds_are_compiled_where_there_are_others(
     names = ("a", "b") if done == "compiled" else ("a",)
     assert executor._loaded is before if done == "nothing" else executor._loaded == (done, names)
     assert kinds.kinds == ("a",)
+
+
+def test_what_is_loaded_knows_more_kinds_with_the_same_kernels() -> None:
+    """All that later batches are ranked by; whatever else there is stays."""
+    prepared: Any = SimpleNamespace(planner=SimpleNamespace(ranks=lambda *given: given))
+    old: Any = SimpleNamespace(number="old")
+    new: Any = SimpleNamespace(number="number", rank="rank", maybe="maybe")
+    others: Any = [object() for _ in range(3)]
+    made = loaded.Loaded(old, prepared, prepared, *others).knowing(new)
+    assert made.kinds is new and made.ranks == ("number", "rank", "maybe")
+    assert [made.prepared, made.weights, made.gradients, made.direct] == [prepared, *others]

@@ -83,3 +83,21 @@ def test_an_arena_that_is_cleared_answers_again(model):
     while not joined.is_done:
         arena.step()
     assert same(model.outputs_of(arena, joined, rows), model(graph))
+
+
+def test_places_and_rows_are_used_to_the_last_and_not_beyond(model):
+    """By one graph after the other, each of whose vertices is run once."""
+    rng = np.random.default_rng(2)
+    arena = model.arena(3)
+    for n in (3, 3, 1, 2, 3, 3, 2, 1, 1):
+        graph = random_chain(rng, n)
+        part, rows = model.part(graph, arena)
+        joined, n_run = arena.join(part), 0
+        absent = arena._below[joined.first : joined.first + n][part.children < 0]
+        assert (absent == -1).all()
+        while not joined.is_done:
+            went, n_rows = arena.step(least=2)
+            assert went == [joined] and n_rows == min(2, n - n_run)
+            n_run += n_rows
+            assert max(arena._n_rows, arena._n_used) <= arena._n_places
+        assert n_run == n and same(model.outputs_of(arena, joined, rows), model(graph))
