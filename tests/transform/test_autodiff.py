@@ -39,6 +39,29 @@ def test_a_chain_under_a_binary_cell_keeps_slots_apart() -> None:
     check_gradients(network, LOSS, Graph.from_children([[2], [0], []], one))
 
 
+class EachSlotAnotherField(VertexFunction):
+    """Reads `h` of the first child and `c` of the second; its states are sums of both."""
+
+    arity = 2
+    state = {"h": 2, "c": 2}
+
+    def forward(self, v: Vertex) -> None:
+        here = v.gather(0).h + 2.0 * v.gather(1).c + v.pull("x", 2)
+        v.scatter(h=here, c=here * here)
+        v.push("score", cavs.reduce_sum(here))
+
+
+def test_every_slot_of_every_field_gets_a_gradient() -> None:
+    """Zero where F does not read it: what lies there may be of another batch."""
+    network = Network(EachSlotAnotherField())
+    adjoint = network.programs(Score()).adjoint
+    assert adjoint is not None
+    found = sorted((c["field"], c["slot"]) for _, c in adjoint.select("scatter"))
+    assert found == [("c", 0), ("c", 1), ("h", 0), ("h", 1)]
+    x = np.random.default_rng(0).standard_normal((3, 2)).astype("float32")
+    check_gradients(network, Score(), Graph.from_children([[], [], [0, 1]], {"x": x}))
+
+
 def test_row_sparse_gradients_are_the_rows_of_the_batch() -> None:
     network = cell("tree_rnn")
     graph = graphs_for(network, 2)
