@@ -304,14 +304,15 @@ def test_a_size_weighs_what_its_steps_take_at_their_quickest(clock):
     found = autotune.step_tasks_of(Timed(clock, *given))
     assert [(t.bucket.first, t.seconds, t.numbers, t.calls) for t in found] == [
         (64, 5, (1,), 1),
-        (8, 3, (0, 2), 2),
+        (8, 3, (0, 2), 1),
     ]
     assert [t.share for t in found] == [5 / 8, 3 / 8] and not any(t.trains for t in found)
 
 
-def test_steps_take_the_mean_of_their_repeats(clock):
+def test_seconds_are_the_mean_of_repeats_and_batches(clock):
+    """Of one step, of any batch of the task's."""
     steps = Timed(clock, (9, (1, 2, 6)), (9, (1, 3, 5)))
-    assert Batches(steps, (0, 1)).seconds(3) == 6 and steps.ran == [0, 1] * 3
+    assert Batches(steps, (0, 1)).seconds(3) == 3 and steps.ran == [0, 1] * 3
 
 
 def test_a_bench_races_each_candidate_with_the_best_of_its_own_task(monkeypatch):
