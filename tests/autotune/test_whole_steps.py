@@ -171,18 +171,6 @@ def test_a_trial_runs_what_its_knobs_say(make, monkeypatch):
         assert direct == (knobs.direct == ALWAYS)
 
 
-def test_seconds_are_of_one_step(monkeypatch):
-    """Of any batch of the task, however often all of them run."""
-    now = [0.0]
-    monkeypatch.setattr("autotune.whole_steps.time.perf_counter", lambda: now[0])
-
-    class Steps:
-        def run(self, number):
-            now[0] += number
-
-    assert Batches(Steps(), (1, 3, 5)).seconds(4) == 3.0 and now[0] == 36.0
-
-
 def test_networks_of_candidates_that_are_done_are_forgotten(make):
     (task, *_) = autotune.step_tasks_of(make())
     trial = StepTrial(task, make)
