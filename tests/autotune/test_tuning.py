@@ -33,7 +33,7 @@ from schedules.target import make_target
 from tvm_cavs.cli.export import TARGETS
 from tvm_cavs.cli.main import main
 from tvm_cavs.cli.shipped import shipped
-from tvm_cavs.cli.tune import Tuning
+from tvm_cavs.cli.tune import Tuning, kept_for_steps
 from tvm_cavs.compiler import Compiler, Trial, Wrong
 from tvm_cavs.compiler.trial.start import bits, poison
 from tvm_cavs.compiler.trial.touched import touched
@@ -343,6 +343,13 @@ def parted(records):
     """Of kernels, and of whole steps."""
     steps = [r for r in records if r.kernel.startswith("step ")]
     return [r for r in records if r not in steps], steps
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"), [(4.0, 2.0), (20.0, 10.0), (60.0, 10.0), (100.0, 15.0), (300.0, 45.0)]
+)
+def test_whole_steps_have_time_in_a_small_budget_too(budget, seconds):
+    assert kept_for_steps(budget) == seconds
 
 
 def test_a_part_of_the_budget_is_kept(steps, two, tmp_path):

@@ -41,7 +41,8 @@ EXAMPLES = (
     "mine.yaml executor.threads=1",
     "demo tune.rpc=127.0.0.1:9190/KEY",
 )
-STEPS_SHARE = 0.15  # of the budget, that is kept for whole steps
+STEPS_SHARE = 0.15  # of the budget, that is kept for whole steps; but of a small one
+STEPS_SECONDS = 10.0  # these, or half of it: networks have to be compiled first
 SLOWER = 1.02  # a step's time by that before, from which it is called slower
 
 
@@ -142,7 +143,7 @@ def measure(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -
     here, timer = tuning.tracker is None, tuning.tools.Clock(budget)
     try:
         tuner = tuning.tuner(tuning.bench, timer)
-        follow(tuning, tuner, tasks, console, stop, budget * STEPS_SHARE if here else 0.0)
+        follow(tuning, tuner, tasks, console, stop, kept_for_steps(budget) if here else 0.0)
     finally:
         tuning.bench.close()
     if not here or stop.requested():
@@ -152,6 +153,11 @@ def measure(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -
     free = [each for each in steps if len(tuner.space(each).candidates) > 1]
     follow(tuning, tuner, free, console, stop)
     return [*tasks, *free]
+
+
+def kept_for_steps(budget: float) -> float:
+    """Seconds of a budget in which whole steps are measured."""
+    return max(STEPS_SHARE * budget, min(STEPS_SECONDS, budget / 2))
 
 
 def follow(
