@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,7 +21,7 @@ from tvm_cavs.errors import CavsError, ConfigError
 from tvm_cavs.serve import Limits, Metrics, orders, run, start
 from tvm_cavs.serve.jobs import Refused
 from tvm_cavs.serve.orders import Orders, message, read_message
-from tvm_cavs.serve.processes import Child, Parent
+from tvm_cavs.serve.processes import HEEDED, Child, Heard, Parent
 from tvm_cavs.serve.sockets import Address, bind
 
 pytestmark = pytest.mark.compiles
@@ -101,6 +101,30 @@ def test_they_end_when_the_one_that_minds_them_has_gone(folder):
         answering = children(server.process.pid)
         server.process.kill()
         wait_until(lambda: not any(map(is_there, answering)))
+
+
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_one_that_minds_them_is_busy_is_heeded(folder, ends):
+    """It waits before it starts a successor, as who ended was young."""
+    with running(folder, "--processes", "2") as server:
+        killed = children(server.process.pid)[1]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: killed not in children(server.process.pid))
+        server.process.send_signal(ends)
+        assert server.process.wait(20) == 0
+
+
+@contextmanager
+def another_thread():
+    """One that blocks no signal."""
+    ends = threading.Event()
+    thread = threading.Thread(target=ends.wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
 
 
 def test_a_shared_port_is_nobody_elses(server, folder):
@@ -285,9 +309,21 @@ def test_each_process_counts_in_a_row_of_its_own():
         found.append(service.metrics.count("processes"))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    listening = bind(Address(port=0), 2)
-    Parent(service, listening, serve).run(started)
+    before = [signal.getsignal(each) for each in HEEDED]
+    with another_thread():
+        Parent(service, bind(Address(port=0), 2), serve).run(started)
     assert found == [11]
+    assert [signal.getsignal(each) for each in HEEDED] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_signals_are_heard_in_their_order_and_those_of_others_are_not():
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    with another_thread(), Heard() as heard:
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert [heard.next(), heard.next()] == [signal.SIGHUP, signal.SIGTERM]
+    signal.signal(signal.SIGUSR1, before)
 
 
 def test_more_connections_than_there_can_be_files_for_are_refused(monkeypatch):

@@ -64,6 +64,34 @@ class Child:
         self.channel.close()
 
 
+class Heard:
+    """Signals, in the order in which they come. To be entered in the main thread.
+
+    They are handled, not blocked and waited for: the system gives a signal to any thread of a
+    process that does not block it, and who starts a server from Python may have threads.
+    """
+
+    def __enter__(self) -> Heard:
+        self._ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+        self._handlers = {each: signal.signal(each, lambda *_: None) for each in HEEDED}
+        return self
+
+    def next(self) -> int:
+        """The number of the next one; waits for it."""
+        while (number := self._ours.recv(1)[0]) not in HEEDED:
+            LOG.debug("signal %d is somebody else's", number)
+        return number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._ours.close()
+        self._theirs.close()
+
+
 class Parent:
     """Starts processes, and minds them.
 
@@ -84,25 +112,27 @@ class Parent:
         Raises:
             CavsError: a process does not start.
         """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
-        try:
-            for number in range(len(self._listening)):
-                self._start(number)
-                if self._children[-1].answer()[0] != READY:
-                    raise CavsError("a process of the server has ended before it could answer")
-            started()
-            while self._children:
-                self._heed(signal.sigwait(HEEDED))
-        finally:
-            self._kill()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with Heard() as heard:
+            try:
+                for number in range(len(self._listening)):
+                    self._start(number)
+                    if self._children[-1].answer()[0] != READY:
+                        raise CavsError("a process of the server has ended before it could answer")
+                started()
+                while self._children:
+                    self._heed(heard.next())
+            finally:
+                self._kill()
 
     def _start(self, number: int) -> None:
         ours, theirs = socket.socketpair()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # a child's, for good
         pid = os.fork()
         if not pid:
+            signal.set_wakeup_fd(-1)
             ours.close()
             self._be_a_child(number, theirs)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         ours.settimeout(SILENT)
         self._children.append(Child(number, pid, ours, ours.makefile("rb")))
