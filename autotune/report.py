@@ -45,7 +45,7 @@ def _ratio(records: Sequence[Record], knobs: Any) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """A whole step with the defaults and with records: seconds, their ratio, its quartiles."""
+    """A whole step in two ways: seconds, their ratio, its quartiles."""
 
     before: float
     after: float
@@ -54,11 +54,17 @@ class Pair:
     high: float
 
 
-def pair(before: Steps, after: Steps, stop: Callable[[], bool] = lambda: False) -> Pair:
+def pair(
+    before: Steps,
+    after: Steps,
+    stop: Callable[[], bool] = lambda: False,
+    seconds: float = STEP_SECONDS,
+) -> Pair:
     """Both in turn over the same batches: medians over rounds, of which there are at least a few.
 
     Args:
         stop: whether to be content with the rounds so far, once there is one.
+        seconds: after which there is no other round, once there are a few.
     """
     for steps in (before, after):
         for _ in range(WARM_UP):
@@ -66,7 +72,7 @@ def pair(before: Steps, after: Steps, stop: Callable[[], bool] = lambda: False) 
     rounds: list[tuple[float, float]] = []
     begin = time.monotonic()
     while len(rounds) < MOST_ROUNDS and not (stop() and rounds):
-        if len(rounds) >= LEAST_ROUNDS and time.monotonic() - begin > STEP_SECONDS:
+        if len(rounds) >= LEAST_ROUNDS and time.monotonic() - begin > seconds:
             break
         one, other = (before, after) if len(rounds) % 2 else (after, before)
         found = {id(steps): _round(steps) for steps in (one, other)}

@@ -75,6 +75,10 @@ def test_rounds_end_where_that_is_asked_for_or_at_the_most(made):
     log.clear()
     found = pair(*make([1.0], [2.0]), stop=lambda: True)
     assert log.count("before") == WARM_UP + 1
+    log.clear()
+    rounds = LEAST_ROUNDS + 2  # a round takes (1 + 3) * (1 + 2) seconds
+    assert pair(*make([1.0], [2.0]), seconds=12.0 * rounds - 1.0) == found
+    assert log.count("before") == WARM_UP + rounds
     assert (found.before, found.after, found.ratio, found.low, found.high) == (2, 4, 2, 2, 2)
 
 

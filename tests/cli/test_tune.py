@@ -105,6 +105,8 @@ def test_what_whole_steps_have_come_to(ratio, low, slower, monkeypatch):
     """Slower is said of what is surely so."""
     pair = SimpleNamespace(before=0.002, after=0.001, ratio=ratio, low=low, high=1.5)
     monkeypatch.setattr(tune, "put_table", lambda made: None)
+    others = []
+    monkeypatch.setattr(tune, "compare_settings", lambda *given: others.append(given))
     stop, shown = Stop(), console()
     asked, lines = [], iter([None, line(2.0, 1.0)])
     tools = SimpleNamespace(
@@ -116,6 +118,7 @@ def test_what_whole_steps_have_come_to(ratio, low, slower, monkeypatch):
     tune.summarise(tuning, ["one", "two"], shown, stop)
     text = shown.file.getvalue()
     assert asked == [("b", "a", stop.requested)]
+    assert others == [(tuning, "a", shown, stop)]
     numbers = f"{ratio:.3f} in pairs (quartiles {low:.3f} to 1.500)"
     assert f"a whole step: 2.00 ms before, 1.00 ms after; {numbers}\n" in text
     assert ("slower: tune again" in text and "or delete p, or" in text) == slower

@@ -25,6 +25,7 @@ from tvm.support import cc
 import schedules
 import tvm_cavs
 from helpers.targets import X86
+from tvm_cavs import kernel_cache
 from tvm_cavs.compiler import cache as caching
 from tvm_cavs.compiler import compiler as compiling
 from tvm_cavs.compiler import homeless, library
@@ -324,6 +325,25 @@ def test_the_limit_holds_and_what_was_just_made_is_loaded(
     assert built(monkeypatch, tmp_path, n_threads=2)
     assert [note == first for note in files(tmp_path, ".json")] == [False]
     assert len(files(tmp_path, "")) == 2
+
+
+@compiles
+def test_a_library_that_another_process_has_just_removed_is_not_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is built again, and nothing is said of it: warnings are errors here."""
+    assert built(monkeypatch, tmp_path) and not built(monkeypatch, tmp_path)
+    found = kernel_cache.libraries
+
+    def then_removed(folder: int, key: str) -> list[str] | None:
+        names = found(folder, key)
+        for path in files(tmp_path, ".so"):
+            path.unlink()
+        return names
+
+    monkeypatch.setattr(kernel_cache, "libraries", then_removed)
+    with open(os.devnull):  # so that the folder has another number: what is loaded goes by its name
+        assert built(monkeypatch, tmp_path)
 
 
 @compiles

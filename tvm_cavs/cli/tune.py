@@ -25,6 +25,7 @@ from ..runs import (
     say,
     stop_on_signal,
 )
+from .other_settings import compare_settings
 from .output import put_table
 from .parser import FORM, make_parser
 from .shipped import find_config, shipped
@@ -94,9 +95,10 @@ class Tuning:
             )
         return made
 
-    def steps(self, records: str) -> Any:
-        """Steps of a network of its own on this machine, which uses these records."""
-        update = {"records": records} | ({} if self.tracker is None else {"target": None})
+    def steps(self, records: str, **settings: Any) -> Any:
+        """Steps of a network of its own on this machine, with these records and settings."""
+        update = settings | {"records": records}
+        update |= {} if self.tracker is None else {"target": None}
         executor = self.config.executor.model_copy(update=update)
         net = build_network(self.config.model_copy(update={"executor": executor}), self._vocab)
         return self.tools.Steps(net, self._batches, self._loss)
@@ -110,9 +112,9 @@ class Tuning:
             tracker=self.tracker,
         )
 
-    def after(self) -> Any:
-        """Steps with all that has been measured so far."""
-        return self.steps(str(self.path))
+    def after(self, **settings: Any) -> Any:
+        """Steps with all that has been measured so far; `settings`: other ones of the executor."""
+        return self.steps(str(self.path), **settings)
 
     def tuner(self, bench: Any, timer: Any) -> Any:
         """What measures by `bench` until the time is up."""
@@ -204,7 +206,7 @@ def _shown(knobs: Any) -> str:
 
 
 def summarise(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any) -> None:
-    """The table, then whole steps in pairs."""
+    """The table, then whole steps in pairs, then settings that the config leaves open."""
     found = [tuning.tools.line(task, tuning.store) for task in tasks]
     lines = [each for each in found if each is not None]
     say(console, f"records: {tuning.path}")
@@ -214,7 +216,8 @@ def summarise(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any)
     put_table(table(lines))
     if stop.requested() or tuning.tracker is not None:  # which whole steps do not run on
         return
-    pair = tuning.tools.pair(tuning.before, tuning.after(), stop.requested)
+    after = tuning.after()
+    pair = tuning.tools.pair(tuning.before, after, stop.requested)
     say(
         console,
         f"a whole step: {1e3 * pair.before:.2f} ms before, {1e3 * pair.after:.2f} ms after; "
@@ -226,6 +229,7 @@ def summarise(tuning: Tuning, tasks: Sequence[Any], console: Console, stop: Any)
             f"slower: tune again when the machine is quiet, or delete {tuning.path}, or train with "
             "executor.records=none",
         )
+    compare_settings(tuning, after, console, stop)
 
 
 def main(arguments: Sequence[str], form: str = FORM) -> int:

@@ -56,8 +56,7 @@ def load(place: Place, key: str, symbols: Sequence[str]) -> list[Any] | None:
             names = kernel_cache.libraries(folder, key)
             if names is None or _forbids_code(folder):
                 return None
-            # by the descriptor: through no other folder, and by a name that is the content's
-            found = [tvm_ffi.load_module(f"/proc/self/fd/{folder}/{name}") for name in names]
+            found = [_library(folder, name) for name in names]
         for s in symbols:
             if not any(library.implements_function(s, True) for library in found):
                 raise ValueError(f"{s} is in none of its libraries")
@@ -70,6 +69,20 @@ def load(place: Place, key: str, symbols: Sequence[str]) -> list[Any] | None:
             stacklevel=1,
         )
         return None
+
+
+def _library(folder: int, name: str) -> Any:
+    """One, by the descriptor: through no other folder, and by a name that is the content's.
+
+    Raises:
+        FileNotFoundError: another process has removed it since its content was checked.
+        RuntimeError: it cannot be loaded.
+    """
+    try:
+        return tvm_ffi.load_module(f"/proc/self/fd/{folder}/{name}")
+    except RuntimeError:
+        os.stat(name, dir_fd=folder)
+        raise
 
 
 def store(executables: Sequence[Any], place: Place, key: str) -> bool:
