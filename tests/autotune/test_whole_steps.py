@@ -182,16 +182,11 @@ def test_networks_of_candidates_that_are_done_are_forgotten(make):
     assert set(trial._made) == {one, three} and trial.ready(one).steps is kept
 
 
-def written(path: Path, executor, bucket: int, knobs: StepKnobs) -> str:
-    record = Record(
-        executor.stepping.key,
-        target_key(executor.compiler.target),
-        Bucket(bucket),
-        knobs,
-        1e-4,
-        0.5,
-    )
-    write_records(path, [record])
+def written(path: Path, executor, *found: tuple[int, StepKnobs]) -> str:
+    """Records of buckets and the knobs that won there."""
+    key, target = executor.stepping.key, target_key(executor.compiler.target)
+    records = [Record(key, target, Bucket(bucket), knobs, 1e-4, 0.5) for bucket, knobs in found]
+    write_records(path, records)
     return str(path)
 
 
@@ -200,7 +195,7 @@ def test_what_was_measured_runs_in_its_bucket_and_the_default_elsewhere(
 ):
     usual = network(cache)
     executor = usual.executor(LOSS)
-    path = written(tmp_path / "records.json", executor, 512, StepKnobs(2, ALWAYS))
+    path = written(tmp_path / "records.json", executor, (512, StepKnobs(2, ALWAYS)))
     tuned = network(cache, records=path)
     stepping = tuned.executor(LOSS).stepping
     for rows in (512, 1023):
@@ -221,16 +216,35 @@ def test_what_was_measured_runs_in_its_bucket_and_the_default_elsewhere(
     assert plan.passes is tuned.executor(LOSS).loaded.direct
 
 
+@pytest.mark.parametrize("small", [NEVER, ALWAYS])
+def test_nothing_is_compiled_after_prepare_whatever_size_reads_weights_where_they_lie(
+    small, cache, batches, tmp_path
+):
+    executor = network(cache).executor(LOSS)
+    large = ALWAYS if small == NEVER else NEVER
+    found = (16, StepKnobs(2, small)), (512, StepKnobs(2, large))
+    net = network(cache, records=written(tmp_path / "records.json", executor, *found))
+    net.prepare(batches, LOSS)
+    executor = net.executor(LOSS)
+    before = executor.loaded
+    assert before.direct is not None
+    plans = [executor.plan(batch, ahead=True) for batch in batches]
+    assert [plan.passes is before.direct for plan in plans] == [
+        direct == ALWAYS for direct in (small, small, large)
+    ]
+    assert executor.loaded is before
+
+
 def test_records_of_more_threads_than_there_are_say_so(cache, tmp_path):
     executor = network(cache).executor(LOSS)
-    path = written(tmp_path / "records.json", executor, 512, StepKnobs(THREADS + 1))
+    path = written(tmp_path / "records.json", executor, (512, StepKnobs(THREADS + 1)))
     with pytest.warns(UserWarning, match=r"StepKnobs\(threads=4, .* on 3 thread\(s\)"):
         assert network(cache, records=path).executor(LOSS).stepping.knobs(600).threads == THREADS
 
 
 def test_records_of_steps_come_back_as_they_were(cache, tmp_path):
     executor = network(cache).executor(LOSS)
-    path = Path(written(tmp_path / "records.json", executor, 16, StepKnobs(1, NEVER)))
+    path = Path(written(tmp_path / "records.json", executor, (16, StepKnobs(1, NEVER))))
     (record,), notes = read_records(path)
     assert not notes and record.knobs == StepKnobs(1, NEVER)
     assert record.kernel == executor.stepping.key

@@ -129,14 +129,14 @@ class TvmExecutor:
         compiled together, and so what the kernel cache holds.
         """
         arity, pulls = self.planner.arity, self.planner.pulls
-        found, n_rows = set[int](), list[int]()
+        found, n_rows = set[int](), set[int]()
         for graph in batches:
             bits, _ = masks(graph, arity, pulls)
             found.update(np.unique(bits).tolist())
-            n_rows.append(graph.n_vertices)
+            n_rows.add(graph.n_vertices)
         self._learn(sorted(found))
-        if n_rows and self._loaded is not None:
-            self._passes_of(min(n_rows), self._loaded, ahead=False)
+        for n in n_rows:  # records may say of any size that weights are read where they lie
+            self._passes_of(n, self.loaded, ahead=False)
 
     @overload
     def plan(self, graph: Graph) -> Batch: ...
