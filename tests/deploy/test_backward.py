@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import tvm_cavs as cavs
 from helpers import functions
 from helpers.gradient_check import dense
 from helpers.law import TOLERANCE
+from helpers.locks import held, locks_of
 from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 from tvm_cavs.data import to_json
@@ -336,20 +338,28 @@ def test_threads_see_all_old_or_all_new_parameters(tree):
     assert not wrong
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_goes_back(tree):
-    model, graphs = tree.model, some_graphs(5)
+    """Though another thread held every lock when it was forked."""
+    model, graphs = load(tree.folder), some_graphs(5)
     outputs, pullback = model.vjp(graphs)
     seeds = seeds_for(outputs)
     expected = pullback(seeds)
-    child = os.fork()
-    if not child:
-        try:
-            same(pullback(seeds), expected)
-            same(model.vjp(graphs)[1](seeds), expected)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    locks = locks_of(model)
+    assert {id(model._backward._lent._lock), id(model._changing)} < set(map(id, locks))
+    with held(locks):
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(60)  # rather than hang
+                same(pullback(seeds), expected)
+                same(model.vjp(graphs)[1](seeds), expected)
+                same(model(graphs), outputs)
+                model.set_parameters({"b": np.zeros(tree.net.parameters()["b"].shape)})
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_the_memory_limit(tree, monkeypatch):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from helpers.functions import Attention
 from helpers.gradient_check import initialized
 from helpers.random_graphs import N_CLASSES, N_WORDS
 from tvm_cavs.data import TOKENS, Vocab, to_json
@@ -15,12 +16,17 @@ from tvm_cavs.nn.network import Network
 
 WORDS = Vocab(("<unk>", *(f"w{i}" for i in range(1, N_WORDS))))
 ARITY = 2
+TWO_OUTPUTS = "two outputs"
 TREE = Graph.from_children([[], [], [0, 1]], {"word": [1, 2, None]})
 
 
 def export(folder: Path, cell: str = "tree_lstm", seed: int = 0) -> Path:
-    """A network of random parameters, with an example and names of its classes."""
-    net = initialized(Network(CELLS[cell](N_WORDS, 3, 4, N_CLASSES)), seed)
+    """A network of random parameters, with an example and names of its classes.
+
+    cell: one of tvm_cavs, or `TWO_OUTPUTS`, whose inputs may be absent.
+    """
+    made = Attention() if cell == TWO_OUTPUTS else CELLS[cell](N_WORDS, 3, 4, N_CLASSES)
+    net = initialized(Network(made), seed)
     classes = [f"class {i}" for i in range(N_CLASSES)]
     about = About(WORDS.to_list(), ("word",), classes, line(TREE))
     net.export(folder, about=about, replace=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.exported import ARITY, exported, same
+from helpers.exported import ARITY, TWO_OUTPUTS, exported, same
 from helpers.random_graphs import random_chain, random_dag, random_tree
 from tvm_cavs.deploy import Model
 from tvm_cavs.errors import GraphError
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.compiles
 MAKERS = (random_tree, random_dag, lambda rng, _, n: random_chain(rng, n))
 
 
-@pytest.fixture(scope="module", params=["tree_lstm", "tree_gru", "tree_fc"])
+@pytest.fixture(scope="module", params=["tree_lstm", "tree_gru", "tree_fc", TWO_OUTPUTS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return exported(tmp_path_factory.mktemp("models") / "model", request.param)
 

@@ -1,0 +1,52 @@
+"""Locks that another thread holds, as it may at the moment in which a process is forked."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+KINDS = type(threading.Lock()), type(threading.RLock())
+
+
+def locks_of(*owners: Any) -> list[Any]:
+    """All locks of these objects, and of the objects of tvm_cavs that they lead to."""
+    found: list[Any] = []
+    seen: set[int] = set()
+    ahead = list(owners)
+    while ahead:
+        each = ahead.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, KINDS):
+            found.append(each)
+        elif isinstance(each, dict):
+            ahead += each.values()
+        elif isinstance(each, (list, tuple, set, frozenset)):
+            ahead += each
+        elif type(each).__module__.startswith("tvm_cavs") and hasattr(each, "__dict__"):
+            ahead += vars(each).values()
+    return found
+
+
+@contextmanager
+def held(locks: Sequence[Any]) -> Iterator[None]:
+    """Inside, another thread holds them all."""
+    are_held, ends = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        for lock in locks:
+            lock.acquire()
+        are_held.set()
+        ends.wait()
+        for lock in reversed(locks):
+            lock.release()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    are_held.wait()
+    try:
+        yield
+    finally:
+        ends.set()
+        holder.join()
