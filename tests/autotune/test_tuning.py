@@ -417,6 +417,19 @@ def test_steps_of_a_device_elsewhere_run_here(cache, monkeypatch):
     assert str(tuning.before.executor.compiler.target) == str(Compiler("host", 1, False).target)
 
 
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_what_is_tuned_and_where_records_go(mode, cache, tmp_path, monkeypatch):
+    """`tune.records` is asked first, then `executor.records`."""
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(cache))
+    monkeypatch.setattr(autotune, "bench_of", FakeBench)
+    path, other = (tmp_path / name for name in ("a.json", "b.json"))
+    given = [*TINY, f"tune.mode={mode}", f"executor.records={other}"]
+    tuning = Tuning(load_config(shipped()["demo"], given))
+    assert (tuning.before.loss is not None) == (mode == "train")
+    assert tuning.path == other
+    assert Tuning(load_config(shipped()["demo"], [*given, f"tune.records={path}"])).path == path
+
+
 def test_an_executor_without_kernels_is_refused(capsys):
     assert main(["tune", "demo", "executor.name=reference"]) == 1
     assert "has no kernels to tune" in capsys.readouterr().err

@@ -235,6 +235,19 @@ def test_threads_share_a_model_and_a_forked_process_answers(tree):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize("libc", [{}, {"renameat2": lambda *_: -1}])
+def test_a_system_that_cannot_exchange_folders(libc, cache, tmp_path, monkeypatch):
+    """Nor is there anything beside the model; above it, folders are made."""
+    net, folder = network(functions.OneSlot(), cache), tmp_path / "some" / "where" / "out"
+    net.export(folder, about=About(notes={"first": 1}))
+    of_libc = SimpleNamespace(CDLL=lambda name: SimpleNamespace(**libc))
+    monkeypatch.setattr(exporting, "ctypes", of_libc)
+    net.export(folder, replace=True, about=About(notes={"second": 2}))
+    monkeypatch.undo()
+    assert json.loads((folder / "manifest.yaml").read_text())["second"] == 2
+    assert os.listdir(folder.parent) == ["out"]
+
+
 class Many(cavs.VertexFunction):
     """A vertex with so many inputs that not all sets of them can be compiled."""
 

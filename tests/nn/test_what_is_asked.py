@@ -179,6 +179,21 @@ def test_gradients_are_those_of_the_backward_pass(net: cavs.Network) -> None:
     assert [call[0] for call in spy(net, LOSS).asked] == ["forward", "backward"]
 
 
+@pytest.mark.parametrize("change", ["set_data", "writing", "trainer"])
+def test_what_has_changed_is_named_however_it_was(net: cavs.Network, change: str) -> None:
+    loss, (name, p) = train(net, CHAIN), next(iter(net.parameters().items()))
+    if change == "set_data":
+        p.set_data(p.data + 1)
+    elif change == "writing":
+        with p.writing() as data:
+            data += 1
+    else:
+        p.grad = np.ones(p.shape, "float32")
+        cavs.Trainer({name: p}, "sgd", lr=1.0).step(1)
+    with pytest.raises(TraceError, match=f"^{name} changed between"):
+        loss.backward()
+
+
 def test_a_parameter_that_changes_during_the_forward_pass_has_changed(
     net: cavs.Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_events_are_sorted_and_nested() -> None:
         (PARTS, "planning", 2.0, 10.0),
         (KERNELS, "forward eager", 13.0, 2.0),
     ]
+    assert (KERNELS, "product 4 x 8", 21.0, 3.001) in rows, "to a nanosecond"
     names = [name for row, name, _, _ in rows if row == KERNELS]
     assert names == [
         *("forward eager", "region of 3 lines"),

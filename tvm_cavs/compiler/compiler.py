@@ -86,7 +86,6 @@ class Compiler:
         self.tuned = Tuned(self.target, records_of(folder, records))
         self.machine = Machine(self.target, lanes, n_threads, precision, self.tuned.choose)
         self.lanes, self.n_threads = lanes, n_threads
-        self.unclaimed: tuple[str, ...] = ()
         self._functions: dict[str, Any] = {}
         self._symbols = symbols
         self.noted: dict[str, Form] = {}
@@ -185,7 +184,6 @@ class Compiler:
         module = tvm.IRModule({f.symbol: f.make() for f in forms})
         scheduled, unclaimed = schedules.schedule(module, self.target)
         if unclaimed:
-            self.unclaimed += unclaimed
             warnings.warn(
                 f"no schedule rule for {', '.join(unclaimed)}: "
                 "left on TVM's default lowering, which is slow",
