@@ -91,6 +91,21 @@ def test_what_calls_replace_and_what_they_add_to():
     assert added[2][1:].all() and not replaced[2].any()
 
 
+@pytest.mark.compiles
+def test_what_is_added_to_may_be_rounded_in_another_way(compiler):
+    """By knobs that decide in which order rows are added up; a row less is wrong all the same."""
+    n, rng = 300, np.random.default_rng(3)
+    left, right = (rng.standard_normal((n, width), "float32") for width in (K, N))
+    given = recorded((left, right, *recorded().arrays[2:]))
+    given = replace(given, calls=((n, 1, 0, 0, *given.calls[0][4:]),))
+    trial = Trial(given, compiler)
+    trial.check(OTHER)
+    got = trial._run(OTHER, trial.start)
+    assert (got[2] != trial._expected[2]).any(), "the order does not show"
+    with pytest.raises(Wrong, match="results differ"):
+        changed(rows_less)(given, compiler).check(OTHER)
+
+
 def of_region():
     """A table's rows and a child's, chosen by integers, of which one is seen through views."""
     arrays = (
