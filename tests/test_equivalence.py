@@ -11,7 +11,7 @@ import pytest
 import tvm_cavs as cavs
 from helpers import functions
 from helpers.law import N_GRAPHS, assert_law, make_case
-from helpers.random_graphs import N_CLASSES, N_WORDS
+from helpers.random_graphs import N_CLASSES, N_WORDS, WIDTH
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
 
@@ -46,6 +46,29 @@ def test_three_children(cache: Path) -> None:
 )
 def test_awkward_functions(make: type[cavs.VertexFunction], cache: Path) -> None:
     assert_law(make_case(make(), functions.Score(), cache, threads=1, n=7))
+
+
+class HalvesOfABias(cavs.VertexFunction):
+    """A bias of two products, each of which adds its half; so does its gradient."""
+
+    arity = 2
+    state = {"h": 4}
+
+    def __init__(self) -> None:
+        self.U, self.V = cavs.Parameter((4, 4)), cavs.Parameter((4, 4))
+        self.X, self.b = cavs.Parameter((WIDTH, 4)), cavs.Parameter((8,))
+
+    def forward(self, v: cavs.Vertex) -> None:
+        left, right = v.gather(0).h, v.gather(1).h
+        one = cavs.tanh(left @ self.U + self.b[:4])
+        other = cavs.sigmoid(right @ self.V + self.b[4:])
+        h = cavs.tanh(one + other + v.pull("x", (WIDTH,)) @ self.X)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+def test_halves_of_a_bias(cache: Path) -> None:
+    assert_law(make_case(HalvesOfABias(), functions.Score(), cache, threads=1, n=5))
 
 
 class Sliced(cavs.VertexFunction):

@@ -1,6 +1,7 @@
 """The pinned pair of TVM packages is checked at import."""
 
 import configparser
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -18,6 +19,15 @@ def test_pins_are_those_of_setup_cfg():
     pinned = parser["options"]["install_requires"].split()
     pinned += parser["options.extras_require"]["train"].split()
     assert {f"{p}=={v}" for p, v in versions.REQUIRED.items()} <= set(pinned)
+
+
+def test_what_is_missing_comes_with_an_extra_of_setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    said = versions.not_installed("some-package")
+    (extra,) = re.findall(r"pip install 'tvm_cavs\[(\w+)\]'$", said)
+    assert said.startswith("some-package is not installed") and extra == "train"
+    assert extra in parser["options.extras_require"]
 
 
 @pytest.mark.parametrize("found", ["0.1.15.post2", "0.27.0", "9.0"])

@@ -263,6 +263,7 @@ def test_what_is_asked_of_a_device():
     function = RemoteFunction(place, library, "f")
     assert [function.seconds(n, ()) for n in (2, 5, 2)] == [2, 5, 2]
     assert asked[1:] == [("f", place.device, n) for n in (2, 5)]
+    assert place.seconds([(function, ()), (function, ())], 5) == 10, "of all calls"
     assert place.get(place.put(np.ones((2, 3)))).shape == (2, 3)
     assert place.put(np.ones((0, 3), "float32")).shape[0] > 0
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ import tvm_cavs as cavs
 from helpers import functions
 from helpers.gradient_check import dense
 from helpers.law import TOLERANCE
-from helpers.locks import held, locks_of
+from helpers.locks import fork_beside, locks_of
 from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
 from tvm_cavs.data import to_json
@@ -347,19 +346,14 @@ def test_a_forked_process_goes_back(tree):
     expected = pullback(seeds)
     locks = locks_of(model)
     assert {id(model._backward._lent._lock), id(model._changing)} < set(map(id, locks))
-    with held(locks):
-        child = os.fork()
-        if not child:
-            try:
-                signal.alarm(60)  # rather than hang
-                same(pullback(seeds), expected)
-                same(model.vjp(graphs)[1](seeds), expected)
-                same(model(graphs), outputs)
-                model.set_parameters({"b": np.zeros(tree.net.parameters()["b"].shape)})
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+
+    def work() -> None:
+        same(pullback(seeds), expected)
+        same(model.vjp(graphs)[1](seeds), expected)
+        same(model(graphs), outputs)
+        model.set_parameters({"b": np.zeros(tree.net.parameters()["b"].shape)})
+
+    fork_beside(locks, work)
 
 
 def test_the_memory_limit(tree, monkeypatch):

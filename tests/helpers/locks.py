@@ -1,7 +1,9 @@
 """Locks that another thread holds, as it may at the moment in which a process is forked."""
 
+import os
+import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,3 +52,18 @@ def held(locks: Sequence[Any]) -> Iterator[None]:
     finally:
         ends.set()
         holder.join()
+
+
+def fork_beside(locks: Sequence[Any], work: Callable[[], object]) -> None:
+    """Let a process that is forked while another thread holds the locks do `work`: it must end."""
+    with held(locks):
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(60)  # rather than hang
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+    assert status == 0, f"the forked process ended with {os.waitstatus_to_exitcode(status)}"

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from helpers.locks import fork_beside, locks_of
 from tvm_cavs.nn.loss import LogisticLoss, SquaredError
 from tvm_cavs.nn.recent import KEPT, Recent, key_of
 
@@ -32,6 +35,19 @@ def test_what_went_is_forgotten_whole() -> None:
     for key in range(5 * KEPT):
         recent.get(key, lambda: 0)
     assert len(recent._asked) == len(recent) == KEPT
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_makes_what_is_new() -> None:
+    """Though another thread was making something when it was forked."""
+    recent: Recent[int] = Recent()
+    recent.get("old", lambda: 1)
+    (lock,) = locks_of(recent)
+
+    def work() -> None:
+        assert [recent.get(key, lambda: 2) for key in ("old", "new")] == [1, 2]
+
+    fork_beside([lock], work)
 
 
 def test_functions_without_a_view_count_by_their_code() -> None:

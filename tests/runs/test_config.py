@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -155,6 +156,36 @@ def test_files_that_cannot_be_read(write, tmp_path):
         load_config(tmp_path / "rum.yaml")
     with pytest.raises(ConfigError, match="cannot be read as a config"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [("rum", "run"), ("rn.yaml", "run"), ("mine.yml", "mine"), ("train.yaml", None), ("a", None)],
+)
+def test_a_file_of_a_name_like_it_is_shown(given, near, tmp_path, monkeypatch):
+    """Whatever folder both are in, and however long its name is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "mine"):
+        (tmp_path / f"{name}.yaml").write_text("")
+    for folder in (Path(), tmp_path):
+        hint = "" if near is None else f" Did you mean {folder / near}.yaml?"
+        with pytest.raises(ConfigError) as error:
+            load_config(folder / given)
+        assert str(error.value) == f"{folder / given} does not exist.{hint}"
+
+
+@pytest.mark.parametrize("value", ["[1]", "3.5", "2020-01-01", "true"])
+def test_a_target_of_another_type(value, write):
+    """No key is named that there is not."""
+    (line,) = problems(write(f"executor: {{target: {value}}}"))
+    assert line.startswith("executor.target = ") and " expected a text such as host, or a " in line
+
+
+def test_sections_and_mappings_are_told_apart(write):
+    assert problems(write("train: {hyper: 3, early_stop: 4}")) == [
+        "train.hyper = 3: expected a mapping",
+        "train.early_stop = 4: expected a section with keys of its own",
+    ]
 
 
 @pytest.mark.parametrize(

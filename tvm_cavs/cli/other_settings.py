@@ -34,7 +34,7 @@ def open_settings(tuning: Any) -> Iterator[tuple[str, Any]]:
 
 
 def compare_settings(tuning: Any, after: Any, console: Console, stop: Any) -> None:
-    """Say the time of a step with each, by `after`, the steps with all that was found.
+    """Say how long a step takes with each, in pairs with `after`, steps with all that was found.
 
     What the network (dropout, where equal vertices differ) or the CPU cannot do is left out.
     """

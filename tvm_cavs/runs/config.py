@@ -54,9 +54,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         given = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        others = sorted(str(other) for other in path.parent.glob("*.yaml"))
-        near = difflib.get_close_matches(str(path), others, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        others = {other.stem: other for other in sorted(path.parent.glob("*.yaml"))}
+        near = difflib.get_close_matches(path.stem, others, n=1)
+        hint = f" Did you mean {others[near[0]]}?" if near else ""
         raise ConfigError(f"{path} does not exist.{hint}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

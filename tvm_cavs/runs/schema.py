@@ -284,6 +284,15 @@ class ExecutorConfig(Section):
     def _is_registered(cls, given: str) -> str:
         return choose(given, executor_names())
 
+    @field_validator("target", mode="before")
+    @classmethod
+    def _is_a_text_or_a_mapping(cls, given: Any) -> Any:
+        if given is None or isinstance(given, (str, dict)):
+            return given
+        raise ValueError(
+            "expected a text such as host, or a mapping such as {kind: llvm, mcpu: znver4}"
+        )
+
 
 def _seconds(given: Any) -> Any:
     """Seconds of a text such as 300s, 5m or 1.5h; what is no such text is left to the type."""

@@ -329,6 +329,15 @@ def test_gradients_count_and_say_who_shares() -> None:
     assert not lowered(weight_and_bias).gradients
 
 
+def test_a_tables_gradient_knows_its_rows_and_how_wide_they_are() -> None:
+    """By its rows the words of a batch are counted."""
+    programs = Network(CELLS["tree_lstm"](10, 3, 4, 5)).programs(SoftmaxCrossEntropy())
+    adjoint = programs.adjoint
+    assert adjoint is not None
+    (row,) = lower(adjoint, 2).row_gradients
+    assert (row.parameter, row.pull, row.width, row.n_rows) == ("E", "word", 3, 10)
+
+
 def test_once_and_twice_are_different_contributions() -> None:
     """One kind of vertices adds a gradient twice, another once: both count."""
 
