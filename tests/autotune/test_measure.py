@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,3 +281,16 @@ def test_of_workers_that_start_together_all_do_or_none(recorded, monkeypatch):
     with pytest.raises(TuningError, match="does not run the kernel's defaults: it is gone"):
         process.started(TRACKED, recorded, 3)
     assert [w.log[-1] for w in made] == ["killed"] * 3
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_who_was_killed_is_buried(alive):
+    """Else it stays in the system's table for as long as this process runs."""
+    did = []
+    worker = object.__new__(process.Worker)
+    worker.connection = SimpleNamespace(close=lambda: did.append("close"))
+    worker._process = SimpleNamespace(
+        is_alive=lambda: alive, kill=lambda: did.append("kill"), join=lambda: did.append("join")
+    )
+    worker.kill()
+    assert did == ["close", *["kill"] * alive, "join"]
