@@ -25,7 +25,7 @@ from tvm_cavs.deploy import cpu, load
 from tvm_cavs.deploy.runner import Runner
 from tvm_cavs.errors import DataError, DeployError, GraphError, OutOfMemoryError
 from tvm_cavs.executors import About, exporting
-from tvm_cavs.graph import Read
+from tvm_cavs.graph import Read, masks
 from tvm_cavs.runtime import BufferId, Role
 
 pytestmark = pytest.mark.compiles
@@ -246,6 +246,38 @@ def test_a_system_that_cannot_exchange_folders(libc, cache, tmp_path, monkeypatc
     monkeypatch.undo()
     assert json.loads((folder / "manifest.yaml").read_text())["second"] == 2
     assert os.listdir(folder.parent) == ["out"]
+
+
+class FiveSlots(cavs.VertexFunction):
+    """More sets of slots than are kinds of their own."""
+
+    arity = 5
+    state = {"h": 2}
+
+    def __init__(self) -> None:
+        self.U = [cavs.Parameter((2, 2)) for _ in range(self.arity)]
+
+    def forward(self, v: cavs.Vertex) -> None:
+        h = v.pull("x", (2,))
+        for k, U in enumerate(self.U):
+            h = h + v.gather(k).h @ U
+        h = cavs.tanh(h)
+        v.scatter(h=h)
+        v.push("score", cavs.reduce_sum(h))
+
+
+@pytest.mark.parametrize("slots", [(0,), (1, 3, 4), (0, 1, 2, 3, 4)])
+def test_graphs_of_the_data_run_what_they_ran_in_training(slots):
+    """The first sets of slots are kinds of their own, as in training: so bits are the same."""
+    programs = cavs.Network(FiveSlots()).programs()
+    below = [0 if k in slots else None for k in range(5)]
+    graph = cavs.Graph.from_children([[], below], {"x": np.ones((2, 2), "float32")})
+    rounds, is_all = exporting._rounds(programs, [graph])
+    assert is_all, "all other sets of slots are compiled too"
+    kinds = exporting._learned(programs, rounds)
+    mask = int(masks(graph, 5, ("x",))[0][1])
+    found = kinds.kinds[kinds.of_mask(mask)]
+    assert found.slots == slots and not found.maybe
 
 
 class Many(cavs.VertexFunction):

@@ -1,5 +1,7 @@
 """Network as a user meets it: training, batches, and what wrong use says."""
 
+import copy
+import pickle
 import re
 from typing import Any
 
@@ -322,3 +324,9 @@ def test_inputs_of_our_own_have_names_that_no_other_has(look: Any, name: str) ->
 
     with pytest.raises(TraceError, match=f"^Takes: the input name '{name}' is reserved"):
         Network(Takes()).programs()
+
+
+def test_before_the_first_batch_nothing_was_shared_or_seen() -> None:
+    net = network("tree_rnn")
+    for each in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert each.last_sharing is None and each.observer is None
