@@ -12,6 +12,7 @@ import tvm_cavs as cavs
 from helpers.law import dense, near
 from helpers.random_graphs import N_CLASSES, N_WORDS, alike, random_dag, random_tree
 from helpers.runs import TINY, Silent, assert_same_run, run_to_the_end
+from schedules.knobs import DIRECT_VERTICES
 from tvm_cavs.data.dataset import Dataset
 from tvm_cavs.errors import TraceError
 from tvm_cavs.graph import sharing
@@ -62,6 +63,21 @@ def batches(arity: int) -> Iterator[Graph]:
         yield batch([graphs[i] for i in rng.integers(0, len(graphs), n)])
     dags = [random_dag(rng, arity, 8) for _ in range(6)]
     yield batch([dags[i] for i in rng.integers(0, 6, 12)])
+
+
+@pytest.mark.compiles
+def test_a_batch_that_sharing_makes_small_is_prepared_as_a_small_one(cache: Path) -> None:
+    """Small batches read weights where they lie, by kernels of their own."""
+    graph = batch([random_tree(np.random.default_rng(2), 2, 9)] * 200)
+    net = network("tree_rnn")
+    net.hybridize("tvm", sharing=True, threads=1, cache=cache, records=False)
+    net.prepare([graph], LOSS)
+    executor: Any = net.executor(LOSS)
+    loaded = executor.loaded
+    run, _ = net.shared(graph, LOSS)
+    assert graph.n_vertices > DIRECT_VERTICES >= run.n_vertices
+    assert executor.plan(run, ahead=True).passes is loaded.direct is not None
+    assert executor.loaded is loaded
 
 
 @pytest.mark.compiles

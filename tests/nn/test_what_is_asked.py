@@ -99,6 +99,7 @@ def test_batches_are_prepared_as_they_are_run(net: cavs.Network, sharing: bool |
     counts = net.policy(LOSS) is not None
     assert counts == bool(sharing) or sharing is None
     assert [COPIES in graph.inputs for graph in counted] == [counts, counts]
+    assert [graph.n_vertices for graph in counted] == [3, 2 if sharing else 3]
     train(net, EQUAL)
     _, graph, seeds = spy(net, LOSS).asked[-1]
     assert (COPIES in graph.inputs) == counts and seeds == Seeds(0, 0)

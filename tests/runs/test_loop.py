@@ -13,10 +13,12 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.runs import Silent, assert_same_run, config, parameters, run_to_the_end
+from schedules.knobs import DIRECT_VERTICES
 from tvm_cavs import whole_files
+from tvm_cavs.compiler import Compiler
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.nn.recording import record
-from tvm_cavs.runs import runlog
+from tvm_cavs.runs import loop, runlog
 from tvm_cavs.runs.loop import Outcome, _keep_best, fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.run import resume, start
@@ -356,6 +358,29 @@ def test_errors_are_one_message(tmp_path):
     assert "train.lrr = 1: unknown key; did you mean train.lr?" in done.stderr
     assert "did you mean 'tree_lstm'?" in done.stderr
     assert "does not exist" in call("evaluate.py", os.fspath(tmp_path)).stderr
+
+
+@pytest.mark.compiles
+def test_nothing_is_compiled_once_training_has_begun(tmp_path, monkeypatch):
+    """But the optimizer's few lines; neither for small batches of a data set that is large."""
+    small, data = config(epochs=1, batch_size=2), config().data
+    data = data.model_copy(update={"n_train": 120})
+    given = small.model_copy(update={"executor": ExecutorConfig(), "data": data})
+    made, executables, begun = [], Compiler.executables, []
+
+    def noted(self, forms, n):
+        made.extend(bool(begun) for f in forms if not f.symbol.startswith("update"))
+        return executables(self, forms, n)
+
+    train = loop._train_epoch
+    monkeypatch.setattr(Compiler, "executables", noted)
+    monkeypatch.setattr(loop, "_train_epoch", lambda *given: begun.append(1) or train(*given))
+    monkeypatch.setattr(loop, "_finish_epoch", lambda *given: False)
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path / "kernels"))
+    run = start(given, new_folder(tmp_path / "run"))
+    assert sum(g.n_vertices for g in run.data.splits["train"].graphs) > DIRECT_VERTICES
+    fit(run, Silent(), Stop())
+    assert begun and made and not any(made)
 
 
 @pytest.mark.compiles

@@ -240,12 +240,12 @@ class Network:
             GraphError: a batch does not fit the vertex function.
         """
         programs = self.programs(loss)
-        counts = loss is not None and self.policy(loss) is not None
 
         def checked() -> Iterator[Graph]:
             for graph in batches:
                 check_inputs(graph, programs.reads, programs.arity, programs.forward.name)
-                yield with_copies(graph) if counts else graph
+                # what is compiled for training depends on how many vertices are computed
+                yield graph if loss is None else self.shared(graph, loss)[0]
 
         self.executor(loss).prepare(checked())
 

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..graph import Graph
 from ..nn import record
 from ..training import METRICS, evaluate, in_order
 from . import runlog
+from .build import first_batches
 from .display import Display, Status, clock
 from .pace import Pace, count_recent, recent_loss
 from .process import Stop
@@ -32,6 +34,7 @@ from .profile_run import PROFILED_STEP, profile_step
 from .run import Run, restore_best, save
 
 STEPS_PER_EVENT = 50
+PREPARED = 8  # of the first batches: their size may need kernels of its own
 HUGE = 1e15  # an input of that size makes a square that float32 hardly holds
 
 
@@ -66,7 +69,8 @@ def fit(
 def _fit(run: Run, display: Display, stop: Stop, pace: Pace) -> Outcome:
     reason = _ended(run)
     if reason is None and not stop.requested():
-        run.net.prepare(in_order(run.data.splits["train"]), run.loss)
+        every = in_order(run.data.splits["train"])  # in batches larger than those that follow
+        run.net.prepare(chain(every, first_batches(run.data, PREPARED)), run.loss)
     run.mark = time.perf_counter()  # what was before, compiling for one, is no training time
     while reason is None:
         if not stop.requested():
