@@ -23,6 +23,7 @@ pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
 from helpers.law import dense
+from helpers.locks import held
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
 from tvm_cavs.runtime import threads
 
@@ -262,25 +263,9 @@ def test_a_forked_process_answers_and_trains(cache: Path, n: int) -> None:
     executors: list[Any] = [net.executor(), net.executor(LOSS)]
     locks = [lock for e in executors for lock in (e._learning, e._slots._all[0].lock)]
     locks += [net._executors._making, trainer._changing.lock]
-    held, go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        for lock in locks:
-            lock.acquire()
-        held.set()
-        go.wait()
-        for lock in reversed(locks):
-            lock.release()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait()
-    try:
+    with held(locks):
         found = [forked(step) for _ in range(2)]
         assert forked(lambda: forked(lambda: float(step()[0]))) == found[0][0]  # a child's child
-    finally:
-        go.set()
-        holder.join()
     for got in (*found[1:], step()):
         for value, expected in zip(got, found[0], strict=True):
             np.testing.assert_array_equal(value, expected)

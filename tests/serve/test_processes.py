@@ -344,6 +344,21 @@ def test_metrics_for_another_number_of_processes_are_refused():
         run(service, Address(port=0), n_processes=2)
 
 
+def test_several_processes_are_started_in_the_main_thread():
+    service, found = Service(), []
+    service.metrics = Metrics(2)
+
+    def work():
+        with pytest.raises(ConfigError, match="given thread 'aside'. Call it in the main") as error:
+            run(service, Address(port=0), n_processes=2)
+        found.append(error)
+
+    thread = threading.Thread(target=work, name="aside")
+    thread.start()
+    thread.join(20)
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "257", "two"])
 def test_a_number_of_processes_that_is_none(folder, text, capsys):
     from tvm_cavs.cli.main import main

@@ -6,6 +6,7 @@ import gc
 import socket
 import time
 from collections.abc import Callable
+from threading import current_thread, main_thread
 
 import uvloop
 
@@ -32,7 +33,8 @@ def run(
         n_processes: that answer; the service's metrics are made for as many.
 
     Raises:
-        ConfigError: the service's metrics are made for another number of processes.
+        ConfigError: the service's metrics are made for another number of processes; or there are
+            several, which signals steer, and this is not the main thread, which alone gets them.
         CavsError: the address cannot be had, or a process does not start.
     """
     if n_processes != service.metrics.n_processes:
@@ -40,6 +42,12 @@ def run(
             f"n_processes is {n_processes}, and the service's metrics have rows for "
             f"{service.metrics.n_processes}. Give it some: "
             f"Service(folder, metrics=Metrics({n_processes}))."
+        )
+    if n_processes > 1 and current_thread() is not main_thread():
+        raise ConfigError(
+            f"n_processes is {n_processes}: signals end and reload such a server, and Python hands "
+            f"them to the main thread; given thread {current_thread().name!r}. Call it in the main "
+            "thread, or start a process of its own: tvm-cavs serve DIR --processes N."
         )
     let_connections_be_open(service.limits.connections)
     gc.collect()
