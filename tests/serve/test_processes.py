@@ -344,13 +344,15 @@ def test_metrics_for_another_number_of_processes_are_refused():
         run(service, Address(port=0), n_processes=2)
 
 
-def test_several_processes_are_started_in_the_main_thread():
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_server_is_started_in_the_main_thread(n):
+    """Elsewhere one process would answer, but nothing could end it, and nobody was told of it."""
     service, found = Service(), []
-    service.metrics = Metrics(2)
+    service.metrics = Metrics(n)
 
     def work():
         with pytest.raises(ConfigError, match="given thread 'aside'. Call it in the main") as error:
-            run(service, Address(port=0), n_processes=2)
+            run(service, Address(port=0), n_processes=n)
         found.append(error)
 
     thread = threading.Thread(target=work, name="aside")

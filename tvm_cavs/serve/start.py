@@ -33,8 +33,8 @@ def run(
         n_processes: that answer; the service's metrics are made for as many.
 
     Raises:
-        ConfigError: the service's metrics are made for another number of processes; or there are
-            several, which signals steer, and this is not the main thread, which alone gets them.
+        ConfigError: the service's metrics are made for another number of processes; or this is not
+            the main thread, which alone gets signals.
         CavsError: the address cannot be had, or a process does not start.
     """
     if n_processes != service.metrics.n_processes:
@@ -43,11 +43,11 @@ def run(
             f"{service.metrics.n_processes}. Give it some: "
             f"Service(folder, metrics=Metrics({n_processes}))."
         )
-    if n_processes > 1 and current_thread() is not main_thread():
+    if current_thread() is not main_thread():
         raise ConfigError(
-            f"n_processes is {n_processes}: signals end and reload such a server, and Python hands "
-            f"them to the main thread; given thread {current_thread().name!r}. Call it in the main "
-            "thread, or start a process of its own: tvm-cavs serve DIR --processes N."
+            "signals end and reload a server, and Python hands them to the main thread; given "
+            f"thread {current_thread().name!r}. Call it in the main thread, or start a process of "
+            "its own: tvm-cavs serve DIR."
         )
     let_connections_be_open(service.limits.connections)
     gc.collect()
