@@ -17,7 +17,7 @@ from .space import Knobs, Space
 
 EXHAUSTIVE = 24  # candidates of a space that is measured whole
 PATIENCE = 24  # candidates without a better one, after which a space has been searched
-DRAWS = 50  # attempts at a random candidate that was not measured before
+DRAWS = 50  # attempts at a random candidate not measured before; then the first such one
 
 Measured = Mapping[Knobs, float]  # ratio to the default's time, infinite where it failed
 Search = Callable[[Space, Measured, random.Random], "Knobs | None"]
@@ -52,7 +52,7 @@ def evolutionary(space: Space, measured: Measured, generator: random.Random) -> 
         made = space.mutated(generator.choice(ranked[:4]), generator)
         if made is not None and made not in measured:
             return made
-    return None
+    return exhaustive(space, measured, generator)
 
 
 def _stale(measured: Measured) -> bool:

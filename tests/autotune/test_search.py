@@ -110,3 +110,17 @@ def test_a_search_goes_on_as_long_as_it_finds_better_ones():
 
     found = searched(large, cost)
     assert len(found) == 1 + 2 * PATIENCE - 2
+
+
+def test_a_search_that_found_no_draw_does_not_end_by_chance():
+    """What differs from the best in three knobs is left: no draw reaches it, so it comes in order.
+    Else the same command would measure a little more in every call.
+    """
+    given = space(width=(2, 1, 4), depth=tuple(range(20)))
+    best = [Toy(depth=depth) for depth in range(4)]
+    far = [k for k in given.candidates if all(len(differing(k, each)) == 3 for each in best)]
+    measured = {k: 1.0 for k in given.candidates if k not in far and k not in best}
+    measured |= dict.fromkeys(best, 0.5)  # the last ones, so PATIENCE has not run out
+    for seed in range(20):
+        assert evolutionary(given, measured, random.Random(seed)) == far[0]
+    assert evolutionary(given, dict.fromkeys(given.candidates, 1.0), random.Random(0)) is None

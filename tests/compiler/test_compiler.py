@@ -49,9 +49,9 @@ def built(monkeypatch: pytest.MonkeyPatch, cache: Any, n_threads: int = 1) -> bo
     builds: list[str] = []
     build = Compiler._build
 
-    def counted(self: Compiler, forms: list[Form], key: str) -> list[Any]:
-        builds.append(key)
-        return build(self, forms, key)
+    def counted(self: Compiler, forms: list[Form], world: str) -> dict[str, Any]:
+        builds.append(world)
+        return build(self, forms, world)
 
     with monkeypatch.context() as m:
         m.setattr(Compiler, "_build", counted)
@@ -440,14 +440,103 @@ def test_what_changes_kernels_is_another_entry(
     assert built(monkeypatch, tmp_path, n_threads=2)
     monkeypatch.setattr(compiling, "source_digest", lambda: "edited")
     assert built(monkeypatch, tmp_path)
-    keys = [Compiler(t, 1, tmp_path)._key(["f"]) for t in ("host", {"kind": "llvm"})]
-    keys += [Compiler("host", 1, tmp_path)._key(["f", "g"])]
+    worlds = [Compiler(t, 1, tmp_path)._world() for t in ("host", {"kind": "llvm"})]
     for package in (tvm, compiling.tvm_ffi):
         with monkeypatch.context() as patch:
             patch.setattr(package, "__version__", "another")
-            keys += [Compiler("host", 1, tmp_path)._key(["f"])]
-    assert len(set(keys)) == 5
+            worlds += [Compiler("host", 1, tmp_path)._world()]
+    assert len(set(worlds)) == 4
+    keys = [caching.key_of(w, s) for w in worlds for s in (["f"], ["f", "g"], ["g"])]
+    assert len(set(keys)) == 12 and {len(key) for key in keys} == {24}
+    assert caching.key_of(worlds[0], ["g", "f"]) == keys[1]
     assert len(files(tmp_path, ".json")) == 3
+
+
+def sums(widths: tuple[int, ...], cache: Path, n_threads: int = 1) -> list[list[str]]:
+    """Column sums of these widths: what each build made. Their results are checked."""
+    compiler, made = Compiler("host", n_threads, cache), []
+    build = compiler._build
+
+    def noted(forms: list[Form], world: str) -> dict[str, Any]:
+        made.append([f.symbol for f in forms])
+        return build(forms, world)
+
+    compiler._build = noted
+    kernels = [Kernel("column_sum", ColumnSum((Piece(w, 0, w),))) for w in widths]
+    forms = [form for kernel in kernels for form in compiler.forms(kernel)]
+    compiler.compile(forms)
+    for width, kernel in zip(widths, kernels, strict=True):
+        rows, out = np.ones((4, width), "float32"), np.zeros(width, "float32")
+        total = tvm.runtime.tensor(out)
+        symbol = compiler.forms(kernel)[0].symbol
+        compiler.function(symbol)(4, 0, tvm.runtime.tensor(rows), total)
+        assert total.numpy().tolist() == [4.0] * width
+    return made
+
+
+@compiles
+def test_only_the_kernels_that_are_in_no_entry_are_built(tmp_path: Path) -> None:
+    """Whatever they were compiled with, and however many entries have them."""
+    (first,) = sums((3, 4), tmp_path)
+    (second,) = sums((4, 5, 6), tmp_path)
+    assert len(first) == len(second) == 2 and not {*first} & {*second}
+    assert sums((3, 6), tmp_path) == sums((3, 4, 5, 6), tmp_path) == sums((5,), tmp_path) == []
+    assert sums((3, 7), tmp_path, 2) and sums((3,), tmp_path / "other")
+
+
+@compiles
+def test_entries_that_have_most_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more than are needed."""
+    for widths in ((3,), (4,), (3, 4, 5)):
+        assert sums(widths, tmp_path / str(widths))
+        for path in files(tmp_path / str(widths), ""):
+            shutil.copy2(path, tmp_path)
+    loaded, library = [], caching._library
+    monkeypatch.setattr(caching, "_library", lambda f, n: (loaded.append(n), library(f, n))[1])
+    assert sums((3, 4), tmp_path) == [] and len({n.split(".")[0] for n in loaded}) == 1
+
+
+@compiles
+@pytest.mark.parametrize("about", [{}, {"kernels": 3}, {"world": "another"}])
+def test_an_entry_of_another_world_is_not_taken(about: dict[str, Any], tmp_path: Path) -> None:
+    """Although its digest begins alike."""
+    sums((3, 4), tmp_path)
+    (note,) = files(tmp_path, ".json")
+    content = json.loads(note.read_text())
+    assert len(content["about"]["world"]) == 64
+    kept = {} if not about else content["about"]
+    damage(note, json.dumps(content | {"about": kept | about}).encode())
+    note.chmod(0o600)
+    assert len(sums((3,), tmp_path)) == 1
+
+
+@compiles
+def test_a_damaged_entry_is_told_of_once_and_left_out(tmp_path: Path) -> None:
+    sums((3, 4), tmp_path)
+    for path in files(tmp_path, ".so"):
+        damage(path, b"garbage")
+        path.chmod(0o600)
+    with pytest.warns(UserWarning, match="is damaged .*: the checksum differs"):
+        assert sums((3,), tmp_path) != []
+    assert sums((3,), tmp_path) == []
+
+
+@compiles
+def test_an_entry_that_leaves_while_it_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is said of it, and its kernels are built."""
+    sums((3, 4), tmp_path)
+    notes = kernel_cache.notes
+
+    def then_removed(folder: int, prefix: str) -> dict[str, kernel_cache.Note]:
+        found = notes(folder, prefix)
+        for path in files(tmp_path, ""):
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(kernel_cache, "notes", then_removed)
+    assert sums((3,), tmp_path) != []
 
 
 @compiles
@@ -456,7 +545,7 @@ def test_two_that_store_at_once_do_not_mix(monkeypatch: pytest.MonkeyPatch, tmp_
     assert built(monkeypatch, tmp_path)
     (note,) = files(tmp_path, ".json")
     first = note.read_text()
-    (name,) = json.loads(first)
+    (name,) = json.loads(first)["libraries"]
     note.unlink()
     assert built(monkeypatch, tmp_path)
     damage(note, first.encode())
@@ -521,7 +610,7 @@ def test_every_module_that_makes_kernels_is_in_the_key(tmp_path: Path) -> None:
 def test_nothing_is_said_about_an_empty_cache(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert caching.load(Place(tmp_path), "none", ["f"]) is None
+        assert caching.load(Place(tmp_path), "none", ["f"]) == {}
 
 
 def test_threads_are_started_and_not_bound() -> None:

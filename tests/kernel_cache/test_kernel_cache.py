@@ -28,7 +28,7 @@ def put(folder: Path, key: str, content: bytes = b"code", used: float | None = N
         flags = os.O_WRONLY | os.O_CREAT
         with open(os.open("0.so", flags, 0o777, dir_fd=scratch), "wb") as file:
             file.write(content)
-        kc.write(opened, scratch, key, ["0.so"])
+        kc.write(opened, scratch, key, ["0.so"], {"of": key})
     if used is not None:
         os.utime(folder / f"{key}.json", (used, used))
     (library,) = folder.glob(f"{key}.*.so")
@@ -295,9 +295,25 @@ def test_a_note_names_libraries_of_its_own(name: str, tmp_path: Path) -> None:
         place.write_bytes(b"code")
         place.chmod(0o600)
     note = tmp_path / "kernels" / f"{KEYS[0]}.json"
-    note.write_text(json.dumps({name: hashlib.sha256(b"code").hexdigest()}))
+    libraries = {name: hashlib.sha256(b"code").hexdigest()}
+    note.write_text(json.dumps({"about": {}, "libraries": libraries}))
     with pytest.raises(ValueError, match="which is no library of its own"):
         read(tmp_path / "kernels", KEYS[0])
+
+
+def test_notes_are_read_without_their_libraries(tmp_path: Path) -> None:
+    """Of the keys that begin so; one that cannot be read is left out, and others are found."""
+    for key in KEYS:
+        put(tmp_path, key).unlink()
+    (tmp_path / f"{KEYS[1]}.json").write_text("{")
+    (tmp_path / f"{KEYS[2]}.json").chmod(0o666)
+    (tmp_path / f"{'f' * 24}.json").write_text(json.dumps({"libraries": {"x": "y"}, "about": {}}))
+    with kc.opened(tmp_path) as opened:
+        found = kc.notes(opened, KEYS[0][:20])
+        assert {key: note.about["of"] for key, note in found.items()} == {
+            key: key for key in (KEYS[0], KEYS[3], KEYS[4])
+        }
+        assert kc.read_note(opened, "0" * 20 + "abcd") is None
 
 
 def test_a_folder_that_is_swapped_while_it_is_open_changes_nothing(tmp_path: Path) -> None:

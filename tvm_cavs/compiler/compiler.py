@@ -19,7 +19,7 @@ from ..errors import CacheError, TargetError
 from ..kernel_cache import choose
 from ..runtime import n_cores
 from . import forms as by_rows
-from .cache import load, source_digest, store
+from .cache import load, named, source_digest, store
 from .forms import Form
 from .lowering.specs import DirectWeights, Pack, SegmentSum
 from .lowering.steps import Kernel
@@ -165,15 +165,13 @@ class Compiler:
             return
         if not new:
             return
-        key = self._key(sorted(new))
-        libraries = load(self.cache, key, sorted(new)) if self.cache else None
-        if libraries is None:
-            libraries = self._build([new[symbol] for symbol in sorted(new)], key)
-        for library in libraries:
-            self._functions.update(
-                {s: library[s] for s in new if library.implements_function(s, True)}
-            )
-        assert all(symbol in self._functions for symbol in new), sorted(new)
+        world = self._world()
+        found = load(self.cache, world, list(new)) if self.cache else {}
+        missing = [form for symbol, form in sorted(new.items()) if symbol not in found]
+        if missing:
+            found |= self._build(missing, world)
+        assert found.keys() == new.keys(), sorted(new.keys() ^ found.keys())
+        self._functions |= found
 
     def function(self, symbol: str) -> Any:
         """A kernel that `compile` has made."""
@@ -194,22 +192,24 @@ class Compiler:
         parts = [dict(functions[i::n_parts]) for i in range(n_parts)]
         return on_all_cores(self._compile_part, parts)
 
-    def _build(self, forms: Sequence[Form], key: str) -> list[Any]:
-        """What has been stored is loaded, because TVM makes machine code a second time for a
-        function that is taken from the module in memory.
+    def _build(self, forms: Sequence[Form], world: str) -> dict[str, Any]:
+        """Kernels by symbol. What has been stored is loaded, because TVM makes machine code a
+        second time for a function that is taken from the module in memory.
         """
         executables = self.executables(forms, n_cores())
-        if self.cache and self._keeps:
-            self._keeps = store(executables, self.cache, key)
         symbols = [f.symbol for f in forms]
-        loaded = load(self.cache, key, symbols) if self.cache and self._keeps else None
-        return loaded or [e.mod for e in executables]
+        found: dict[str, Any] = {}
+        if self.cache and self._keeps:
+            self._keeps = store(executables, self.cache, world, symbols)
+            found = load(self.cache, world, symbols) if self._keeps else {}
+        return found | named([e.mod for e in executables], set(symbols) - set(found))
 
     def _compile_part(self, functions: Any) -> Any:
         return tvm.compile(
             tvm.IRModule(functions), target=self.target, tir_pipeline=schedules.pipeline()
         )
 
-    def _key(self, symbols: Sequence[str]) -> str:
-        parts = [str(self.target), tvm.__version__, tvm_ffi.__version__, source_digest(), *symbols]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    def _world(self) -> str:
+        """Digest of what decides about the code of a kernel, beside its symbol."""
+        parts = [str(self.target), tvm.__version__, tvm_ffi.__version__, source_digest()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()

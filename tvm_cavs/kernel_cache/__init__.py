@@ -5,9 +5,13 @@ Knows files only. What is in them belongs to the compiler.
 
 from .entries import Contents as Contents
 from .entries import Entry as Entry
+from .entries import Note as Note
 from .entries import clear as clear
 from .entries import contents as contents
+from .entries import drop as drop
 from .entries import libraries as libraries
+from .entries import notes as notes
+from .entries import read_note as read_note
 from .entries import remove_leftovers as remove_leftovers
 from .entries import trim as trim
 from .entries import write as write

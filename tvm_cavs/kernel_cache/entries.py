@@ -1,7 +1,8 @@
 """The files of a folder of kernels: what an entry is, and how it comes and goes.
 
 An entry is a note, KEY.json, and the libraries that it names with their checksums, KEY.DIGEST.so,
-each named for its content. Libraries come first and the note last, each by a rename; the note goes
+each named for its content. A note also says what its writer wants to know of an entry without
+loading it. Libraries come first and the note last, each by a rename; the note goes
 first. So at any moment, for any number of processes, an entry is whole, absent, or seen to be
 broken by its reader, who compiles again.
 """
@@ -13,14 +14,16 @@ import json
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from .folder import LIBRARY, NOTE, OTHERS_WRITE, SCRATCH, remove_scratch, trusted
 
 LEFTOVER_SECONDS = 3600.0  # nobody writes for so long
 MOST_NOTE_BYTES = 1 << 20
+PARTS = ("libraries", "about")  # of a note
 FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe or a device is not waited for
 
 
@@ -36,6 +39,16 @@ class Entry:
     files: tuple[str, ...]
     n_bytes: int
     used: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the note of an entry says. libraries: the checksum of each by its name. about: what its
+    writer gave.
+    """
+
+    libraries: dict[str, str]
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,11 +107,11 @@ def libraries(folder: int, key: str) -> list[str] | None:
         ValueError: the entry is damaged or not this user's.
         OSError: it cannot be read.
     """
+    note = read_note(folder, key)
+    if note is None:
+        return None
     try:
-        note = json.loads(_read(folder, f"{key}.json", MOST_NOTE_BYTES))
-        if not isinstance(note, dict) or not note:
-            raise ValueError(f"{key}.json names no libraries")
-        for name, digest in note.items():
+        for name, digest in note.libraries.items():
             match = LIBRARY.fullmatch(name)
             if match is None or match["key"] != key:
                 raise ValueError(f"{key}.json names {name!r:.60}, which is no library of its own")
@@ -108,7 +121,36 @@ def libraries(folder: int, key: str) -> list[str] | None:
         return None
     with suppress(OSError):  # where it cannot be written, nothing leaves either
         os.utime(f"{key}.json", dir_fd=folder, follow_symlinks=False)
-    return list(note)
+    return list(note.libraries)
+
+
+def read_note(folder: int, key: str) -> Note | None:
+    """The note of an entry, whose libraries are not looked at; None where there is none.
+
+    Raises:
+        ValueError: it is damaged or not this user's.
+        OSError: it cannot be read.
+    """
+    try:
+        found = json.loads(_read(folder, f"{key}.json", MOST_NOTE_BYTES))
+    except FileNotFoundError:
+        return None
+    libraries, about = map(found.get, PARTS) if isinstance(found, dict) else (None, None)
+    if not isinstance(libraries, dict) or not libraries or not isinstance(about, dict):
+        raise ValueError(f"{key}.json names no libraries")
+    return Note(libraries, about)
+
+
+def notes(folder: int, prefix: str) -> dict[str, Note]:
+    """The notes of all entries whose key begins so; one that cannot be read is left out."""
+    found: dict[str, Note] = {}
+    for name in os.listdir(folder):
+        match = NOTE.fullmatch(name)
+        if match and name.startswith(prefix):
+            with suppress(ValueError, OSError):
+                note = read_note(folder, match["key"])
+                found |= {} if note is None else {match["key"]: note}
+    return found
 
 
 def _open(folder: int, name: str) -> int:
@@ -134,8 +176,13 @@ def _digest(folder: int, name: str) -> str:
     return digest.hexdigest()
 
 
-def write(folder: int, scratch: int, key: str, made: Sequence[str]) -> None:
+def write(
+    folder: int, scratch: int, key: str, made: Sequence[str], about: Mapping[str, Any]
+) -> None:
     """Make an entry of the libraries `made`, which lie in the folder `scratch` inside of `folder`.
+
+    Args:
+        about: what a reader of the note wants to know of them, as JSON has it.
 
     Raises:
         OSError: it cannot be written; there is no entry then, or the one that was there.
@@ -149,7 +196,7 @@ def write(folder: int, scratch: int, key: str, made: Sequence[str]) -> None:
         os.replace(file, name, src_dir_fd=scratch, dst_dir_fd=folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | FILE
     with open(os.open("note.json", flags, 0o600, dir_fd=scratch), "w", encoding="ascii") as note:
-        note.write(json.dumps(digests))
+        note.write(json.dumps(dict(zip(PARTS, (digests, dict(about)), strict=True))))
     os.replace("note.json", f"{key}.json", src_dir_fd=scratch, dst_dir_fd=folder)
 
 
@@ -195,6 +242,12 @@ def clear(folder: int) -> Contents:
         _remove(folder, entry)
     remove_leftovers(folder, 0.0)
     return found
+
+
+def drop(folder: int, key: str) -> None:
+    """Remove an entry that is damaged; its libraries go as leftovers do."""
+    with suppress(OSError):
+        os.unlink(f"{key}.json", dir_fd=folder)
 
 
 def _remove(folder: int, entry: Entry) -> None:
