@@ -1,6 +1,7 @@
 """Compiling: what is kept on disk, when it is built again, and what is said about it."""
 
 import ast
+import errno
 import json
 import os
 import shutil
@@ -518,7 +519,24 @@ def test_a_damaged_entry_is_told_of_once_and_left_out(tmp_path: Path) -> None:
         path.chmod(0o600)
     with pytest.warns(UserWarning, match="is damaged .*: the checksum differs"):
         assert sums((3,), tmp_path) != []
-    assert sums((3,), tmp_path) == []
+    assert sums((4,), tmp_path) != [] and sums((3, 4), tmp_path) == []
+
+
+@compiles
+def test_an_entry_that_cannot_be_read_now_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As where too many files are open."""
+    sums((3, 4), tmp_path)
+
+    def fail(folder: int, key: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_cache, "libraries", fail)
+        with pytest.warns(UserWarning, match="Too many open files"):
+            assert len(sums((3,), tmp_path)) == 1
+    assert len(files(tmp_path, ".json")) == 2
 
 
 @compiles

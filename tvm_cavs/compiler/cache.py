@@ -109,14 +109,15 @@ def _kernels(note: Note, world: str) -> set[str]:
 
 
 def _from_entry(place: Place, folder: int, key: str, wanted: AbstractSet[str]) -> dict[str, Any]:
-    """What an entry has of these kernels; one that is damaged is told of and dropped."""
+    """What an entry has of these kernels; one that is damaged is told of, and dropped."""
     try:
         names = kernel_cache.libraries(folder, key)
         return named([_library(folder, name) for name in names or ()], wanted)
     except FileNotFoundError:
         return {}
     except (ValueError, AttributeError, OSError, RuntimeError) as error:
-        kernel_cache.drop(folder, key)
+        if not isinstance(error, OSError):  # which may be too many open files: the entry is good
+            kernel_cache.drop(folder, key)
         warnings.warn(
             f"compiled network {place.path / key}.json is damaged ({error}); building it again",
             stacklevel=1,
