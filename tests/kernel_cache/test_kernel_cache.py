@@ -279,7 +279,14 @@ def test_a_byte_that_has_changed_anywhere_is_seen(place: int, tmp_path: Path) ->
         read(tmp_path, KEYS[0])
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "null", '"x"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "[]", "null", '"x"', '{"libraries": {}, "about": {}}', '{"about": {}}'),
+        *('{"libraries": {"x.so": "0"}}', '{"libraries": {"x.so": "0"}, "about": [1]}'),
+        '{"libraries": ["x.so"], "about": {}}',
+    ],
+)
 def test_a_note_without_libraries_is_no_entry(text: str, tmp_path: Path) -> None:
     put(tmp_path, KEYS[0])
     (tmp_path / f"{KEYS[0]}.json").write_text(text)
