@@ -117,6 +117,20 @@ def test_rooms_change_no_bit(n_threads: int, cache: Path, monkeypatch: pytest.Mo
         np.testing.assert_array_equal(a, b)
 
 
+def test_rooms_of_two_dtypes_are_two_though_equally_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region, "STACK_BYTES", region.OTHER_BYTES)
+    b = Builder("one of each")
+    x = b.call("pull", name="x", type=Type((8,)))
+    b.call("push", functions.reduce_max(x), name="most")
+    b.call("push", functions.argmax(x), name="where")
+    (step,) = lower(b.finish(), 1).steps
+    rooms = {buffer.id: buffer for buffer in step.buffers if buffer.space == PARTS}
+    assert sorted((room.dtype, room.ld) for room in rooms.values()) == [
+        ("float32", 16),
+        ("int32", 16),
+    ]
+
+
 def test_the_widest_results_leave_the_stack() -> None:
     def line(width: int, *args: Any) -> Line:
         return Line("concat", args, ((width,),) * len(args), (width,))

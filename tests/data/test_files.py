@@ -83,6 +83,21 @@ def test_damage_anywhere_in_what_is_packed_is_told(packed: str, tmp_path: Path) 
     assert n_refused > 1.5 * len(places)
 
 
+@pytest.mark.parametrize("n", [0, 10_000])
+@pytest.mark.parametrize("packed", PACKERS)
+def test_damage_is_told_after_the_last_line_that_was_read(
+    packed: str, n: int, tmp_path: Path
+) -> None:
+    path, found = tmp_path / "x", list[int]()
+    whole = PACKERS[packed](b"".join(b"%d\n" % (k * k) for k in range(n)) + b"tea \xff")
+    path.write_bytes(whole if packed == "plain" else whole[:-20])
+    with pytest.raises(DataError) as error:
+        for number, _ in read_lines(path):
+            found.append(number)
+    assert str(error.value).startswith(f"{path}, after line {len(found)}: ")
+    assert bool(found) == bool(n)
+
+
 def zipped(content: bytes) -> bytes:
     with io.BytesIO() as made:
         with zipfile.ZipFile(made, "w") as archive:

@@ -122,6 +122,12 @@ def test_build_graphs_equals_one_by_one() -> None:
         build_graphs([[[]], []], {})
 
 
+@pytest.mark.parametrize("children", [3, [3], [[3]], [[[], None]]])
+def test_children_that_are_no_lists_are_told(children: Any) -> None:
+    with pytest.raises(GraphError, match="children: expected for every graph and every vertex a"):
+        build_graphs(children, {})
+
+
 def test_vocab() -> None:
     vocab = Vocab.build("b a b c <unk> <unk> a b".split(), min_count=2)
     assert vocab.tokens == ("<unk>", "b", "a") and len(vocab) == 3

@@ -23,7 +23,7 @@ pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
 from helpers.law import dense
-from helpers.locks import held
+from helpers.locks import held, locks_of
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
 from tvm_cavs.runtime import threads
 
@@ -201,6 +201,17 @@ def test_a_handler_that_trains_in_the_midst_of_a_step(cache: Path) -> None:
     with pytest.raises(cavs.TraceError, match="not the network's last"):
         inner[0].backward()
     outer.backward()
+
+
+def test_a_handler_may_enter_what_its_thread_has_entered(cache: Path) -> None:
+    """A network that a handler calls waits for no lock of the call that was interrupted."""
+    net, graph = network(cache), some_batches(2)[1]
+    with cavs.record():
+        LOSS(net(graph)).backward()
+    locks = locks_of(net)
+    lent, *slots = net.executor(LOSS)._memory_of_batches._lent, *net.executor(LOSS)._slots._all
+    assert {id(each) for each in (lent._lock, *(slot.lock for slot in slots))} < set(map(id, locks))
+    assert {type(lock) for lock in locks} == {type(threading.RLock())}
 
 
 def test_networks_keep_their_numbers_of_threads(cache: Path) -> None:

@@ -26,8 +26,9 @@ def locks_of(*owners: Any) -> list[Any]:
             ahead += each.values()
         elif isinstance(each, (list, tuple, set, frozenset)):
             ahead += each
-        elif type(each).__module__.startswith("tvm_cavs") and hasattr(each, "__dict__"):
-            ahead += vars(each).values()
+        elif type(each).__module__.startswith("tvm_cavs"):
+            ahead += getattr(each, "__dict__", {}).values()
+            ahead += [getattr(each, name, None) for name in getattr(each, "__slots__", ())]
     return found
 
 

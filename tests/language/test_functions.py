@@ -116,6 +116,18 @@ for reduction, (ours, theirs) in REDUCTIONS.items():  # of a matrix, and with th
                 lambda x, *_, f=theirs, keep=kept: f(x.reshape(2, 3), -1, keepdims=keep),
             )
         )
+ALONG_ROWS: dict[str, tuple[Any, Any]] = {
+    "softmax": (cavs.softmax, softmax),
+    "log_softmax": (cavs.log_softmax, lambda x: np.log(softmax(x))),
+    "layer_norm": (lambda x: cavs.layer_norm(x, 1.0, 0.0), layer_norm),
+}
+for along, (ours, theirs) in ALONG_ROWS.items():  # of a matrix: each row by itself
+    CASES[along].append(
+        (
+            lambda x, *_, f=ours: f(cavs.reshape(x, (2, 3))),
+            lambda x, *_, f=theirs: np.stack([f(row) for row in x.reshape(2, 3)]),
+        )
+    )
 
 
 def test_no_function_is_left_out() -> None:

@@ -103,6 +103,14 @@ def test_equal_reads_are_one_call_and_with_sharing_all_equal_calls() -> None:
         assert len(list(b.finish().select("gradient"))) == 2
 
 
+def test_a_program_stays_what_it_was_when_its_builder_goes_on() -> None:
+    b = Builder("F")
+    x = b.call("pull", name="x", type=Type((3,)))
+    first, text = b.finish(), str(b.finish())
+    b.call("push", x, name="y")
+    assert str(first) == text != str(b.finish())
+
+
 def test_bounds_are_of_the_smallest_that_an_input_chooses_from() -> None:
     class F(cavs.VertexFunction):
         state = {"h": 2}

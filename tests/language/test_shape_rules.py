@@ -5,6 +5,8 @@ The golden file has a line for each op, so a rule that takes or gives something 
 
 import hashlib
 import itertools
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,6 +46,7 @@ OPERANDS = {
     **dict.fromkeys("scatter push save gradient".split(), 1),
     "full": 0,
 }
+NAMED = re.compile(r"(?:float32|int32)\[[\dx]+\](?: per net)?")
 OF_READS = "param absent pull present gather gather_sum saved child_present own_state child_state"
 
 
@@ -86,6 +89,20 @@ def test_rules_of_all_ops(golden: Any) -> None:
         digest = hashlib.sha256("\n".join(answers).encode()).hexdigest()[:8]
         rows.append(f"{op}: {fit} of {len(answers)} fit, {digest}")
     golden("shape_rules", "\n".join(rows))
+
+
+def test_a_refusal_names_operands_that_were_given_each_once() -> None:
+    n_named = 0
+    for op in OPERANDS:
+        for types in operands(op):
+            for attrs in ATTRS.get(op, [{}]):
+                try:
+                    OPS[op].infer(types, attrs)
+                except ShapeError as error:
+                    named = Counter(NAMED.findall(str(error)))
+                    n_named += named.total()
+                    assert named <= Counter(map(str, types)), (op, types)
+    assert n_named > 10_000
 
 
 @pytest.mark.parametrize("op", OF_READS.split())

@@ -160,6 +160,16 @@ def test_mistakes_around_forward() -> None:
         VertexFunction().forward(None)  # type: ignore[arg-type]
 
 
+def test_a_state_is_published_by_the_names_of_its_fields() -> None:
+    def forward(self: Any, v: Vertex) -> None:
+        below = v.gather(0)
+        v.scatter(c=below.h, h=below.c)
+
+    program = trace(function(forward))
+    written = {c["field"]: program.calls[c.args[0]]["field"] for _, c in program.select("scatter")}
+    assert written == {"h": "c", "c": "h"}
+
+
 def test_a_vertex_has_two_slots_unless_it_says_otherwise() -> None:
     class Usual(VertexFunction):
         state = {"h": 3}

@@ -81,6 +81,22 @@ def test_what_is_held_is_what_a_class_or_its_base_says() -> None:
     assert key_of(SquaredError("a", "b")) != key_of(LogisticLoss("a", "b"))
 
 
+class Free:
+    """Holds whatever it is given."""
+
+    def __init__(self, held: dict[str, object]) -> None:
+        vars(self).update(held)
+
+
+def test_things_count_as_one_where_they_hold_the_same_under_the_same_names() -> None:
+    texts = [{}, {"a": "x"}, {"b": "x"}, {"a": "x", "b": "y"}, {"a": "y", "b": "x"}]
+    held: list[dict[str, object]] = [*texts, {"a": 1}, {"b": 1}, {"a": "1"}, {"a": 1.0}]
+    held += [{"a": {"b": 1}}, {"a": print}, {"b": print}, {"a": len}]
+    keys = [[key_of(Free(each)) for each in held] for _ in range(2)]
+    for i, first in enumerate(keys[0]):
+        assert [first == second for second in keys[1]] == [i == j for j in range(len(held))]
+
+
 def test_what_another_thread_has_made_meanwhile_is_not_made_again() -> None:
     recent: Recent[str] = Recent()
 

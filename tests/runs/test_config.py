@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.any_config import leaves
 from helpers.paths import ROOT
 from tvm_cavs.errors import ConfigError
 from tvm_cavs.nn.cells import CELLS
@@ -98,6 +99,13 @@ def test_all_problems_at_once(write):
         "executor = 'tvm': expected a section with keys of its own",
         "clip_norm = 5: unknown key; did you mean train.clip_norm?",
     ]
+
+
+def test_one_wrong_value_is_one_problem_whatever_else_looks_at_it(write):
+    path = write("")
+    for key in leaves(RunConfig):
+        (problem,) = problems(path, f"{key}=[[]]")
+        assert problem.startswith(key)
 
 
 @pytest.mark.parametrize(

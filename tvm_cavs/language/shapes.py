@@ -17,20 +17,24 @@ Types = Sequence[Type]
 
 def broadcast(types: Types, attrs: Attrs) -> Type:
     """NumPy's broadcasting of float32 operands."""
-    shapes = {t.shape for t in types}
-    try:
-        shape = shapes.pop() if len(shapes) == 1 else tuple(np.broadcast_shapes(*shapes))
-    except ValueError:
-        raise ShapeError(f"{' and '.join(map(str, types))} do not broadcast") from None
+    made = Type(_joint_shape(types), "float32", _per(types))
     _floats(types)
-    return Type(shape, "float32", _per(types))
+    return made
 
 
 def compare(types: Types, attrs: Attrs) -> Type:
     """Integers with integers, floats with floats; the result is 0.0 or 1.0."""
     if len({t.dtype for t in types}) != 1:
         raise ShapeError(f"cannot compare {' with '.join(map(str, types))}: the dtypes differ")
-    return broadcast([replace(t, dtype="float32") for t in types], attrs)
+    return Type(_joint_shape(types), "float32", _per(types))
+
+
+def _joint_shape(types: Types) -> tuple[int, ...]:
+    shapes = {t.shape for t in types}
+    try:
+        return shapes.pop() if len(shapes) == 1 else tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ShapeError(f"{' and '.join(map(str, types))} do not broadcast") from None
 
 
 def matmul(types: Types, attrs: Attrs) -> Type:
