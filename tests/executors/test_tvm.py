@@ -25,7 +25,9 @@ from tvm_cavs.executors.tvm import TvmExecutor
 from tvm_cavs.graph.field import Field
 from tvm_cavs.language.vertex import Vertex
 from tvm_cavs.row_sparse import RowSparse, merge
+from tvm_cavs.runtime.batch_memory import Batch
 from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.spaces import space_of
 
 pytestmark = [pytest.mark.compiles, pytest.mark.usefixtures("both_kinds_of_weights")]
 
@@ -86,6 +88,39 @@ def test_buffers_grow_for_kinds_that_are_known(cache: Path) -> None:
             len(executor.workspace.memory.read(BufferId(Role.STATE, "h"))) > n
         )  # and a row of zeros
     assert len(executor.workspace.memory.read(BufferId(Role.STATE, "h"))) > 300
+
+
+def planned(cache: Path) -> tuple[TvmExecutor, Batch]:
+    case = small(cache, 12)
+    case.net.prepare(case.graphs, case.loss)
+    executor = executor_of(case)
+    return executor, executor.plan(cavs.batch(case.graphs))
+
+
+def test_a_first_batch_takes_a_row_for_every_vertex_of_a_space_and_no_more(cache: Path) -> None:
+    executor, batch = planned(cache)
+    held = [b for b in executor.compiled.buffers.values() if b.id in batch.memory]
+    assert {b.role for b in held} >= {Role.CHILD, Role.INDEX, Role.PARENT_SLOTS, Role.VERTEX_KEYS}
+    for b in held:
+        n = int(batch.counts[batch.spaces.number[space_of(b)]])
+        rows = {Role.PARENT_SLOTS: 2 * n, Role.PARENT_POINTERS: n + 1}.get(b.role, n)
+        assert len(batch.memory.read(b.id)) == max(1, rows), b.name
+
+
+def test_products_of_neighbouring_levels_begin_at_opposite_ends_of_their_weights(
+    cache: Path,
+) -> None:
+    """So the second finds in cache what the first has read last."""
+    executor, batch = planned(cache)
+    executor.run(batch, Seeds())
+    seen, turns = executor.workspace.seen_by(batch), []
+    for part in (part for way in ("forward", "backward") for part in batch.parts(way)):
+        calls = batch.passes.calls([part], seen, batch.replaced)
+        for (_, given), step in zip(calls, part.group.steps, strict=True):
+            if step.kind == "product":
+                turns.append((part.level, given[1]))
+    assert {level % 2 for level, _ in turns} == {0, 1}
+    assert all(turn % 2 == level % 2 for level, turn in turns)
 
 
 class Rows(cavs.VertexFunction):

@@ -262,6 +262,12 @@ REFUSED = {
         {},
         "dev, line 3, vertex 1 has 3 children, but tree_lstm takes 1. Set model.arity=3",
     ),
+    "the widest of several": (
+        GOOD,
+        [tree(0, 1, arity=2), tree(0, 1, arity=4), tree(0, 1, arity=3)],
+        {},
+        "dev, line 2, vertex 1 has 4 children, but tree_lstm takes 1. Set model.arity=4",
+    ),
     "a tree for a chain": (
         [tree(0, 1, arity=2)],
         GOOD,
@@ -281,6 +287,12 @@ REFUSED = {
         [tree(0, 3)],
         {},
         "line 1, vertex 1: .*label 3 is out of",
+    ),
+    "a list for a class": (
+        GOOD,
+        [tree(None, [1, 2])],
+        {},
+        "dev, line 1, vertex 1: .*the label is a list; expected an integer in 0..2, or null",
     ),
     "below the classes": (
         [tree(0, -1)],

@@ -95,6 +95,18 @@ def test_this_machine_says_something(tmp_path: Path) -> None:
     assert (available(tmp_path) or 0) > 0, "without /proc: what sysconf says"
 
 
+def test_what_is_free_counts_where_nobody_says_what_is_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"SC_AVPHYS_PAGES": 3, "SC_PHYS_PAGES": 7, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(memory_limit.os, "sysconf", said.__getitem__)
+    monkeypatch.setattr(memory_limit.os, "sysconf_names", said)
+    assert available(tmp_path) == 3 * 4096
+    del said["SC_AVPHYS_PAGES"]
+    assert available(tmp_path) == 7 * 4096
+    assert available(machine(tmp_path, MEMINFO)) == 16 * GIB
+
+
 def test_sizes_are_read() -> None:
     assert [parse(t) for t in ("8G", "1.5 GiB", "500M", "7", "2kb")] == [
         8 * GIB,

@@ -322,13 +322,12 @@ def _are_indices(given: Iterable[Any]) -> bool:
 
 
 def _check_labels(column: Column, n_classes: int) -> None:
+    expected = f"expected an integer in 0..{n_classes - 1}, or null."
     for element, value in enumerate(column.flat):
-        if column.shape or type(value) is not int or not 0 <= value < n_classes:
-            column.refuse(
-                element,
-                f"label {value!r:.60} is out of range; expected an integer in 0..{n_classes - 1}, "
-                "or null.",
-            )
+        if column.shape:
+            column.refuse(element, f"the label is a list; {expected}")
+        if type(value) is not int or not 0 <= value < n_classes:
+            column.refuse(element, f"label {value!r:.60} is out of range; {expected}")
 
 
 def _with_line(path: str | Path, lines: list[Line], error: GraphError) -> DataError:
