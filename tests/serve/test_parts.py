@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,35 @@ def test_counters_and_values_of_now() -> None:
         kind = "counter" if name in COUNTERS else "histogram"
         assert lines.count(f"# TYPE {PREFIX}_{name} {kind}") == 1
     assert metrics.text().endswith("\n") and metrics.mean("step_seconds") == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [
+        (lambda metrics: metrics.add("graphs_total", 2), "graphs_total 4"),
+        (lambda metrics: metrics.observe("step_seconds", 0.5), "step_seconds_count 2"),
+    ],
+)
+def test_of_threads_that_count_at_once_none_is_lost(count: Any, line: str) -> None:
+    """The second one comes between the reading of a number and its writing."""
+    metrics = Metrics()
+    numbers, second = metrics._own, threading.Thread(target=count, args=(metrics,))
+
+    class Numbers:
+        def __getitem__(self, place: int) -> float:
+            found = numbers[place]
+            if second.ident is None:
+                second.start()
+                second.join(0.05)  # which may have to wait
+            return found
+
+        def __setitem__(self, place: int, value: float) -> None:
+            numbers[place] = value
+
+    metrics._own = Numbers()  # type: ignore[assignment]
+    count(metrics)
+    second.join()
+    assert f"{PREFIX}_{line}" in metrics.text().splitlines()
 
 
 def test_what_processes_count_is_added_up_and_outlives_them() -> None:
