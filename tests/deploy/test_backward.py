@@ -21,10 +21,13 @@ from helpers.law import TOLERANCE
 from helpers.locks import fork_beside, locks_of
 from helpers.paths import ROOT
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_chain, random_dag, random_tree
+from helpers.targets import X86
+from tvm_cavs.compiler import Compiler
 from tvm_cavs.data import to_json
-from tvm_cavs.deploy import Model, load
+from tvm_cavs.deploy import Model, load, to_data
+from tvm_cavs.deploy.restoring import from_data
 from tvm_cavs.errors import DeployError, GraphError, OutOfMemoryError, ShapeError
-from tvm_cavs.executors import Seeds, factory
+from tvm_cavs.executors import Exportable, Seeds, exporting, factory
 from tvm_cavs.runtime import Workspace
 from tvm_cavs.transform import SEED, seeded
 
@@ -274,6 +277,23 @@ def test_what_does_not_fit_is_named(tree):
     with pytest.raises(GraphError, match="vertex 3 has 3 children"):
         tree.model.vjp(wide)
     pullback({"logits": outputs["logits"].tolist()})
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith("two outputs")])
+def test_a_program_that_was_read_is_the_one_that_was_written(name):
+    """Whatever it holds; nothing is compiled."""
+    net = cavs.Network(MAKERS[name]())
+    net.initialize(seed=4)
+    exportable = Exportable(net.programs(None), net.parameters(), net.policy())
+    compiler = Compiler(n_threads=1, cache=False, symbols=True, target={**X86, "mcpu": "haswell"})
+    covers = set()
+    for program in exporting._Exported(exportable, compiler, (), True)._programs.values():
+        data = json.loads(json.dumps(to_data(program)))
+        again = to_data(from_data(data, lambda symbol: symbol))
+        assert json.loads(json.dumps(again)) == data
+        steps = [s for group in program.executable.backward for s in group.steps]
+        covers |= {whole for step in steps for _, whole in step.adds}
+    assert covers == {True, False}, "gradients that a call can replace, and others"
 
 
 def test_the_manifest_says_whether_it_is_there(tree, tmp_path):
