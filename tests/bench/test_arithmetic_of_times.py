@@ -1,5 +1,6 @@
 """What benchmarks make of times: clocks and systems are made up, so every number is known."""
 
+import io
 import itertools
 import sys
 from dataclasses import replace
@@ -240,6 +241,15 @@ def test_the_best_product_is_kept_and_counts_two_operations_an_element(monkeypat
     )
     monkeypatch.setattr(sgemm.time, "sleep", lambda seconds: None)
     assert [one.measure() for _ in range(3)] == [3.0, 5.0, 4.0] and one.best == 5.0
+
+
+def test_every_line_that_is_read_asks_for_a_product_of_its_own(monkeypatch, capsys):
+    speeds = iter((1.0, 2.0, 3.0))
+    monkeypatch.setattr(sgemm, "SIZE", 2)
+    monkeypatch.setattr(sgemm, "fastest_product", lambda product, now: next(speeds))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n\n"))
+    sgemm.serve(CLOCKS["cpu"])
+    assert capsys.readouterr().out == "1.0\n2.0\n3.0\n"
 
 
 def test_every_round_begins_with_another_system():

@@ -136,6 +136,8 @@ def test_the_product_runs_with_our_threads_and_on_this_cpu():
 def test_unfit_data_is_refused():
     with pytest.raises(DataError, match="needs --data PATH"):
         WORKLOADS["sst"](None)
+    with pytest.raises(DataError, match="absent.txt cannot be read"):
+        WORKLOADS["sst"](Path("absent.txt"))
     with pytest.raises(DataError, match="takes no data"):
         WORKLOADS["treelstm"](Path("x"))
 

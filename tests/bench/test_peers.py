@@ -11,6 +11,7 @@ from schedules.target import host_target, simd
 from tvm_cavs.bench import compare as comparing
 from tvm_cavs.bench.compare import (
     KINK_TOLERANCE,
+    OURS,
     Comparison,
     PeerResult,
     Peers,
@@ -19,7 +20,7 @@ from tvm_cavs.bench.compare import (
     peer_result,
 )
 from tvm_cavs.bench.measure import Case, Result
-from tvm_cavs.bench.peer_plot import save_comparison
+from tvm_cavs.bench.peer_plot import COLORS, FLOOR, save_comparison
 from tvm_cavs.bench.peer_table import peer_table
 from tvm_cavs.bench.peers import PEERS, mkl
 from tvm_cavs.bench.peers.plan import plan_chains, plan_trees
@@ -87,8 +88,31 @@ def test_a_batch_leaves_nothing_behind_for_the_next(workload, system):
     first = run.infer(graphs[:1]).copy()
     run.train(graphs[1:4], lr=0.0)
     assert np.allclose(run.infer(graphs[:1]), first, rtol=0, atol=1e-6)
-    run.train(graphs[1:2], lr=0.1)
+    fresh = make(system, workload, parameters)
+    for each in (run, fresh):
+        each.train(graphs[1:2], lr=0.1)
     assert not np.allclose(run.infer(graphs[:1]), first, rtol=0, atol=1e-6)
+    wanted = fresh.parameters()
+    for name, values in run.parameters().items():
+        assert np.allclose(values, wanted[name], rtol=0, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("found", "by"),
+    [
+        ([1.0, -4.0], 0.0),
+        ([1.0, -3.0], 0.25),
+        ([np.nan, -4.0], np.inf),
+        ([1.0, np.inf], np.inf),
+        ([1.0], np.inf),
+        ([[1.0, -4.0]], np.inf),
+    ],
+)
+def test_a_deviation_is_a_part_of_the_largest_value(found, by):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    from tvm_cavs.bench.peers.serve import deviation
+
+    assert deviation(np.array(found), np.array([1.0, -4.0])) == by
 
 
 def test_a_plan_of_trees_puts_children_below_their_parents():
@@ -204,8 +228,12 @@ def test_a_picture_is_drawn(tmp_path):
 
 
 def test_a_picture_has_a_panel_for_every_width_and_mode(tmp_path, monkeypatch):
-    """Two in a row, the left ones with a label; bars of every batch, all of them in sight."""
+    """Two in a row, the left ones with a label; bars of every batch, all of them in sight. Below
+    them what each colour is, and the mark.
+    """
     figure = pytest.importorskip("matplotlib.figure", reason="the extra bench is not installed")
+    from matplotlib.colors import to_hex
+
     drawn = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     first = comparison()
@@ -217,7 +245,8 @@ def test_a_picture_has_a_panel_for_every_width_and_mode(tmp_path, monkeypatch):
     results = [replace(first, ours=each) for each in ours]
     slower = tuple(replace(p, ratio=p.ratio and 3 * p.ratio) for p in first.peers)
     results[1] = replace(results[1], peers=slower)
-    for given, labels in ((results, [True, False, True]), (results[:2], [True])):
+    fewer = [replace(r, peers=r.peers[:1]) for r in results[:2]]
+    for given, labels in ((results, [True, False, True]), (results[:2], [True]), (fewer, [True])):
         assert save_comparison(tmp_path / "bars.png", given)
         axes = drawn[-1].axes
         assert [bool(a.get_ylabel()) for a in axes] == labels
@@ -226,6 +255,14 @@ def test_a_picture_has_a_panel_for_every_width_and_mode(tmp_path, monkeypatch):
         assert texts == [["batch 1", "batch 64"]] * len(labels)
         for a in axes:
             assert max(bar.get_height() for bar in a.patches) < a.get_ylim()[1]
+        (legend,) = drawn[-1].legends
+        systems = {OURS, *(p.system for p in given[0].peers)}
+        shown = zip(legend.get_texts(), legend.legend_handles, strict=True)
+        colors = {
+            t.get_text(): to_hex(bar.get_facecolor()) for t, bar in shown if t.get_text() != FLOOR
+        }
+        assert colors == {name: COLORS[name] for name in systems}
+        assert len(legend.get_texts()) == len(systems) + 1
 
 
 def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
@@ -350,6 +387,8 @@ def test_a_peer_takes_turns_with_us(monkeypatch):
         found = compare(workload, case, 1, sgemm, peers)
         with pytest.raises(PeerError, match="FileNotFoundError"):
             peers.peers[0].check(peers.folder / "absent.npz", 1e-4)
+        with pytest.raises(PeerError, match="^TypeError: .*'two$"):  # the first line says it
+            peers.peers[0]._ask("start", case={"two\nlines": 1})
     (manual,) = found.peers
     assert manual.ratio == pytest.approx(manual.ms_per_batch / found.ours.ms_per_batch, rel=0.5)
     assert manual.gflop_per_s > 1 and not manual.note
