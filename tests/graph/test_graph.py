@@ -305,3 +305,17 @@ def test_presence_is_told_by_truth_values_or_zeros_and_ones() -> None:
 def test_pointers_to_no_graph_are_refused(graph_ptr: list[int]) -> None:
     with pytest.raises(GraphError, match="the graph is empty; expected at least one vertex"):
         Graph.from_csr([0, 0], [], {}, graph_ptr)
+
+
+@pytest.mark.parametrize("name", ["child_ptr", "child", "graph_ptr", "vertex_id"])
+@pytest.mark.parametrize("wrong", [[0, 0.5], "01", [[0], [1]], np.array([0.0, 1.0])])
+def test_what_is_no_array_of_integers_is_refused_by_its_name(name: str, wrong: Any) -> None:
+    good: dict[str, Any] = {
+        "child_ptr": [0, 0, 1],
+        "child": [0],
+        "graph_ptr": [0, 2],
+        "vertex_id": [3, 4],
+    }
+    assert Graph.from_csr(**good).n_vertices == 2
+    with pytest.raises(GraphError, match=f"^{name}: "):
+        Graph.from_csr(**{**good, name: wrong})

@@ -32,6 +32,28 @@ def test_where_only_presence_is_asked_any_type_fits() -> None:
         check_inputs(graph, [Read("y", None, "int32", None)], 0, "F")
 
 
+@pytest.mark.parametrize("limit", [None, 3])
+@pytest.mark.parametrize("value", [-(2**31), -1, 0, 2, 3, 2**31 - 1])
+def test_an_integer_chooses_from_0_on_below_its_limit(value: int, limit: int | None) -> None:
+    """One alone never is below 0; of several that may choose nothing, any may be."""
+    one = Graph.from_children([[], []], {"x": [0, value]})
+    two = Graph.from_children([[], []], {"x": [[0, 0], [1, value]]})
+    absent = Graph.from_children([[], []], {"x": [0, None]})
+    for graph, shape, fits in (
+        (one, (), 0 <= value < (limit or 2**31)),
+        (two, (2,), limit is None or 0 <= value < limit),
+        (absent, (), True),
+    ):
+        if fits:
+            check_inputs(graph, [Read("x", shape, "int32", limit)], 0, "F")
+            continue
+        takes = "0 or more" if limit is None else "0..2"
+        with pytest.raises(
+            GraphError, match=rf"^graph 0, vertex 1: .*{value}\]?; F takes {takes}$"
+        ):
+            check_inputs(graph, [Read("x", shape, "int32", limit)], 0, "F")
+
+
 def test_the_vertex_that_is_too_wide_is_the_widest() -> None:
     graph = batch([Graph.from_children([[], [0]]), Graph.from_children([[], [0], [0, 1, 1]])])
     check_inputs(graph, [], 3, "F")

@@ -258,6 +258,22 @@ def test_is_left_alone_where_levels_are_small() -> None:
         assert (Policy(WORD, 0.0, 20).share(graph) is not None) == (n == 20)
 
 
+@pytest.mark.parametrize("sharing", [None, True])
+def test_an_input_is_compared_once_however_often_it_is_read(sharing: bool | None) -> None:
+    class Reads(cavs.VertexFunction):
+        arity, state = 0, {"h": 2}
+
+        def __init__(self) -> None:
+            self.W = cavs.Parameter((200, 200))
+
+        def forward(self, v: cavs.Vertex) -> None:
+            x, there = v.pull("x", 200), v.present("x") * v.present("a")
+            v.scatter(h=(x @ self.W + v.pull("b", 200) * there)[:2] * v.pull("x", 200)[:2])
+
+    policy = choose_policy(cavs.Network(Reads()).programs().forward, sharing)
+    assert policy is not None and sorted(policy.names) == ["a", "b", "x"]
+
+
 def test_the_wider_the_cell_the_less_must_be_saved() -> None:
     def automatic(hidden: int) -> Policy | None:
         cell = CELLS["tree_rnn"](vocab=N_WORDS, embedding=hidden, hidden=hidden, n_classes=2)
