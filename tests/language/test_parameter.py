@@ -3,6 +3,8 @@
 import copy
 import itertools
 import pickle
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,10 @@ def test_without_data_there_is_nothing_to_read_or_write() -> None:
         with pytest.raises(TraceError, match="has no data yet"):
             use()
     assert p.version == 0
+    for name, shown in (("", "?"), ("W", "W")):
+        p.name = name
+        with pytest.raises(TraceError, match=rf"^parameter {re.escape(shown)} \(2,\) has no"):
+            _ = p.data
 
 
 def test_data_are_copied_in_and_followed() -> None:
@@ -74,6 +80,24 @@ def test_every_change_is_another_version() -> None:
     with pytest.raises(RuntimeError), p.writing():
         raise RuntimeError
     assert p.version > seen[-1], "what was written before it failed is there"
+
+
+def test_data_are_set_while_their_lock_is_held() -> None:
+    """Those that are there and the first ones: before it and after it all is one version's."""
+    seen: list[tuple[int, Any]] = []
+
+    class Lock:
+        def __enter__(self) -> None:
+            seen.append((p.version, None if p._data is None else p.data.tolist()))
+
+        def __exit__(self, *_: object) -> None:
+            seen.append((p.version, p.data.tolist()))
+
+    p = cavs.Parameter((2,))
+    p.changed_by = SimpleNamespace(lock=Lock())  # type: ignore[assignment]
+    p.set_data([1, 2])
+    p.set_data([3, 4])
+    assert seen == [(0, None), (1, [1, 2]), (1, [1, 2]), (2, [3, 4])]
 
 
 @pytest.mark.parametrize("wrong", [[1, 2], [[1, 2, 3]], [1, 2, float("inf")], [1, float("nan"), 3]])

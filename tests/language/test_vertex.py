@@ -125,6 +125,32 @@ def test_mistakes_in_forward_name_the_line(forward: Any, text: str) -> None:
     assert "test_vertex.py, line" in message
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "shown"),
+    [
+        ("gather", (7,), "gather(7)"),
+        ("pull", (3,), "given 3"),
+        ("pull", ("x", (), "float64"), "dtype 'float64'"),
+        ("present", (3,), "given 3"),
+        ("push", (3, None), "given 3"),
+        ("push", ("y", 3.5), "given float"),
+        ("output", (3,), "given 3"),
+        ("output", ("y",), "'y'"),
+        ("dropout", (3.5, 0.25), "given 3.5"),
+        ("dropout", (None, 7), "given 7"),
+    ],
+)
+def test_a_method_that_refuses_says_its_name_and_what_was_given(
+    method: str, given: tuple[Any, ...], shown: str
+) -> None:
+    def forward(self: Any, v: Vertex) -> None:
+        getattr(v, method)(*given)
+
+    with pytest.raises(TraceError, match=rf"^in Mistaken, {method}\b") as caught:
+        trace(function(forward))
+    assert shown in str(caught.value)
+
+
 def _leak() -> Any:
     kept = []
 
@@ -180,6 +206,17 @@ def test_a_vertex_has_two_slots_unless_it_says_otherwise() -> None:
 
     with pytest.raises(TraceError, match=r"gather\(2\).*: expected a slot in 0..1; "):
         trace(Usual())
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64])
+def test_a_slot_of_another_kind_of_integer_is_that_slot(kind: Any) -> None:
+    def forward(self: Any, v: Vertex) -> None:
+        h = v.gather(kind(0)).h * v.gather(1).h
+        v.scatter(h=h, c=v.gather(kind(1)).h)
+
+    program = trace(function(forward))
+    slots = [c["slot"] for _, c in program.select("gather")]
+    assert {*slots} == {0, 1} and {*map(type, slots)} == {int}
 
 
 def test_a_parameter_of_several_names_has_the_first() -> None:

@@ -39,9 +39,9 @@ def given() -> tuple[Network, Graph]:
     net.hybridize("reference", dtype="float64")
     rng = np.random.default_rng(0)
     inputs = {
-        "s": np.array([[0.0], [3.0], [-2.0], [80.0], [-80.0]], "float32"),
+        "s": np.array([[0.0], [3.0], [-2.0], [800.0], [-800.0]], "float32"),
         "p": rng.normal(size=(5, 2)).astype("float32"),
-        "z": np.array([[0, 1, 2], [5, 5, 1], [-90, 80, 1], [0, 0, 0], [1, 2, 3]], "float32"),
+        "z": np.array([[0, 1, 2], [5, 5, 1], [-900, 800, 1], [0, 0, 0], [1, 2, 3]], "float32"),
         "label": [2, 0, 0, None, 1],
         "target": [[0.0], [1.0], None, [0.0], [0.0]],
         "goal": [[1.0, 2.0], None, [0.0, 0.0], [3.0, -1.0], None],
@@ -70,7 +70,7 @@ def test_softmax_cross_entropy() -> None:
 
 def test_logistic_loss_is_stable_and_right() -> None:
     loss, net, graph = value(LogisticLoss())
-    scores, targets = [0.0, 3.0, None, 80.0, -80.0], [0.0, 1.0, 0.0, 0.0, 0.0]
+    scores, targets = [0.0, 3.0, None, 800.0, -800.0], [0.0, 1.0, 0.0, 0.0, 0.0]
     want, slope = [], 0.0
     for s, t in zip(scores, targets, strict=True):
         y = 2 * t - 1

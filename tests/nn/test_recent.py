@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers.locks import fork_beside, locks_of
@@ -27,6 +28,19 @@ def test_what_was_asked_for_longest_ago_goes() -> None:
     assert made == []
     ask(1)
     assert made == [1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_there_is_what_was_asked_for_last(seed: int) -> None:
+    """Against a list of the keys, that asked for longest ago first."""
+    recent: Recent[int] = Recent()
+    made: list[int] = []
+    order: list[int] = []
+    for key in np.random.default_rng(seed).integers(0, KEPT + 4, 200).tolist():
+        recent.get(key, lambda key=key: made.append(key) or key)  # type: ignore[misc]
+        assert (made == [key]) == (key not in order)
+        made.clear()
+        order = [*(k for k in order if k != key), key][-KEPT:]
 
 
 def test_what_went_is_forgotten_whole() -> None:

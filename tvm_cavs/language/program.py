@@ -222,7 +222,7 @@ def without_dead(program: Program) -> Program:
     return keep(program, live)
 
 
-def keep(program: Program, live: set[int], name: str | None = None) -> Program:
+def keep(program: Program, live: set[int]) -> Program:
     """The program with only the given calls, renumbered."""
     new: dict[int, int] = {}
     calls: list[Call] = []
@@ -230,7 +230,7 @@ def keep(program: Program, live: set[int], name: str | None = None) -> Program:
         if i in live:
             new[i] = len(calls)
             calls.append(Call(c.op, tuple(new[a] for a in c.args), c.attrs, c.type, c.where))
-    return Program(name or program.name, tuple(calls))
+    return Program(program.name, tuple(calls))
 
 
 def bounds(program: Program) -> Mapping[str, int]:
