@@ -199,6 +199,34 @@ def test_small_rewrites(build: Any, want: list[str]) -> None:
     assert left == want, str(program)
 
 
+def test_what_is_simple_does_not_become_simpler() -> None:
+    """However many rounds that takes, and although one may leave as many calls as there were."""
+    for start, stop in itertools.combinations(range(7), 2):
+        for same in (1, 2):
+
+            def build(x: Any, y: Any, w: Any, at: slice = slice(start, stop), n: int = same) -> Any:
+                made = cavs.concat(x @ w("U"), y @ w("V"))[at]
+                for _ in range(n):
+                    made = cavs.reshape(made, made.shape)
+                return made
+
+            once = simplify(body(build))
+            assert simplify(once).calls == once.calls
+
+
+SHAPES_OF_12 = ((12,), (2, 6), (3, 4), (4, 3), (1, 12), (2, 2, 3), (2, 3, 2))
+
+
+def test_a_reshape_goes_only_where_nothing_changes() -> None:
+    for first, last in itertools.product(SHAPES_OF_12, repeat=2):
+        b = Builder("F")
+        x = b.call("pull", name="x", type=Type(first))
+        b.call("push", cavs.reshape(cavs.reshape(x, (12, 1)), last), name="y")
+        made = simplify(b.finish())
+        ((_, push),) = made.select("push")
+        assert push.type.shape == last and ("reshape" in ops(made)) == (first != last)
+
+
 def test_what_a_user_wrote_says_where_to_the_end() -> None:
     """Through all rewrites and stages: a mistake that a kernel shows is told with the line."""
     program = trace(FiveGates())
