@@ -5,9 +5,11 @@ import pytest
 
 from helpers.exported import ARITY, TWO_OUTPUTS, exported, same
 from helpers.random_graphs import random_chain, random_dag, random_tree
-from tvm_cavs.deploy import Model
+from tvm_cavs.deploy import Model, load
 from tvm_cavs.errors import GraphError
 from tvm_cavs.graph import Graph, batch
+from tvm_cavs.language import Parameter, Vertex, VertexFunction, tanh
+from tvm_cavs.nn.network import Network
 from tvm_cavs.runtime import Joined
 
 pytestmark = pytest.mark.compiles
@@ -17,6 +19,45 @@ MAKERS = (random_tree, random_dag, lambda rng, _, n: random_chain(rng, n))
 @pytest.fixture(scope="module", params=["tree_lstm", "tree_gru", "tree_fc", TWO_OUTPUTS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return exported(tmp_path_factory.mktemp("models") / "model", request.param)
+
+
+class Reads(VertexFunction):
+    """Publishes and pushes what it is made of: its input and the children in some of its slots."""
+
+    state = {"h": 2}
+
+    def __init__(self, *slots: int) -> None:
+        self.arity, self.slots = max(slots) + 1, slots
+        self.W = Parameter((2, 2))
+
+    def forward(self, v: Vertex) -> None:
+        h = v.pull("x", 2)
+        for k in self.slots:
+            h = h + (k + 1.0) * v.gather(k).h
+        v.scatter(h=tanh(h @ self.W))
+        v.push("y", h)
+
+
+@pytest.mark.parametrize("slots", [(1,), (2, 0)])
+def test_children_are_those_of_the_slots_that_are_read(slots, tmp_path):
+    """Where no kernel reads of a slot, the others stay what they are."""
+    net = Network(Reads(*slots))
+    net.initialize(seed=1)
+    net.export(tmp_path / "model")
+    model, rng = load(tmp_path / "model"), np.random.default_rng(3)
+    given = []
+    for n in rng.integers(1, 9, 12).tolist():
+        tree = random_tree(rng, net.function.arity, n)
+        x = rng.standard_normal((tree.n_vertices, 2), "float32")
+        given.append(tree.with_inputs({"x": x}))
+    for graph, found in zip(given, run_with_joins(model, given, rng, 20, 1), strict=True):
+        assert same(found, model(graph))
+        assert np.allclose(found["y"], wanted(net, graph), rtol=1e-5, atol=1e-6)
+
+
+def wanted(net: Network, graph: Graph) -> np.ndarray:
+    net.hybridize("reference", sharing=False)
+    return net(graph)["y"]
 
 
 def graphs(rng: np.random.Generator, n: int) -> list[Graph]:

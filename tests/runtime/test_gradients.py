@@ -281,6 +281,24 @@ def test_lent_things_have_one_owner_at_a_time(seed: int) -> None:
     assert not free
 
 
+def test_what_another_thread_takes_meanwhile_is_not_taken_again() -> None:
+    """Nor withdrawn: who waits for the lock looks at what is there then."""
+    lent, owner = Lending[int](), Owner()
+
+    class Waits:
+        def __enter__(self) -> None:
+            lent._owned.clear()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    lent._lock = Waits()  # type: ignore[assignment]
+    lent.give(1, Owner())
+    assert lent.take() is None
+    lent.give(2, owner)
+    lent.withdraw(owner)
+    assert not lent._owned
+
+
 def test_one_call_replaces_a_gradient_that_it_covers_and_nobody_else_adds_to() -> None:
     """Two slices are two calls; what runs on none adds nothing."""
     whole, part, twice, late = (BufferId(Role.GRADIENT, name) for name in "wptl")

@@ -11,11 +11,23 @@ import pytest
 pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
+from tvm_cavs.runtime import room
 from tvm_cavs.runtime.batch_inputs import Filling
 from tvm_cavs.runtime.memory import GROWTH, Both, HostMemory, ready, table
+from tvm_cavs.runtime.planner import KIND, ORDER
 from tvm_cavs.runtime.roles import BufferId, Role
-from tvm_cavs.runtime.room import what_fits
-from tvm_cavs.runtime.spaces import RowGradient, Space
+from tvm_cavs.runtime.room import Layout, Room, what_fits
+from tvm_cavs.runtime.spaces import (
+    ALL,
+    PARTS,
+    SCRATCH,
+    STATE,
+    Buffer,
+    RowGradient,
+    Space,
+    choice_buffer,
+    index_buffer,
+)
 
 ONE, TWO, OTHER = (BufferId(Role.PLAN, name) for name in ("one", "two", "other"))
 
@@ -124,3 +136,65 @@ def test_words_are_counted_up_to_the_largest_table(rows: tuple[int, ...]) -> Non
     planner: Any = SimpleNamespace(group=lambda pull, n, n_values, memory: (n, n_values))
     found = Filling(compiled, spaces, planner).fill(None, np.array([5, 6]), HostMemory())  # type: ignore
     assert found == {"word": (6, 9), "other": (5, 3)}
+
+
+@pytest.mark.parametrize("given", [[3, None, 0], [0.5, None, 1.5]])
+def test_what_chooses_nothing_is_below_zero_and_of_a_table_the_first_row(given: list[Any]) -> None:
+    """Inputs of another type, which no vertex has that runs, choose nothing at all."""
+    space, memory = Space("pull", "word"), HostMemory()
+    buffers = index_buffer("word"), choice_buffer("word")
+    compiled: Any = SimpleNamespace(buffers={b.id: b for b in buffers}, row_sums=[])
+    spaces: Any = SimpleNamespace(number={space: 0}, names=[space], members={space: None})
+    integers = isinstance(given[0], int)
+
+    def take(n: int, order: Any, kind: Any, values: Any, out: Any, member: Any) -> None:
+        assert integers and n == 3
+        np.from_dlpack(out)[:3] = [3, -1, 0]
+
+    planner: Any = SimpleNamespace(kernels={"take": take}, arity=2, group=None)
+    for each in (ORDER, KIND):
+        memory.rows(each, 3, 0, "int32")
+    plan: Any = SimpleNamespace(graph=cavs.Graph.from_sequence(3, {"word": given}), n_rows=3)
+    Filling(compiled, spaces, planner).fill(plan, np.array([3]), memory)
+    index, choice = (memory.read(b.id).tolist() for b in buffers)
+    assert index == ([3, -1, 0] if integers else [-1] * 3)
+    assert choice == ([3, 0, 0] if integers else [0] * 3)
+
+
+def test_what_a_batch_is_said_to_need_is_what_its_buffers_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Vectors too; beside it what is answered is copied."""
+    told: dict[str, int] = {}
+    monkeypatch.setattr(room, "check_room", lambda what, sizes, *_: told.update(sizes))
+    buffers = [
+        Buffer(Role.STATE, "h", 3, STATE),
+        Buffer(Role.PUSHED, "loss", 0, ALL),
+        Buffer(Role.PUSHED, "best", 0, ALL, "int32"),
+        Buffer(Role.SAVED, "wide", 2, ALL, "int64"),
+        Buffer(Role.SCRATCH, "few", 0, SCRATCH),
+        Buffer(Role.SCRATCH, "parts", 5, PARTS),
+    ]
+    spaces: Any = SimpleNamespace(names=[ALL, STATE], number={ALL: 0, STATE: 1}, width=6)
+    compiled: Any = SimpleNamespace(buffers={b.id: b for b in buffers}, fixed={}, n_parts=2)
+    memory, graph = HostMemory(), cavs.Graph.from_sequence(7)
+    batch: Any = SimpleNamespace(
+        counts=np.array([7, 8]),
+        cut=SimpleNamespace(most_rows=4),
+        plan=SimpleNamespace(graph=graph),
+    )
+    Room(Layout(compiled, spaces), memory).make(batch)
+    copies = told.pop("copies of outputs")
+    taken = {str(b): n for b, n in memory.sizes().items()}
+    assert told == taken and copies == taken["push.loss"] + taken["push.best"]
+
+
+def test_an_identity_is_shown_so_that_no_other_is_shown_alike() -> None:
+    keys: list[Any] = ["0", 0, ("0",), (0,), ("a", 0), ("a", "0"), "a, 0", ()]
+    made = [BufferId(role, key) for role in (Role.CHILD, Role.INDEX) for key in keys]
+    assert len({repr(b) for b in made}) == len(made)
+    assert [str(BufferId(Role.CHILD, key)) for key in ((), 0, ("a", 0))] == [
+        "child",
+        "child.0",
+        "child.a.0",
+    ]

@@ -99,7 +99,7 @@ class Arena:
         self._member = {s: np.from_dlpack(m).astype(bool) for s, m in spaces.members.items()}
         self._base = np.array([s.base for s in spaces.names], "int64")
         self._bases = self._memory.fixed(BASES, self._base.shape, "int64")
-        self._state = spaces.number.get(STATE)
+        self._state = spaces.number[STATE]
         self._make_places()
         self.clear()
 
@@ -219,8 +219,7 @@ class Arena:
             memory.write(cell, values)
         bases = memory.read(BASES)
         bases[:] = self._base
-        if self._state is not None:
-            bases[self._state] += self._n_rows
+        bases[self._state] += self._n_rows
         cut = self._spaces.cut_cells(len(count), n_levels, self._bases, planner, memory)
         self._n_rows += n
         order, slices = memory.tensor(SLICE_ORDER), memory.tensor(SLICES)
