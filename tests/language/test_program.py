@@ -79,10 +79,9 @@ def test_what_no_write_needs_is_dead() -> None:
         assert without_dead(first).calls == () and first.name == program.name
         effects = [i for i, c in enumerate(program.calls) if c.op in EFFECTS]
         live = set().union(*(needed(program, i) for i in effects[::2]))
-        some = keep(program, live, "some")
-        assert some.name == "some" and [c.op for c in some.calls] == [
-            program.calls[i].op for i in sorted(live)
-        ]
+        some = keep(program, live)
+        assert some.name == program.name
+        assert [c.op for c in some.calls] == [program.calls[i].op for i in sorted(live)]
         assert without_dead(some) == some
         with_more = keep(program, live | set(range(min(effects))))
         assert without_dead(with_more).calls == some.calls
