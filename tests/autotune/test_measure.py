@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("tvm")
 
 from autotune.measure import LocalBench, RpcBench, local, over_rpc, process
-from autotune.measure.process import START_SECONDS, Ended
+from autotune.measure.process import END_SECONDS, START_SECONDS, Ended
 from autotune.worker import LOADED, Failed, Lost, Settings, Timing, Unusable
 from helpers.planted import (
     CRASHES,
@@ -284,13 +284,19 @@ def test_of_workers_that_start_together_all_do_or_none(recorded, monkeypatch):
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_who_was_killed_is_buried(alive):
-    """Else it stays in the system's table for as long as this process runs."""
+@pytest.mark.parametrize("end", ["kill", "close"])
+def test_who_was_ended_is_buried(end, alive):
+    """Else it stays in the system's table for as long as this process runs. What does not end by
+    itself when it is closed is killed.
+    """
     did = []
     worker = object.__new__(process.Worker)
     worker.connection = SimpleNamespace(close=lambda: did.append("close"))
     worker._process = SimpleNamespace(
-        is_alive=lambda: alive, kill=lambda: did.append("kill"), join=lambda: did.append("join")
+        is_alive=lambda: alive,
+        kill=lambda: did.append("kill"),
+        join=lambda *seconds: did.append(("join", *seconds)),
     )
-    worker.kill()
-    assert did == ["close", *["kill"] * alive, "join"]
+    getattr(worker, end)()
+    waits = ["close", ("join", END_SECONDS)] if end == "close" else []
+    assert did == [*waits, "close", *["kill"] * alive, ("join",)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
+import pytest
+
 from autotune.search import EXHAUSTIVE, PATIENCE, evolutionary, exhaustive, method
 from autotune.space import Space
 
@@ -56,9 +58,12 @@ def test_a_large_space_is_searched_from_the_best_on():
     assert len(found) < len(large.candidates)
 
 
-def test_every_shared_knob_is_tried_before_all_else():
-    large = space(depth=tuple(range(100)))
-    assert [knobs.width for knobs in list(searched(large, lambda _: 2.0))[:3]] == [2, 1, 4]
+@pytest.mark.parametrize(("width", "n"), [((2, 1, 4), 100), (tuple(range(2, 2 * PATIENCE)), 1)])
+def test_every_shared_knob_is_tried_before_all_else(width, n):
+    """Patience begins when all are."""
+    large = space(width, depth=tuple(range(n)))
+    found = list(searched(large, lambda _: 2.0))
+    assert tuple(knobs.width for knobs in found[: len(width)]) == width
 
 
 def test_a_search_ends_where_nothing_is_better():

@@ -522,6 +522,17 @@ def test_a_task_has_its_part_of_the_time_and_some_in_any_case(reserve, tmp_path)
     assert [task for task, _, _ in few.asked] == [tasks[3]] * 5 + [tasks[0]] * 5
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8])
+def test_the_last_candidates_are_measured_though_more_would_fit(width, tmp_path, monkeypatch):
+    def search(space, measured, generator):
+        return next((knobs for knobs in space.candidates[:8] if knobs not in measured), None)
+
+    monkeypatch.setattr(autotune.tuning, "method", lambda space: ("a test", search))
+    bench = TimedBench(better_and_better, width)
+    list(timed(tmp_path / "r", bench).run([made_up(0, 1.0)]))
+    assert len({knobs for _, knobs, _ in bench.asked}) == len(bench.asked) == 7
+
+
 def test_candidates_run_beside_the_best_so_far(tmp_path):
     """Which is of this task; the default, which runs in any case, is none."""
     ratios = [1.5, 0.9, 0.95, 0.7, 0.8, 0.75]

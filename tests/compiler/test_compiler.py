@@ -26,6 +26,7 @@ from tvm.support import cc
 import schedules
 import tvm_cavs
 from helpers.targets import X86
+from schedules.loops import SCHEDULED
 from tvm_cavs import kernel_cache
 from tvm_cavs.compiler import cache as caching
 from tvm_cavs.compiler import compiler as compiling
@@ -586,6 +587,22 @@ def test_a_kernel_without_a_rule_is_reported(
     monkeypatch.setitem(schedules.RULES, "llvm", ())
     with pytest.warns(UserWarning, match=f"no schedule rule for {KERNEL.name}"):
         assert built(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 7])
+def test_what_is_compiled_is_scheduled_and_all_of_it(
+    n_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TVM compiles kernels as they were too, to slow ones."""
+    compiler = Compiler("host", 1, cache=False)
+    specs = [ColumnSum((Piece(width, 0, width),)) for width in (3, 5, 7, 11)]
+    forms = [form for spec in specs for form in compiler.forms(Kernel("column_sum", spec))]
+    monkeypatch.setattr(compiler, "_compile_part", lambda functions: functions)
+    parts = compiler.executables(forms, n_parts)
+    assert len(parts) == min(n_parts, 4) and all(parts)
+    made = [each for part in parts for each in part.items()]
+    assert sorted(name.name_hint for name, _ in made) == sorted(form.symbol for form in forms)
+    assert all(SCHEDULED in func.attrs for _, func in made)
 
 
 NO_MAKERS = {"errors.py", "compiler/target_rules.py"}  # what they hand on lies in schedules

@@ -7,6 +7,7 @@ number shows, such as an optimisation that is no longer made.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ from helpers.functions import FUNCTIONS, N_WORDS
 from helpers.printed import compiled_text, digest, kernel_text
 from helpers.random_graphs import N_CLASSES, random_graph
 from helpers.targets import X86
+from schedules.layout import part_rows
 from tvm_cavs.compiler import Compiler
-from tvm_cavs.compiler.assembly import assemble
+from tvm_cavs.compiler.assembly import ALL_ROWS, _most_rows, assemble
 from tvm_cavs.compiler.direct import directly
 from tvm_cavs.compiler.kinds import Kinds
+from tvm_cavs.compiler.lowering.specs import Piece, Product, operands
+from tvm_cavs.compiler.lowering.steps import Kernel, Step
 from tvm_cavs.graph import Kind, masks
-from tvm_cavs.runtime import Role, gradient_buffer
+from tvm_cavs.runtime import SCRATCH, Buffer, Role, Space, gradient_buffer
 from tvm_cavs.transform import (
     SWITCHES,
     choose_policy,
@@ -161,3 +165,34 @@ def test_digests_do_not_depend_on_what_was_before(name: str) -> None:
     """Or a golden digest would be of the order of tests."""
     once, again = (line(name, *FUNCTIONS[name], kernels=True) for _ in range(2))
     assert once == again
+
+
+IN_ORDER, CHOSEN = Piece(30, 0, 400, 10), Piece(30, 0, 400, 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "width"),
+    [
+        ((IN_ORDER,), 400),
+        ((CHOSEN,), 0),
+        ((CHOSEN, Piece(7, 1, 600, 2)), 600),
+        ((Piece(7, 1, 600, 2), CHOSEN), 600),
+        ((CHOSEN, IN_ORDER, Piece(7, 1, 600, 2, 1)), 400),
+        ((IN_ORDER, Piece(7, 1, 600)), 1000),
+    ],
+)
+@pytest.mark.parametrize("handed", [0, 100])
+def test_rows_that_run_at_once_are_counted_by_what_is_read_in_order(
+    pieces: tuple[Piece, ...], width: int, handed: int
+) -> None:
+    """And by what steps hand to each other; rows that an index chooses lie anywhere."""
+    needs = operands(pieces)
+    kept = [Buffer(Role.SAVED, f"s{slot}", ld, Space("edges")) for slot, ld in needs.sources]
+    kept += [Buffer(Role.INPUT, f"i{slot}", 0, Space("edges"), "int32") for slot in needs.indices]
+    out = Buffer(Role.SCRATCH, "out", 100, SCRATCH if handed else Space("edges"))
+    buffers = (*kept, Buffer(Role.PACKED, "w", 0, None), out)
+    step = Step(Kernel("product", Product(pieces, 100, 100)), (), buffers)
+    low: Any = SimpleNamespace(steps=(step,), buffers={b.id: b for b in buffers})
+    compiler: Any = SimpleNamespace(n_threads=3, part_bytes=1 << 20)
+    whole = part_rows(width + handed, 3, 1 << 20) if width + handed else ALL_ROWS
+    assert _most_rows(low, compiler) == whole

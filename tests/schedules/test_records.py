@@ -167,6 +167,25 @@ def test_records_for_others_are_never_used_and_said():
         assert words in text
 
 
+def test_what_is_not_used_is_said_by_its_reason_how_many_and_the_first():
+    one, two = (target_key(schedules.make_target({**X86, "mcpu": m})) for m in ("znver4", "znver2"))
+    made = [record(target=one, date=str(n)) for n in range(3)] + [record(target=two)]
+    made += [record(tvm="0.1", bucket=Bucket(n)) for n in (1, 64)] + [record()] * 2
+    made += [record(tvm="0.2", kernel="product 5x9 float32", bucket=Bucket(2))]
+    made += [record(knobs=replace(KNOBS, height=12, block=120), bucket=Bucket(n)) for n in (4, 8, 2)]
+    buckets = [f"{bucket} rows" for bucket in (Bucket(1), Bucket(2), Bucket(4))]
+    expected = [
+        f"4 record(s) are for another target ({one}; {two}) and not used; this one is {HERE}",
+        f"2 record(s), the first of product 512x1280 float32, {buckets[0]}, are not used: measured",
+        f"1 record(s), the first of product 5x9 float32, {buckets[1]}, are not used: measured with",
+        f"3 record(s), the first of product 512x1280 float32, {buckets[2]}, are not used: a tile",
+    ]
+    found, notes = usable_records(made, TARGET)
+    assert found == [record()] * 2 and len(notes) == 4
+    for note, words in zip(notes, expected, strict=True):
+        assert note.startswith(words)
+
+
 def test_what_decides_about_speed_is_in_the_key():
     given = {**X86, "mcpu": "znver3", "model": "l1=32K l2=512K", "num-cores": 1}
     same = {**given, "model": "l1=32K l2=512K l3=1024K"}
