@@ -171,6 +171,7 @@ def test_a_machine_without_a_c_compiler_works(
     [
         ("/nonexistent/cc", "/nonexistent/cc cannot be run: No such file"),
         ("false", "false could not link them: it ended with 1"),
+        ("c++ 'x", "names no C compiler to link them with"),
         (
             "sh -c 'echo ld: No space left on device; echo more; exit 1'",
             "could not link them: ld: No space",
@@ -273,8 +274,43 @@ def test_a_linker_is_named_as_debian_names_its_package(monkeypatch: pytest.Monke
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(TargetError, match="apt install gcc-x86-64-linux-gnu"):
         library._usual_linker("x86_64")
-    with pytest.raises(TargetError, match="linker: '' is no program here"):
-        library._found("")
+
+
+@pytest.mark.parametrize("here", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("wanted", ["x86_64", "aarch64"])
+def test_what_links_for_this_architecture_is_its_own_compiler(
+    here: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: here)
+    monkeypatch.setattr(cc, "get_cc", lambda: "this one")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    other = f"/bin/{wanted}-linux-gnu-gcc"
+    assert library._usual_linker(wanted) == ("this one" if here == wanted else other)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "found"),
+    [
+        ("cc", "{}", True),
+        ("my cc", "'{}' -O2", True),
+        ("my cc", "{} -O2", False),
+        ("cc", "'{}", False),
+        ("cc", "{}cc", False),
+        ("cc", "", False),
+        ("cc", "''", False),
+    ],
+)
+def test_a_linker_is_named_as_a_shell_has_it(
+    name: str, given: str, found: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("#!/bin/sh\n")
+    (tmp_path / name).chmod(0o755)
+    linker = given.format(tmp_path / name)
+    if found:
+        assert library._found(linker) == linker
+        return
+    with pytest.raises(TargetError, match="linker: .* is no program here"):
+        library._found(linker)
 
 
 @compiles

@@ -172,7 +172,8 @@ def test_what_is_not_used_is_said_by_its_reason_how_many_and_the_first():
     made = [record(target=one, date=str(n)) for n in range(3)] + [record(target=two)]
     made += [record(tvm="0.1", bucket=Bucket(n)) for n in (1, 64)] + [record()] * 2
     made += [record(tvm="0.2", kernel="product 5x9 float32", bucket=Bucket(2))]
-    made += [record(knobs=replace(KNOBS, height=12, block=120), bucket=Bucket(n)) for n in (4, 8, 2)]
+    tall = replace(KNOBS, height=12, block=120)
+    made += [record(knobs=tall, bucket=Bucket(n)) for n in (4, 8, 2)]
     buckets = [f"{bucket} rows" for bucket in (Bucket(1), Bucket(2), Bucket(4))]
     expected = [
         f"4 record(s) are for another target ({one}; {two}) and not used; this one is {HERE}",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tvm.support import cc
 
 from ..errors import TargetError
 from .compiler import Compiler
-from .linking import link
+from .linking import link, words
 from .target_rules import architecture
 
 SUPPORT = Path(__file__).with_name("support.c")
@@ -53,8 +52,8 @@ def _found(linker: str) -> str:
     Raises:
         TargetError: there is none.
     """
-    words = shlex.split(linker)
-    if words and shutil.which(words[0]):
+    given = words(linker)
+    if given and shutil.which(given[0]):
         return linker
     raise TargetError(f"linker: {linker!r:.60} is no program here; name a C compiler's command")
 

@@ -41,16 +41,27 @@ def link(
     compiler = compiler or cc.get_cc()
     if compiler is None:
         raise RuntimeError("no C compiler to link them with")
+    first = words(compiler)
+    if not first:
+        raise RuntimeError(f"{compiler!r} names no C compiler to link them with")
     modules = [m for each in executables for m in each.mod._collect_dso_modules()]
     objects: list[int] = []
     try:
         for module in modules:
             objects.append(_object(module))
-        command = [*shlex.split(compiler), "-shared", "-fPIC", *options, "-o", name]
+        command = [*first, "-shared", "-fPIC", *options, "-o", name]
         _run(command, objects, scratch)
     finally:
         for descriptor in objects:
             os.close(descriptor)
+
+
+def words(command: str) -> list[str]:
+    """What a shell makes of a command; of one whose quotation has no end, nothing."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 def _object(module: Any) -> int:
