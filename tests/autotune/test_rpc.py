@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socketserver
+import socket
+import struct
 import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +16,8 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 pytest.importorskip("tornado", reason="TVM's RPC tracker needs the package tornado")
+
+from tvm.rpc import base
 
 from autotune.measure import RpcBench, bench_of
 from autotune.worker import Failed, Settings, Timing
@@ -165,15 +167,31 @@ def test_no_server_and_no_tracker_are_said_at_once(compiler, tracker, capsys):
     assert "no RPC server is registered" in capsys.readouterr().err
 
 
-def test_what_answers_may_be_no_tracker(compiler):
-    class Other(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.sendall(b"HTTP/1.1 400\r\n")
+MAGIC = struct.pack("<i", base.RPC_TRACKER_MAGIC)
 
-    with socketserver.TCPServer(("127.0.0.1", 0), Other) as other:
-        Thread(target=other.handle_request, daemon=True).start()
-        with pytest.raises(TuningError, match="is no RPC tracker"):
-            bench_of(settings(compiler, Tracker(*other.server_address, "x")))
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"HTTP/1.1 400\r\n", "is no RPC tracker"),
+        (MAGIC[:3], "is no RPC tracker"),
+        (b"", "is no RPC tracker"),
+        (MAGIC, "the RPC tracker at 127.0.0.1:.* does not say what it has"),
+        (MAGIC + b"\xff\0\0\0{", "the RPC tracker at 127.0.0.1:.* does not say what it has"),
+    ],
+)
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_answers_may_be_no_tracker(said, words, silent, compiler, monkeypatch):
+    """It says something else, too little, or nothing more: then it hangs up, or is silent."""
+    monkeypatch.setattr(trial_tracker, "ANSWER_SECONDS", 0.05)
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(socket, "create_connection", lambda *_: ours)
+    with theirs:
+        theirs.sendall(said)
+        if not silent:
+            theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(TuningError, match=words):
+            bench_of(settings(compiler, Tracker("127.0.0.1", 9190, "x")))
 
 
 def test_bfloat16_is_not_measured_over_rpc(tracker, capsys):

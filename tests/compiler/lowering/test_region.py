@@ -26,7 +26,9 @@ from tvm_cavs.compiler.lowering.region import (
     Region,
     Store,
     View,
+    line_of,
     phases,
+    row_locals,
 )
 from tvm_cavs.language.ops import OPS
 
@@ -323,3 +325,49 @@ def test_lines_out_of_step_run_in_a_later_loop(cases: dict[tuple[str, int], Case
     wide = Region((), (Line("exp", (Constant(1.0),), ((),), (4,)),) * 2)
     assert phases(wide.lines) == [0, 0]
     assert wide.elements == 8
+
+
+def random_lines(rng: np.random.Generator) -> list[Line]:
+    """Numbers and vectors made of each other, directly and through views."""
+    lines = [Line("exp", (Constant(1.0),), ((),), shape) for shape in ((), (4,))]
+    for op in rng.choice(["exp", "add", "add", "sum", "concat"], 14):
+        shape = (4,) if op == "concat" else ((), (4,))[op != "sum" and int(rng.integers(2))]
+        args, shapes = [], []
+        for _ in range(2 if op == "add" else 1):
+            vector = op in ("sum", "concat") or (shape != () and rng.random() < 0.7)
+            wanted = (4,) if vector else ()
+            read = int(rng.choice([i for i, line in enumerate(lines) if line.shape == wanted]))
+            view = rng.random() < 0.2
+            args.append(View(Ref(read), "reshape", wanted) if view else Ref(read))
+            shapes.append(wanted)
+        lines.append(Line(str(op), tuple(args), tuple(shapes), shape))
+    return lines
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_loops_read_what_loops_before_them_have_made(seed: int) -> None:
+    """In a phase lines with loops of their own come first, then those of each shape share one. What
+    a line reads of another loop is kept for it, and nothing else is.
+    """
+    lines = random_lines(np.random.default_rng(seed))
+    order, done, kept = phases(lines), set[int](), set[int]()
+    for phase in range(max(order) + 1):
+        loops: dict[Any, list[int]] = {}
+        for i in (i for i, at in enumerate(order) if at == phase):
+            own = lines[i].op in OWN_LOOP
+            loops.setdefault((not own, i if own else lines[i].shape), []).append(i)
+        for members in sorted(loops.items(), key=lambda item: item[0][0]):
+            made: set[int] = set()
+            for i in members[1]:
+                for a, shape in zip(lines[i].args, lines[i].shapes, strict=True):
+                    read = line_of(a)
+                    if read is None or (
+                        read in made and a == Ref(read) and shape == lines[i].shape
+                    ):
+                        continue
+                    assert read in done, (i, a)
+                    kept.add(read)
+                made.add(i)
+            done |= made
+    assert row_locals(lines) == sorted(kept | {i for i in done if lines[i].op in OWN_LOOP})
+    assert len(done) == len(lines)

@@ -199,7 +199,7 @@ def _is_read_elsewhere(regions: Regions, joined: Collection[int], i: int) -> boo
     lines, ready = regions.lines, regions.ready
     for u in regions.users[i]:
         c = regions.program.calls[u]
-        if c.op in ("total", "total_rows") or (c.op in PRODUCTS and c.type.per == "vertex"):
+        if c.op == "total" or (c.op in PRODUCTS and c.type.per == "vertex"):
             return True
         if u in lines and ready[u] > ready[i]:
             return True

@@ -166,7 +166,7 @@ def row_locals(lines: Sequence[Line]) -> list[int]:
     found = {i for i, line in enumerate(lines) if line.op in OWN_LOOP}
     for i, line in enumerate(lines):
         for made in (r for a in line.args if (r := line_of(a)) is not None):
-            if order[made] < order[i] or lines[made].shape != line.shape:
+            if order[made] < order[i]:
                 found.add(made)
     return sorted(found)
 

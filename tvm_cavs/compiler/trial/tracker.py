@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,14 @@ class Tracker:
         Raises:
             NoServerError: the tracker does not answer.
         """
-        with _connection(self) as asking:
-            found = _ask(asking, [TrackerCode.SUMMARY])[1]
+        try:
+            with _connection(self) as asking:
+                found = _ask(asking, [TrackerCode.SUMMARY])[1]
+        except OSError as error:
+            raise NoServerError(
+                f"the RPC tracker at {self.host}:{self.port} does not say what it has ({error}). "
+                "Start it again"
+            ) from None
         known = sum(each.get("key") == f"server:{self.key}" for each in found["server_info"])
         return known, found["queue_info"].get(self.key, {}).get("free", 0)
 
@@ -138,11 +144,10 @@ def _connection(tracker: Tracker) -> Iterator[socket.socket]:
     with asking:
         asking.settimeout(ANSWER_SECONDS)
         magic = struct.pack("<i", base.RPC_TRACKER_MAGIC)
-        try:
+        answer = b""
+        with suppress(OSError):
             asking.sendall(magic)
             answer = base.recvall(asking, len(magic))
-        except OSError as error:
-            answer = str(error).encode()
         if answer != magic:
             raise NoServerError(
                 f"what answers at {tracker.host}:{tracker.port} is no RPC tracker. Give tune.rpc "
