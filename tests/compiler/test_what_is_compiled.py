@@ -27,6 +27,7 @@ from tvm_cavs.compiler.direct import directly
 from tvm_cavs.compiler.kinds import Kinds
 from tvm_cavs.compiler.lowering.specs import Piece, Product, operands
 from tvm_cavs.compiler.lowering.steps import Kernel, Step
+from tvm_cavs.compiler.workload import forms_with, workloads
 from tvm_cavs.graph import Kind, masks
 from tvm_cavs.runtime import SCRATCH, Buffer, Role, Space, gradient_buffer
 from tvm_cavs.transform import (
@@ -165,6 +166,27 @@ def test_digests_do_not_depend_on_what_was_before(name: str) -> None:
     """Or a golden digest would be of the order of tests."""
     once, again = (line(name, *FUNCTIONS[name], kernels=True) for _ in range(2))
     assert once == again
+
+
+@pytest.mark.parametrize("name", ["parts", "tree_lstm of 50"])
+def test_what_is_measured_of_a_step_is_what_it_calls(name: str) -> None:
+    """Its forms; of several products that read parameters where they lie, each its own."""
+    make, loss = {**FUNCTIONS, "tree_lstm of 50": (wide, cavs.loss.SoftmaxCrossEntropy())}[name]
+    net, programs, pulls = programs_of(make, loss)
+    kinds = Kinds(programs, pulls)
+    kinds.learn(seen(programs.arity, pulls))
+    compiler = Compiler(TARGET, cache=False, records=False, symbols=True)
+    compiled = assemble(kinds, compiler, net.parameters())
+    stages, packed = [*kinds.forward, *kinds.backward], [*compiled.forward, *compiled.backward]
+    read = 0
+    for groups in (packed, directly(stages, packed, compiler, net.parameters())):
+        found = workloads(stages, groups, compiler, net.parameters())
+        for group, mine in zip(groups, found, strict=True):
+            read = max(read, sum(workload.weights is not None for workload in mine))
+            for step, workload in zip(group.steps, mine, strict=True):
+                forms = forms_with(compiler.machine, workload, None)
+                assert tuple(form.symbol for form in forms) == step.functions
+    assert read
 
 
 IN_ORDER, CHOSEN = Piece(30, 0, 400, 10), Piece(30, 0, 400, 50, 0)
