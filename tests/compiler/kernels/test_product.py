@@ -1,6 +1,7 @@
 """Products, weight gradients, packing, sums against NumPy: awkward sizes, guard rows, NaNs."""
 
 from dataclasses import replace
+from itertools import product as product_of
 
 import numpy as np
 import pytest
@@ -428,3 +429,39 @@ def test_overlapping_placements_are_refused():
     one = specs.Placement(0, 0, 0, (0, 2), (0, 2))
     with pytest.raises(ShapeError, match="overlaps"):
         pack.pack(specs.Pack(((2, 2),), (one, one), 4, 4), CUT, "f")
+
+
+def refused(*places):
+    try:
+        pack.check_pack(specs.Pack(((2, 3),), places, 4, 5))
+    except ShapeError:
+        return True
+    return False
+
+
+def test_every_rectangle_is_refused_that_lies_elsewhere_or_is_none():
+    """Of a parameter of 2 x 3, at every place of an operand of 4 x 5."""
+    borders = [*product_of(range(-1, 5), repeat=2)]
+    for rows, columns in product_of(borders, borders):
+        is_one = 0 <= rows[0] < rows[1] <= 2 and 0 <= columns[0] < columns[1] <= 3
+        assert refused(specs.Placement(0, 0, 0, rows, columns)) == (not is_one)
+    for row, column, (height, width) in product_of(range(-1, 5), range(-1, 6), [(1, 1), (2, 3)]):
+        lies = 0 <= row <= 4 - height and 0 <= column <= 5 - width
+        assert refused(specs.Placement(0, row, column, (0, height), (0, width))) == (not lies)
+
+
+def test_every_two_rectangles_are_refused_that_meet():
+    kinds = [((0, 2), (0, 3), False), ((0, 1), (1, 3), False), ((0, 1), (1, 3), True)]
+    places = [
+        place
+        for rows, columns, turned in kinds
+        for row, column in product_of(range(4), range(5))
+        if not refused(place := specs.Placement(0, row, column, rows, columns, turned))
+    ]
+    assert len({place.transposed for place in places}) == 2
+    for one, other in product_of(places, places):
+        covered = np.zeros((4, 5), "int32")
+        for each in (one, other):
+            height, width = each.shape
+            covered[each.row : each.row + height, each.column : each.column + width] += 1
+        assert refused(one, other) == (covered.max() > 1)
