@@ -84,7 +84,17 @@ ODD = specs.Pack(  # rectangles that begin and end within words; nothing is left
     10,
     60,
 )
-PACKS = {"pack_holes": PACK, "pack_whole": WHOLE, "pack_odd": ODD}
+EDGES = ((0, 6), (1, 5), (1, 6), (2, 5), (5, 1))  # first row, rows
+TURNED = specs.Pack(  # they begin and end within words in every way
+    tuple((20, n) for _, n in EDGES),
+    tuple(
+        Placement(i, row, 20 * i, (0, 20), (0, n), transposed=True)
+        for i, (row, n) in enumerate(EDGES)
+    ),
+    8,
+    20 * len(EDGES),
+)
+PACKS = {"pack_holes": PACK, "pack_whole": WHOLE, "pack_odd": ODD, "pack_turned": TURNED}
 
 
 def bits(values: np.ndarray) -> np.ndarray:
