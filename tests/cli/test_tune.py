@@ -61,6 +61,18 @@ def test_where_candidates_run():
     assert tuning.place == "2 server(s) of a:9190/KEY"
 
 
+def test_what_measures_is_for_this_config():
+    """Another seed of training searches in another order."""
+    tuning = object.__new__(tune.Tuning)
+    tuning.tools = SimpleNamespace(Tuner=lambda *given: given)
+    tuning.compiler = SimpleNamespace(described="a CPU")
+    tuning.config = SimpleNamespace(train=SimpleNamespace(seed=17))
+    tuning.before, tuning.store, tuning.machine = "steps", "store", "machine"
+    made = tuning.tuner("bench", "clock")
+    origin = "tvm-cavs tune, a CPU"
+    assert made == ("steps", "store", "bench", "clock", origin, 17, "machine")
+
+
 def progress(**more):
     given = {"left": 61.0, "task": Task(), "number": 0, "n_tasks": 3, "measured": 2, "best": 0.9}
     return SimpleNamespace(**given | {"record": None} | more)

@@ -15,13 +15,15 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from tvm import relax
+
 import tvm_cavs as cavs
 from helpers.functions import FUNCTIONS, N_WORDS
 from helpers.printed import compiled_text, digest, kernel_text
 from helpers.random_graphs import N_CLASSES, random_graph
 from helpers.targets import X86
 from schedules.layout import part_rows
-from tvm_cavs.compiler import Compiler
+from tvm_cavs.compiler import Compiler, relaxed
 from tvm_cavs.compiler.assembly import ALL_ROWS, _most_rows, assemble
 from tvm_cavs.compiler.direct import directly
 from tvm_cavs.compiler.kinds import Kinds
@@ -187,6 +189,27 @@ def test_what_is_measured_of_a_step_is_what_it_calls(name: str) -> None:
                 forms = forms_with(compiler.machine, workload, None)
                 assert tuple(form.symbol for form in forms) == step.functions
     assert read
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_variables_of_a_stage_are_of_their_buffers_types(precision: str) -> None:
+    """Those of packed weights too, which are words of two numbers in bfloat16."""
+    net, programs, pulls = programs_of(wide, cavs.loss.SoftmaxCrossEntropy())
+    kinds = Kinds(programs, pulls)
+    kinds.learn(seen(programs.arity, pulls))
+    compiler = Compiler(TARGET, cache=False, records=False, precision=precision, symbols=True)
+    found = dict[bool, set[str]]({True: set(), False: set()})
+    for group in kinds.forward:
+        builder, lowered = relax.BlockBuilder(), group.lowered
+        relaxed.stage_function(builder, "stage", lowered, compiler)
+        (function,) = builder.get().functions.values()
+        packed = {w.buffer: compiler.packed(w.k, w.n_columns)[1] for w in lowered.weights}
+        variables = function.params[1 + len(lowered.spaces) :]
+        for var, (buffer, b) in zip(variables, lowered.buffers.items(), strict=True):
+            assert var.ty.dtype == packed.get(buffer, b.dtype)
+            found[buffer in packed].add(str(var.ty.dtype))
+    assert found[True] == {"float32" if precision == "float32" else "uint32"}
+    assert "float32" in found[False]
 
 
 IN_ORDER, CHOSEN = Piece(30, 0, 400, 10), Piece(30, 0, 400, 50, 0)

@@ -146,6 +146,10 @@ def test_a_manifest_has_all_of_its_keys_and_names_what_is_needed(folder):
         write(folder, good | {"files": good["files"] | {name: {"sha256": ""}}})
         with pytest.raises(DeployError, match=f"names the file '{name}'"):
             manifest.read_folder(folder)
+    for wrong in ({}, {"sha256": None}, {"sha256": ""}, {"sha256": 0}, {"size": 3}):
+        write(folder, good | {"files": good["files"] | {manifest.PROGRAM: wrong}})
+        with pytest.raises(DeployError, match="is not the file that was exported: its SHA-256 is"):
+            manifest.read_folder(folder)
     (folder / manifest.PROGRAM).write_bytes(b"other")
     write(folder, good)
     found, wanted = hashlib.sha256(b"other").hexdigest(), good["files"][manifest.PROGRAM]["sha256"]

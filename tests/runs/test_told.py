@@ -354,6 +354,19 @@ def test_curves_fit_the_terminal_and_its_letters(width, tmp_path, monkeypatch):
         assert text.count(block) > 2 * columns
 
 
+@pytest.mark.parametrize("encoding", ["no-such-encoding", "latin-1"])
+def test_letters_that_a_terminal_may_not_have_are_not_printed(encoding, tmp_path, monkeypatch):
+    """Nor where nobody knows which letters it has."""
+    monkeypatch.setattr(report, "save_picture", lambda *_: False)
+    for epoch in range(1, 4):
+        runlog.append(tmp_path, event("epoch", epoch, epoch, 1.0 / epoch, dev={"mse": epoch}))
+    console = Console(file=io.StringIO(), width=60)
+    monkeypatch.setattr(Console, "encoding", encoding)
+    print_curves(console, tmp_path, "mse")
+    shown = console.file.getvalue()
+    assert "#" in shown and shown.isascii()
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [(OSError(28, "No space left"), "No space left"), (RuntimeError("no font"), "no font")],

@@ -143,6 +143,20 @@ def test_little_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
         check_room("it", {"a": memory_limit.SMALL}, 0, lambda most: "")
 
 
+@pytest.mark.parametrize("given", [None, "", " ", "1M", " 1M "])
+def test_who_set_the_limit_is_said(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable without a value sets none."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(VARIABLE, given)
+    monkeypatch.setattr(memory_limit, "available", lambda: 0)
+    ours = given is not None and given.strip()
+    why = rf"\({VARIABLE}=1M\)" if ours else rf"\(\d+% .* left; {VARIABLE} sets another limit\)"
+    with pytest.raises(cavs.OutOfMemoryError, match=f"may be taken {why}"):
+        check_room("it", {"a": memory_limit.SMALL}, 0, lambda most: "")
+    assert check_room("it", {"a": 3}, 0, lambda most: "") == ((1 << 20) if ours else None)
+
+
 @pytest.mark.compiles
 def test_a_batch_that_is_too_large(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused, the batch that is said to fit fits, one that is larger does not."""

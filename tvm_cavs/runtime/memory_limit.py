@@ -92,7 +92,7 @@ def most_bytes(held: int) -> int | None:
     Raises:
         ConfigError: TVM_CAVS_MEMORY is no size.
     """
-    given = os.environ.get(VARIABLE, "").strip()
+    given = _given()
     if given.lower() == "unlimited":
         return None
     if given:
@@ -126,7 +126,7 @@ def check_room(what: str, sizes: Mapping[str, int], held: int, remedy: Remedy) -
         OutOfMemoryError: they need more.
     """
     need = sum(sizes.values())
-    if need - held < SMALL and VARIABLE not in os.environ:
+    if need - held < SMALL and not _given():
         return None
     most = most_bytes(held)
     if most is not None and need > most:
@@ -137,9 +137,14 @@ def check_room(what: str, sizes: Mapping[str, int], held: int, remedy: Remedy) -
     return most
 
 
+def _given() -> str:
+    """What the variable says; nothing where it is empty, as in `TVM_CAVS_MEMORY= tvm-cavs ...`."""
+    return os.environ.get(VARIABLE, "").strip()
+
+
 def _why() -> str:
-    if os.environ.get(VARIABLE):
-        return f"{VARIABLE}={os.environ[VARIABLE]}"
+    if given := _given():
+        return f"{VARIABLE}={given}"
     return f"{SHARE:.0%} of the memory that is left; {VARIABLE} sets another limit"
 
 
