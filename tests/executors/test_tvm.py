@@ -26,6 +26,7 @@ from tvm_cavs.graph.field import Field
 from tvm_cavs.language.vertex import Vertex
 from tvm_cavs.row_sparse import RowSparse, merge
 from tvm_cavs.runtime.batch_memory import Batch
+from tvm_cavs.runtime.gradients import gradient_buffer
 from tvm_cavs.runtime.roles import BufferId, Role
 from tvm_cavs.runtime.spaces import space_of
 
@@ -334,6 +335,29 @@ def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(loaded, name, lambda *_: pytest.fail("compiled again"))
     for chosen in ([0], [5, 1], range(8)):
         assert_batch(case, chosen)
+
+
+def test_planning_ahead_compiles_nothing(cache: Path) -> None:
+    """What is not known yet is learned by the pass itself."""
+    case = small(cache, 8)
+    executor, graph = executor_of(case), case.graphs[0]
+    assert executor.plan(graph, ahead=True) is None
+    assert executor._loaded is None
+    case.net.prepare(case.graphs[:1], case.loss)
+    known = set(executor.compiler._functions)
+    assert executor.plan(graph, ahead=True) is not None
+    wider = cavs.Graph.from_children([[], [0, 0], [1]], {"word": [None, 1, None]})
+    assert executor.plan(wider, ahead=True) is None
+    assert set(executor.compiler._functions) == known
+
+
+def test_a_table_whose_gradient_has_rows_takes_no_memory_for_all(cache: Path) -> None:
+    case = small(cache, 3)
+    case.net.prepare(case.graphs, case.loss)
+    executor = executor_of(case)
+    assert case.net.programs(case.loss).row_sparse == {"E"}
+    fixed = executor.compiled.fixed
+    assert [name for name in "EU" if gradient_buffer(name) in fixed] == ["U"]
 
 
 def assert_steps(function: cavs.VertexFunction, graphs: Sequence[cavs.Graph], cache: Path) -> None:
