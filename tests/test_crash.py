@@ -67,7 +67,8 @@ def test_kernels_that_are_not_whole_are_seen(crash, tmp_path):
     crash.check_kernels(tmp_path / "absent")
     key = "0123456789abcdef01234567"
     note = tmp_path / f"{key}.json"
-    note.write_text(json.dumps({f"{key}.0123456789ab.so": "0"}))
+    libraries = {f"{key}.0123456789ab.so": "0"}
+    note.write_text(json.dumps({"libraries": libraries, "about": {}}))
     with pytest.raises(SystemExit, match="lacks a library"):
         crash.check_kernels(tmp_path)
     (tmp_path / f"{key}.0123456789ab.so").write_bytes(b"half")
