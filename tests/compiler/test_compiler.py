@@ -536,8 +536,11 @@ def test_entries_that_have_most_are_taken(tmp_path: Path, monkeypatch: pytest.Mo
 
 @compiles
 @pytest.mark.parametrize("about", [{}, {"kernels": 3}, {"world": "another"}])
-def test_an_entry_of_another_world_is_not_taken(about: dict[str, Any], tmp_path: Path) -> None:
-    """Although its digest begins alike."""
+@pytest.mark.parametrize("widths", [(3,), (3, 4)])
+def test_an_entry_of_another_world_is_not_taken(
+    widths: tuple[int, ...], about: dict[str, Any], tmp_path: Path
+) -> None:
+    """Although its digest begins alike, and even where it has exactly these kernels."""
     sums((3, 4), tmp_path)
     (note,) = files(tmp_path, ".json")
     content = json.loads(note.read_text())
@@ -545,7 +548,7 @@ def test_an_entry_of_another_world_is_not_taken(about: dict[str, Any], tmp_path:
     kept = {} if not about else content["about"]
     damage(note, json.dumps(content | {"about": kept | about}).encode())
     note.chmod(0o600)
-    assert len(sums((3,), tmp_path)) == 1
+    assert [len(made) for made in sums(widths, tmp_path)] == [len(widths)]
 
 
 @compiles

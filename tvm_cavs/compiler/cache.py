@@ -70,7 +70,7 @@ def load(place: Place, world: str, symbols: Sequence[str]) -> dict[str, Any]:
             if _forbids_code(folder):
                 return {}
             for key in _entries(folder, world, symbols, found):
-                found |= _from_entry(place, folder, key, set(symbols) - set(found))
+                found |= _from_entry(place, folder, key, world, set(symbols) - set(found))
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
@@ -108,9 +108,14 @@ def _kernels(note: Note, world: str) -> set[str]:
     return {str(symbol) for symbol in kernels}
 
 
-def _from_entry(place: Place, folder: int, key: str, wanted: AbstractSet[str]) -> dict[str, Any]:
+def _from_entry(
+    place: Place, folder: int, key: str, world: str, wanted: AbstractSet[str]
+) -> dict[str, Any]:
     """What an entry has of these kernels; one that is damaged is told of, and dropped."""
     try:
+        note = kernel_cache.read_note(folder, key)
+        if note is None or not _kernels(note, world):
+            return {}
         names = kernel_cache.libraries(folder, key)
         return named([_library(folder, name) for name in names or ()], wanted)
     except FileNotFoundError:

@@ -41,16 +41,15 @@ def link(
     compiler = compiler or cc.get_cc()
     if compiler is None:
         raise RuntimeError("no C compiler to link them with")
-    first = words(compiler)
-    if not first:
+    command = words(compiler)
+    if not command:
         raise RuntimeError(f"{compiler!r} names no C compiler to link them with")
     modules = [m for each in executables for m in each.mod._collect_dso_modules()]
     objects: list[int] = []
     try:
         for module in modules:
             objects.append(_object(module))
-        command = [*first, "-shared", "-fPIC", *options, "-o", name]
-        _run(command, objects, scratch)
+        _run([*command, "-shared", "-fPIC", *options, "-o", name], objects, scratch)
     finally:
         for descriptor in objects:
             os.close(descriptor)
