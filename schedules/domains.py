@@ -61,7 +61,7 @@ def domains(default: Knobs, target: Target) -> Domains:
                 "ahead": (4, 16) if default.ahead else (),  # of transposed ones
             }
         case RegionKnobs():
-            found = {"lanes": (2 * unit.lanes, unit.lanes // 2)}
+            found = {"lanes": (2 * unit.lanes, unit.lanes // 2), "ahead": (0, 1)}
         case StepKnobs():
             fewer = (1 << i for i in range(threads(target).bit_length()))
             found = {

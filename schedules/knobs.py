@@ -104,11 +104,16 @@ class DirectKnobs:
 
 @dataclass(frozen=True)
 class RegionKnobs:
-    """Of a region: elements computed at once, also of its sums; whether threads split its rows."""
+    """Of a region.
+
+    lanes: elements computed at once, also of its sums. ahead: 1: while a row is computed, what the
+    next one reads and writes is asked for; 0: nothing is. split: whether threads split its rows.
+    """
 
     SHARED: ClassVar[tuple[str, ...]] = ("lanes",)
 
     lanes: int
+    ahead: int = 0
     split: int = BY_SIZE
 
 
@@ -188,7 +193,7 @@ def direct_knobs(target: Target, n_columns: int, transposed: bool) -> DirectKnob
 
 def region_knobs(target: Target, lanes: int | None = None) -> RegionKnobs:
     """The defaults of a region, so many elements at once if `lanes` says so."""
-    return RegionKnobs(lanes or simd(target).lanes)
+    return RegionKnobs(lanes or simd(target).lanes, int(has_far_l3(caches(target))))
 
 
 def step_knobs(target: Target) -> StepKnobs:
@@ -296,8 +301,9 @@ def misfit(knobs: Knobs, target: Target, precision: str) -> str | None:
     if knobs.split not in (BY_SIZE, NEVER, ALWAYS):
         return f"split is {knobs.split}"
     if isinstance(knobs, RegionKnobs):
-        fits = knobs.lanes in (unit.lanes // 2, unit.lanes, 2 * unit.lanes)
-        return None if fits else f"lanes is {knobs.lanes} and a vector has {unit.lanes}"
+        if knobs.lanes not in (unit.lanes // 2, unit.lanes, 2 * unit.lanes):
+            return f"lanes is {knobs.lanes} and a vector has {unit.lanes}"
+        return None if knobs.ahead in (0, 1) else f"ahead is {knobs.ahead}"
     vectors, height = knobs.vectors, knobs.height
     if uses_amx(unit, precision):
         if height != AMX_HEIGHT or not 1 <= vectors <= AMX_VECTORS:

@@ -169,7 +169,8 @@ def region_variants(
     """Forms of a region whose row takes about `row_seconds`; threads split its rows."""
 
     def forms(knobs: RegionKnobs) -> Variants:
-        return with_parallel(Strip(knobs.lanes), (threads(target), 1), row_seconds, 0.0)
+        strip = Strip(knobs.lanes, ahead=bool(knobs.ahead))
+        return with_parallel(strip, (threads(target), 1), row_seconds, 0.0)
 
     return tuned(partial(region_knobs, target), chosen, forms, by_level)
 

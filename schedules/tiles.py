@@ -64,10 +64,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Strip:
-    """How a region is cut: elements that are computed at once, and parts of its rows."""
+    """How a region is cut: elements that are computed at once, and parts of its rows.
+
+    ahead: whether a row asks for what the next one reads and writes.
+    """
 
     lanes: int
     parts: tuple[int, int] = (1, 1)
+    ahead: bool = False
 
     @property
     def tasks(self) -> int:

@@ -110,8 +110,7 @@ def _region(machine: Machine, kind: str, spec: Region, by_level: bool) -> list[F
 
     def form(v: layout.Variant) -> Form:
         symbol = name + v.suffix
-        make = partial(region, spec, v.tile.lanes, v.tile.tasks, symbol)
-        return Form(symbol, v.min_rows, make)
+        return Form(symbol, v.min_rows, partial(region, spec, v.tile, symbol))
 
     return [form(v) for v in machine.region(name, spec.elements, by_level)]
 

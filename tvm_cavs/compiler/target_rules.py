@@ -28,6 +28,7 @@ from schedules.knobs import part_bytes as part_bytes
 from schedules.knobs import product_knobs as product_knobs
 from schedules.knobs import region_knobs as region_knobs
 from schedules.knobs import step_knobs as step_knobs
+from schedules.layout import Strip as Strip
 from schedules.layout import Tile as Tile
 from schedules.layout import direct_panels as direct_panels
 from schedules.layout import panels as panels

@@ -11,6 +11,7 @@ tvm = pytest.importorskip("tvm")
 
 import schedules
 from schedules.target import simd
+from schedules.tiles import Strip
 from tvm_cavs import dropout
 from tvm_cavs.compiler.kernels.region.elementwise import ELEMENTWISE
 from tvm_cavs.compiler.kernels.region.kernel import region
@@ -294,7 +295,7 @@ def kernels(cases: dict[tuple[str, int], Case]) -> Any:
     for (name, width), case in cases.items():
         for tasks in (1, 2) if width == THREADED else (1,):
             symbol = f"{name}_{width}_{tasks}"
-            functions[symbol] = region(case.region, simd(target).lanes, tasks, symbol)
+            functions[symbol] = region(case.region, Strip(simd(target).lanes, (tasks, 1)), symbol)
     mod, unclaimed = schedules.schedule(tvm.IRModule(functions), target)
     assert unclaimed == ()
     return tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())

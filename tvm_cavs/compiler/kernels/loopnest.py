@@ -15,6 +15,8 @@ from tvm.tirx.script import builder as T
 
 from ..target_rules import KERNEL, ROLE
 
+LINE = 16  # float32 of a cache line
+
 Expr = Any  # a TIR expression, or an int that becomes one
 Buffer = Any
 Emit = Callable[[Expr], None]

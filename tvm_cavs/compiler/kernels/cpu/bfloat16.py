@@ -14,8 +14,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Piece
-from ..loopnest import Buffer, Expr, int64, loop, scratch, with_llvm
-from .operands import LINE, Bound, Load, pick_rows, row_length, source_row
+from ..loopnest import LINE, Buffer, Expr, int64, loop, scratch, with_llvm
+from .operands import Bound, Load, pick_rows, row_length, source_row
 
 LANES = 16  # float32 of an AVX-512 register: words of one instruction
 WORD, HALF = "uint32", "uint16"

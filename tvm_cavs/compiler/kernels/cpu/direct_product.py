@@ -19,6 +19,7 @@ from ....errors import ShapeError
 from ...lowering.specs import DirectWeights, Product, operands
 from ...target_rules import Tile, direct_panels
 from ..loopnest import (
+    LINE,
     Buffer,
     Expr,
     hold,
@@ -35,7 +36,7 @@ from ..loopnest import (
 )
 from .bfloat16 import span
 from .narrow import add_lanes
-from .operands import LINE, Load, Shapes, bind, packer
+from .operands import Load, Shapes, bind, packer
 from .register_tile import by_height, by_panel, check_columns, spare_rows
 
 STRETCHES = 4  # of a task's panels: of what two turns in a row read last and first, as much is kept

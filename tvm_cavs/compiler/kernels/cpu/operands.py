@@ -13,9 +13,19 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Operands, Piece, operands
-from ..loopnest import Buffer, Expr, arrays, hold, int64, loop, scalars, scratch, vectors, zero
-
-LINE = 16  # float32 of a cache line
+from ..loopnest import (
+    LINE,
+    Buffer,
+    Expr,
+    arrays,
+    hold,
+    int64,
+    loop,
+    scalars,
+    scratch,
+    vectors,
+    zero,
+)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tvm.tirx.script import builder as T
 from ...lowering.specs import Outer, operands
 from ...target_rules import Tile, panels
 from ..loopnest import (
+    LINE,
     Buffer,
     Expr,
     hold,
@@ -34,7 +35,7 @@ from . import amx
 from .bfloat16 import WORD, by_pair, linked, row_packer, span, strips, word, words
 from .narrow import column_tiles
 from .on_amx import outer_blocks
-from .operands import LINE, Bound, Load, Shapes, bind, packer, reader, window_packer
+from .operands import Bound, Load, Shapes, bind, packer, reader, window_packer
 from .register_tile import (
     TURN,
     Target,

@@ -17,6 +17,7 @@ from tvm import tirx
 from ...lowering.specs import Product, operands
 from ...target_rules import Tile, panels, weights_shape
 from ..loopnest import (
+    LINE,
     Buffer,
     Expr,
     either,
@@ -31,7 +32,7 @@ from . import amx
 from .bfloat16 import WORD, column_packer, linked, words
 from .narrow import dot_tiles
 from .on_amx import product_blocks
-from .operands import LINE, Bound, Load, Shapes, bind, packer, window_packer
+from .operands import Bound, Load, Shapes, bind, packer, window_packer
 from .register_tile import (
     Target,
     Term,

@@ -16,6 +16,7 @@ from tvm.tirx.script import builder as T
 from ....errors import ShapeError
 from ...target_rules import Tile, panels
 from ..loopnest import (
+    LINE,
     Buffer,
     Expr,
     either,
@@ -29,7 +30,6 @@ from ..loopnest import (
     zero,
 )
 from .bfloat16 import LANES, dot, span
-from .operands import LINE
 
 TURN = 4  # steps
 Term = Callable[[Expr, Expr], Expr]

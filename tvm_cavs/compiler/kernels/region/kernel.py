@@ -12,18 +12,21 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.region import OWN_LOOP, Line, Load, Region, Shape, phases, row_locals
+from ...target_rules import Strip
 from ..loopnest import Buffer, Expr, arrays, int64, kernel, loop, scalars, scratch
+from .asking import ask_for_next
 from .elementwise import ELEMENTWISE, dropped, is_child, mix, one_hot
 from .own_loops import OWN
 from .row import Index, Local, Row, broadcast, flat
 
 
-def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
+def region(spec: Region, cut: Strip, name: str) -> tirx.PrimFunc:
     """f(n, start of each by-row array..., arrays...): the region on n rows.
 
-    Shapes: as `region.Array` says; other rows than start..start + n - 1 are not written. With
-    `tasks` above 1, that many parts of the rows may run at the same time.
+    Shapes: as `region.Array` says; other rows than start..start + n - 1 are not written. Tasks of
+    the cut may run at the same time.
     """
+    tasks = cut.tasks
 
     def emit() -> None:
         by_row = [a for a in spec.arrays if a.by_row]
@@ -32,13 +35,18 @@ def region(spec: Region, lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
             [(a.name, (None, a.ld) if a.ld else (None,), a.dtype) for a in spec.arrays]
         )
         first = dict(zip((a.name for a in by_row), starts, strict=True))
+
+        def rows_of(i: Expr) -> list[Expr | None]:
+            return [T.bind(first[a.name] + i) if a.by_row else None for a in spec.arrays]
+
         with loop(tasks, "task") as task:
             begin, count = (int64(0), n) if tasks == 1 else _rows(task, tasks, n)
             locals_ = _locals(spec, buffers, int64(0) if tasks == 1 else task)
             with loop(count) as i:
-                row = T.bind(begin + i)
-                rows = [T.bind(first[a.name] + row) if a.by_row else None for a in spec.arrays]
-                _emit_row(Row(spec, lanes, buffers, rows, locals_))
+                row = Row(spec, cut.lanes, buffers, rows_of(T.bind(begin + i)), locals_)
+                if cut.ahead:
+                    row.coming = rows_of(T.bind(begin + tirx.min(i + 1, count - 1)))
+                _emit_row(row)
 
     return kernel(name, "region", emit)
 
@@ -96,7 +104,7 @@ def _shared_loop(row: Row, shape: Shape, members: Sequence[int], keys: Mapping[i
                 row.locals[i].put(position, held[i][lane])
             row.store(lines[i], held[i][lane], position)
 
-    row.over(shape, body)
+    row.over(shape, body, ask_for_next(row, shape, [lines[i] for i in members]))
     row.in_loop = {}
 
 

@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 
 from ...lowering.region import Line, Load, Operand, Shape
 from ..loopnest import Expr, int64, loop, scratch, vectors, zero
+from .asking import ask_for_slots
 from .elementwise import is_number, maximum
 from .row import Index, Row, flat
 
@@ -126,6 +127,7 @@ def gather_sum(row: Row, i: int, line: Line) -> None:
     vectors(width, row.lanes, lambda j: out.put(j, zero()))
     first = T.bind(row.buffers[pointers][row.rows[pointers]].astype("int64"))
     last = T.bind(row.buffers[pointers][row.rows[pointers] + 1].astype("int64"))
+    ask_for_slots(row, line)
     with loop(last - first) as e:
         slot = T.bind(row.buffers[edges][first + e].astype("int64"))
         parent, column = T.bind(slot // int64(arity)), T.bind(slot % int64(arity) * width)

@@ -40,7 +40,8 @@ class Row:
 
     buffers: the kernel's parameters; rows: this row in each of them (None: addressed as a whole);
     locals: row-local arrays of the lines whose results another loop reads; in_loop: the elements
-    of the lines that the loop being written has computed.
+    of the lines that the loop being written has computed; coming: the next row, or once more the
+    last one, in each of the buffers, if its lines are asked for.
     """
 
     spec: Region
@@ -49,6 +50,7 @@ class Row:
     rows: Sequence[Expr]
     locals: Mapping[int, Local]
     in_loop: dict[int, Expr] = field(default_factory=dict)
+    coming: Sequence[Expr] = ()
 
     def at(self, operand: Operand, shape: Shape, index: Index) -> Expr:
         """The operand's element at `index`."""
@@ -73,15 +75,27 @@ class Row:
             return buffer[position + load.column]
         return buffer[row, position + load.column] if array.ld else buffer[row]
 
-    def over(self, shape: Shape, body: Callable[[Index, Expr], None], prefix: Index = ()) -> None:
-        """`body(index, lane)` for every element, the last axis in vectors."""
+    def over(
+        self,
+        shape: Shape,
+        body: Callable[[Index, Expr], None],
+        before: Callable[[Index], None] | None = None,
+        prefix: Index = (),
+    ) -> None:
+        """`body(index, lane)` for every element, the last axis in vectors.
+
+        `before(index of the first)` runs before each whole vector.
+        """
         if not shape:
             body(prefix, int64(0))
         elif len(shape) == 1:
             full, rest = divmod(shape[0], self.lanes)
             if full:
-                with loop(full) as v, loop(self.lanes, "lane") as lane:
-                    body((*prefix, v * self.lanes + lane), lane)
+                with loop(full) as v:
+                    if before is not None:
+                        before((*prefix, v * self.lanes))
+                    with loop(self.lanes, "lane") as lane:
+                        body((*prefix, v * self.lanes + lane), lane)
             if rest == 1:
                 body((*prefix, int64(full * self.lanes)), int64(0))
             elif rest:
@@ -89,7 +103,7 @@ class Row:
                     body((*prefix, int64(full * self.lanes) + lane), lane)
         else:
             with loop(shape[0]) as k:
-                self.over(shape[1:], body, (*prefix, k))
+                self.over(shape[1:], body, before, (*prefix, k))
 
     def over_serial(self, shape: Shape, body: Callable[[Index], None], prefix: Index = ()) -> None:
         """`body(index)` for every element, one after the other."""
