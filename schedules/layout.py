@@ -30,8 +30,9 @@ from .knobs import (
 from .knobs import MAX_VECTORS as MAX_VECTORS
 from .knobs import tile_heights as tile_heights
 from .target import simd, threads
+from .tiles import Strip as Strip
+from .tiles import Tile as Tile
 from .tiles import (
-    Strip,
     digest,
     direct_tile,
     is_narrow,
@@ -40,7 +41,6 @@ from .tiles import (
     outer_tile,
     product_tile,
 )
-from .tiles import Tile as Tile
 from .tiles import direct_panels as direct_panels
 from .tiles import panels as panels
 from .tiles import weights_shape as weights_shape

@@ -15,7 +15,7 @@ pytest.importorskip("tvm")
 
 import schedules
 from helpers.printed import digest, kernel_text
-from helpers.products import PACK, WHOLE, one_source, two_pieces
+from helpers.products import BLOCKS, PACK, WHOLE, one_source, two_pieces
 from helpers.targets import X86
 from schedules import layout
 from schedules.choice import only
@@ -102,7 +102,7 @@ def of_knobs(target: Any) -> Made:
 def others(target: Any) -> Made:
     lanes = simd(target).lanes
     for precision in ("float32", "bf16") if simd(target).bf16 else ("float32",):
-        for spec in (PACK, WHOLE, ODD):
+        for spec in (PACK, WHOLE, ODD, BLOCKS):
             cut = layout.product_variants(target, spec.k, spec.n_columns, precision)[0].tile
             made = pack.pack(replace(spec, precision=precision), cut, "kernel")
             yield f"pack {precision}", made

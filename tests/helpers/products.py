@@ -103,3 +103,14 @@ def assembled(spec: specs.Pack, parameters: list[np.ndarray]) -> np.ndarray:
             block.T if p.transposed else block
         )
     return weights
+
+
+BLOCKS = specs.Pack(  # transposed, in whole blocks of any vector and what is left over of them
+    ((53, 42), (64, 60)),
+    (
+        specs.Placement(0, 9, 0, (1, 50), (2, 41), transposed=True),
+        specs.Placement(1, 0, 49, (0, 64), (0, 60), transposed=True),
+    ),
+    60,
+    113,
+)

@@ -20,6 +20,7 @@ import tvm_cavs as cavs
 from helpers.emulated import emulating
 from helpers.law import dense
 from helpers.products import (
+    BLOCKS,
     GUARD,
     PACK,
     WHOLE,
@@ -94,7 +95,13 @@ TURNED = specs.Pack(  # they begin and end within words in every way
     8,
     20 * len(EDGES),
 )
-PACKS = {"pack_holes": PACK, "pack_whole": WHOLE, "pack_odd": ODD, "pack_turned": TURNED}
+PACKS = {
+    "pack_holes": PACK,
+    "pack_whole": WHOLE,
+    "pack_odd": ODD,
+    "pack_turned": TURNED,
+    "pack_blocks": BLOCKS,
+}
 
 
 def bits(values: np.ndarray) -> np.ndarray:

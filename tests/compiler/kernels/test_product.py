@@ -10,6 +10,7 @@ tvm = pytest.importorskip("tvm")
 
 import schedules
 from helpers.products import (
+    BLOCKS,
     GUARD,
     PACK,
     ROWS,
@@ -165,7 +166,12 @@ NARROW_PACK = specs.Pack(
     n_columns=2,
 )
 NARROW_CUT = layout.product_variants(TARGET, 131, 2)[0].tile
-PACKS = {"pack": (PACK, CUT), "pack_whole": (WHOLE, CUT), "pack_narrow": (NARROW_PACK, NARROW_CUT)}
+PACKS = {
+    "pack": (PACK, CUT),
+    "pack_whole": (WHOLE, CUT),
+    "pack_narrow": (NARROW_PACK, NARROW_CUT),
+    "pack_blocks": (BLOCKS, CUT),
+}
 
 
 class Kernels:

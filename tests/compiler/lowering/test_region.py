@@ -1,5 +1,6 @@
 """Regions against NumPy: every op at awkward widths, views, indices, chains, rows left alone."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -274,6 +275,12 @@ def chains(case: Case) -> None:
 
 
 CASES = {"elementwise": elementwise, "own": own_loops, "views": views, "chains": chains}
+FORMS: dict[str, dict[str, Any]] = {
+    "serial": {},
+    "threads": {"parts": (2, 1)},
+    "asking": {"ahead": True},
+    "asking_threads": {"parts": (2, 1), "ahead": True},
+}
 OPS_OF = {"elementwise": {*ELEMENTWISE, "child_present", "dropout", "one_hot"}, "own": set(OWN)}
 
 
@@ -289,25 +296,64 @@ def cases() -> dict[tuple[str, int], Case]:
 
 @pytest.fixture(scope="module")
 def kernels(cases: dict[tuple[str, int], Case]) -> Any:
-    """All regions in their serial form, and some cut for two threads."""
+    """All regions in their serial form; some cut for two threads, or asking for the next row."""
     target = schedules.host_target(2)
     functions = {}
     for (name, width), case in cases.items():
-        for tasks in (1, 2) if width == THREADED else (1,):
-            symbol = f"{name}_{width}_{tasks}"
-            functions[symbol] = region(case.region, Strip(simd(target).lanes, (tasks, 1)), symbol)
+        for form in FORMS if width == THREADED else ("serial",):
+            symbol = f"{name}_{width}_{form}"
+            cut = Strip(simd(target).lanes, **FORMS[form])
+            functions[symbol] = region(case.region, cut, symbol)
     mod, unclaimed = schedules.schedule(tvm.IRModule(functions), target)
     assert unclaimed == ()
     return tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())
 
 
-@pytest.mark.parametrize(("width", "tasks"), [*((w, 1) for w in WIDTHS), (THREADED, 2)])
+@pytest.mark.parametrize(
+    ("width", "form"), [*((w, "serial") for w in WIDTHS), *((THREADED, f) for f in list(FORMS)[1:])]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_regions_mean_what_numpy_says(
-    cases: dict[tuple[str, int], Case], kernels: Any, name: str, width: int, tasks: int
+    cases: dict[tuple[str, int], Case], kernels: Any, name: str, width: int, form: str
 ) -> None:
-    for op, got, want in cases[name, width].call(kernels[f"{name}_{width}_{tasks}"]):
+    for op, got, want in cases[name, width].call(kernels[f"{name}_{width}_{form}"]):
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=4e-7, err_msg=f"{op}, width {width}")
+
+
+def asked(spec: Region, lanes: int = 16) -> list[str]:
+    """What a region asks for, as TVM prints it: element, and whether it is to be written."""
+    text = region(spec, Strip(lanes, ahead=True), "kernel").script()
+    return re.findall(r"prefetch\(T.address_of\((.*)\), (\d), 3, 1\)", text)
+
+
+def test_a_row_asks_for_the_next_one() -> None:
+    """Once for each stretch: not for broadcasts, views, scalars, or what a register holds."""
+    w = 32
+    arrays = [
+        Array("x", "float32", 2 * w, True),
+        Array("table", "float32", w, False),
+        Array("index", "int32", 0, True),
+        Array("bias", "float32", 0, False),
+        Array("out", "float32", 3 * w, True),
+        Array("one", "float32", 1, True),
+    ]
+    x, picked, same = Load(0, 5), Load(1, 0, index=2), ((w,), (w,))
+    lines = (
+        Line("add", (x, picked), same, (w,)),
+        Line("mul", (Ref(0), x), same, (w,), stores=(Store(4, 7),)),
+        Line("add", (Ref(1), Load(3)), same, (w,)),
+        Line("mul", (Ref(2), Load(5)), ((w,), (1,)), (w,), stores=(Store(4, 40),)),
+    )
+    found = asked(Region(tuple(arrays), lines))
+    assert [write for _, write in found] == ["0", "0", "1", "1"]
+    x_at, table_at, first_at, second_at = (element for element, _ in found)
+    assert "T.int64(16) + T.int64(5) +" in x_at
+    assert table_at.count("buffer") == 2  # the row that the index of the next one names
+    assert "T.int64(16) + T.int64(7) +" in first_at
+    assert "T.int64(16) + T.int64(40) +" in second_at
+    text = region(Region(tuple(arrays), lines), Strip(16, ahead=True), "kernel").script()
+    assert re.search(r"T.min\(\w+ \+ T.int64\(1\), \w+ - T.int64\(1\)\)", text)
+    assert not re.search("prefetch", region(Region(tuple(arrays), lines), Strip(16), "k").script())
 
 
 @pytest.mark.parametrize("name", OPS_OF)
