@@ -33,6 +33,7 @@ AMX_SIDE = 16  # rows of a register of AMX, columns of its sums, words of one st
 AMX_HEIGHT = 2 * AMX_SIDE  # rows of a tile: what is loaded is used twice
 AMX_VECTORS = 2  # of its columns
 AMX_OUTER_BYTES = 1 << 20  # packed rows of a weight gradient: all of its sums are read anew a block
+AMX_ROWS = 512  # of such a block, where the CPU does not name its nearest cache
 DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-major
 L1_SHARE = 2 / 3  # of it, for a block of a weight gradient's panel
 LARGE_L2 = 2 << 20  # as Intel's servers have it, beside an L3 that is far
@@ -170,7 +171,8 @@ def outer_knobs(
     """The defaults of a weight gradient [n, k]^T x [n, n_columns], its sums over `block` rows."""
     unit, row_bytes = simd(target), k * ELEMENT[precision]
     if uses_amx(unit, precision):
-        rows = min(AMX_OUTER_BYTES // row_bytes, MOST_BLOCK) // OUTER_ROWS * OUTER_ROWS
+        panel = int(L1_SHARE * caches(target).l1) // (ELEMENT[precision] * AMX_VECTORS * AMX_SIDE)
+        rows = min(AMX_OUTER_BYTES // row_bytes, panel or AMX_ROWS) // OUTER_ROWS * OUTER_ROWS
         return OuterKnobs(amx_vectors(n_columns), AMX_HEIGHT, block or max(OUTER_ROWS, rows))
     vectors = panel_vectors(unit, n_columns)
     height, near = tile_heights(unit, vectors)[0], caches(target)

@@ -39,6 +39,12 @@ def counts(tile: Tile, some: Sequence[int]) -> list[int]:
     return [*some, *(f * tile.block + d for f, d in edges if tile.block > 1)]
 
 
+def sum_counts(tile: Tile, some: Sequence[int]) -> list[int]:
+    """`counts`, and those from which on there is one more block of rows to sum up, or not yet."""
+    quarters = (5, 9) if tile.block > 1 else ()
+    return [*counts(tile, some), *(q * tile.block // 4 + more for q in quarters for more in (0, 1))]
+
+
 def call(kernel, *args):
     """Calls with NumPy arrays and ints; returns the arrays as they are afterwards."""
     tensors = [tvm.runtime.tensor(a) if isinstance(a, np.ndarray) else a for a in args]

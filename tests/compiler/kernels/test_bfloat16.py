@@ -29,6 +29,7 @@ from helpers.products import (
     inputs,
     one_source,
     result,
+    sum_counts,
     two_pieces,
 )
 from helpers.random_graphs import random_graph
@@ -248,9 +249,9 @@ def test_product(kernels, instruction, name):
 
 @each(*OUTERS)
 def test_outer(kernels, instruction, name):
-    spec, _ = OUTERS[instruction, name]
+    spec, variant = OUTERS[instruction, name]
     rng = np.random.default_rng(1)
-    for n in COUNTS:
+    for n in sum_counts(variant.tile, COUNTS):
         offsets, arrays, operand = inputs(rng, spec.left + spec.right, n)
         out = rng.standard_normal((spec.k, spec.ldc), dtype="float32")
         want = out.copy()

@@ -8,6 +8,8 @@ import pytest
 
 tvm = pytest.importorskip("tvm")
 
+from tvm.tirx.script import builder as T
+
 import schedules
 from helpers.products import (
     BLOCKS,
@@ -21,13 +23,15 @@ from helpers.products import (
     inputs,
     one_source,
     result,
+    sum_counts,
     two_pieces,
 )
 from schedules import layout
 from schedules.choice import only
 from schedules.knobs import ALWAYS, OuterKnobs, ProductKnobs, packed_bytes, product_knobs
 from schedules.target import caches, make_target, simd
-from tvm_cavs.compiler.kernels.cpu import outer, pack, product, sums
+from tvm_cavs.compiler.kernels import loopnest
+from tvm_cavs.compiler.kernels.cpu import outer, pack, product, register_tile, sums
 from tvm_cavs.compiler.lowering import specs
 from tvm_cavs.compiler.lowering.specs import Piece, operands
 from tvm_cavs.errors import ShapeError
@@ -174,6 +178,26 @@ PACKS = {
 }
 
 
+BLOCKS_OF_SUMS = ((32, False), (128, False), (33, False), (64, True), (512, True))
+
+
+def blocks_of_sums(block: int, amx: bool):
+    """f(n, out): the first row and the number of rows of every block that n rows are summed in."""
+    cut = layout.Tile(LANES, 1, (1,), block, amx=amx)
+
+    def emit() -> None:
+        (n,) = loopnest.scalars(["n"])
+        (out,) = loopnest.arrays([("out", (None, 2), "int64")])
+
+        def put(b, first, count) -> None:
+            for column, value in enumerate((first, count)):
+                T.buffer_store(out, value, [b, loopnest.int64(column)])
+
+        register_tile.sum_blocks(cut, n, put)
+
+    return loopnest.kernel(f"blocks_{block}_{amx:d}", "outer", emit)
+
+
 class Kernels:
     """The kernels of this file by name; asked for one, it compiles all of its kind together."""
 
@@ -202,6 +226,7 @@ def all_outers():
 
 def the_others():
     made = {name: pack.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
+    made |= {f"blocks_{b}_{amx:d}": blocks_of_sums(b, amx) for b, amx in BLOCKS_OF_SUMS}
     made["column_sum"] = sums.column_sum(SUM, LANES, "column_sum")
     for tasks in TASKS:
         name = f"segment_sum_{tasks}"
@@ -249,13 +274,29 @@ def test_product(kernels, name):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
 
 
+@pytest.mark.parametrize(("block", "amx"), BLOCKS_OF_SUMS)
+def test_rows_are_summed_in_blocks_of_about_one_size(kernels, block, amx):
+    """As few as there can be with a quarter more rows than a block should have."""
+    room = register_tile.room_for_sums(layout.Tile(LANES, 1, (1,), block, amx=amx))
+    assert block * 5 / 4 <= room < block * 5 / 4 + (32 if amx else 4)
+    for n in (*range(5), block, *(block * q // 4 + d for q in (5, 9, 13, 40) for d in (0, 1))):
+        (got,) = call(kernels[f"blocks_{block}_{amx:d}"], n, np.full((64, 2), -1, "int64"))
+        made = got[got[:, 0] >= 0]
+        firsts, sizes = made.T
+        assert [*firsts, n] == [0, *np.cumsum(sizes)] if n else not len(made), n
+        assert all(0 < size <= room for size in sizes)
+        assert len(made) <= max(-(-(4 * n - block) // (4 * block)), int(n > 0)), n
+        if amx:
+            assert not (firsts % 32).any()
+
+
 @pytest.mark.parametrize("adds", [1, 0])
 @pytest.mark.parametrize("name", OUTERS)
 def test_outer(kernels, name, adds):
     """Added to C; or in place of what is there, of which nothing is read."""
     spec, variant = OUTERS[name]
     rng = np.random.default_rng(1)
-    for n in counts(variant.tile, COUNTS if adds else COUNTS[1:]):
+    for n in sum_counts(variant.tile, COUNTS if adds else COUNTS[1:]):
         both = spec.left + spec.right
         offsets, arrays, operand = inputs(rng, both, n)
         out = rng.standard_normal((spec.row + spec.k + 1, spec.ldc), dtype="float32")

@@ -22,7 +22,6 @@ SIDE = 16  # rows of a tile register, and columns
 STEP = 16  # words of the sum that one instruction takes
 SUMS = {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 3}  # registers, by (rows, columns) of the block
 LEFT, RIGHT = (4, 5), (6, 7)
-STAGES = (1, 2, 4, 8)  # of a transposition
 
 
 def padded(n: int) -> int:
@@ -66,14 +65,6 @@ def block(
     _call(f"block_{height}_{width}", *where, int64(steps))
 
 
-def transpose(source: Buffer, at: list[Expr], out: Buffer, to: list[Expr]) -> None:
-    """out[to + (j, i)] = source[at + (i, j)] for 16 x 16 words."""
-    where: list[Expr] = []
-    for buffer, index in ((source, at), (out, to)):
-        where += tirx.address_of(buffer[tuple(index)]), int64(_stride(buffer))
-    _call("transpose", *where)
-
-
 def _stride(buffer: Buffer) -> int:
     """Bytes from one row of a buffer to the next."""
     return int(buffer.shape[-1]) * np.dtype(str(buffer.dtype)).itemsize
@@ -85,9 +76,7 @@ def _call(name: str, *arguments: Any) -> None:
 
 def _module() -> str:
     """All functions in LLVM's language."""
-    parts = [_HEAD, _transpose()]
-    parts += [_block(rows, columns) for rows, columns in product((1, 2), (1, 2))]
-    return "\n".join(parts)
+    return "\n".join([_HEAD, *(_block(*counts) for counts in product((1, 2), (1, 2)))])
 
 
 def _configuration() -> str:
@@ -197,35 +186,3 @@ def _ask(base: str, stride: str, row: int, offset: int) -> list[str]:
         f"  %line_{name} = getelementptr i8, ptr %row_{name}, i64 {offset}",
         f"  call void @llvm.prefetch.p0(ptr %line_{name}, i32 0, i32 3, i32 1)",
     ]
-
-
-def _transpose() -> str:
-    """16 x 16 words: in four stages, the halves of ever larger blocks change places."""
-    vector = "<16 x i32>"
-    lines = [
-        "define weak_odr hidden void @tvm_cavs_amx_transpose(",
-        "    ptr %a, i64 %lda, ptr %b, i64 %ldb) {",
-    ]
-    for i in range(SIDE):
-        lines += [
-            f"  %oa{i} = mul i64 %lda, {i}",
-            f"  %pa{i} = getelementptr i8, ptr %a, i64 %oa{i}",
-            f"  %r0_{i} = load {vector}, ptr %pa{i}, align 4",
-        ]
-    for stage, s in enumerate(STAGES):
-        upper = [j if not j & s else SIDE + j - s for j in range(SIDE)]
-        lower = [j + s if not j & s else SIDE + j for j in range(SIDE)]
-        for i in (i for i in range(SIDE) if not i & s):
-            for out, mask in ((i, upper), (i + s, lower)):
-                picks = ", ".join(f"i32 {m}" for m in mask)
-                lines.append(
-                    f"  %r{stage + 1}_{out} = shufflevector {vector} %r{stage}_{i}, "
-                    f"{vector} %r{stage}_{i + s}, {vector} <{picks}>"
-                )
-    for i in range(SIDE):
-        lines += [
-            f"  %ob{i} = mul i64 %ldb, {i}",
-            f"  %pb{i} = getelementptr i8, ptr %b, i64 %ob{i}",
-            f"  store {vector} %r{len(STAGES)}_{i}, ptr %pb{i}, align 4",
-        ]
-    return "\n".join([*lines, "  ret void", "}", ""])

@@ -18,9 +18,18 @@ from ...lowering.specs import Outer, Product
 from ...target_rules import panels
 from ..loopnest import Buffer, Expr, either, hold, int64, loop, part, scratch, vectors
 from . import amx
-from .bfloat16 import WORD, constant, paired_rows, rounded_rows, words
+from .bfloat16 import WORD, constant, paired_rows, rounded_rows, span, words
 from .operands import Bound, row_length
-from .register_tile import Target, by_height, by_panel, each_block, each_panel
+from .register_tile import (
+    Target,
+    by_height,
+    by_panel,
+    each_block,
+    each_panel,
+    room_for_sums,
+    sum_blocks,
+)
+from .transpose import transposed
 
 COLUMNS = 2 * amx.STEP  # values of the sum in one step
 
@@ -113,13 +122,12 @@ def outer_blocks(
             panel of it.
     """
     cut, (begin, some) = to.cut, some_panels
-    pairs, fill = paired_rows(spec.left, bound, cut.block)
-    left = scratch([amx.padded(spec.k), row_length(words(cut.block))], dtype=WORD)
+    most = room_for_sums(cut)
+    pairs, fill = paired_rows(spec.left, bound, most)
+    left = scratch([amx.padded(spec.k), row_length(words(most))], dtype=WORD)
     edge = scratch([cut.heights[0], cut.columns])
-    amx.begin()
-    with loop(tirx.ceildiv(n, cut.block)) as b:
-        row = hold(b * cut.block)
-        rows = hold(tirx.min(int64(cut.block), n - row))
+
+    def block(b: Expr, row: Expr, rows: Expr) -> None:
         n_words = hold(words(rows))
         fill(row, rows)
         clear(pairs, n_words)
@@ -131,6 +139,9 @@ def outer_blocks(
             clear(right, n_words)
             later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
             strip_blocks(spec, strips, n_words, left, right, edge, later)
+
+    amx.begin()
+    sum_blocks(cut, n, block)
     amx.end()
 
 
@@ -148,8 +159,10 @@ def transpose(pairs: Buffer, left: Buffer, n_words: Expr) -> None:
     """left[k, p] = pairs[p, k], in squares."""
     squares = hold(tirx.ceildiv(n_words, amx.SIDE))
     with loop(int(left.shape[0]) // amx.SIDE) as k, loop(squares) as p:
-        at = p * amx.SIDE, k * amx.SIDE
-        amx.transpose(pairs, [*at], left, [*reversed(at)])
+        word, column = p * amx.SIDE, span(k * amx.SIDE, amx.SIDE)
+        columns = transposed([pairs[word + r, column] for r in range(amx.SIDE)])
+        for i, values in enumerate(columns):
+            T.buffer_store(left, values, [k * amx.SIDE + i, span(word, amx.SIDE)])
 
 
 def strip_blocks(

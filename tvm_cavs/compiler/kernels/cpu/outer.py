@@ -45,7 +45,9 @@ from .register_tile import (
     by_panel,
     check_columns,
     prefetch_tile,
+    room_for_sums,
     store_tile,
+    sum_blocks,
 )
 
 Sums = tuple[Buffer, int, Expr]  # (c, its first column, whether this task adds to it)
@@ -111,8 +113,9 @@ def deep_tiles(
     of C from one block to the next.
     """
     cut, tall = to.cut, to.cut.heights[0]
-    pack = window_packer(spec.left, bound, cut.block, cut.depth, cut.lanes, 0)
-    pack_right, right = right_packer(spec, cut, bound), scratch([cut.block, cut.columns])
+    most = room_for_sums(cut)
+    pack = window_packer(spec.left, bound, most, cut.depth, cut.lanes, 0)
+    pack_right, right = right_packer(spec, cut, bound), scratch([most, cut.columns])
     (first, count), each = strips, cut.depth // tall
     with loop(tirx.ceildiv(count, int64(each))) as s:
         mine = hold(first + s * each), hold(tirx.min(count - s * each, int64(each)))
@@ -146,15 +149,16 @@ def panel_tiles(
     """
     cut, (pack_left, pack_right, right) = to.cut, packs
     begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
-    with loop(tirx.ceildiv(n, cut.block)) as b:
-        row = hold(b * cut.block)
-        rows = hold(tirx.min(int64(cut.block), n - row))
+
+    def block(b: Expr, row: Expr, rows: Expr) -> None:
         load_left, load_right = pack_left(row, rows), pack_right(row, rows)
         with loop(some) as p:
             panel = hold(begin + p)
             pack_panel(spec, cut, panel, load_right, rows, right, sums)
             later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
             outer_tiles(spec.k, strips, rows, load_left, right, later)
+
+    sum_blocks(cut, n, block)
 
 
 def amx_tiles(
@@ -169,8 +173,8 @@ def amx_tiles(
     """`panel_tiles` by registers of AMX."""
     cut = to.cut
     some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
-    pack_right = reader(spec.right, bound) or packer(spec.right, bound, cut.block, cut.lanes)
-    right = scratch([amx.padded(words(cut.block)), cut.columns], dtype=WORD)
+    pack_right = right_packer(spec, cut, bound)
+    right = scratch([amx.padded(words(room_for_sums(cut))), cut.columns], dtype=WORD)
 
     def packing(row: Expr, rows: Expr) -> Callable[[Expr], None]:
         load = pack_right(row, rows)
@@ -202,18 +206,19 @@ def narrow_tiles(
 
 def packers(spec: Outer, cut: Tile, bound: Bound) -> tuple[Pack, Pack, Buffer]:
     """What packs a block of rows of A and of B, and room for a panel of B."""
+    most = room_for_sums(cut)
     if spec.precision == "bf16":
-        pack_left = row_packer(spec.left, bound, cut.block)
-        right = scratch([words(cut.block), cut.columns], dtype=WORD)
+        pack_left = row_packer(spec.left, bound, most)
+        right = scratch([words(most), cut.columns], dtype=WORD)
     else:
-        pack_left = packer(spec.left, bound, cut.block, cut.lanes)
-        right = scratch([cut.block, cut.columns])
+        pack_left = packer(spec.left, bound, most, cut.lanes)
+        right = scratch([most, cut.columns])
     return pack_left, right_packer(spec, cut, bound), right
 
 
 def right_packer(spec: Outer, cut: Tile, bound: Bound) -> Pack:
     """What gives a block of rows of B: as they lie, if they can be, since panels are packed."""
-    return reader(spec.right, bound) or packer(spec.right, bound, cut.block, cut.lanes)
+    return reader(spec.right, bound) or packer(spec.right, bound, room_for_sums(cut), cut.lanes)
 
 
 def pack_panel(

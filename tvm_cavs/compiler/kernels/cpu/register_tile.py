@@ -32,6 +32,7 @@ from ..loopnest import (
 from .bfloat16 import LANES, dot, span
 
 TURN = 4  # steps
+SPARE = 4  # a block of sums has at most one part in so many more rows than it should
 Term = Callable[[Expr, Expr], Expr]
 Word = Callable[[Expr, Expr], Expr]
 
@@ -201,6 +202,31 @@ def each_block(cut: Tile, rows: tuple[Expr, Expr], emit: Callable[[Expr, Expr], 
     with loop(tirx.ceildiv(count, each)) as b:
         row = hold(first + b * each)
         emit(row, hold(tirx.min(each, first + count - row)))
+
+
+def room_for_sums(cut: Tile) -> int:
+    """The most rows that `sum_blocks` has summed up at once."""
+    multiple = _multiple(cut)
+    return -(-cut.block * (SPARE + 1) // (SPARE * multiple)) * multiple
+
+
+def sum_blocks(cut: Tile, n: Expr, emit: Callable[[Expr, Expr, Expr], None]) -> None:
+    """`emit(number, first, count)`: n rows in blocks of about one size, a quarter more at most.
+
+    All sums are read anew for each of them, so a few rows are no block of their own.
+    """
+    multiple = _multiple(cut)
+    wanted = tirx.ceildiv(n * SPARE - cut.block, int64(SPARE * cut.block))
+    each = tirx.ceildiv(n, tirx.max(wanted, int64(1)))
+    each = hold(tirx.max(tirx.ceildiv(each, int64(multiple)), int64(1)) * multiple)
+    with loop(tirx.ceildiv(n, each)) as b:
+        row = hold(b * each)
+        emit(b, row, hold(tirx.min(each, n - row)))
+
+
+def _multiple(cut: Tile) -> int:
+    """Of what a block has a multiple of rows: a step of AMX, or a turn of `accumulate`."""
+    return 2 * LANES if cut.amx else TURN
 
 
 def each_panel(some: tuple[Expr, Expr], to: Target, emit: Callable[[Target], None]) -> None:
