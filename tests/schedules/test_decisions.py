@@ -117,3 +117,12 @@ def test_tasks_and_columns_of_tiles() -> None:
     tile = Tile(8, 3, (4, 2, 1), 12, parts=(2, 3))
     assert (tile.columns, tile.tasks, Strip(8, (3, 1)).tasks) == (24, 6, 3)
     assert tile.with_vectors(2) == Tile(8, 2, (4, 2, 1), 12, parts=(2, 3))
+
+
+@pytest.mark.parametrize(("l1", "rows"), [("l1=32K ", 320), ("l1=48K ", 512), ("", 512)])
+def test_a_panel_of_a_weight_gradient_on_amx_stays_in_the_nearest_cache(l1: str, rows: int) -> None:
+    """Two thirds of it, in whole steps; but the packed rows of the other operand have a limit."""
+    amx = {**X86, "mcpu": "sapphirerapids", "num-cores": 1, "model": f"{l1}l2=2048K"}
+    target = schedules.make_target(amx)
+    assert outer_knobs(target, 512, 1280, "bf16").block == rows
+    assert outer_knobs(target, 4096, 1280, "bf16").block == 128
