@@ -74,6 +74,32 @@ def test_nothing_is_changed(trained) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.compiles
+def test_nothing_is_changed_where_a_step_fails(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third one does, when two have changed parameters and the optimizer's state."""
+    net = network(cache)
+    trainer = Trainer(net.parameters(), "adagrad", lr=0.1)
+    before = {name: p.data.copy() for name, p in net.parameters().items()}
+    state, step, done = trainer.state(), net.step, list[int]()
+    state = {name: np.array(a) for name, a in state.items()}
+
+    def failing(n: int) -> float:
+        done.append(n)
+        if len(done) == 3:
+            raise RuntimeError("the third step")
+        return Trainer.step(trainer, n)
+
+    monkeypatch.setattr(trainer, "step", failing)
+    with pytest.raises(RuntimeError, match="the third step"):
+        profile(net, some_trees(), LOSS, trainer, repeats=2)
+    for name, p in net.parameters().items():
+        np.testing.assert_array_equal(p.data, before[name])
+    for name, a in trainer.state().items():
+        np.testing.assert_array_equal(a, state[name])
+    assert net.step == step
+
+
 def test_every_call_row_and_product_is_counted(trained) -> None:  # type: ignore[no-untyped-def]
     found, net, _, _ = trained
     graph = cavs.batch(some_trees())

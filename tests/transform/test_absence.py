@@ -84,6 +84,21 @@ def test_rows_of_a_matrix_are_reduced_each_by_itself(op: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("axis", "stop", "rows"), [(0, 3, [(1, "x"), (1, "y")]), (1, 2, [(2, "x"), (1, "y")])]
+)
+def test_a_slice_of_rows_has_fewer_of_them_and_one_of_columns_all(
+    axis: int, stop: int, rows: list[tuple[int, str]]
+) -> None:
+    b = Builder("F")
+    x, y = (b.call("pull", name=name, type=Type((n, 3))) for n, name in ((2, "x"), (1, "y")))
+    b.call("slice", b.call("concat", x, y, axis=0), axis=axis, start=1, stop=stop)
+    *_, found = presences(b.finish())
+    assert [(n, [what for what in "xy" if p.holds({what})]) for n, p in found] == [
+        (n, [what]) for n, what in rows
+    ]
+
+
 def spread(runs: Runs) -> list[Presence]:
     """The condition of every element."""
     return [p for n, p in runs for _ in range(n)]
