@@ -222,7 +222,10 @@ def test_nothing_is_compiled_after_prepare_whatever_size_reads_weights_where_the
 ):
     executor = network(cache).executor(LOSS)
     large = ALWAYS if small == NEVER else NEVER
-    found = (16, StepKnobs(2, small)), (512, StepKnobs(2, large))
+    found = [(16, StepKnobs(2, small)), (512, StepKnobs(2, large))]
+    others = [n for n in (1 << i for i in range(12)) if n not in (16, 512)]
+    found += [(n, StepKnobs(2, NEVER)) for n in others]  # as many as graphs, for one
+    assert not any(batch.n_graphs in Bucket(n) for batch in batches for n in (16, 512))
     net = network(cache, records=written(tmp_path / "records.json", executor, *found))
     net.prepare(batches, LOSS)
     executor = net.executor(LOSS)

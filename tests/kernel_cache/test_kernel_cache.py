@@ -1,5 +1,6 @@
 """Whose folder kernels are kept in, what is read of it, and what leaves first."""
 
+import errno
 import hashlib
 import json
 import os
@@ -390,6 +391,20 @@ def test_what_killed_processes_leave_is_removed_when_it_is_old(tmp_path: Path) -
     assert keys(tmp_path) == [KEYS[0]]
     assert all(path.exists() for path in others)
     assert not any(path.exists() for path in (orphan, *ours))
+
+
+def test_what_cannot_be_marked_as_used_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system that is read-only, or in a folder of another user's."""
+    library = put(tmp_path, KEYS[0])
+    for number in (errno.EROFS, errno.EACCES, errno.EPERM):
+
+        def refused(*_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "utime", refused)
+        assert read(tmp_path, KEYS[0]) == [library.name]
 
 
 def test_clearing_takes_what_is_ours(tmp_path: Path) -> None:
