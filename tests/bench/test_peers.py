@@ -276,9 +276,10 @@ def test_without_torch_the_command_is_told(monkeypatch):
         Peers("treelstm", 1)
 
 
-def test_a_workload_without_peers_is_refused():
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_workload_without_peers_is_refused(precision):
     with pytest.raises(BenchError, match="sst has no peers; those of treelstm, treefc, varlstm"):
-        Peers("sst", 1)
+        Peers("sst", 1, precision=precision)
 
 
 def test_only_what_may_fail_is_left_out(tmp_path):

@@ -1,5 +1,6 @@
 """The TVM executor over several batches: memory, later kinds, parameters, interruptions."""
 
+import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
 from tvm_cavs.compiler import widening
+from tvm_cavs.errors import TargetError
 from tvm_cavs.executors import loaded
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
@@ -325,6 +327,19 @@ def test_random_functions(seed: int, cache: Path) -> None:
     batches: Sequence[Sequence[int]] = (range(4), [0], [2, 1])
     for chosen in batches:
         assert_batch(case, chosen)
+
+
+def test_a_target_that_cannot_run_here_is_refused_before_anything_is_compiled(
+    tmp_path: Path,
+) -> None:
+    arm, x86 = ({"kind": "llvm", "mtriple": f"{m}-linux-gnu"} for m in ("aarch64", "x86_64"))
+    net = cavs.Network(Small())
+    net.initialize(seed=0)
+    graph = cavs.Graph.from_children([[], [], [0, 1]], {"word": [1, 2, None]})
+    with pytest.raises(TargetError, match="its kernels cannot run here"):
+        net.hybridize("tvm", target=arm if platform.machine() == "x86_64" else x86, cache=tmp_path)
+        net(graph)
+    assert not list(tmp_path.iterdir())
 
 
 def test_prepare_compiles_every_kind_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

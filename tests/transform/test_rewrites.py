@@ -174,6 +174,7 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.concat(x[:1], x[1:]), []),
         (lambda x, y, w: cavs.concat(x, y)[3:], []),
         (lambda x, y, w: cavs.concat(x, y)[2:4][1:], ["slice"]),
+        (lambda x, y, w: call("slice", x, axis=0, start=0, stop=3) + y, ["add"]),
         (lambda x, y, w: cavs.reshape(x, (3,)), []),
         (lambda x, y, w: cavs.reshape(cavs.reshape(x, (3, 1)), (3,)), []),
         (lambda x, y, w: x @ call("transpose", call("transpose", w("U"))), ["matmul"]),
