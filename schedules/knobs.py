@@ -38,6 +38,7 @@ DOT_COLUMNS = 4  # columns of a tile whose weights are read transposed, row-majo
 L1_SHARE = 2 / 3  # of it, for a block of a weight gradient's panel
 LARGE_L2 = 2 << 20  # as Intel's servers have it, beside an L3 that is far
 FEW_ROWS, WINDOW_ROWS = 24, 128  # of a block: too few, enough
+FAR_ROWS = 64  # too few where all weights come from a far cache for every block
 PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked for
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
@@ -153,7 +154,8 @@ def product_knobs(
     """The defaults of a product [n, k] x [k, n_columns], its panels of `vectors` if given."""
     unit, row_bytes = simd(target), k * ELEMENT[precision]
     if uses_amx(unit, precision):
-        block = packed_rows(target, row_bytes, AMX_HEIGHT)
+        enough = min(WINDOW_ROWS, caches(target).l2 // 2 // row_bytes) // AMX_HEIGHT * AMX_HEIGHT
+        block = max(packed_rows(target, row_bytes, AMX_HEIGHT), enough)
         return ProductKnobs(vectors or amx_vectors(n_columns), AMX_HEIGHT, block, even=True)
     vectors = vectors or panel_vectors(unit, n_columns)
     height = tile_heights(unit, vectors)[0]
@@ -247,8 +249,10 @@ def window(target: Target, k: int) -> int:
     A block of few whole rows would read all weights for these alone: over 33,278 columns a product
     ran at 30 GFLOP/s.
     """
-    room = packed_bytes(caches(target)) // 4
-    return room // WINDOW_ROWS if k > room // FEW_ROWS else 0
+    near = caches(target)
+    room = packed_bytes(near) // 4
+    few = FAR_ROWS if has_far_l3(near) else FEW_ROWS
+    return room // WINDOW_ROWS if k > room // few else 0
 
 
 def packed_rows(target: Target, row_bytes: int, multiple: int) -> int:

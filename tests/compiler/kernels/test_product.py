@@ -1,5 +1,6 @@
 """Products, weight gradients, packing, sums against NumPy: awkward sizes, guard rows, NaNs."""
 
+import re
 from dataclasses import replace
 from itertools import product as product_of
 
@@ -92,6 +93,11 @@ for adds in (False, True):  # a deep sum, some rows of the weights at a time
     PRODUCTS[f"{'adding' * adds}window"] = (
         specs.Product(one_source(k), n_columns, n_columns + 2, 1, accumulate=adds),
         replace(WIDE, tile=low),
+    )
+    asking = replace(low, even=True, ahead=4, next_panel=True)
+    PRODUCTS[f"{'adding' * adds}window_asking"] = (
+        specs.Product(one_source(k), n_columns, n_columns + 2, 1, accumulate=adds),
+        replace(WIDE, tile=asking),
     )
 OUTERS["outer_pieces"] = (
     specs.Outer(one_source(k), (Piece(30, 1, 33, 1, 1), Piece(40, 2, 40)), n_columns + 9, 5, 3, 4),
@@ -288,6 +294,17 @@ def test_rows_are_summed_in_blocks_of_about_one_size(kernels, block, amx):
         assert len(made) <= max(-(-(4 * n - block) // (4 * block)), int(n > 0)), n
         if amx:
             assert not (firsts % 32).any()
+
+
+def test_a_window_asks_for_its_own_rows():
+    """Of the weights: those ahead in this panel, and in the next one from its first row on."""
+    spec, variant = PRODUCTS["window_asking"]
+    text = product.product(spec, variant.tile, "kernel").script()
+    asked = [line for line in text.splitlines() if "prefetch" in line]
+    near = [re.search(r", (\w+\[T.int64\(0\)\]) \+ \w+ \+ T.int64\(8\)", line) for line in asked]
+    (top,) = {found[1] for found in near if found}  # the first row of a window
+    far = [line for line in asked if line.endswith(", 0, 2, 1)")]
+    assert far and all(f", {top}, (" in line for line in far)
 
 
 @pytest.mark.parametrize("adds", [1, 0])

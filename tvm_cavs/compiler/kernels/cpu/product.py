@@ -112,7 +112,8 @@ def block_tiles(
         load = pack(row, n_rows)
 
         def panel(at: Target) -> None:
-            by_height(cut.heights, n_rows, partial(product_tile, depth, load, weights, at))
+            tile = partial(product_tile, (int64(0), int64(depth)), cut.ahead, load, weights, at)
+            by_height(cut.heights, n_rows, tile)
 
         each_panel(some, replace(to, start=to.start + row, n_rows=n_rows), panel)
 
@@ -130,6 +131,7 @@ def window_tiles(
     some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
     spare = spare_rows(cut.heights)
     pack = window_packer(spec.pieces, bound, cut.block, cut.depth, cut.lanes, spare)
+    ahead = max(cut.ahead, WINDOW_AHEAD)
 
     def block(row: Expr, n_rows: Expr) -> None:
         with loop(-(-spec.k // cut.depth)) as w:
@@ -138,7 +140,7 @@ def window_tiles(
             load = pack(row, n_rows, top, depth)
 
             def panel(at: Target) -> None:
-                tile = partial(window_tile, (top, depth), load, weights, at)
+                tile = partial(product_tile, (top, depth), ahead, load, weights, at)
                 by_height(cut.heights, n_rows, tile)
 
             adds = True if to.adds else w > 0
@@ -146,24 +148,6 @@ def window_tiles(
             each_panel(some, at, panel)
 
     each_block(cut, rows, block)
-
-
-def window_tile(
-    window: tuple[Expr, Expr], load: Load, weights: Buffer, to: Target, height: int, row: Expr
-) -> None:
-    """`height` rows times the rows (first, count) of one panel, added to what is there."""
-    cut, (top, depth) = to.cut, window
-
-    def before(k: Expr) -> None:
-        if height > 1:
-            with loop(-(-cut.columns // LINE), "vector") as v:
-                prefetch_read(weights[to.panel, top + k + WINDOW_AHEAD, v * LINE])
-
-    def step(k: Expr) -> Term:
-        return lambda r, j: load(row + r, k) * weights[to.panel, top + k, j]
-
-    prefetch_tile(to, height, row)
-    store_tile(to, height, row, accumulate(height, cut.columns, cut.lanes, depth, step, before))
 
 
 def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
@@ -177,15 +161,21 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
 
 
 def product_tile(
-    depth: int, load: Load, weights: Buffer, to: Target, height: int, row: Expr
+    window: tuple[Expr, Expr],
+    ahead: int,
+    load: Load,
+    weights: Buffer,
+    to: Target,
+    height: int,
+    row: Expr,
 ) -> None:
-    """`height` rows from `row` of a block on, times one panel.
+    """`height` rows from `row` of a block on, times the rows (first, count) of one panel.
 
     The first of the tallest tiles ask for the next panel, if that is wanted.
     """
     cut = to.cut
     lines = -(-cut.columns // LINE)
-    tile = partial(asking_tile, depth, load, weights, to, height, row)
+    tile = partial(asking_tile, window, ahead, load, weights, to, height, row)
     if cut.next_panel and height == cut.heights[0] > 1:
         either(row < lines * height, lambda: tile(True), lambda: tile(False))
     else:
@@ -193,37 +183,44 @@ def product_tile(
 
 
 def asking_tile(
-    depth: int, load: Load, weights: Buffer, to: Target, height: int, row: Expr, next_panel: bool
+    window: tuple[Expr, Expr],
+    ahead: int,
+    load: Load,
+    weights: Buffer,
+    to: Target,
+    height: int,
+    row: Expr,
+    next_panel: bool,
 ) -> None:
     """A tile that asks for weights while it adds: rows `ahead`, and a line of the next panel.
 
     A single row is bound by reading weights: asking would only take the place of reading.
     """
-    cut = to.cut
+    cut, (top, depth) = to.cut, window
 
     def before(k: Expr) -> None:
-        if cut.ahead and height > 1:
+        if ahead and height > 1:
             with loop(-(-cut.columns // LINE), "vector") as v:
-                prefetch_read(weights[to.panel, k + cut.ahead, v * LINE])
+                prefetch_read(weights[to.panel, top + k + ahead, v * LINE])
         if next_panel:
             last = int64(panels(to.n_columns, cut) - 1)
             following = tirx.max(tirx.min(to.panel + 1 - to.turn % 2 * 2, last), int64(0))
             line = (row // height) * depth + k
-            prefetch_read(weights[following, 0, line * LINE], far=True)
+            prefetch_read(weights[following, top, line * LINE], far=True)
 
     def step(k: Expr) -> Term:
-        return lambda r, j: load(row + r, k) * weights[to.panel, k, j]
+        return lambda r, j: load(row + r, k) * weights[to.panel, top + k, j]
 
     prefetch_tile(to, height, row)
     if weights.dtype == WORD:
         acc = accumulate_words(
             height,
             cut.columns,
-            int64(depth),
+            depth,
             lambda p, r: load(row + r, p),
             lambda p, j: weights[to.panel, p, j],
             before,
         )
     else:
-        acc = accumulate(height, cut.columns, cut.lanes, int64(depth), step, before)
+        acc = accumulate(height, cut.columns, cut.lanes, depth, step, before)
     store_tile(to, height, row, acc)
