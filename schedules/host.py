@@ -30,6 +30,7 @@ INSTRUCTIONS: tuple[str, ...] = (
     "amx",
 )
 INSTRUCTIONS += ("neon", "sve", "bf16", "dotprod", "fullfp16", "i8mm")
+VERSIONS = "avx10."  # a number for features that LLVM lists one by one as well; Linux lists none
 SYSFS = Path("/sys/devices/system/cpu/cpu0/cache")
 ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -127,7 +128,7 @@ def differences(model: str, features: dict[str, bool]) -> list[str]:
     and the other way round ("-").
     """
     implied = instructions(Target({"kind": "llvm", "mcpu": model}))
-    ours = {name: has for name, has in features.items() if name.startswith(INSTRUCTIONS)}
+    ours = {name: has for name, has in features.items() if _decides(name)}
     more = sorted(f"+{name}" for name, has in ours.items() if has and name not in implied)
     return more + sorted(f"-{name}" for name in implied if not ours.get(name, True))
 
@@ -135,7 +136,11 @@ def differences(model: str, features: dict[str, bool]) -> list[str]:
 def instructions(target: Target) -> set[str]:
     """The features of a target that decide which instructions its code may hold."""
     features = map(str, codegen.llvm_get_cpu_features(target))
-    return {name for name in features if name.startswith(INSTRUCTIONS)}
+    return set(filter(_decides, features))
+
+
+def _decides(feature: str) -> bool:
+    return feature.startswith(INSTRUCTIONS) and not feature.startswith(VERSIONS)
 
 
 def host_target(n_threads: int | None = None) -> Target:

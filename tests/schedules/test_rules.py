@@ -257,6 +257,16 @@ def test_what_a_virtual_machine_hides_is_found(monkeypatch):
     assert "rocketlake +amx-tile +avx512bf16, AVX-512" in schedules.describe(target)
 
 
+def test_a_version_of_avx_is_no_instruction(monkeypatch):
+    """LLVM lists AVX10 beside all that is in it; Linux does not, and exported models ask Linux."""
+    named = {"avx10.1": True, "avx10.2": True, "avx512bf16": True}
+    target = as_if(monkeypatch, "rocketlake", **named)
+    assert list(target.attrs["mattr"]) == ["+avx512bf16"]
+    granite = schedules.make_target({**X86, "mcpu": "graniterapids"})
+    sapphire = schedules.make_target({**X86, "mcpu": "sapphirerapids"})
+    assert host.instructions(granite) - host.instructions(sapphire) == {"amx-fp16"}
+
+
 def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
     target = as_if(monkeypatch, "skylake-avx512", avx512f=False, avx2=True, fma=True)
     assert simd(target) == Simd("AVX2", 8, 16)
