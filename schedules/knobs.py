@@ -216,7 +216,8 @@ def has_far_l3(near: Caches) -> bool:
     Measured on Sapphire and Emerald Rapids. Where weights do not stay in L2, asking for them ahead
     gives 1.06 to 1.2 of the speed of a product; where they do it loses. A weight gradient that does
     not stay there gains 1.03 to 1.15 by asking for its sums, and any gains 1.05 to 1.1 if a block
-    of a panel stays in L1. On Zen 4 and 5, whose L3 is near, none of it gains.
+    of a panel stays in L1. On Zen 4 and 5, whose L3 is near, none of it gains. On Granite Rapids
+    windows of a deep product's weights gain from K = 2,560 on, and a region by asking.
     """
     return near.l2 >= LARGE_L2
 
