@@ -171,56 +171,42 @@ def product_tile(
 ) -> None:
     """`height` rows from `row` of a block on, times the rows (first, count) of one panel.
 
-    The first of the tallest tiles ask for the next panel, if that is wanted.
-    """
-    cut = to.cut
-    lines = -(-cut.columns // LINE)
-    tile = partial(asking_tile, window, ahead, load, weights, to, height, row)
-    if cut.next_panel and height == cut.heights[0] > 1:
-        either(row < lines * height, lambda: tile(True), lambda: tile(False))
-    else:
-        tile(False)
-
-
-def asking_tile(
-    window: tuple[Expr, Expr],
-    ahead: int,
-    load: Load,
-    weights: Buffer,
-    to: Target,
-    height: int,
-    row: Expr,
-    next_panel: bool,
-) -> None:
-    """A tile that asks for weights while it adds: rows `ahead`, and a line of the next panel.
-
-    A single row is bound by reading weights: asking would only take the place of reading.
+    It asks for weights while it adds: rows `ahead`, unless it is a single row, which is bound by
+    reading weights: asking would only take the place of it. The first of the tallest tiles ask for
+    the next panel as well, if that is wanted, a line each step.
     """
     cut, (top, depth) = to.cut, window
-
-    def before(k: Expr) -> None:
-        if ahead and height > 1:
-            with loop(-(-cut.columns // LINE), "vector") as v:
-                prefetch_read(weights[to.panel, top + k + ahead, v * LINE])
-        if next_panel:
-            last = int64(panels(to.n_columns, cut) - 1)
-            following = tirx.max(tirx.min(to.panel + 1 - to.turn % 2 * 2, last), int64(0))
-            line = (row // height) * depth + k
-            prefetch_read(weights[following, top, line * LINE], far=True)
+    lines = -(-cut.columns // LINE)
 
     def step(k: Expr) -> Term:
         return lambda r, j: load(row + r, k) * weights[to.panel, top + k, j]
 
-    prefetch_tile(to, height, row)
-    if weights.dtype == WORD:
-        acc = accumulate_words(
-            height,
-            cut.columns,
-            depth,
-            lambda p, r: load(row + r, p),
-            lambda p, j: weights[to.panel, p, j],
-            before,
-        )
+    def tile(next_panel: bool) -> None:
+        def before(k: Expr) -> None:
+            if ahead and height > 1:
+                with loop(lines, "vector") as v:
+                    prefetch_read(weights[to.panel, top + k + ahead, v * LINE])
+            if next_panel:
+                last = int64(panels(to.n_columns, cut) - 1)
+                following = tirx.max(tirx.min(to.panel + 1 - to.turn % 2 * 2, last), int64(0))
+                line = (row // height) * depth + k
+                prefetch_read(weights[following, top, line * LINE], far=True)
+
+        prefetch_tile(to, height, row)
+        if weights.dtype == WORD:
+            acc = accumulate_words(
+                height,
+                cut.columns,
+                depth,
+                lambda p, r: load(row + r, p),
+                lambda p, j: weights[to.panel, p, j],
+                before,
+            )
+        else:
+            acc = accumulate(height, cut.columns, cut.lanes, depth, step, before)
+        store_tile(to, height, row, acc)
+
+    if cut.next_panel and height == cut.heights[0] > 1:
+        either(row < lines * height, lambda: tile(True), lambda: tile(False))
     else:
-        acc = accumulate(height, cut.columns, cut.lanes, depth, step, before)
-    store_tile(to, height, row, acc)
+        tile(False)
