@@ -97,7 +97,7 @@ class Dataset:
     def __iter__(self) -> Iterator[Graph]:
         return iter(self.graphs)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         inputs = ", ".join(self.graphs[0].inputs) if self.graphs else "none"
         vocab = f", {len(self.vocab)} tokens" if self.vocab else ""
         return (

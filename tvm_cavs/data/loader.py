@@ -54,6 +54,11 @@ class Loader:
         self._n_vertices = np.array([graph.n_vertices for graph in dataset], np.int64)
         self._check_budget()
 
+    def __repr__(self) -> str:
+        most = {"graphs": self.batch_size, "vertices": self.vertex_budget}
+        limits = " and ".join(f"{n} {what}" for what, n in most.items() if n is not None)
+        return f"Loader({self.dataset!r}, batches of {limits} at most, epoch {self.epoch})"
+
     def order(self, epoch: int) -> np.ndarray:
         """int64[n_graphs]: the graphs of an epoch, in the order in which they are batched."""
         n = len(self.dataset)

@@ -93,8 +93,9 @@ class Vocab:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __str__(self) -> str:
-        return f"Vocab({len(self)} tokens: {', '.join(self.tokens[:6])}, ...)"
+    def __repr__(self) -> str:
+        more = ", ..." if len(self) > 6 else ""
+        return f"Vocab({len(self)} tokens: {', '.join(self.tokens[:6])}{more})"
 
 
 def _texts(tokens: Iterable[str]) -> tuple[str, ...]:

@@ -50,6 +50,9 @@ class Field:
         """A copy is read-only too, which arrays do not remember by themselves."""
         return made_field, (self.values, self.present)
 
+    def __repr__(self) -> str:
+        return f"Field({self})"
+
     def __str__(self) -> str:
         shape = "".join(f"[{extent}]" for extent in self.values.shape[1:])
         return f"{self.values.dtype}{shape} at {int(self.present.sum())} of {len(self.present)}"

@@ -192,7 +192,7 @@ class Graph:
         is_root[self.child[self.child >= 0]] = False
         return is_root
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         inputs = "; ".join(f"{name}: {field}" for name, field in self.inputs.items())
         return (
             f"Graph({self.n_graphs} graphs, {self.n_vertices} vertices, {self.n_edges} edges, "

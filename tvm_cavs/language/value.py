@@ -62,6 +62,9 @@ class Value:
 
     __array_ufunc__ = None  # NumPy arrays and scalars leave operators to this class
 
+    def __repr__(self) -> str:
+        return f"Value(%{self.index} = {self.builder.calls[self.index].text()})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.type.shape

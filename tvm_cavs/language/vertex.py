@@ -50,6 +50,9 @@ class VertexFunction:
         """What one vertex does."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, v)")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(arity {self.arity}, state {getattr(self, 'state', None)})"
+
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by attribute name, in the order they were made; in a list `name.0` ...
 
@@ -91,6 +94,9 @@ class State:
         self.__dict__.update(fields)
         self._builder, self._fields = builder, tuple(fields)
 
+    def __repr__(self) -> str:
+        return f"State({', '.join(f'{name}: {vars(self)[name].type}' for name in self._fields)})"
+
     def __getattr__(self, name: str) -> NoReturn:
         self._builder.refuse("gather", f"no field {name!r}; the state is {', '.join(self._fields)}")
 
@@ -118,6 +124,9 @@ class Vertex:
         self._function, self._builder, self._training = function, builder, training
         self._pushed: dict[str, Value] = {}
         self._n_dropouts = 0
+
+    def __repr__(self) -> str:
+        return f"Vertex(of {self._function!r})"
 
     def gather(self, slot: int) -> Any:
         """State of the child in `slot`: an attribute for each field, zeros where it is absent.

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +112,15 @@ class Network:
         self._forward_seconds = 0.0  # of the last batch
         self._turn = Turn()
         self._run: object = None  # the last forward pass of training
+
+    def __repr__(self) -> str:
+        n = sum(prod(p.shape) for p in self._parameters.values())
+        name, options = self._choice
+        told = "".join(f", {key}={value!r}" for key, value in options.items())
+        return (
+            f"Network({self.function!r}, parameters {', '.join(self._parameters) or 'none'} "
+            f"({n:,} numbers), executor {name}{told})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing compiled, and no batch."""

@@ -89,6 +89,13 @@ class Trainer:
         }
         self._take_hold()
 
+    def __repr__(self) -> str:
+        extra = "".join(f", {name} {value:g}" for name, value in self._extra.items())
+        return (
+            f"Trainer({self._updates.name}, lr {self._lr:g}{extra}; parameters "
+            f"{', '.join(self.parameters)}; step {self.n_steps})"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but compiled code and locks. Copy a network and its trainer in one call: a
         trainer updates the parameters that are copied with it.
