@@ -84,6 +84,17 @@ def _default_cache(cache: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """The tests of a file leave no file open that was not, and no process running."""
+    from helpers.left_open import held
+
+    before = held()
+    yield
+    left = {what: name for what, name in held().items() if before.get(what) != name}
+    assert not left, f"left open by the tests of this file: {left}"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _llvm_text(request: pytest.FixtureRequest) -> Iterator[None]:
     """With --llvm: what is compiled in the whole session is looked through at its end."""

@@ -1,0 +1,27 @@
+"""What a process holds that outlives a test: open files and processes it has started."""
+
+import gc
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def held() -> dict[str, str]:
+    """Descriptors and child processes, each with what it is: a file, a pipe, a command."""
+    found: dict[str, str] = {}
+    gc.collect()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing
+            found[f"descriptor {number}"] = os.readlink(f"/proc/self/fd/{number}")
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            for child in (task / "children").read_text().split():
+                found[f"process {child}"] = _command(child)
+    return found
+
+
+def _command(process: str) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        text = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return text or "ended, and not waited for"
+    return "gone"
