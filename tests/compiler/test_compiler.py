@@ -331,6 +331,7 @@ from tvm_cavs.compiler.lowering.steps import Kernel
 
 compiler = Compiler("host", 1, sys.argv[1])
 with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
     compiler.compile(compiler.forms(Kernel("column_sum", ColumnSum((Piece(5, 0, 5),)))))
     compiler.compile(compiler.forms(Kernel("column_sum", ColumnSum((Piece(6, 0, 6),)))))
 print(*(w.message for w in told), sep="\\n")

@@ -180,6 +180,10 @@ def test_threads_are_taken_where_that_was_chosen():
     assert layout.choose(found, 1).tile.tasks == 2
     assert layout.choose(found, 1500).tile.tasks == 1
     assert layout.choose(found, 5000).tile.tasks == 2
+    for alone in (one, two):  # where there is one thread
+        assert [(v.suffix, v.min_rows, v.tile.tasks) for v in variants(TARGET, only(alone))] == [
+            ("", 1, 1)
+        ]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

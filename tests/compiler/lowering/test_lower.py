@@ -112,6 +112,12 @@ def pieces_within_a_slice(b: Stage) -> None:
     b.push(x[2:5] @ b.param("W", 3, 4))
 
 
+def line_behind_two_views(b: Stage) -> None:
+    """It lies in memory for the product that reads a view of a view of it."""
+    x = b.call("tanh", b.pull(6))
+    b.push(x[1:5][1:3] @ b.param("W", 2, 4))
+
+
 def computed_concat(b: Stage) -> None:
     """If all parts are computed, they are written side by side."""
     x = b.pull(2)
@@ -238,6 +244,11 @@ product#1: push.y[0:4] = (state.h[2:3] by child.0 | pull.x[0:2]) @ pack#1 [3x4]
 """,
     pieces_within_a_slice: """
 product#1: push.y[0:4] = (state.h[2:3] by child.0 | pull.x[0:2]) @ pack#1 [3x4]
+""",
+    line_behind_two_views: """
+region#1
+  %0 = tanh(pull.x[0:6]) : [6] -> scratch.6.1[0:6]
+product#1: push.y[0:4] = scratch.6.1[2:4] @ pack#1 [2x4]
 """,
     computed_concat: """
 region#1
