@@ -73,6 +73,13 @@ def product_into_the_adjoint(b: Stage) -> None:
     b.call("scatter", both[3:6], field="h", slot=1)
 
 
+def product_of_two_fields(b: Stage) -> None:
+    """What goes to two buffers cannot be written to one, even where columns agree."""
+    both = b.parents(3) @ b.param("W", 3, 6)
+    b.call("scatter", both[0:3], field="h", slot=0)
+    b.call("scatter", both[3:6], field="c", slot=1)
+
+
 def product_in_the_wrong_order(b: Stage) -> None:
     both = b.parents(3) @ b.param("W", 3, 6)
     b.call("scatter", both[3:6], field="h", slot=0)
@@ -208,6 +215,14 @@ EXPECTED = {
 region#1
   %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
 product#1: adjoint.h[0:6] = scratch.3.1[0:3] @ pack#1 [3x6]
+""",
+    product_of_two_fields: """
+region#1
+  %0 = gather_sum(adjoint.h, edges.pointers, edges.slots, arity=2) : [3] -> scratch.3.1[0:3]
+product#1: scratch.6.1[0:6] = scratch.3.1[0:3] @ pack#1 [3x6]
+region#2
+  %0 = copy(scratch.6.1[0:3]) : [3] -> adjoint.h[0:3]
+  %1 = copy(scratch.6.1[3:6]) : [3] -> adjoint.c[3:6]
 """,
     product_in_the_wrong_order: """
 region#1

@@ -123,11 +123,7 @@ class BufferAssignment:
         return self.home.get(i) or source(self.program, i)
 
     def pieces(self, i: int, slots: Slots, start: int = 0, stop: int | None = None) -> list[Piece]:
-        """Columns start:stop of operand %i as pieces of buffers.
-
-        Raises:
-            TraceError: a product cannot read it.
-        """
+        """Columns start:stop of operand %i as pieces of buffers."""
         c = self.program.calls[i]
         stop = max(c.type.size, 1) if stop is None else stop
         place = self.place(i)
@@ -136,11 +132,8 @@ class BufferAssignment:
             return [Piece(stop - start, buffer, place.buffer.ld, place.column + start, index)]
         if c.op == "slice":
             return self.pieces(c.args[0], slots, c["start"] + start, c["start"] + stop)
-        if c.op == "concat":
-            return self._parts(c, slots, start, stop)
-        if c.op == "reshape":
-            return self.pieces(c.args[0], slots, start, stop)
-        raise TraceError(f"{self.program.name}: a product cannot read {c.text()} ({c.where})")
+        assert c.op == "concat", f"{c.text()} lies nowhere"
+        return self._parts(c, slots, start, stop)
 
     def _parts(self, c: Call, slots: Slots, start: int, stop: int) -> list[Piece]:
         """The pieces of a concatenation that is nowhere as one."""
