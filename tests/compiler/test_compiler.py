@@ -156,6 +156,20 @@ def test_a_folder_that_cannot_be_written_is_said(
 
 
 @compiles
+def test_a_folder_that_cannot_be_read_is_said_once_and_kernels_are_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(folder: int, prefix: str) -> dict[str, kernel_cache.Note]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_cache, "notes", fail)
+        with pytest.warns(UserWarning, match=f"in {tmp_path} cannot be read .Input/output") as told:
+            assert built(monkeypatch, tmp_path)
+    assert len(told) == 1 and not built(monkeypatch, tmp_path)
+
+
+@compiles
 def test_a_machine_without_a_c_compiler_works(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ pytest.importorskip("tvm")
 
 from helpers.targets import X86
 from schedules.choice import UNTUNED, Bucket, Chosen, only
-from schedules.knobs import product_knobs
+from schedules.knobs import direct_knobs, outer_knobs, product_knobs, region_knobs
 from schedules.records import (
     Record,
     direct_key,
@@ -22,9 +22,20 @@ from schedules.records import (
 from schedules.target import make_target
 from tvm_cavs.compiler import tuned
 from tvm_cavs.compiler.forms import pack_form
-from tvm_cavs.compiler.lowering.specs import Pack, Placement
+from tvm_cavs.compiler.lowering.region import Region
+from tvm_cavs.compiler.lowering.specs import (
+    ColumnSum,
+    DirectWeights,
+    Outer,
+    Pack,
+    Piece,
+    Placement,
+    Product,
+)
+from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.compiler.machine import Machine
 from tvm_cavs.compiler.tuned import FILE, Source, Tuned, records_of
+from tvm_cavs.compiler.workload import Workload, defaults
 
 TARGET = make_target({**X86, "mcpu": "skylake-avx512", "num-cores": 1})
 DEFAULT = product_knobs(TARGET, 300, 600, "float32")
@@ -118,6 +129,37 @@ def test_every_kernel_is_looked_up_under_its_own_key(precision: str) -> None:
     ]
     assert machine.reads_directly(300, 600) == (precision == "float32")
     assert not machine.reads_directly(300, 2), "few columns have a layout of their own"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_what_may_be_tuned_has_the_key_and_the_knobs_of_its_kernel(precision: str) -> None:
+    """Sums of rows have no knobs, nor has a product or a weight gradient of few columns."""
+    target = make_target({**X86, "mcpu": "znver4", "num-cores": 1})
+    machine, rows = Machine(target, 16, 1, precision), (Piece(300, 0, 300),)
+    product = Kernel("product", Product(rows, 600, 600))
+    outer = Kernel("outer", Outer(rows, (Piece(600, 1, 600),), 600))
+    region = Kernel("region", Region((), ()))
+    found = {
+        Workload(product): (
+            product_key(300, 600, precision),
+            product_knobs(target, 300, 600, precision),
+        ),
+        Workload(outer): (outer_key(300, 600, precision), outer_knobs(target, 300, 600, precision)),
+        Workload(region): (region.name, region_knobs(target)),
+    }
+    for transposed in (False, True):
+        direct = Workload(product, weights=DirectWeights(600, transposed=transposed))
+        found[direct] = direct_key(300, 600, transposed), direct_knobs(target, 600, transposed)
+    for workload, (key, knobs) in found.items():
+        known = defaults(machine, workload)
+        assert known is not None and (known[0], known[1]()) == (key, knobs)
+    assert defaults(machine, Workload(Kernel("column_sum", ColumnSum(rows)))) is None
+    for kind, spec in (
+        ("product", Product(rows, 2, 2)),
+        ("outer", Outer(rows, (Piece(2, 1, 2),), 2)),
+    ):
+        few = defaults(machine, Workload(Kernel(kind, spec)))
+        assert (few is None) == (precision == "float32")
 
 
 def test_what_cannot_be_used_is_told_of_a_file_of_ones_own(tmp_path: Path) -> None:
