@@ -595,6 +595,24 @@ def test_an_entry_that_cannot_be_read_now_stays(
 
 
 @compiles
+def test_a_library_that_cannot_be_loaded_is_dropped_and_built_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Although it is what was kept."""
+    assert built(monkeypatch, tmp_path)
+    with monkeypatch.context() as patch:
+
+        def fail(_: str) -> None:
+            raise RuntimeError("of another libc")
+
+        patch.setattr(caching.tvm_ffi, "load_module", fail)
+        with pytest.warns(UserWarning, match="is damaged .of another libc.; building it again"):
+            assert built(monkeypatch, tmp_path)
+    assert files(tmp_path, ".json") == []
+    assert built(monkeypatch, tmp_path) and not built(monkeypatch, tmp_path)
+
+
+@compiles
 def test_an_entry_that_leaves_while_it_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -130,6 +130,41 @@ def test_a_kernel_without_a_rule_is_reported():
     assert str(mod["stranger"]) == str(func)
 
 
+def test_the_first_rule_that_answers_schedules_and_may_answer_a_schedule(monkeypatch):
+    def declines(_func, _target):
+        return None
+
+    def answers(func, _target):
+        return tvm.s_tir.Schedule(func)
+
+    target = schedules.make_target("host", 1)
+    func = kernels(target)["pack"]
+    monkeypatch.setitem(schedules.RULES, "llvm", (declines, answers, declines))
+    done = schedules.schedule_function(func, target)
+    assert isinstance(done, tvm.tirx.PrimFunc)
+    assert done.attrs[loops.SCHEDULED] == "answers"
+    tvm.ir.assert_structural_equal(done.body, func.body)
+    monkeypatch.setitem(schedules.RULES, "llvm", (declines,))
+    assert schedules.schedule_function(func, target) is None
+
+
+@pytest.mark.parametrize("some", [("ours",), ("other",), ("ours", "other")])
+def test_functions_that_are_no_kernels_are_lowered_beside_them(some):
+    target = schedules.make_target("host", 1)
+    func = kernels(target)["pack"]
+    other = func.without_attr(loops.KERNEL)
+    given = {"ours": schedules.schedule_function(func, target), "other": other}
+    made = {name: given[name].with_attr("global_symbol", name) for name in some}
+    library = tvm.compile(tvm.IRModule(made), target=target, tir_pipeline=schedules.pipeline())
+    weights = np.arange(12 * 21, dtype="float32").reshape(12, 21)
+    shape = layout.weights_shape(12, 21, layout.product_variants(target, 12, 21)[0].tile)
+    for name in some:
+        packed = tvm.runtime.tensor(np.full(shape, np.nan, "float32"))
+        library[name](tvm.runtime.tensor(weights), packed)
+        got = packed.numpy().transpose(1, 0, 2).reshape(12, -1)
+        np.testing.assert_array_equal(got[:, :21], weights)
+
+
 def test_rules_leave_the_given_function_alone():
     target = schedules.make_target(TARGETS["zen5"])
     func = kernels(target)["product"]
@@ -283,6 +318,27 @@ def test_amx_is_what_the_system_allows(allowed, monkeypatch):
     target = schedules.make_target("host", 1)
     assert simd(target).amx == allowed and simd(target).bf16
     assert ("AMX is not to be had here" in schedules.describe(target)) == (not allowed)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "answer", "allowed"),
+    [
+        ("Linux", "x86_64", 0, True),
+        ("Linux", "x86_64", -1, False),
+        ("Linux", "aarch64", 0, False),
+        ("Darwin", "x86_64", 0, False),
+    ],
+)
+def test_linux_on_x86_is_asked_for_amx(system, machine, answer, allowed, monkeypatch):
+    """Elsewhere nothing is asked: the number of the call would be another one's."""
+    asked = []
+    libc = SimpleNamespace(syscall=lambda *given: asked.append(given) or answer)
+    monkeypatch.setattr(host.ctypes, "CDLL", lambda *_, **__: libc)
+    monkeypatch.setattr(host.platform, "system", lambda: system)
+    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    assert host.amx_allowed.__wrapped__() is allowed
+    here = (system, machine) == ("Linux", "x86_64")
+    assert asked == [(158, 0x1023, 18)] * here  # arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA
 
 
 def test_knobs_of_amx_are_for_amx_alone():

@@ -171,6 +171,10 @@ def elementwise(case: Case) -> None:
         case.apply(op, a, zero)
     case.apply("where", c, a, b)
     case.apply("one_hot", case.integers(3), depth=case.width)
+    for whole in (-1, case.width - 1):  # what is absent everywhere is the first
+        number = Constant(whole, "int32"), np.full(ROWS, whole, "int32")
+        case.apply("one_hot", number, depth=case.width)
+        case.apply("equal", case.integers(5), number)
     vertices, keys = np.arange(1, 30, dtype="uint32") * 77, np.array([5, 6, 7], "uint32")
     factor = dropout.scale(RATE, int(keys[SITE]), vertices[START : START + ROWS], case.width)
     extra = [
