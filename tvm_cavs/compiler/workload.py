@@ -16,7 +16,7 @@ from .kinds import Group
 from .lowering.region import Region
 from .lowering.specs import DirectWeights, Outer, Product
 from .lowering.steps import Kernel, Step
-from .machine import Machine, untuned
+from .machine import Machine
 from .target_rules import (
     UNTUNED,
     Chosen,
@@ -74,13 +74,11 @@ def defaults(machine: Machine, workload: Workload) -> Defaults | None:
 
 def forms_with(machine: Machine, workload: Workload, knobs: Knobs | None) -> list[Form]:
     """Its forms with these knobs at any number of rows; None: with the target's defaults."""
-    found = defaults(machine, workload)
 
-    def choose(key: str, default: Callable[..., Any]) -> Chosen:
-        fixed = knobs is not None and found is not None and key == found[0]
-        return only(knobs) if fixed and knobs is not None else UNTUNED
+    def choose(_key: str, _default: Callable[..., Any]) -> Chosen:
+        return UNTUNED if knobs is None else only(knobs)
 
-    fixed = replace(machine, choose=untuned if knobs is None else choose)
+    fixed = replace(machine, choose=choose)
     if workload.weights is not None:
         return direct_forms(fixed, workload.kernel, workload.weights, workload.by_level)
     return forms(fixed, workload.kernel, workload.by_level)
