@@ -27,6 +27,7 @@ from schedules.knobs import (
     product_knobs,
     region_knobs,
     step_knobs,
+    tile_heights,
 )
 from schedules.records import Record
 from schedules.target import simd
@@ -89,6 +90,37 @@ def test_what_does_not_fit_is_refused():
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
     for threads, direct in ((0, 1), (2, 1), (1, -1), (1, 3)):
         assert "on 1 thread(s)" in misfit(StepKnobs(threads, direct), TARGET, "float32")
+
+
+HEIGHT = tile_heights(simd(TARGET), 2)[0]  # the tallest of two vectors
+DIRECT, OUTER, REGION = direct_knobs(TARGET, 9, False), OuterKnobs(1, 1, 32), region_knobs(TARGET)
+LIMITS = [
+    # knobs, one of them, its last values that fit, those past them, what is said of these
+    (replace(USUAL, vectors=2, block=HEIGHT), "height", (1, HEIGHT), (0, HEIGHT + 1), "fit"),
+    (replace(USUAL, vectors=1, height=1, block=1), "vectors", (1, 5), (0, 6), "does not fit 16"),
+    (replace(USUAL, height=1), "block", (1, 4096), (0, 4097, -1), "no multiple of 1 up to 4096"),
+    (replace(USUAL, height=4), "block", (4, 4096), (0, 4100, 4095), "no multiple of 4 up to 4096"),
+    (USUAL, "ahead", (0, 64), (-1, 65), "ahead is"),
+    (USUAL, "split", (BY_SIZE, NEVER, ALWAYS), (-1, 3), "split is"),
+    (OUTER, "block", (32, 4096), (0, 33, 4128), "no multiple of 32 up to 4096"),
+    (OUTER, "ahead", (0, 1), (-1, 2), "ahead is"),
+    (DIRECT, "depth", (1, 1024), (0, 1025), "depth is"),
+    (DIRECT, "ahead", (0, 64), (-1, 65), "ahead"),
+    (REGION, "lanes", (4, 8, 16), (0, 2, 12, 32), "a vector has 8"),
+    (REGION, "ahead", (0, 1), (-1, 2), "ahead is"),
+    (REGION, "split", (BY_SIZE, NEVER, ALWAYS), (-1, 3), "split is"),
+    (StepKnobs(1), "threads", (1,), (0, 2), "on 1 thread"),
+    (StepKnobs(1), "direct", (BY_SIZE, NEVER, ALWAYS), (-1, 3), "on 1 thread"),
+]
+
+
+@pytest.mark.parametrize(("knobs", "name", "fits", "others", "message"), LIMITS)
+def test_every_knob_has_limits(knobs, name, fits, others, message):
+    for value in fits:
+        assert misfit(replace(knobs, **{name: value}), TARGET, "float32") is None
+    for value in others:
+        said = misfit(replace(knobs, **{name: value}), TARGET, "float32")
+        assert message in said and f"{value}" in said
 
 
 def test_threads_of_a_step_are_halved_and_the_default_comes_first():
