@@ -465,6 +465,36 @@ def test_a_target_of_another_architecture(monkeypatch):
         module.require_host(schedules.make_target(TARGETS["arm"]))
 
 
+@pytest.mark.parametrize(
+    ("names", "linux"), [(("x86_64", "amd64"), "x86_64"), (("aarch64", "arm64"), "aarch64")]
+)
+def test_an_architecture_has_several_names(names, linux, monkeypatch):
+    """In triples, and as systems call their machine."""
+    from schedules import target as module
+
+    monkeypatch.setattr(module, "host_features", dict)
+    for name in names:
+        target = schedules.make_target({"kind": "llvm", "mtriple": f"{name}-linux-gnu"})
+        assert module.architecture(target) == linux
+        for here in names:
+            monkeypatch.setattr(module.platform, "machine", lambda here=here: here)
+            module.require_host(target)
+        monkeypatch.setattr(module.platform, "machine", lambda: "riscv64")
+        with pytest.raises(ValueError, match=f"is for {linux}, and this machine is riscv64"):
+            module.require_host(target)
+
+
+@pytest.mark.parametrize(
+    ("size", "n_bytes"),
+    [
+        *(("512K", 512 << 10), ("3M", 3 << 20), ("2G", 2 << 30), ("4096", 4096), ("0K", 0)),
+        *((wrong, 0) for wrong in ("", "K", "-1K", "1.5M", "1 K", "1KK", "1T", "\u0663K")),
+    ],
+)
+def test_sizes_of_caches_are_read_or_unknown(size, n_bytes):
+    assert host.bytes_of(size) == n_bytes
+
+
 def test_this_machine_runs_its_own_target():
     from schedules.target import require_host
 
