@@ -82,6 +82,42 @@ def test_an_error_is_seen() -> None:
     assert accuracy.error(x, np.where(x == 0, -right, right), want["sigmoid"]).wrong > 0
 
 
+LARGEST, ONE_MORE, LEAST = 3.4028234663852886e38, 1 + 2.0**-23, 2.0**-149
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "ulp", "relative", "wrong"),
+    [
+        (ONE_MORE, 1.0, 1.0, 2.0**-23, 0),
+        (1.0, ONE_MORE, 1.0, 2.0**-23 / ONE_MORE, 0),
+        (-ONE_MORE, -1.0, 1.0, 2.0**-23, 0),
+        (2 - 2.0**-23, 2.0, 0.5, 2.0**-24, 0),
+        (3.0, 2.0, 2.0**22, 0.5, 0),
+        (LEAST, 0.0, 1.0, 2.0**-23, 0),
+        (0.0, LEAST, 1.0, 2.0**-23, 0),
+        (INF, 1e39, 0.0, 0.0, 0),
+        (LARGEST, 1e39, 1.0, 2.0**-24, 0),
+        (INF, LARGEST, 1.0, 2.0**-24, 0),
+        (-INF, -INF, 0.0, 0.0, 0),
+        (NAN, NAN, 0.0, 0.0, 0),
+        (NAN, 1.0, 0.0, 0.0, 1),
+        (1.0, NAN, 0.0, 0.0, 1),
+        (0.0, -0.0, 0.0, 0.0, 1),
+        (-INF, 1e39, 2.0**25, 2.0, 1),
+    ],
+)
+def test_errors_are_counted_in_units_in_the_last_place(
+    got: float, want: float, ulp: float, relative: float, wrong: int
+) -> None:
+    """What is infinite counts as the first number that rounds to it."""
+    x = np.array([5.0, 7.0, 9.0], "float32")
+    made, truth = np.array([2.0, got, 2.0], "float32"), np.array([2.0, want, 2.0])
+    error = accuracy.error(x, made, truth)
+    assert (error.ulp, error.wrong) == (ulp, wrong)
+    assert error.relative == pytest.approx(relative, rel=1e-6)
+    assert error.at == (7.0 if ulp else 5.0)
+
+
 def test_of_two_errors_the_worse_and_all_that_is_wrong() -> None:
     one, two = accuracy.Error(2.0, 7.0, 0.5, 1), accuracy.Error(1.0, 8.0, 0.75, 2)
     assert one.worse(two) == two.worse(one) == accuracy.Error(2.0, 7.0, 0.75, 3)
