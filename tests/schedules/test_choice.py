@@ -168,6 +168,27 @@ def test_panels_are_chosen_for_all_row_counts_together():
     assert found == Chosen((("vectors", 2),), ((Bucket(1), wide), (Bucket(64), wide)))
 
 
+@pytest.mark.parametrize(
+    ("few", "ratio", "spread", "wins"),
+    [
+        (0.1, 0.9, 0.0, False),  # of all time 1 %
+        (0.3, 0.9, 0.0, True),  # 3 %
+        (0.3, 0.9, 0.11, False),
+        (1.0, 0.97, 0.0, True),
+        (1.0, 0.985, 0.0, False),
+    ],
+)
+def test_panels_have_to_save_a_part_of_all_time(few, ratio, spread, wins):
+    """Half of the measurements say how long the default takes, not one that is far off."""
+    wide = DEFAULT(vectors=2)
+    often = [record(1, wide, 1.0, seconds=1 - few)] * (few < 1)
+    found = [record(64, wide, ratio, few, spread), record(64, USUAL, 1.0, few)]
+    off = record(64, replace(USUAL, even=True), 1.0, seconds=100.0)
+    chosen = choose(DEFAULT, [*often, off, *found])
+    assert chosen.shared == ((("vectors", 2),) if wins else ())
+    assert wins or chosen == UNTUNED
+
+
 def variants(target, chosen, by_level=True):
     return layout.product_variants(target, 300, 450, chosen=chosen, by_level=by_level)
 
