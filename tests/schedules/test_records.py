@@ -81,6 +81,25 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     assert path.read_text() == before and os.listdir(tmp_path) == ["records.json"]
 
 
+def test_all_is_on_the_disk_before_it_takes_the_place_of_what_was_there(tmp_path, monkeypatch):
+    path, done = tmp_path / "records.json", []
+    fsync, replaced = os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        done.append(("fsync", os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    def noted_replace(part, to):
+        done.append(("replace", os.stat(part).st_size))
+        replaced(part, to)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_records(path, SEVERAL)
+    size = path.stat().st_size
+    assert done == [("fsync", size), ("replace", size)]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -110,10 +129,18 @@ def test_a_corrupted_file_is_said_and_holds_nothing(text, words, tmp_path):
         ({"bucket": 48}, "power of two"),
         ({"bucket": True}, "power of two"),
         ({"bucket": "64"}, "power of two"),
+        ({"bucket": 0}, "power of two"),
+        ({"bucket": -2}, "power of two"),
+        ({"seconds": "1"}, "expected numbers"),
+        ({"seconds": 1e9}, "expected numbers"),
+        ({"ratio": float("inf")}, "expected numbers"),
+        ({"spread": -0.1}, "expected numbers"),
         ({"seconds": -1.0}, "expected numbers"),
         ({"ratio": 0}, "expected numbers"),
         ({"spread": float("nan")}, "expected numbers"),
         ({"target": 5}, "have to be texts"),
+        *(({name: None}, "have to be texts") for name in ("failed", "origin", "date", "tvm")),
+        ({"seconds": None, "failed": 3}, "have to be texts"),
         ({"colour": "red"}, "unexpected"),
     ],
 )
