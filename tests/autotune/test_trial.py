@@ -34,7 +34,7 @@ from tvm_cavs.compiler.trial import HERE, Slot
 from tvm_cavs.compiler.trial.check import _compare
 from tvm_cavs.compiler.trial.start import poison, start
 from tvm_cavs.compiler.trial.touched import places, rooms, sources, touched
-from tvm_cavs.compiler.trial.weights import packed, plain
+from tvm_cavs.compiler.trial.weights import depth_of, packed, plain
 from tvm_cavs.compiler.workload import forms_with
 
 ROWS, K, N = 9, 5, 20
@@ -284,6 +284,23 @@ def test_weights_keep_their_elements_whoever_packs_them(target, shape):
     tile = machine.tile(k, n_columns)
     made = packed(tile, spec, weights)
     assert (made.shape, str(made.dtype)) == machine.packed(k, n_columns)
+    np.testing.assert_array_equal(plain(machine, spec, made), weights)
+
+
+@pytest.mark.parametrize("model", ["znver4", "sapphirerapids"])
+@pytest.mark.parametrize("shape", [(5, 1), (33, 75), (64, 40), (301, 3), (31, 130)])
+def test_words_of_two_weights_keep_their_places_too(model, shape):
+    """Registers of AMX are filled up with zeros; short products stay in float32."""
+    k, n_columns = shape
+    target = {**X86, "mcpu": model, "num-cores": 1}
+    compiler = Compiler(target, 1, False, precision="bf16", records=False)
+    machine, spec = compiler.machine, product(k, n_columns)
+    depth, dtype = (k, "float32") if k < 32 else ((k + 1) // 2, "uint32")
+    assert depth_of(machine, spec) == depth
+    weights = np.arange(1, depth * n_columns + 1, dtype=dtype).reshape(depth, n_columns)
+    made = packed(machine.tile(k, n_columns), spec, weights)
+    assert (made.shape, str(made.dtype)) == machine.packed(k, n_columns)
+    assert np.count_nonzero(made) == weights.size
     np.testing.assert_array_equal(plain(machine, spec, made), weights)
 
 

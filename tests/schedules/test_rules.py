@@ -302,6 +302,15 @@ def test_a_version_of_avx_is_no_instruction(monkeypatch):
     assert host.instructions(granite) - host.instructions(sapphire) == {"amx-fp16"}
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_differences_from_a_model_come_in_one_order(turn, monkeypatch):
+    """Of which set they are: the text of a target is in the key of its kernels."""
+    monkeypatch.setattr(host, "instructions", lambda _: ["avx", "avx2", "fma"][::turn])
+    names = ["avx2", "avx", "sse4.1", "avx512f", "fma", "pku"][::turn]
+    features = {name: name in ("sse4.1", "avx512f", "fma", "pku") for name in names}
+    assert host.differences("znver3", features) == ["+avx512f", "+sse4.1", "-avx", "-avx2"]
+
+
 def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
     target = as_if(monkeypatch, "skylake-avx512", avx512f=False, avx2=True, fma=True)
     assert simd(target) == Simd("AVX2", 8, 16)
