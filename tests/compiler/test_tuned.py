@@ -44,8 +44,8 @@ KEY = product_key(300, 600, "float32")
 
 def record(height: int, ratio: float, date: str = "2026-01-01", **more: object) -> Record:
     knobs = replace(DEFAULT, height=height, block=height * 8)
-    given = {"target": target_key(TARGET), "bucket": Bucket(64), "date": date} | more
-    return Record(kernel=KEY, knobs=knobs, seconds=1e-3, ratio=ratio, **given)  # type: ignore
+    given = {"kernel": KEY, "target": target_key(TARGET), "bucket": Bucket(64), "date": date}
+    return Record(knobs=knobs, seconds=1e-3, ratio=ratio, **given | more)  # type: ignore
 
 
 @pytest.fixture
@@ -91,6 +91,19 @@ def test_of_two_measurements_of_one_candidate_the_later_file_counts(tmp_path: Pa
     assert chosen(one, two) == chosen(two, one) == {Bucket(64): other}
     write_records(two.path, [record(other - 1, 0.25)])
     assert chosen(one, two) == {Bucket(64): other - 1}
+
+
+def test_what_measurements_have_chosen_is_known_by_kernel(tmp_path: Path) -> None:
+    """Not where nothing was measured, everything failed or the default is as fast."""
+    source = Source(tmp_path / "records.json")
+    failed = record(4, 0.5, kernel=product_key(300, 601, "float32"), failed="wrong")
+    slower = record(4, 1.5, kernel=product_key(300, 602, "float32"))
+    write_records(source.path, [record(4, 0.5), failed, slower])
+    found = Tuned(TARGET, [source])
+    assert found.used == {}
+    keys = [KEY, failed.kernel, slower.kernel, product_key(300, 603, "float32")]
+    chosen = [found.choose(key, lambda vectors=None: DEFAULT) for key in keys]
+    assert found.used == {KEY: chosen[0]} and chosen[1:] == [UNTUNED] * 3
 
 
 def test_weights_in_other_panels_are_packed_by_another_kernel() -> None:
