@@ -76,12 +76,8 @@ class Kinds:
         return self.number[mask | self.maybe]
 
     def copy(self) -> Kinds:
-        """The same kinds, which can grow on their own."""
-        held = vars(self).items()
-        grows = {k: v.copy() for k, v in held if isinstance(v, (dict, list))}
-        made = copy(self)
-        made.__dict__.update(grows)
-        return made
+        """The same, which can grow on its own: learning puts new lists in place of these."""
+        return copy(self)
 
     def learn(self, masks: Iterable[int]) -> bool:
         """Add the kinds of these masks; True if any mask was new.
