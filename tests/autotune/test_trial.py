@@ -139,6 +139,23 @@ def test_what_a_region_replaces_where_it_looks_and_what_is_room():
     assert rooms(given) == {5} and sources(given) == set() and rooms(recorded()) == set()
 
 
+@pytest.mark.parametrize("adds", [False, True])
+def test_what_a_product_writes(adds):
+    """Its own rows and columns; rows that an index chooses are read where it says."""
+    pieces = Piece(K, 0, K), Piece(K, 1, K, 0, 0)
+    spec = Product(pieces, 4, N, 8, accumulate=adds)
+    shapes = ((ROWS, K), (ROWS, K), (ROWS,), (2 * K, 4), (ROWS, N))
+    arrays = tuple(np.zeros(s, "int32" if n == 2 else "float32") for n, s in enumerate(shapes))
+    calls = tuple((n, 1, row, 0, 5, *map(Slot, range(5))) for n, row in ((3, 2), (1, 7)))
+    given = Recorded(Workload(Kernel("product", spec)), calls, arrays)
+    replaced, added = touched(given)
+    masks, others = (added, replaced) if adds else (replaced, added)
+    assert masks.keys() == {4} and not others[4].any()
+    expected = [[r, c] for r in (2, 3, 4, 7) for c in range(8, 12)]
+    assert np.argwhere(masks[4]).tolist() == expected
+    assert places(given) == {2} and sources(given) == {0, 1} and rooms(given) == set()
+
+
 def test_what_a_step_multiplies_and_does_not_write():
     assert sources(recorded()) == {0, 1}
     spec = Product((Piece(K, 0, N), Piece(K, 1, K)), 4, N, 8)

@@ -166,7 +166,7 @@ def test_a_record_is_said_by_what_came_of_it():
     begin = f"product 512x1280 float32, 64-127 rows, {KNOBS}: "
     assert str(good) == f"{begin}150.0 us, 0.750 of the default"
     assert str(bad) == f"{begin}wrong: a row"
-    assert good.default_seconds == pytest.approx(2e-4)
+    assert good.default_seconds == pytest.approx(2e-4) and bad.default_seconds == 0
 
 
 def test_a_target_has_one_key_in_every_process(monkeypatch):
