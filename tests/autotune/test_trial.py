@@ -35,7 +35,7 @@ from tvm_cavs.compiler.trial.check import _compare
 from tvm_cavs.compiler.trial.start import poison, start
 from tvm_cavs.compiler.trial.touched import places, rooms, sources, touched
 from tvm_cavs.compiler.trial.weights import depth_of, packed, plain
-from tvm_cavs.compiler.workload import forms_with
+from tvm_cavs.compiler.workload import defaults, forms_with
 
 ROWS, K, N = 9, 5, 20
 OTHER = OuterKnobs(1, 2, 64)
@@ -215,6 +215,46 @@ def test_the_arithmetic_of_the_peak_is_that_of_its_calls():
     made, gflop = peak(compiler, Nowhere())
     left, _, out = made.tensors
     assert gflop * 1e9 == len(made.calls) * 2 * left.shape[1] * out.size
+
+
+def of_product():
+    kernel, call = Kernel("product", product(K, N)), (ROWS, 0, 0, 0, *map(Slot, range(3)))
+    arrays = tuple(np.ones(shape, "float32") for shape in ((ROWS, K), (K, N), (ROWS, N)))
+    return Recorded(Workload(kernel), (call,), arrays)
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "passes"),
+    [
+        (recorded(), {"vectors": 1}, False),
+        (recorded(), {"block": 64}, True),
+        (of_product(), {"ahead": 4}, False),
+        (of_product(), {"vectors": 2}, False),
+        (of_region(), {"ahead": 1}, False),
+        (of_region(), {"lanes": 4}, True),
+    ],
+)
+def test_only_knobs_that_change_the_order_of_sums_may_round_in_another_way(given, change, passes):
+    """Those of a product never do: its panels are shared, and keep every bit."""
+
+    class Nudged(Trial):
+        def _run(self, knobs, arrays):
+            found = super()._run(knobs, arrays)
+            for number, mask in self._written.items() if knobs is not None else ():
+                found[number][mask] += np.float32(1e-6)
+            return found
+
+    compiler = Compiler({**X86, "mcpu": "haswell"}, 1, False, records=False)
+    arrays = tuple(np.ones_like(array) for array in given.arrays)
+    trial = Nudged(replace(given, arrays=arrays), compiler, Nowhere(), arrays)
+    _, default = defaults(compiler.machine, given.workload)
+    knobs = replace(default(), **change)
+    assert knobs != default()
+    if passes:
+        trial.check(knobs)
+    else:
+        with pytest.raises(Wrong, match="results differ, by 9.54e-07"):
+            trial.check(knobs)
 
 
 @pytest.mark.compiles
