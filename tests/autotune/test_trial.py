@@ -183,12 +183,13 @@ def test_only_packed_weights_are_packed_anew():
 
 
 class Nowhere:
-    """A place that notes which form is called, and computes nothing."""
+    """A place that notes which forms there are and which is called, and computes nothing."""
 
     def __init__(self):
-        self.called = []
+        self.called, self.symbols = [], set()
 
     def functions(self, _compiler, forms):
+        self.symbols |= {form.symbol for form in forms}
         return [lambda *_, n=form.min_rows: self.called.append(n) for form in forms]
 
     def put(self, array):
@@ -210,11 +211,21 @@ def test_rows_decide_which_form_is_called():
     assert place.called == [first, first, second, second]
 
 
-def test_the_arithmetic_of_the_peak_is_that_of_its_calls():
-    compiler = Compiler({**X86, "mcpu": "znver4", "num-cores": 1}, 1, False, records=False)
-    made, gflop = peak(compiler, Nowhere())
-    left, _, out = made.tensors
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_arithmetic_of_the_peak_is_that_of_its_calls(precision):
+    """All of them multiply all rows by all columns."""
+    target, place = {**X86, "mcpu": "znver4", "num-cores": 1}, Nowhere()
+    compiler = Compiler(target, 1, False, precision=precision, records=False)
+    made, gflop = peak(compiler, place)
+    left, weights, out = made.tensors
     assert gflop * 1e9 == len(made.calls) * 2 * left.shape[1] * out.size
+    spec = product(left.shape[1], out.shape[1])
+    (form,) = forms_with(compiler.machine, Workload(Kernel("product", spec)), None)
+    assert place.symbols == {form.symbol}
+    assert (weights.shape, weights.dtype) == compiler.packed(*left.shape[1:], *out.shape[1:])
+    assert {given[:4] for _, given in made.calls} == {(len(left), 0, 0, 0)} and len(left) == len(
+        out
+    )
 
 
 def of_product():
