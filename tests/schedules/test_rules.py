@@ -153,6 +153,8 @@ def test_functions_that_are_no_kernels_are_lowered_beside_them(some):
     target = schedules.make_target("host", 1)
     func = kernels(target)["pack"]
     other = func.without_attr(loops.KERNEL)
+    assert (loops.kernel_of(func), loops.kernel_of(other)) == ("pack", None)
+    assert schedules.schedule_function(other, target) is None
     given = {"ours": schedules.schedule_function(func, target), "other": other}
     made = {name: given[name].with_attr("global_symbol", name) for name in some}
     library = tvm.compile(tvm.IRModule(made), target=target, tir_pipeline=schedules.pipeline())
