@@ -324,6 +324,49 @@ def test_regions_mean_what_numpy_says(
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=4e-7, err_msg=f"{op}, width {width}")
 
 
+def rows_with_one_that_counts(width: int) -> np.ndarray:
+    """One row or more for every place at which a reduction may find what decides it."""
+    rng, made = np.random.default_rng(width), []
+    for i in range(width):
+        noise = rng.normal(size=width)
+        one, several, last = np.zeros(width), np.where(np.arange(width) >= i, 3.0, -1.0), -noise
+        one[i], last[: i + 1] = 1.0, 9.0
+        low = np.full(width, -INF)
+        low[i] = -5.0
+        nan, beside = noise.copy(), noise.copy()
+        nan[i:] = NAN
+        beside[[i - 1, i]] = 99.0, NAN
+        made += [one, several, last, low, nan, beside]
+    return np.array([*made, np.full(width, -INF), np.full(width, NAN)], "float32")
+
+
+def test_reductions_read_every_element_and_find_the_first_of_the_largest() -> None:
+    """Of rows shorter than two vectors, of whole vectors, and with some elements left over."""
+    target = schedules.host_target(1)
+    lanes, functions = simd(target).lanes, {}
+    widths = (1, 2 * lanes - 1, 2 * lanes, 3 * lanes, 4 * lanes + 3)
+    for w in widths:
+        arrays = [Array("x", "float32", w, True), Array("argmax", "int32", 0, True)]
+        arrays += [Array(op, "float32", 0, True) for op in ("max", "sum")]
+        whole = (("keep", False),)
+        lines = (
+            Line("argmax", (Load(0),), ((w,),), (), "int32", stores=(Store(1),)),
+            Line("max", (Load(0),), ((w,),), (), attrs=whole, stores=(Store(2),)),
+            Line("sum", (Load(0),), ((w,),), (), attrs=whole, stores=(Store(3),)),
+        )
+        functions[f"reduce_{w}"] = region(Region(tuple(arrays), lines), Strip(lanes), f"reduce_{w}")
+    mod, _ = schedules.schedule(tvm.IRModule(functions), target)
+    library = tvm.compile(mod, target=target, tir_pipeline=schedules.pipeline())
+    for w in widths:
+        x = rows_with_one_that_counts(w)
+        out = [tvm.runtime.tensor(np.full(len(x), 7, t)) for t in ("int32", "float32", "float32")]
+        library[f"reduce_{w}"](len(x), 0, 0, 0, 0, tvm.runtime.tensor(x), *out)
+        argmax, largest, total = (each.numpy() for each in out)
+        np.testing.assert_array_equal(argmax, x.argmax(1))
+        np.testing.assert_array_equal(largest, x.max(1))
+        np.testing.assert_allclose(total, x.astype("float64").sum(1), rtol=1e-5, atol=1e-5)
+
+
 def asked(spec: Region, lanes: int = 16) -> list[str]:
     """What a region asks for, as TVM prints it: element, and whether it is to be written."""
     text = region(spec, Strip(lanes, ahead=True), "kernel").script()
