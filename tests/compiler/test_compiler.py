@@ -283,11 +283,17 @@ def test_a_portrait_asks_for_tiles_only_where_products_use_them(
     assert "avx512f" in needed and needed == sorted(needed)
 
 
-def test_a_linker_is_named_as_debian_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "package"), [("x86_64", "gcc-x86-64-linux-gnu"), ("aarch64", "gcc")]
+)
+def test_a_linker_is_named_as_debian_names_its_package(
+    wanted: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(cc, "get_cc", lambda: None)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    with pytest.raises(TargetError, match="apt install gcc-x86-64-linux-gnu"):
-        library._usual_linker("x86_64")
+    with pytest.raises(TargetError, match=rf"for {wanted} here.* apt install {package}\)"):
+        library._usual_linker(wanted)
 
 
 @pytest.mark.parametrize("here", ["x86_64", "aarch64"])
