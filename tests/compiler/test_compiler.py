@@ -151,8 +151,19 @@ def test_a_folder_that_cannot_be_written_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.warns(UserWarning, match="cannot be kept in .*every start compiles again"):
+    remedy = r"every start compiles again\. Set TVM_CAVS_CACHE to a folder"
+    with pytest.warns(UserWarning, match=rf"cannot be kept in .*: {remedy}"):
         assert built(monkeypatch, tmp_path / "file")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_cache, "write", full)
+        reason = rf"kept in {tmp_path} \(No space left on device\): {remedy}"
+        with pytest.warns(UserWarning, match=reason) as told:
+            assert built(monkeypatch, tmp_path)
+    assert len(told) == 1 and files(tmp_path, ".so") == files(tmp_path, ".json") == []
 
 
 @compiles
