@@ -4,6 +4,7 @@ import ast
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from tvm_cavs.compiler import compiler as compiling
 from tvm_cavs.compiler import homeless, library
 from tvm_cavs.compiler.compiler import Compiler
 from tvm_cavs.compiler.forms import Form
-from tvm_cavs.compiler.linking import link
+from tvm_cavs.compiler.linking import MOST_BYTES, link
 from tvm_cavs.compiler.lowering.specs import ColumnSum, Piece
 from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.errors import TargetError
@@ -239,6 +240,26 @@ def test_a_link_that_fails_leaves_no_file_open(last: Any, tmp_path: Path) -> Non
     finally:
         os.close(folder)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "fits"), [(-1, True), (0, False), (MOST_BYTES - 1, False), (MOST_BYTES, True)]
+)
+def test_a_library_needs_files_of_any_size_or_large_ones(
+    limit: int, fits: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """LLVM ends the process where a file may not grow."""
+    limits = {resource.RLIMIT_FSIZE: (limit, MOST_BYTES)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        if fits:
+            link(folder, [Module()], "a.so", "true")
+        else:
+            with pytest.raises(OSError, match=f"files may have {limit} bytes here"):
+                link(folder, [Module()], "a.so", "true")
+    finally:
+        os.close(folder)
 
 
 @compiles
