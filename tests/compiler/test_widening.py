@@ -67,6 +67,7 @@ def test_what_saves_least_goes_first_and_what_saves_little_always() -> None:
     every = range(1 << (ARITY + len(PULLS)))
     (now,) = widened([every])
     assert now.maybe == ("d", "e", "f", "g"), "g, f and e save little; without d it fits"
+    assert {now.kind(mask).maybe for mask in every} == {now.maybe}, "those are read as zeros"
     (now,) = widened([every], dict.fromkeys(PULLS, 0))
     assert now.maybe == PULLS and now.n_kinds(every) == 1 << ARITY
     (now,) = widened([every], dict.fromkeys(PULLS, LEAST_SAVED))
