@@ -174,6 +174,25 @@ def test_what_is_recorded_is_a_copy(compiler):
     assert array.all()
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_packed_weights_are_recorded_plain(direct, compiler):
+    """Of several operands each; what a product reads where it lies stays as it is."""
+    spec, machine = product(33, 75), compiler.machine
+    weights = np.arange(2 * 33 * 75, dtype="float32").reshape(2, 33, 75)
+    given = [packed(machine.tile(33, 75), spec, each) for each in weights]
+    left, out = np.ones((ROWS, 33), "float32"), np.zeros((ROWS, 75), "float32")
+    calls = [(ROWS, turn, 0, 0, left, each, out) for turn, each in enumerate(given)]
+    where = DirectWeights(75) if direct else None
+    made = recorded_of(Workload(Kernel("product", spec), weights=where), calls, machine)
+    assert [call[:4] for call in made.calls] == [(ROWS, 0, 0, 0), (ROWS, 1, 0, 0)]
+    assert [call[4:] for call in made.calls] == [
+        tuple(map(Slot, n)) for n in ((0, 1, 2), (0, 3, 2))
+    ]
+    first, second = given if direct else weights
+    for array, want in zip(made.arrays, (left, first, out, second), strict=True):
+        np.testing.assert_array_equal(array, want)
+
+
 def test_only_packed_weights_are_packed_anew():
     kernel = Kernel("product", product(K, N))
     call = (ROWS, 0, 0, 0, Slot(0), Slot(1), Slot(2))

@@ -292,6 +292,26 @@ def test_the_host_is_detected_and_described():
     assert str(host.host_caches()) in line
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"mcpu": "znver4", "num-cores": 3, "model": "l1=32K l2=1024K"},
+            "znver4, AVX-512 (16 float32 lanes, 32 registers), caches l1=32K l2=1024K, 3 thread(s)",
+        ),
+        ({}, "generic CPU, 128-bit (4 float32 lanes, 15 registers), 1 thread(s)"),
+        (
+            {"mcpu": "sapphirerapids", "mattr": ["-amx-tile", "+avx512fp16"]},
+            "sapphirerapids -amx-tile +avx512fp16, AVX-512 (16 float32 lanes, 32 registers), "
+            "AMX is not to be had here, 1 thread(s)",
+        ),
+    ],
+)
+def test_a_target_is_described_in_one_line(given, line):
+    target = schedules.make_target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", **given})
+    assert schedules.describe(target) == line
+
+
 def as_if(monkeypatch, model, **features):
     """The target of this machine, were it called `model` and had these features."""
     monkeypatch.setattr(host.codegen, "llvm_get_system_cpu", lambda: model)
