@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
+from helpers.paths import ROOT
 from helpers.targets import X86
 from schedules.choice import UNTUNED, Bucket, Chosen, only
 from schedules.knobs import direct_knobs, outer_knobs, product_knobs, region_knobs
@@ -16,6 +17,7 @@ from schedules.records import (
     direct_key,
     outer_key,
     product_key,
+    read_records,
     target_key,
     write_records,
 )
@@ -71,6 +73,15 @@ def test_the_most_important_file_comes_last(
         assert records_of(cache, given) == records_of(None, given) == [*theirs, Source(named)]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert records_of(cache, "~/named.json")[-1] == Source(named)
+
+
+def test_shipped_records_lie_beside_the_package_and_are_whole() -> None:
+    sources = records_of(None, None)
+    assert {source.path.parent for source in sources} == {ROOT / "autotune" / "records"}
+    assert all(source.foreign for source in sources)
+    for source in sources:
+        found, notes = read_records(source.path)
+        assert found and not notes
 
 
 def chosen(*sources: Source) -> dict[Bucket, int]:
