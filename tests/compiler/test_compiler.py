@@ -746,6 +746,7 @@ def test_every_module_that_makes_kernels_is_in_the_key(tmp_path: Path) -> None:
     files = [*map(package.joinpath, makers()), *(tmp_path / "schedules").rglob("*.py")]
     assert {"specs.py", "region.py", "dropout.py", "polynomials.py"} <= {f.name for f in files}
     digests = {caching.source_digest(package)}
+    assert digests == {caching.source_digest()}
     for file in files:
         file.write_text(file.read_text() + "# edited\n")
         digests.add(caching.source_digest(package))
