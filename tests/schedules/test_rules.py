@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -422,6 +423,13 @@ def test_caches_are_read_as_linux_lists_them(tmp_path):
     assert host.parse_caches("a machine l2=big l1=4096") == host.Caches(l1=4096)
 
 
+def test_caches_of_this_machine_are_those_that_linux_lists_for_its_first_core():
+    listed = Path("/sys/devices/system/cpu/cpu0/cache")
+    if not any(listed.glob("index*/size")):
+        pytest.skip("this system lists none")
+    assert host.host_caches() == host.of_linux(listed) != host.Caches()
+
+
 @pytest.mark.parametrize("missing", [None, 1])
 def test_caches_are_read_as_darwin_names_them(missing, monkeypatch):
     """Of which one that it does not have is 0; the others stay what they are."""
@@ -456,6 +464,9 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch):
         ("no-such-kind", "is not a TVM target"),
         ({"kind": "llvm", "mcpuu": "haswell"}, "is not a TVM target"),
         ({**X86, "mcpu": "haswel"}, "knows no CPU 'haswel'.*haswell"),
+        ({**X86, "mcpu": "qqqqqq"}, "CPU 'qqqqqq' for x86_64-linux-gnu; near: none. Use"),
+        ({"kind": "llvm", "mcpu": "qqqqqq"}, "knows no CPU 'qqqqqq' for .*; near: none. Use"),
+        ({**TARGETS["arm"], "mcpu": "haswell"}, "no CPU 'haswell' for aarch64-linux-gnu; near: "),
         ({"kind": "llvm", "mtriple": "x"}, "mtriple is 'x', and LLVM knows no architecture 'x'"),
         ({"kind": "llvm", "mtriple": "x86_65-linux-gnu"}, "knows no architecture 'x86_65'"),
         ({"kind": "llvm", "mtriple": "-linux"}, "knows no architecture ''"),
