@@ -119,7 +119,7 @@ def amx_allowed() -> bool:
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     return bool(libc.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0)
 
 
