@@ -74,7 +74,7 @@ class Widening:
         if not self.maybe and found.n_kinds(masks) <= MAX_KINDS:
             return found
         some, every = reduce(or_, masks), reduce(and_, masks)
-        differ = [p for p in self.pulls if self._bit(p) & some & ~every and p not in self.maybe]
+        differ = [p for p in self.pulls if self._bit(p) & some & ~every]
         for name in sorted(differ, key=saved):
             if saved(name) >= LEAST_SAVED and found.n_kinds(masks) <= MAX_KINDS:
                 break
