@@ -435,7 +435,8 @@ def test_caches_are_read_as_darwin_names_them(missing, monkeypatch):
     """Of which one that it does not have is 0; the others stay what they are."""
     sizes = [128 << 10, 16 << 20, 8 << 20]
 
-    def by_name(name, value, length, *_):
+    def by_name(name, value, length, new, new_length):
+        assert (length._obj.value, new, new_length.value) == (8, None, 0), "nothing is set"
         number = host.DARWIN.index(name.decode())
         value._obj.value = sizes[number]
         return -1 if number == missing else 0
