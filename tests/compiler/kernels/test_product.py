@@ -457,6 +457,8 @@ def test_same_gradients_with_any_number_of_threads(kernels, size):
     [
         ((), "without pieces"),
         ((Piece(5, 0, 4),), "do not lie in source 0, which has 4 columns"),
+        ((Piece(2, 0, 4, 3),), "piece 0: columns 3:5 do not lie in source 0, which has 4 columns"),
+        ((Piece(2, 0, 4, -1),), "piece 0: columns -1:1 do not lie in source 0"),
         ((Piece(2, 0, 4), Piece(0, 1, 4)), "piece 1: columns 0:0 do not lie in source 1"),
         ((Piece(2, 0, 4), Piece(2, 0, 5)), "has 5 columns here and 4 in another"),
     ],
