@@ -265,6 +265,13 @@ def test_a_session_is_alive_while_its_server_answers(error):
     assert made.alive() is (error is None)
 
 
+def test_a_server_is_reachable_as_long_as_somebody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        found = Session(None, listening.getsockname())
+        assert found.reachable()
+    assert not found.reachable()
+
+
 def test_what_is_asked_of_a_device():
     """Its threads; a timer for each number of repeats; memory, also for an array without rows."""
     asked = []
