@@ -21,6 +21,7 @@ NUMBER = "x: expected a finite number"
         ((-2, 3), (-2, 3), (-3, 4), " from -2 to 3"),
         ((1, MOST), (1, MOST), (0, MOST + 1), f" from 1 to {MOST}"),
         ((1, 999_999), (999_999,), (1_000_000,), " from 1 to 999999"),
+        ((1, 1_000_000), (1_000_000,), (1_000_001,), " from 1 to 1000000"),
     ],
 )
 def test_whole_numbers(bounds, good, bad, said):
@@ -60,7 +61,7 @@ def test_numbers(bounds, good, bad, said):
 def test_shapes():
     assert extents("x", 3) == extents("x", [3]) == extents("x", np.array(3)) == (3,)
     assert extents("x", (2, np.int32(3))) == (2, 3) and extents("x", (), empty=True) == ()
-    assert extents("x", (1, MOST)) == (1, MOST)
+    assert extents("x", (1, MOST)) == (1, MOST) and np.iinfo("int32").max == MOST
     for given, said in (
         ((), "x: expected a shape, one or more positive whole numbers, given ()"),
         ("ab", f"{WHOLE} from 1 to {MOST}, given 'ab'"),

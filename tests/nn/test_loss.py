@@ -1,5 +1,6 @@
 """Losses against their formulas."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,14 @@ def test_softmax_cross_entropy() -> None:
     np.testing.assert_allclose(loss.outputs["loss"], want, rtol=1e-12, atol=1e-14)
     assert loss.outputs["correct"].tolist() == [1, 1, 0, 0, 0]
     assert loss.n_labels == 4 and float(loss) == pytest.approx(want.sum(), rel=1e-12)
+
+
+def test_what_is_printed_of_a_loss_and_of_a_recorded_batch_is_what_they_hold() -> None:
+    loss, net, graph = value(SquaredError(label="goal"))
+    held = f"value={loss.value!r}, n_labels=3, outputs={loss.outputs!r}"
+    assert repr(loss) == f"Loss({held})" == repr(copy.copy(loss))
+    with cavs.record():
+        assert repr(net(graph)) == f"Recorded(graph={graph!r})"
 
 
 def test_logistic_loss_is_stable_and_right() -> None:
