@@ -131,3 +131,72 @@ def test_a_parameter_is_float32_whatever_sets_it(dtype):
     assert found.dtype == "float32" and (found is values) == (dtype == "float32")
     with pytest.raises(ShapeError, match=r"^it: expected shape \(3, 2\), given \(2, 3\)$"):
         given.parameter_values("it", values, (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([1, 2], "it: expected pairs (parent, child), given [1, 2]."),
+        ([[1, 2], np.array(3)], "it: expected pairs (parent, child), given [[1, 2], array(3)]."),
+        ([[0, 1], [2, True]], "it: expected vertex indices (integers), got bool."),
+        (["ab"], "it: expected vertex indices (integers), got str."),
+        ([[1, 2], [3]], "it: expected a list of vertex indices (setting an array"),
+        (np.zeros(2, int), "it: expected 2 axes, given an array of shape [2]."),
+    ],
+    ids=str,
+)
+def test_what_is_no_pair_is_refused(value, said):
+    with pytest.raises(GraphError, match=f"^{re.escape(said)}"):
+        given.pairs("it", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([[1, 2], [3, 4]], "int32"),
+        ([True, False], "int32"),
+        ([[0.5], [2]], "float32"),
+        ([[True], [False]], "int32"),
+        ([], "float32"),
+        (np.zeros((2, 3), "float32"), "float32"),
+        (np.zeros((2, 3), "int32"), "int32"),
+        (np.zeros((2, 3), ">f8", order="F"), "float32"),
+        (np.zeros((2, 3), "uint8", order="F"), "int32"),
+    ],
+    ids=str,
+)
+def test_numbers_are_of_one_dtype_in_c_order_and_our_own(value, dtype):
+    found = given.numbers("it", value)
+    assert found.dtype == dtype and found.tolist() == np.asarray(value).tolist()
+    assert found.flags.c_contiguous and found.flags.owndata and found is not value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (["red", "blue"], "expected integers or floats, got <U4 such as 'red'. Turn strings into"),
+        (np.zeros((0, 2), "U1"), "expected integers or floats, got <U1. Turn strings into"),
+        ([1, None], "expected integers or floats, got object such as 1. Turn strings into"),
+        (1j, "expected integers or floats, got complex128 such as 1j. Turn strings into"),
+        ([[1], [2, 3]], "its rows differ in shape or are no numbers (setting an array"),
+        ([True, 1], "bools and other things in one list (bool, int); give one of them."),
+        ([0.5, np.bool_(1)], "bools and other things in one list (bool, float); give"),
+        ([HOLED, HOLED], "a masked value in a list; give None where a row is absent."),
+        ([2**63, -1], "integers beyond 64 bits; a value does not fit int32."),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_refused(value, said):
+    with pytest.raises(ShapeError, match=f"^it: {re.escape(said)}"):
+        given.numbers("it", value, ShapeError)
+
+
+def test_bools_of_two_types_are_all_bools():
+    assert given.numbers("it", [True, np.bool_(0)]).tolist() == [1, 0]
+
+
+def test_so_many_things_as_numbers_of_32_bits_tell_apart():
+    given.check_numbered("it", MOST, "Less.")
+    said = "it: 2,147,483,648, and there may be 2,147,483,647 (numbers of 32 bits). Less."
+    with pytest.raises(GraphError, match=f"^{re.escape(said)}$"):
+        given.check_numbered("it", MOST + 1, "Less.")
