@@ -78,6 +78,16 @@ def test_round_trip(path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_arrays_that_lie_otherwise_in_memory_are_read_as_they_were(path):
+    W = np.arange(24, dtype=np.float32).reshape(4, 6)
+    given = {"turned": W.T, "by columns": np.asfortranarray(W), "parts": W[::-1, ::2]}
+    save_checkpoint(path, Checkpoint(given, optimizer=given))
+    read = load_checkpoint(path)
+    for name, array in given.items():
+        np.testing.assert_array_equal(read.parameters[name], array)
+        np.testing.assert_array_equal(read.optimizer[name], array)
+
+
 def test_what_older_versions_noted_of_progress_is_passed_over(path):
     @dataclass
     class Older(Progress):

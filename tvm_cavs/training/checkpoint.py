@@ -254,9 +254,7 @@ def installed_versions() -> dict[str, str]:
 def _checksum(tensors: Mapping[str, np.ndarray], state: str) -> str:
     value = zlib.crc32(state.encode())
     for name in sorted(tensors):
-        value = zlib.crc32(
-            np.asarray(tensors[name], order="C").reshape(-1).view(np.uint8).data, value
-        )
+        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, value)
     return str(value)
 
 
