@@ -186,8 +186,6 @@ def _problem(state: Any) -> str | None:
 
 def _is_like(default: Any, given: Any) -> bool:
     """Whether it can stand in the place of a default of Progress; None is one of a number."""
-    if isinstance(default, bool):
-        return isinstance(given, bool)
     if isinstance(default, list):
         return isinstance(given, list) and all(_is_like(0.0, each) for each in given)
     if isinstance(default, int):
