@@ -33,9 +33,36 @@ def test_schedules_multiply():
         ("cosine", {"n_steps": 9, "floor": float("nan")}, "floor: expected a finite number"),
         ("step", {"every": float("inf")}, "every: expected a finite number"),
         ("step", {"every": 2, "factor": -1}, "factor: expected a finite number"),
+        ("step", {"every": 2, "factor": 0}, "factor: .* of at most 1 above 0, given 0$"),
+        ("step", {"every": 2, "factor": 1.5}, "factor: .* of at most 1 above 0, given 1.5$"),
+        ("step", {"every": 0.5}, "'step': every: .* of 1 or more, given 0.5$"),
+        ("cosine", {"n_steps": 9, "floor": 1.5}, "floor: expected .* from 0 to 1, given 1.5"),
+        ("cosine", {}, "'cosine' takes n_steps, floor; missing: n_steps; unknown: none.$"),
+        ("step", {"b": 1, "a": 2}, "missing: every; unknown: a, b.$"),
         ("warmup", None, "'warmup': expected settings by name, given None"),
+        (3, {}, "^schedule: expected a name, a text that is not empty, given 3$"),
     ],
 )
 def test_refusals(name, settings, message):
     with pytest.raises(ConfigError, match=message):
         check_settings(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("step", {"every": 1, "factor": 1}),
+        ("cosine", {"n_steps": 1, "floor": 0}),
+        ("cosine", {"n_steps": 1, "floor": 1}),
+        ("warmup", {"n_steps": 1}),
+        ("constant", {}),
+    ],
+)
+def test_settings_at_their_ends_are_taken(name, settings):
+    assert make_schedule((name, settings), [name, settings])(0) == 1.0
+
+
+@pytest.mark.parametrize("row", ["warmup", "ab", ("warmup",), ("warmup", {"n_steps": 1}, 2), None])
+def test_rows_are_pairs(row):
+    with pytest.raises(ConfigError, match="^make_schedule: expected pairs such as .*, given "):
+        make_schedule(("constant", {}), row)
