@@ -105,6 +105,64 @@ def test_a_refusal_names_operands_that_were_given_each_once() -> None:
     assert n_named > 10_000
 
 
+V, W, INDEX = Type((3,)), Type((3, 4), per="net"), Type((), "int32")
+SCALAR, INTS = Type(()), Type((3,), "int32")
+
+
+@pytest.mark.parametrize(
+    ("op", "types", "attrs", "said"),
+    [
+        ("add", [V, INTS], {}, f"expected float32 operands, given {V} and {INTS}"),
+        ("add", [V, Type((4,))], {}, "float32[3] and float32[4] do not broadcast"),
+        ("equal", [V, INTS], {}, f"cannot compare {V} with {INTS}: the dtypes differ"),
+        ("matmul", [Type((4,)), W], {}, f"left float32[4] and right {W} disagree: 4 != 3"),
+        (
+            "matmul",
+            [V, Type((4,))],
+            {},
+            f"x @ W takes a vertex's vector and a parameter matrix, given {V} and float32[4]; "
+            "a product of two vertex vectors is reduce_sum(a * b)",
+        ),
+        ("outer", [V, W], {}, f"outer takes two vectors, given {V} and {W}"),
+        (
+            "concat",
+            [V, SCALAR],
+            {"axis": 0},
+            f"cannot concatenate scalars: {V}, {SCALAR}; reshape them to (1,)",
+        ),
+        ("concat", [V, W], {"axis": 0}, f"cannot concatenate {V}, {W} along axis 0"),
+        (
+            "slice",
+            [V],
+            {"axis": 0, "start": 1, "stop": 4},
+            f"slice [1:4] of {V} along axis 0 is empty or out of range",
+        ),
+        ("reshape", [V], {"shape": [4]}, f"cannot reshape {V} to (4,): the sizes differ"),
+        (
+            "reshape",
+            [V],
+            {"shape": (-1, -3)},
+            f"cannot reshape {V} to (-1, -3): extents are positive",
+        ),
+        ("sum", [SCALAR], {"keep": True}, f"nothing to reduce in the scalar {SCALAR}"),
+        ("softmax", [SCALAR], {}, f"expected a vector, given the scalar {SCALAR}"),
+        ("embedding", [INDEX, V], {}, f"embedding takes rows from a parameter matrix, given {V}"),
+        ("embedding", [V, W], {}, f"the index of embedding is one int32, given {V}"),
+        ("pick", [INTS, INDEX], {}, f"pick takes one element of a float32 vector, given {INTS}"),
+        ("pick", [V, INTS], {}, f"the index of pick is one int32, given {INTS}"),
+        ("one_hot", [V], {"depth": 3}, f"the index of one_hot is one int32, given {V}"),
+        ("one_hot", [INDEX], {"depth": 0}, "one_hot has at least one element, given depth 0"),
+        ("argmax", [W], {}, f"argmax takes a vector, given {W}"),
+    ],
+)
+def test_a_refusal_says_what_was_expected(
+    op: str, types: list[Type], attrs: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ShapeError) as error:
+        OPS[op].infer(types, attrs)
+    assert str(error.value) == said
+
+
 @pytest.mark.parametrize("op", OF_READS.split())
 def test_a_read_is_of_the_type_that_it_says(op: str) -> None:
     for t in TYPES:
