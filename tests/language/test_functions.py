@@ -129,6 +129,27 @@ for along, (ours, theirs) in ALONG_ROWS.items():  # of a matrix: each row by its
         )
     )
 
+OPERATORS = (
+    "x + z; x - z; x * z; x / p; -x; x > z; x < z; x >= z; x <= z; "
+    "x + 0; 0 + x; x - 0; 0 - x; x * 0; 0 * x; 0 / p; x + 1; 1 + x; x - 1; 1 - x; x * 1; x / 1; "
+    "x + 2; 2 + x; x - 2; 2 - x; x * 2; 2 * x; x / 2; 2 / p; x / -0.5; x + np.float32(2); "
+    "x > 0.5; x < 0.5; x >= 0.5; x <= 0.5; 0.5 > x; 0.5 < x; 0.5 >= x; 0.5 <= x; "
+    "x @ table; x[:]; x[2:]; x[:-1]; x[1:4]; x[np.int64(3):5:1]; table[2:4] * x[:2]"
+).split("; ")
+
+
+def operator(text: str) -> Case:
+    """The same text, of values and of numbers."""
+    code = compile(text, text, "eval")
+
+    def apply(x: Any, z: Any, p: Any, _i: Any, _j: Any, table: Any) -> Any:
+        return eval(code, {"np": np, "x": x, "z": z, "p": p, "table": table})
+
+    return apply, apply
+
+
+CASES |= {text: [operator(text)] for text in OPERATORS}
+
 
 def test_no_function_is_left_out() -> None:
     public = {
@@ -136,7 +157,7 @@ def test_no_function_is_left_out() -> None:
         for name, f in vars(functions).items()
         if getattr(f, "__module__", None) == functions.__name__ and not name.startswith("_")
     }
-    assert public == CASES.keys()
+    assert public == CASES.keys() - {*OPERATORS}
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,14 @@ def pulls_as_another_dtype(self: Any, v: Vertex) -> None:
         ),
         (lambda self, v: v.gather(0).h + OTHER, "a value of another trace"),
         (lambda self, v: [*v.gather(0).h], "takes slices like x[10:20], given x[0]"),
+        (lambda self, v: v.gather(0).h[0], "a float32[3] takes slices like x[10:20], given x[0]"),
+        (lambda self, v: v.gather(0).h[0:3:2], "x[slice(0, 3, 2)]; equal parts are split(x, n)"),
+        (lambda self, v: v.gather(0).h[0:3:"1"], "takes slices like x[10:20], given x[slice("),
+        (lambda self, v: v.gather(0).h[0.5:], "expected whole numbers, given slice(0.5, None,"),
+        (lambda self, v: v.gather(0).h[:True], "expected whole numbers, given slice(None, True,"),
+        (lambda self, v: v.gather(0).h[2:2], "slice [2:2] of float32[3] along axis 0 is empty"),
+        (lambda self, v: v.gather(0).h == 1.0, "a value is not known while tracing; use equal("),
+        (lambda self, v: v.gather(0).h != 1.0, "not known while tracing; use 1.0 - equal(a, b)"),
     ],
 )
 def test_mistakes_in_forward_name_the_line(forward: Any, text: str) -> None:
@@ -244,6 +252,33 @@ def test_dropout_is_a_call_where_it_drops_anything(rate: float, training: bool, 
 
     program = trace(function(forward), training=training)
     assert len(list(program.select("dropout"))) == n
+
+
+@pytest.mark.parametrize(
+    ("make", "ops"),
+    [
+        (lambda x: x + 0.0, []),
+        (lambda x: x - 0, []),
+        (lambda x: 0.0 - x, ["sub"]),
+        (lambda x: x * 0.0, ["mul"]),
+        (lambda x: x + 1.0, ["add"]),
+        (lambda x: x / 2.0, ["over"]),
+        (lambda x: x / -0.25, ["over"]),
+        (lambda x: x / 0.0, ["div"]),
+        (lambda x: x / float("nan"), ["div"]),
+        (lambda x: 2.0 / x, ["div"]),
+        (lambda x: x / x, ["div"]),
+    ],
+)
+def test_what_an_operator_calls(make: Any, ops: list[str]) -> None:
+    """Adding nothing is no call. An absent value over a number is absent, unless it makes NaN."""
+
+    def forward(self: Any, v: Vertex) -> None:
+        h = make(v.gather(0).h)
+        v.scatter(h=h, c=h)
+
+    calls = trace(function(forward)).calls
+    assert [c.op for c in calls if c.op not in ("gather", "full", "scatter", "param")] == ops
 
 
 FUNCTIONS = {
