@@ -82,6 +82,20 @@ def test_the_text_of_a_profile() -> None:
     assert without == SUMMARY.splitlines()[:-1]
 
 
+def test_long_names_are_cut_so_that_lines_fit_a_terminal() -> None:
+    long = "x" * 99
+    kinds = Kind((0,), (long,)), Kind((0,), ())
+    found = replace(
+        FOUND,
+        lines=(replace(LINES[0], note=long),),
+        phases={long: MS},
+        levels=(Level(0, 9, 3, 0, (LEAF,)), Level(1, 8, 3, 2, kinds)),
+        memory={long: 1},
+    )
+    wide = [line for line in str(found).splitlines() if "xx" in line]
+    assert [len(line) for line in wide] == [80] * 4  # a phase, a kernel, a level, a buffer
+
+
 def test_the_trace_of_a_profile() -> None:
     events = [e for e in trace(FOUND)["traceEvents"] if e["ph"] == "X"]
     told = [(e["name"], e["cat"], e["tid"], e["ts"], e["dur"]) for e in events]
@@ -121,6 +135,8 @@ def test_neighbours_alike_share_a_line() -> None:
         "      3-4      49..25     1         4  9.25  these graphs have no more",
         "      5-6      13..12     1         3  4.17  others are lower",
     ]
+    ends = [found[0], replace(found[5], graphs=3), replace(found[6], graphs=2)]
+    assert table(ends)[2] == "      5-6      13..12     1      3..2     5  others are lower"
 
 
 def test_what_kinds_of_a_level_differ_in() -> None:
