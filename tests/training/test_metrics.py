@@ -1,6 +1,7 @@
 """Metrics on outputs whose right answer can be counted by eye."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,25 @@ def test_binary_accuracy_sums_probabilities_and_leaves_neutral_out():
     assert tally.counts == {"binary_accuracy": 3}
 
 
+def test_binary_accuracy_is_that_of_the_paper():
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 5, 200), rng.normal(size=(200, 5))
+    chains = [Graph.from_children([[], [0]], {"label": y}) for y in labels.reshape(100, 2)]
+    tally = Tally(("binary_accuracy", "root_binary_accuracy"))
+    tally.add(logits.astype(np.float32), batch(chains))
+    right = [
+        (math.exp(p[3]) + math.exp(p[4]) > math.exp(p[0]) + math.exp(p[1])) == (y > 2)
+        for p, y in zip(logits, labels, strict=True)
+    ]
+    counted = [i for i, y in enumerate(labels) if y != 2]
+    for name, its in (
+        ("binary_accuracy", counted),
+        ("root_binary_accuracy", [i for i in counted if i % 2]),
+    ):
+        assert tally.counts[name] == len(its)
+        assert tally.totals[name] == sum(right[i] for i in its)
+
+
 def test_mse():
     graph = Graph.from_children([[], [0]], {"label": [1.0, 3.0]})
     tally = Tally(("mse", "root_mse"))
@@ -92,6 +112,9 @@ def test_every_loss_has_metrics_of_its_own():
     for loss in LOSSES:
         plain, root = fitting(loss)[:2]
         assert root == f"root_{plain}" and METRICS[root].roots_only
+    for name, metric in METRICS.items():
+        root = METRICS[f"root_{name.removeprefix('root_')}"]
+        assert metric == (root if metric.roots_only else replace(root, roots_only=False))
 
 
 def test_outputs_that_are_no_number():
@@ -122,6 +145,9 @@ BAD_PAIRS = {
     ),
     "real": ([0.5, 1.0], (2, 3), "accuracy", "takes labels that are classes, int32"),
     "flat": ([0, 1], (2,), "accuracy", "and outputs float32"),
+    "deep": ([0, 1], (2, 3, 1), "accuracy", r"of shape \[2, 3, 1\]. For numbers use mse"),
+    "wide": ([[0], [1]], (2, 3), "accuracy", r"got int32\[2, 1\] and outputs of shape \[2, 3\]"),
+    "answers": ([0.0, math.inf], (2, 1), "answer_accuracy", "'label' is .inf.; expected finite"),
     "width": ([[0.5, 1.0]] * 2, (2, 1), "mse", "takes outputs of the shape of the labels"),
     "no width": ([0, 1], (2, 0), "accuracy", "takes outputs of a width of 1 or more"),
     "rows": ([0.5, 1.0], (3, 1), "mse", "expected a row for each of 2 vertices"),
@@ -133,7 +159,7 @@ BAD_PAIRS = {
 @pytest.mark.parametrize("name", BAD_PAIRS)
 def test_labels_that_training_refuses(name):
     labels, shape, metric, message = BAD_PAIRS[name]
-    values = np.array(labels, np.int32 if type(labels[0]) is int else np.float32)
+    values = np.array(labels, {"i": np.int32, "f": np.float32}[np.asarray(labels).dtype.kind])
     graph = Graph.from_children([[], [0]], {"label": Field(values, np.ones(2, bool))})
     tally = Tally((metric,), n_graphs=1)
     with pytest.raises(DataError, match=message):
@@ -163,5 +189,11 @@ def test_refusals():
         Tally(("accuracy", "acuracy"))
     with pytest.raises(DataError, match="no input 'target'.*they have label"):
         Tally(("accuracy",)).add(one_hot([0] * 6, 3), GRAPH, label="target")
-    with pytest.raises(DataError, match="needs 5 classes.*width 3"):
-        Tally(("binary_accuracy",)).add(one_hot([0] * 6, 3), GRAPH)
+    with pytest.raises(DataError, match="to compare with; they have none.$"):
+        Tally(("accuracy",)).add(one_hot([0], 3), Graph.from_children([[]]))
+    for name, other in (
+        ("binary_accuracy", "accuracy"),
+        ("root_binary_accuracy", "root_accuracy"),
+    ):
+        with pytest.raises(DataError, match=f"^{name} needs 5 classes.* width 3. Use {other}.$"):
+            Tally((name,)).add(one_hot([0] * 6, 3), GRAPH)
