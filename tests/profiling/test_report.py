@@ -80,6 +80,11 @@ def test_the_text_of_a_profile() -> None:
     assert (FOUND.seconds, FOUND.gflop) == (pytest.approx(19 * MS), 0.4352)
     without = replace(FOUND, gflop_per_s=None).summary().splitlines()
     assert without == SUMMARY.splitlines()[:-1]
+    some = replace(FOUND, lines=LINES[1:2], phases={}).summary().splitlines()
+    assert [line[34:].strip() for line in some[2:-2]] == [
+        "products; packing gathers their rows",
+        "rest: Python between the above",
+    ]
 
 
 def test_long_names_are_cut_so_that_lines_fit_a_terminal() -> None:

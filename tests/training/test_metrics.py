@@ -114,7 +114,8 @@ def test_every_loss_has_metrics_of_its_own():
         assert root == f"root_{plain}" and METRICS[root].roots_only
     for name, metric in METRICS.items():
         root = METRICS[f"root_{name.removeprefix('root_')}"]
-        assert metric == (root if metric.roots_only else replace(root, roots_only=False))
+        assert root.roots_only and metric.roots_only == (metric == root) == name.startswith("root")
+        assert replace(root, roots_only=False) == replace(metric, roots_only=False)
 
 
 def test_outputs_that_are_no_number():
