@@ -101,6 +101,19 @@ def pulls_as_another_dtype(self: Any, v: Vertex) -> None:
             "keepdims: expected True or False, given 1; reduce_sum is along the last axis",
         ),
         (lambda self, v: cavs.reduce_max(v.gather(0).h, -1), "given -1; reduce_max is along"),
+        (lambda self, v: cavs.reduce_mean(v.gather(0).h, 0), "given 0; reduce_mean is along"),
+        (lambda self, v: cavs.split(v.gather(0).h, 0), "float32[3] does not divide into 0 equal"),
+        (lambda self, v: cavs.split(v.gather(0).h, -3), "does not divide into -3 equal parts"),
+        (
+            lambda self, v: cavs.split(v.gather(0).h, 1.0),
+            "sections: expected a whole number, given",
+        ),
+        (lambda self, v: cavs.concat(v.gather(0).h, axis="0"), "axis: expected a whole number, "),
+        (lambda self, v: cavs.reshape(v.gather(0).h, (3, 0)), "shape, extent 1: expected a whole"),
+        (
+            lambda self, v: cavs.layer_norm(v.gather(0).h, 1.0, 0.0, epsilon=-1.0),
+            "epsilon: expected a finite number of 0 or more, given -1.0",
+        ),
         (lambda self, v: cavs.embedding(v.pull("w"), self.W * 2.0), "expected a parameter"),
         (
             lambda self, v: cavs.embedding(cavs.argmax(v.gather(0).h), self.W),

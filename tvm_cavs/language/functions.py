@@ -390,7 +390,7 @@ def reduce_mean(x: Value, keepdims: bool = False) -> Value:
         [3.]
     """
     x = _value("reduce_mean", x)
-    total = reduce_sum(x, keepdims)
+    total = reduce_sum(x, _flag("reduce_mean", "keepdims", keepdims))
     return total * (1.0 / x.shape[-1])
 
 
