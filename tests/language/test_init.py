@@ -102,3 +102,21 @@ def test_refusals():
         init.Array(np.ones((2, 3)))(rng, (3, 2))
     with pytest.raises(ShapeError, match=r"4 blocks, got shape \[5, 6\]"):
         init.Orthogonal(n_blocks=4)(rng, (5, 6))
+    for shape in ((8,), (2, 2, 4), ()):
+        said = re.escape(f"into 1 blocks, got shape {list(shape)}. Use Xavier() for other shapes.")
+        with pytest.raises(ShapeError, match=said):
+            init.Orthogonal()(rng, shape)
+
+
+@pytest.mark.parametrize("make", [init.Normal, init.Uniform, init.Orthogonal, init.Constant])
+def test_numbers_may_be_zero(make):
+    values = make(0)(np.random.default_rng(0), (3, 2))
+    assert values.dtype == np.float32 and not values.any()
+
+
+@pytest.mark.parametrize("gain", [-2, 2, np.float64(2), np.float32(2)])
+def test_a_gain_of_any_type_makes_float32(gain):
+    made = init.Orthogonal(gain)(np.random.default_rng(0), (3, 2))
+    one = init.Orthogonal()(np.random.default_rng(0), (3, 2))
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, np.float32(gain) * one)

@@ -177,7 +177,8 @@ class Orthogonal:
                 "Use Xavier() for other shapes."
             )
         block = (shape[0], shape[1] // self.n_blocks)
-        return np.hstack([self.gain * _orthonormal(rng, block) for _ in range(self.n_blocks)])
+        gain = np.float32(self.gain)
+        return np.hstack([gain * _orthonormal(rng, block) for _ in range(self.n_blocks)])
 
 
 def _orthonormal(rng: np.random.Generator, shape: Shape) -> np.ndarray:
