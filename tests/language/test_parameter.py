@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 import pickle
 import re
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 import tvm_cavs as cavs
+from helpers.locks import fork_beside
 from tvm_cavs.errors import ConfigError, ShapeError, TraceError
 from tvm_cavs.language import init
-from tvm_cavs.language.parameter import ANYONE, RowSparse, made_rows, take_gradients
+from tvm_cavs.language.parameter import ANYONE, Changing, RowSparse, made_rows, take_gradients
 
 
 def filled(*shape: int) -> cavs.Parameter:
@@ -100,6 +102,16 @@ def test_data_are_set_while_their_lock_is_held() -> None:
     assert seen == [(0, None), (1, [1, 2]), (1, [1, 2]), (2, [3, 4])]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("changing", [ANYONE, Changing()])
+def test_a_forked_process_sets_data_though_a_thread_was_doing_so(changing: Changing) -> None:
+    p = filled(2)
+    p.changed_by = changing
+    fork_beside([p.changing], lambda: p.set_data([1, 2]))
+    assert p.data.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("wrong", [[1, 2], [[1, 2, 3]], [1, 2, float("inf")], [1, float("nan"), 3]])
 def test_data_that_do_not_fit_change_nothing(wrong: Any) -> None:
     p = filled(3)
@@ -162,6 +174,13 @@ def test_rows_of_a_gradient_are_rows_of_its_parameter(rows: Any, width: int, fit
     else:
         with pytest.raises(ShapeError, match="gradient of"):
             p.checked_grad()
+
+
+@pytest.mark.parametrize("rows", [[], [0]])
+def test_the_only_row_of_a_parameter_is_its_row(rows: list[int]) -> None:
+    p = filled(1, 2)
+    p.grad = RowSparse(rows, np.ones((len(rows), 2)))
+    assert p.checked_grad() is p.grad
 
 
 def test_rows_are_copied_distinct_and_read_only() -> None:
