@@ -130,3 +130,15 @@ def test_gates_that_lie_side_by_side_are_drawn_each_for_itself(name: str) -> Non
             w = net.parameters()[key].data
             bound = (6 / (len(w) + 7)) ** 0.5
             assert 0.85 * bound < np.abs(w).max() <= bound
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_words_begin_small_biases_at_zero_and_the_classifier_wide(name: str) -> None:
+    net = Network(CELLS[name](500, 5, 70, 30))
+    net.initialize(seed=1)
+    data = {key: p.data for key, p in net.parameters().items()}
+    assert 0.049 < np.abs(data["E"]).max() <= 0.05
+    bound = (6 / (70 + 30)) ** 0.5
+    assert 0.98 * bound < np.abs(data["V"]).max() <= bound
+    biases = data.keys() & {"b", "bn", "d"}
+    assert {"b", "d"} <= biases and not any(data[key].any() for key in biases)
