@@ -1,5 +1,6 @@
 """Programs: what is checked of every one, and what of them is kept, used and bounded."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import tvm_cavs as cavs
 from helpers.functions import FUNCTIONS
 from tvm_cavs.errors import ShapeError, TraceError
 from tvm_cavs.language.ops import EFFECTS
-from tvm_cavs.language.program import Builder, Call, Program, bounds, keep, without_dead
+from tvm_cavs.language.program import Builder, Call, Program, bounds, keep, user_line, without_dead
 from tvm_cavs.language.value import Type
 from tvm_cavs.language.vertex import call, trace
 
@@ -146,3 +147,80 @@ def test_an_argmax_may_have_as_many_elements_as_there_are_to_choose_from(
     else:
         with pytest.raises(ShapeError, match="an argmax of 5 elements, but there are 4"):
             trace(F())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_call_says_where_it_was_written(shared: bool) -> None:
+    """What the package writes by itself was written nowhere."""
+    b = Builder("F", shared)
+    x = b.call("pull", name="x", type=Type((3,)))
+    b.call("push", b.call("tanh", x, where="there"), name="y")
+    pull, tanh, push = (c.where for c in b.finish().calls)
+    assert tanh == "there"
+    for where, text in ((pull, "x = b.call("), (push, 'b.call("push", b.call(')):
+        told = re.fullmatch(r"test_program.py, line \d+: (.*)", where)
+        assert where == "" if shared else told and told[1].startswith(text)
+
+
+def test_a_line_in_a_cell_or_a_loss_is_a_users_line() -> None:
+    cell = cavs.nn.TreeRNN(5, 3, 4, 2)
+    cell.state = {"h": 7}
+    with pytest.raises(ShapeError, match=r"^in TreeRNN, matmul \(cells.py, line \d+: h = "):
+        trace(cell)
+    loss = cavs.loss.SoftmaxCrossEntropy("h")
+    with pytest.raises(
+        TraceError, match=r"SoftmaxCrossEntropy, output \(loss.py, line \d+: logits"
+    ):
+        trace(cavs.nn.TreeRNN(5, 3, 4, 2), loss)
+    assert re.match(r"test_program.py, line \d+: assert", user_line())
+
+
+def test_a_refusal_names_the_operands_that_its_rule_does_not() -> None:
+    b = Builder("F")
+    types = {"x": Type((3,)), "i": Type((), "int32")}
+    x, i = (b.call("pull", name=name, type=t) for name, t in types.items())
+    for op, args, attrs, said in (
+        ("one_hot", (i,), {"depth": 0}, "given depth 0 (operands int32)"),
+        ("add", (x, i), {}, "expected float32 operands, given float32[3] and int32"),
+    ):
+        with pytest.raises(ShapeError) as error:
+            b.call(op, *args, **attrs)
+        assert re.match(rf"in F, {op} \(test_program.py, line \d+: b.call", str(error.value))
+        assert str(error.value).endswith(said)
+    assert len(b.finish().calls) == 2
+
+
+def test_an_axis_below_zero_counts_from_the_last() -> None:
+    b = Builder("F")
+    x = b.call("pull", name="x", type=Type((2, 3)))
+    for axis, shape in ((-1, (2, 6)), (-2, (4, 3)), (0, (4, 3)), (1, (2, 6))):
+        made = b.call("concat", x, x, axis=axis)
+        assert made.shape == shape and b.calls[made.index]["axis"] == axis % 2
+
+
+def test_a_rule_may_answer_in_place_of_a_call() -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def rule(b: Builder, op: str, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        seen.append((op, [a.index for a in args], attrs))
+        return args[0] if op == "neg" else None
+
+    b = Builder("F", rule=rule)
+    x = b.call("pull", name="x", type=Type((3,)))
+    assert b.call("neg", x).index == x.index != b.call("tanh", x).index
+    assert [c.op for c in b.finish().calls] == ["pull", "tanh"]
+    told = [("pull", [], {"name": "x", "type": Type((3,))}), ("neg", [0], {}), ("tanh", [0], {})]
+    assert seen == told
+
+
+def test_a_program_prints_a_line_a_call_with_short_numbers() -> None:
+    b = Builder("F")
+    x = b.call("pull", name="x", type=Type((3,)))
+    b.call("push", x * 0.1234567891, name="y")
+    assert str(b.finish()).splitlines() == [
+        "program F",
+        "  %0 = pull(name=x) : float32[3]",
+        "  %1 = full(shape=(), value=0.123457) : float32 per net",
+        "  %2 = mul(%0, %1) : float32[3]",
+        "  push(%2, name=y) : float32[3]",
+    ]
