@@ -1,14 +1,15 @@
 """Updates: three steps against the published formulas, row-sparse against dense, any size."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tvm_cavs.errors import ShapeError
+from tvm_cavs.errors import ConfigError, ShapeError
 from tvm_cavs.row_sparse import RowSparse
-from tvm_cavs.training.optim import OPTIMIZERS, Hyper
+from tvm_cavs.training.optim import OPTIMIZERS, Hyper, check_hyper
 from tvm_cavs.training.updates import GRAIN, Gradient, Updates
 
 LR, DECAY = 0.1, 0.01
@@ -212,3 +213,44 @@ def test_the_norm_of_several_gradients(updates: dict[str, Updates]) -> None:
     norm = updates["adam"].norm
     assert norm([np.array([[1.0], [2.0]], np.float32), sparse, none]) == 5.0
     assert norm([]) == 0.0
+
+
+TINY = float(np.finfo("float32").tiny)
+BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("momentum", {"momentum": 0}),
+        ("momentum", {"momentum": BELOW_ONE}),
+        ("adagrad", {"eps": TINY}),
+        ("adagrad", {"eps": 1}),  # of which other numbers have to be below
+        ("adam", {"beta1": 0.0, "beta2": BELOW_ONE, "eps": 100.0}),
+        ("adamw", {}),
+        ("sgd", {}),
+    ],
+)
+def test_numbers_at_the_ends_of_what_they_may_be_are_taken(name: str, given: Any) -> None:
+    check_hyper(name, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("sgd", {"eps": 1.0}, "optimizer 'sgd' does not take eps; it takes nothing beyond lr."),
+        ("adam", {"b": 1, "a": 2}, "'adam' does not take a, b; it takes beta1, beta2, eps."),
+        ("momentum", {"momentum": -0.1}, "momentum: momentum: expected a finite number of 0 or"),
+        ("momentum", {"momentum": True}, "momentum: momentum: expected a finite number of 0 or"),
+        ("momentum", {"momentum": 1}, "momentum = 1; expected at least 0 and below 1 (as float32)"),
+        ("momentum", {"momentum": 1 - 1e-9}, "below 1 (as float32). Its default is 0.9."),
+        ("adam", {"beta2": 1.0}, "adam: beta2 = 1.0; expected at least 0 and below 1 (as float32)"),
+        ("adamw", {"beta1": -1e-9}, "adamw: beta1: expected a finite number of 0 or more"),
+        ("adagrad", {"eps": 0}, "adagrad: eps = 0; expected above 1.2e-38, as float32 holds it"),
+        ("adam", {"eps": TINY / 2}, "is 0/0. Its default is 1e-08."),
+        ("adam", {"beta1": 0.5, "eps": -1.0}, "adam: eps: expected a finite number of 0 or more"),
+    ],
+)
+def test_numbers_beyond_what_they_may_be_are_refused(name: str, given: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_hyper(name, given)
