@@ -207,6 +207,35 @@ def test_mistakes_around_forward() -> None:
         VertexFunction().forward(None)  # type: ignore[arg-type]
 
 
+def alone(self: Any, v: Vertex) -> None:
+    v.scatter(**{name: v.pull(name, width) for name, width in self.state.items()})
+
+
+@pytest.mark.parametrize("width", [0, -1, True, "3", None, 2**31])
+def test_a_width_is_a_whole_number_of_1_or_more(width: Any) -> None:
+    with pytest.raises(
+        TraceError, match=r"^Mistaken.state\['c'\], a width: .* from 1 to 2147483647,"
+    ):
+        trace(function(alone, state={"h": 1, "c": width}))
+    trace(function(alone, state={"h": 1}))
+
+
+@pytest.mark.parametrize("arity", [-1, True, "2", 1.0, 2**31])
+def test_an_arity_is_a_whole_number_of_0_or_more(arity: Any) -> None:
+    said = "^Mistaken.arity, the largest number of children: .* from 0 to 2147483647, given"
+    with pytest.raises(TraceError, match=said):
+        trace(function(alone, arity=arity))
+    trace(function(alone, arity=0))
+
+
+@pytest.mark.parametrize("state", [None, [], ["h"], "h", {}, {3: 1}, {"": 1}, {"a b": 1}])
+def test_a_state_is_widths_by_names_of_attributes(state: Any) -> None:
+    with pytest.raises(
+        TraceError, match=r"^Mistaken(.state: a field is an attr| needs `self.state)"
+    ):
+        trace(function(alone, state=state))
+
+
 def test_a_state_is_published_by_the_names_of_its_fields() -> None:
     def forward(self: Any, v: Vertex) -> None:
         below = v.gather(0)
