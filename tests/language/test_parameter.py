@@ -191,16 +191,31 @@ def test_rows_are_copied_distinct_and_read_only() -> None:
     assert g.values[0, 0] == 1 and g.values.dtype == np.float32
     for again in (copy.copy(g), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
         assert again.rows.tolist() == [2, 0] and not again.rows.flags.writeable
-    wrong: tuple[tuple[Any, Any], ...] = (
-        ([1, 1], np.ones((2, 3))),
-        ([-1, 0], np.ones((2, 3))),
-        ([0, 1], np.ones((3, 3))),
-        ([0, 1], np.ones(2)),
-        ([0.5, 1], np.ones((2, 3))),
-    )
-    for some, of in wrong:
-        with pytest.raises(ShapeError, match="RowSparse"):
-            RowSparse(some, of)
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "said"),
+    [
+        ([1, 1], np.ones((2, 3)), "a row comes twice; add up the values of equal rows."),
+        ([2, 0, 2], np.ones((3, 1)), "a row comes twice; add up the values of equal rows."),
+        ([-1, 0], np.ones((2, 3)), "a row: expected a whole number from 0 to .*, given -1$"),
+        ([0, 2**31], np.ones((2, 3)), "a row: expected a whole number .*, given 2147483648$"),
+        ([0.5, 1], np.ones((2, 3)), "a row: expected a whole number from 0 to .*, given 0.5$"),
+        ([True], np.ones((1, 3)), "a row: expected a whole number from 0 to .*, given True$"),
+        (3, np.ones((1, 3)), "rows: expected a list or an array of row numbers, given int 3"),
+        (
+            [0, 1],
+            np.ones((3, 4)),
+            r"2 rows and values of shape \[3, 4\]; expected values of shape \[2, width\].$",
+        ),
+        ([0, 1], np.ones(2), r"2 rows and values of shape \[2\]; expected"),
+        ([0], np.ones((1, 2, 3)), r"1 rows and values of shape \[1, 2, 3\]; expected"),
+        ([0], [["a"]], "values: expected integers or floats, got"),
+    ],
+)
+def test_what_is_no_gradient_of_rows_is_refused(rows: Any, values: Any, said: str) -> None:
+    with pytest.raises(ShapeError, match=f"^RowSparse: {said}"):
+        RowSparse(rows, values)
 
 
 def test_gradients_that_an_executor_made_are_taken_as_they_are() -> None:
