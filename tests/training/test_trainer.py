@@ -75,6 +75,18 @@ def test_the_schedule_counts_steps():
     np.testing.assert_allclose(w.data, -2.2, rtol=1e-6)
 
 
+def test_a_rate_is_set_without_the_schedule_and_may_be_zero():
+    w = parameter([0.0], [1.0])
+    schedule = make_schedule(("step", {"every": 1, "factor": 0.5}))
+    trainer = Trainer({"w": w}, "sgd", lr=1.0, schedule=schedule)
+    trainer.step(1)
+    for given, rate, moved in ((8.0, 4.0, -5.0), (0, 0.0, -5.0), (0.8, 0.1, -5.1)):
+        trainer.lr = given
+        assert trainer.lr == pytest.approx(rate)
+        trainer.step(1)
+        assert w.data[0] == pytest.approx(moved)
+
+
 def test_a_parameter_without_a_gradient_stays():
     w, v = parameter([1.0], [1.0]), parameter([1.0])
     Trainer({"w": w, "v": v}, "adam", lr=0.1, weight_decay=1.0).step(1)
