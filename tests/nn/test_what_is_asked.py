@@ -195,6 +195,26 @@ def test_what_has_changed_is_named_however_it_was(net: cavs.Network, change: str
         loss.backward()
 
 
+def test_all_that_have_changed_are_named_and_no_others(net: cavs.Network) -> None:
+    loss, parameters = train(net, CHAIN), net.parameters()
+    for name in ("b", "E"):
+        parameters[name].set_data(parameters[name].data + 1)
+    with pytest.raises(TraceError, match="^E, b changed between the forward and the backward pass"):
+        loss.backward()
+    assert list(parameters).index("E") < list(parameters).index("b")
+    train(net, CHAIN).backward()
+
+
+def test_a_seed_of_dropout_is_any_whole_number(net: cavs.Network) -> None:
+    for seed in (-1, 0, 2**70, np.int64(3)):
+        net.seed(seed)  # type: ignore[arg-type]
+        assert net.dropout_seed == seed and type(net.dropout_seed) is int
+    for wrong in (1.5, "1", None, True):
+        with pytest.raises(cavs.ConfigError, match="^seed: expected a whole number, given"):
+            net.seed(wrong)  # type: ignore[arg-type]
+    assert net.dropout_seed == 3
+
+
 def test_a_parameter_that_changes_during_the_forward_pass_has_changed(
     net: cavs.Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
