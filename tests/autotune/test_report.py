@@ -82,6 +82,16 @@ def test_rounds_end_where_that_is_asked_for_or_at_the_most(made):
     assert (found.before, found.after, found.ratio, found.low, found.high) == (2, 4, 2, 2, 2)
 
 
+def test_quartiles_are_those_of_all_rounds(made):
+    make, _ = made
+    ratios = [1 + k * 17 % MOST_ROUNDS / 100 for k in range(MOST_ROUNDS)]
+    found = pair(*make([1e-3], [1e-3 * ratio for ratio in ratios]))
+    n, taken = MOST_ROUNDS, sorted(ratios)
+    assert len(set(taken)) == n > 30 and n % 4 == 1
+    expected = [taken[n // 4], taken[n // 2], taken[3 * n // 4]]
+    assert [found.low, found.ratio, found.high] == pytest.approx(expected, rel=1e-6)
+
+
 USUAL, FAST, WIDE = ProductKnobs(1, 4, 8), ProductKnobs(1, 4, 16), ProductKnobs(2, 4, 8)
 
 
