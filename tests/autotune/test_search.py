@@ -99,6 +99,31 @@ def test_what_is_near_differs_in_one_knob_and_what_is_drawn_in_two_at_most():
     assert pairs <= drawn and None not in large.candidates
 
 
+def test_after_the_shared_knobs_comes_what_is_near_the_best():
+    large, best = space(depth=tuple(range(100))), Toy(width=4)
+    measured = dict.fromkeys(large.by_shared(), 2.0) | {Toy(): 1.0, best: 0.5}
+    for seed in range(20):
+        found = evolutionary(large, measured, random.Random(seed))
+        assert len(differing(found, best)) == 1 and found not in measured
+
+
+def test_where_all_that_is_near_is_measured_two_knobs_change():
+    """Whatever cannot be had is drawn again."""
+    depths = tuple(range(20))
+    given = space(depth=depths, usable=lambda k: None if k.flag and k.depth % 2 else k)
+    best = [Toy(), Toy(depth=2)]
+    near = [k for each in best for found in given.near(each).values() for k in found]
+    measured = dict.fromkeys(near, 2.0)
+    for each in best:  # the last ones, so PATIENCE has not run out
+        measured.pop(each, None)
+        measured[each] = 0.5
+    found = [evolutionary(given, measured, random.Random(seed)) for seed in range(20)]
+    ranked = sorted(measured, key=lambda k: (measured[k], repr(k)))
+    assert None not in found and len(set(found)) > 5 and not measured.keys() & set(found)
+    for knobs in found:
+        assert min(len(differing(knobs, each)) for each in ranked[:4]) <= 2
+
+
 def test_the_candidate_for_shared_knobs_is_the_one_nearest_to_the_default():
     whole = space(depth=(0, 1), usable=lambda k: None if k.width == 4 and not k.flag else k)
     assert list(whole.by_shared()) == [Toy(), Toy(width=1), Toy(width=4, flag=True)]
