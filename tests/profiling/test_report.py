@@ -127,6 +127,12 @@ def test_the_trace_of_a_profile() -> None:
     ]
 
 
+def test_times_of_a_trace_are_microseconds_to_the_nanosecond() -> None:
+    spans = (Span("step", 1.0, 1.000_009), Span("planning", 1.000_001_1001, 1.000_003_3001))
+    events = trace(replace(FOUND, spans=spans, kernels=()))["traceEvents"]
+    assert [(e["ts"], e["dur"]) for e in events if e["ph"] == "X"] == [(0.0, 9.0), (1.1, 2.2)]
+
+
 def test_neighbours_alike_share_a_line() -> None:
     """Up to a factor of two in size, whatever lies between; and as many calls, for one reason."""
     sizes = (100, 50, 70, 49, 25, 13, 12)
