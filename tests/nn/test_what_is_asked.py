@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import tvm_cavs as cavs
 from helpers.networks import LOSS
+from tvm_cavs import executors
 from tvm_cavs.errors import TraceError
 from tvm_cavs.executors import registry
 from tvm_cavs.executors.protocol import Result, Seeds
@@ -178,6 +180,34 @@ def test_gradients_are_those_of_the_backward_pass(net: cavs.Network) -> None:
     with pytest.raises(TraceError, match=r"^b changed between the forward and the backward pass"):
         loss.backward()
     assert [call[0] for call in spy(net, LOSS).asked] == ["forward", "backward"]
+
+
+@pytest.mark.parametrize(("label", "n"), [("", 3), ("target", 3), ("label", 2), ("word", 1)])
+def test_a_loss_without_labels_counts_all_vertices(net: cavs.Network, label: str, n: int) -> None:
+    class Plain(cavs.loss.LossFunction):
+        def forward(self, v: cavs.Vertex) -> None:
+            v.push("loss", cavs.reduce_sum(v.output("logits")))
+
+    loss = Plain()
+    loss.label = label
+    graph = Graph.from_sequence(3, {"word": [1, None, None], "label": [None, 0, 1]})
+    with cavs.record():
+        assert loss(net(graph)).n_labels == n
+
+
+def test_what_is_exported_has_data(
+    net: cavs.Network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(executors, "export", lambda *some, **_: given.append(some))
+    empty = cavs.Network(cavs.nn.TreeLSTM(4, 2, 3, 2))
+    with pytest.raises(TraceError, match="no data yet; call net.initialize"):
+        empty.export(tmp_path)
+    net.export(str(tmp_path), [CHAIN], backward=True)
+    ((exportable, *rest),) = given
+    assert exportable.programs is net.programs() and rest == [
+        *(tmp_path, [CHAIN], None, False, None, True)
+    ]
 
 
 @pytest.mark.parametrize("change", ["set_data", "writing", "trainer"])
