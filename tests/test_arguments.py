@@ -75,6 +75,17 @@ def test_shapes():
         assert str(error.value) == said
 
 
+def test_what_is_read_by_numbers_alone_is_no_shape():
+    """Such as a value of the vertex language, which refuses that in other words."""
+
+    class Numbered:
+        def __getitem__(self, number):
+            raise RuntimeError
+
+    with pytest.raises(ConfigError, match=rf"^x: expected a whole number from 1 to {MOST}, given"):
+        extents("x", Numbered())
+
+
 def test_names():
     assert name("x", "a") == "a" and type(name("x", np.str_("a"))) is str
     for given in ("", "a\x00b", "\ud800", 3, None, b"a"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -93,11 +94,11 @@ def extents(
     Raises:
         CavsError: it is none; of the class `error`.
     """
-    if isinstance(given, (str, bytes, dict, set)):
+    if isinstance(given, (str, bytes, dict, set)) or not isinstance(given, Iterable):
         return (whole(what, given, 1, MOST, error),)
     try:
         found = list(given)
-    except TypeError:  # a number, or a NumPy array of no dimension
+    except TypeError:  # a NumPy array of no dimension
         return (whole(what, given, 1, MOST, error),)
     if not found and not empty:
         raise error(f"{what}: expected a shape, one or more positive whole numbers, given ()")
