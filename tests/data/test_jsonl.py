@@ -43,6 +43,15 @@ def test_children_parents_and_inputs(tmp_path: Path) -> None:
     assert test.graphs[1].inputs["word"].values.tolist() == [0, 1, -1]
 
 
+@pytest.mark.parametrize("root", [None, -1])
+def test_parents_may_stand_in_any_order(root: int | None, tmp_path: Path) -> None:
+    """Roots too; children come in the order of their vertices."""
+    parents = [root, 3, 0, root, 3, 0]
+    (graph,) = jsonl_dataset(write(tmp_path, {"parents": parents}))
+    slots = np.split(graph.child, graph.child_ptr[1:-1])
+    assert [each.tolist() for each in slots] == [[2, 5], [], [], [1, 4], [], []]
+
+
 BAD_LINES = {
     "json": ('{"children": [[}', "line 2, column 16: bad JSON: Expecting value"),
     "nan": ('{"children": [[]], "inputs": {"x": [NaN]}}', "line 2: bad JSON: NaN is not a finite"),
@@ -52,7 +61,11 @@ BAD_LINES = {
     "neither": ({"inputs": {}}, "line 2: expected either 'children' or 'parents'; got ['inputs']"),
     "type": ({"children": [["0"]]}, "line 2: 'children' must be a list of lists"),
     "bool": ({"parents": [True, None]}, "line 2: 'parents' must be a list of vertex indices"),
-    "parent": ({"parents": [2, None]}, "line 2: vertex 0: its parent 2 is out of range"),
+    "parent": (
+        {"parents": [2, None]},
+        "line 2: vertex 0: its parent 2 is out of range; expected 0..1, or null for a root.",
+    ),
+    "parent below": ({"parents": [None, -2]}, "line 2: vertex 1: its parent -2 is out of range"),
     "inputs": ({"children": [[]], "inputs": [1]}, "line 2: 'inputs' must be an object of lists"),
     "length": (
         {"children": [[], [0]], "inputs": {"label": [1]}},

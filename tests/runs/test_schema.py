@@ -118,6 +118,24 @@ def test_batches_have_a_limit(batch_size: int | None, vertex_budget: int | None)
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"schedule": {"name": "step"}}, "every"),
+        ({"schedule": {"name": "cosine"}}, "n_steps"),
+        ({"batch_size": None}, r"expected train\.batch_size"),
+    ],
+)
+def test_a_default_that_does_not_fit_what_is_given_is_refused(given: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        schema.TrainConfig.model_validate(given)
+
+
+def test_a_default_follows_what_is_given() -> None:
+    given = schema.TrainConfig.model_validate({"loss": "squared_error"})
+    assert given.metrics[0] == given.early_stop.metric == "mse"
+
+
+@pytest.mark.parametrize(
     ("given", "address", "key"),
     [
         ("h:1/K", ("h", 1), "K"),

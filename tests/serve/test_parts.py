@@ -13,12 +13,12 @@ import pytest
 pytest.importorskip("tvm")
 
 from tvm_cavs.graph import Graph
-from tvm_cavs.serve import app, bodies, engine, orders, reading, service
+from tvm_cavs.serve import app, bodies, engine, orders, reading, running, service
 from tvm_cavs.serve.jobs import Answer, Item, Job, Refused
 from tvm_cavs.serve.limits import Limits
 from tvm_cavs.serve.metrics import COUNTERS, GAUGES, HISTOGRAMS, PREFIX, Metrics
 from tvm_cavs.serve.reading import Cohort
-from tvm_cavs.serve.running import Levels, Whole, _Rest
+from tvm_cavs.serve.running import LEAST, Levels, Whole, _Rest
 
 
 def job_of(n: int) -> tuple[Job, list[int]]:
@@ -139,6 +139,112 @@ def test_levels_begin_as_long_as_there_is_room(n_running: int) -> None:
         taken = Levels(model, Limits(), Metrics()).take(waiting)
         assert [c.part.n_rows for c in taken if c.part] == list(sizes[:wanted])
         assert len(waiting) == 3 - wanted
+
+
+class ArenaOfSteps:
+    """Runs one level, of two vertices, of all that has joined; a step takes so many seconds a
+    vertex.
+    """
+
+    n_vertices, n_running = 1000, 0
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.now = seconds, 0.0
+        self.running: list[Any] = []
+        self.asked: list[int] = []
+
+    def join(self, part: list[int]) -> Any:
+        levels = [sum(n > k for n in part) for k in range(max(part))]
+
+        class Joined:
+            done = 0
+            is_done = property(lambda joined: joined.done == len(levels))
+
+        joined = Joined()
+        self.running.append((joined, levels))
+        return joined
+
+    def step(self, most: int) -> tuple[list[Any], int]:
+        self.asked.append(most)
+        n = 2 * sum(levels[joined.done] for joined, levels in self.running)
+        self.now += self.seconds * n
+        went = [joined for joined, _ in self.running]
+        for joined in went:
+            joined.done += 1
+        self.running = [each for each in self.running if not each[0].is_done]
+        return went, n
+
+    def clear(self) -> None:
+        self.running = []
+
+
+def levels_of(arena: ArenaOfSteps, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> Levels:
+    """Each output is the rows it was asked for."""
+    monkeypatch.setattr(running.time, "monotonic", lambda: arena.now)
+    model: Any = SimpleNamespace(
+        arena=lambda n: arena, outputs_of=lambda arena, joined, rows: {"y": rows}
+    )
+    return Levels(model, Limits(), metrics)
+
+
+def begun(job: Job, first: int, *sizes: int) -> Cohort:
+    """Chains of these many vertices, whose rows are their numbers in the job."""
+    found = cohort(job, *sizes)
+    for k, item in enumerate(found.items):
+        object.__setattr__(item, "number", first + k)
+        found.rows.append(np.array([first + k]))
+    found.part = sizes  # type: ignore[assignment]
+    return found
+
+
+def test_levels_answer_each_graph_in_the_step_of_its_last_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And count the graphs and vertices of every step."""
+    arena, metrics, (job, rung) = ArenaOfSteps(1e-6), Metrics(), job_of(5)
+    levels = levels_of(arena, metrics, monkeypatch)
+    assert levels.is_idle
+    levels.begin([begun(job, 0, 1, 3), begun(job, 2, 2)])
+    graphs: list[int] = []
+    for step, answered in enumerate([[0], [0, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3, 4]]):
+        if step == 1:
+            levels.begin([begun(job, 3, 1, 3)])
+        assert not levels.is_idle
+        levels.step()
+        assert [i for i, answer in enumerate(job.answers) if answer] == answered
+        graphs.append((3, 4, 2, 1)[step])
+        assert metrics.count("vertices_total") == 2 * sum(graphs)
+        assert metrics.mean("batch_vertices") == pytest.approx(2 * np.mean(graphs))
+        assert metrics.mean("batch_graphs") == pytest.approx(np.mean(graphs))
+    assert levels.is_idle and len(rung) == 1
+    assert [a.outputs["y"].tolist() for a in job.answers if a] == [[i] for i in range(5)]
+
+
+def test_what_is_given_up_is_not_run_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena, (job, _) = ArenaOfSteps(1e-6), job_of(3)
+    levels = levels_of(arena, Metrics(), monkeypatch)
+    levels.begin([begun(job, 0, 1, 3), begun(job, 2, 2)])
+    levels.step()
+    assert [item.number for item in levels.give_up()] == [0, 1, 2]
+    assert levels.is_idle and arena.running == []
+
+
+@pytest.mark.parametrize(("seconds", "settles"), [(1e-6, 500), (2e-6, 250), (1e-3, LEAST)])
+def test_a_step_has_vertices_for_half_a_millisecond(
+    seconds: float, settles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the last steps were; one that took long by chance is soon forgotten."""
+    arena, (job, _) = ArenaOfSteps(seconds), job_of(1)
+    levels = levels_of(arena, Metrics(), monkeypatch)
+    levels.begin([begun(job, 0, 99)])
+    for _ in range(60):
+        levels.step()
+    assert arena.asked[0] == LEAST and sorted(arena.asked) == arena.asked
+    assert settles - 1 <= arena.asked[-1] <= settles
+    arena.seconds *= 5
+    levels.step()
+    levels.step()
+    assert max(LEAST, settles / 2 - 1) <= arena.asked[-1] <= max(LEAST, settles / 2)
 
 
 def test_only_wanted_vertices_are_answered() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -18,7 +19,7 @@ from helpers.exported import TREE, line, same
 from helpers.servers import running
 from tvm_cavs.deploy import load
 from tvm_cavs.errors import CavsError, ConfigError
-from tvm_cavs.serve import Limits, Metrics, orders, run, start
+from tvm_cavs.serve import Limits, Metrics, orders, processes, run, start
 from tvm_cavs.serve.jobs import Refused
 from tvm_cavs.serve.orders import Orders, message, read_message
 from tvm_cavs.serve.processes import HEEDED, Child, Heard, Parent
@@ -293,6 +294,29 @@ def test_a_process_that_cannot_begin_is_said_so():
         Parent(Service(), listening, fail).run(lambda: None)
     for each in listening:
         each.close()
+
+
+@pytest.mark.parametrize(("fails", "code"), [(False, 0), (True, 1)])
+def test_how_a_process_has_ended_is_said(fails, code, caplog, monkeypatch):
+    """Of one that could not go on, not as of one that has come to its end."""
+    monkeypatch.setattr(processes, "YOUNG", 0.0)
+    service = Service()
+    service.metrics = Metrics(2)
+
+    def serve(number, channel):
+        channel.sendall(message("ready"))
+        if service.metrics.count("restarts_total"):
+            os.kill(os.getppid(), signal.SIGTERM)
+            channel.makefile("rb").readline()
+        elif number == 1 and fails:
+            raise RuntimeError("nothing works")
+        elif number == 0:
+            channel.makefile("rb").readline()
+
+    with caplog.at_level("ERROR"):
+        Parent(service, bind(Address(port=0), 2), serve).run(lambda: None)
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert re.fullmatch(rf"process \d+ has ended \({code}\); another one takes its place", said)
 
 
 def test_each_process_counts_in_a_row_of_its_own():
