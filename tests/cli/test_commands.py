@@ -267,6 +267,14 @@ def test_a_terminal_without_the_letters(empty, monkeypatch):
     assert shown.buffer.getvalue() == b"config: \\xe9.yaml in this folder\n"
 
 
+def test_standard_output_may_be_a_stream_without_codes_for_letters(tmp_path, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(tmp_path))
+    assert main(["cache"]) == 0
+    assert str(tmp_path) in shown.getvalue()
+
+
 @pytest.mark.compiles
 @pytest.mark.parametrize("option", ["--plot", "--trace"])
 def test_a_benchmark_learns_before_it_begins_that_it_cannot_be_saved(option, empty, capsys):

@@ -1,6 +1,8 @@
 """What `tvm-cavs tune` says while it measures and when it has, of times made up."""
 
 import io
+import platform
+import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -11,9 +13,15 @@ pytest.importorskip("tvm")
 from rich.console import Console
 
 from tvm_cavs.cli import tune
+from tvm_cavs.errors import CavsError, TuningError
+from tvm_cavs.runs.config import load_config
 from tvm_cavs.runs.process import Stop
+from tvm_cavs.runs.schema import RunConfig
 
 pytestmark = pytest.mark.compiles
+
+
+OTHER = "x86_64" if platform.machine() == "aarch64" else "aarch64"
 
 
 @dataclass
@@ -71,6 +79,90 @@ def test_what_measures_is_for_this_config():
     made = tuning.tuner("bench", "clock")
     origin = "tvm-cavs tune, a CPU"
     assert made == ("steps", "store", "bench", "clock", origin, 17, "machine")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["executor.name=reference"], "executor reference has no kernels to tune; expected execut"),
+        ([f"executor.target={{kind: llvm, mtriple: {OTHER}-linux-gnu}}"], "cannot run here"),
+        (["executor.precision=bf16", "tune.rpc=127.0.0.1:1/K"], "over RPC only float32 is measur"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_data_are_read(given, said, tmp_path, monkeypatch):
+    def build_data(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tune, "build_data", build_data)
+    (tmp_path / "a.yaml").write_text("")
+    with pytest.raises(CavsError, match=said):
+        tune.Tuning(load_config(tmp_path / "a.yaml", given))
+
+
+def test_a_stranger_called_autotune_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "autotune.py").write_text("raise ZeroDivisionError")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "autotune"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CavsError, match="its package 'autotune', .*but `import autotune` finds"):
+        tune.Tuning(RunConfig())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("signal", [None, 2])
+@pytest.mark.parametrize("tracker", [None, "a:1/KEY"])
+def test_steps_are_measured_after_kernels_where_there_is_a_choice(
+    signal, tracker, fails, monkeypatch
+):
+    """Not on servers and not after a signal; what measured kernels is closed however they end."""
+    n_ways = {"alone": 1, "two": 2, "ten": 10}
+    tools = SimpleNamespace(
+        Clock=lambda budget: f"{budget} s",
+        step_tasks_of=lambda steps: [f"{each} of {steps}" for each in n_ways],
+        StepBench=lambda after, compiler: f"whole steps of {after()} on {compiler}",
+    )
+    closed, followed = [], []
+    tuning = SimpleNamespace(
+        tools=tools,
+        tracker=tracker,
+        compiler="this CPU",
+        after=lambda: "all",
+        config=SimpleNamespace(tune=SimpleNamespace(budget=100.0)),
+        bench=SimpleNamespace(close=lambda: closed.append(len(followed))),
+        tuner=lambda bench, timer: SimpleNamespace(
+            given=(bench, timer),
+            space=lambda task: SimpleNamespace(candidates=range(n_ways[task.split()[0]])),
+        ),
+    )
+
+    def follow(tuning, tuner, tasks, console, stop, reserve=0.0):
+        followed.append((tuner.given, tasks, reserve))
+        if fails:
+            raise TuningError("none could be measured")
+
+    monkeypatch.setattr(tune, "follow", follow)
+    kept = 0.0 if tracker else tune.kept_for_steps(100.0)
+    first = ((tuning.bench, "100.0 s"), ["a", "b"], kept)
+    ways = ["two of all", "ten of all"]
+    if fails:
+        with pytest.raises(TuningError):
+            tune.measure(tuning, ["a", "b"], console(), Stop(signal))
+        assert (followed, closed) == ([first], [1])
+        return
+    found = tune.measure(tuning, ["a", "b"], console(), Stop(signal))
+    assert closed == [1]
+    if tracker or signal:
+        assert (found, followed) == (["a", "b"], [first])
+        return
+    then = (("whole steps of all on this CPU", "100.0 s"), ways, 0.0)
+    assert (found, followed) == (["a", "b", *ways], [first, then])
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"), [(1000.0, 150.0), (100.0, 15.0), (60.0, 10.0), (20.0, 10.0), (8.0, 4.0)]
+)
+def test_a_part_of_the_time_is_kept_for_whole_steps(budget, kept):
+    assert tune.kept_for_steps(budget) == pytest.approx(kept)
 
 
 def progress(**more):

@@ -450,6 +450,9 @@ def test_an_evaluation_needs_the_saved_config(tmp_path):
     data = build_data(made)
     with pytest.raises(ConfigError, match="model.arity is missing; the config saved with a run"):
         build_network(made, data.vocab)
+    known = made.model_copy(update={"model": data.config.model})
+    with pytest.raises(ConfigError, match="^data.n_classes is missing; the config saved with a"):
+        build_network(known, data.vocab)
     classes = made.data.model_copy(update={"n_classes": 5, "classes": ("a", "b")})
     words = [tree("a", "b")]
     write_jsonl(tmp_path / "train", words)

@@ -1,13 +1,18 @@
 """What is not the body of a request: bounded, and never taken for another request."""
 
+import asyncio
 import json
 import time
 
 import pytest
 
+uvicorn = pytest.importorskip("uvicorn")
+
+from uvicorn.server import ServerState
+
 from helpers.exported import TREE, line
 from helpers.servers import running
-from tvm_cavs.serve.connection import HEAD
+from tvm_cavs.serve.connection import HEAD, Connection
 
 pytestmark = pytest.mark.compiles
 POST = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n"
@@ -52,6 +57,78 @@ def headers(n_bytes):
     """Lines of so many bytes together, that are read as names and values."""
     each = b"X-%06d: " + b"x" * 90 + b"\r\n"
     return b"".join(each % i for i in range(n_bytes // 98))
+
+
+class Transport:
+    """Of a client that reads nothing."""
+
+    def __init__(self):
+        self.closed = False
+
+    def get_extra_info(self, name):
+        return None
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    def write(self, data):
+        self.written = data
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+
+def is_refused(*parts):
+    """Whether a connection is closed that takes in exactly these parts."""
+
+    async def app(scope, receive, send):
+        await asyncio.Event().wait()
+
+    async def take_in():
+        config = uvicorn.Config(app, lifespan="off", log_level="critical")
+        config.load()
+        made = Connection(config=config, server_state=ServerState(), app_state={})
+        transport = Transport()
+        made.connection_made(transport)
+        for part in parts:
+            made.data_received(part)
+            if transport.closed:
+                assert transport.written.startswith(b"HTTP/1.1 400")
+                return True
+        return False
+
+    return asyncio.run(take_in())
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_head_has_at_most_so_many_bytes(more):
+    """Of names and values of whole lines, the address with them; or of a line that does not end."""
+    first, name, end = b"POST /v1 HTTP/1.1\r\n", b"X", b"\r\n\r\n"
+    value = b"v" * (HEAD - len(b"/v1") - len(name) + more)
+    assert is_refused(first + name + b": " + value + end) == bool(more)
+    half = len(value) // 2
+    lines = [first + name + b": " + value[:half] + b"\r\n" + name + b": " + value[half + 1 :] + end]
+    assert is_refused(*lines) == bool(more)
+    assert is_refused(first, b"X: " + b"v" * (HEAD - 3 + more)) == bool(more)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_around_a_body_grows_with_it(more):
+    """Eight bytes for each of its own."""
+    size = b"3;" + b"e" * (HEAD + 8 * 3 - 6 + more) + b"\r\n"
+    assert is_refused(CHUNKED + b"\r\n", size + b"abc\r\n") == bool(more)
+
+
+def test_requests_that_come_together_count_each_for_itself():
+    """Those before it in the same bytes, and those before it on the connection, too."""
+    many = (POST + b"X: " + b"v" * 900 + b"\r\n\r\n") * 100
+    assert len(many) > HEAD and not is_refused(many, many, POST, LAST)
 
 
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"

@@ -13,17 +13,15 @@ from ..data import Dataset
 def fingerprint(dataset: Dataset) -> str:
     """Counts, and a digest of structure and inputs: equal for equal graphs in the same order."""
     graphs = dataset.graphs
-    value = 0
-    if graphs:
-        names = sorted(graphs[0].inputs)
-        columns = [[g.child_ptr for g in graphs], [g.child for g in graphs]]
-        for name in names:
-            columns.append([g.inputs[name].values for g in graphs])
-            columns.append([g.inputs[name].present for g in graphs])
-        value = zlib.crc32(repr(names).encode())
-        for arrays in columns:
-            joined = np.ascontiguousarray(np.concatenate(arrays))
-            value = zlib.crc32(joined.reshape(-1).view(np.uint8).data, value)
+    names = sorted(graphs[0].inputs)
+    columns = [[g.child_ptr for g in graphs], [g.child for g in graphs]]
+    for name in names:
+        columns.append([g.inputs[name].values for g in graphs])
+        columns.append([g.inputs[name].present for g in graphs])
+    value = zlib.crc32(repr(names).encode())
+    for arrays in columns:
+        joined = np.ascontiguousarray(np.concatenate(arrays))
+        value = zlib.crc32(joined.reshape(-1).view(np.uint8).data, value)
     return f"{len(dataset)} graphs, {dataset.n_vertices} vertices, digest {value:08x}"
 
 
