@@ -95,6 +95,10 @@ def test_help_names_every_command(capsys, monkeypatch):
     assert {row[:column].strip() for row in rows} == {*COMMANDS, ""}, "one is told in two lines"
     assert main([]) == 2
     assert capsys.readouterr().err == shown
+    monkeypatch.setenv("COLUMNS", "30")
+    assert main(["--help"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert (first, second) == ("usage: tvm-cavs COMMAND", "       [ARGUMENTS]")
 
 
 @pytest.mark.parametrize(

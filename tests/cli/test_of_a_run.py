@@ -70,6 +70,16 @@ def test_the_sets_that_there_are_are_measured_and_those_that_lack_are_named(run,
             measured(*given)
 
 
+def test_a_number_that_is_none_is_said_beside_the_results(capsys):
+    evaluate.warn({"dev": {"mse": 1.5, "mae": float("nan")}, "test": {"mse": float("inf")}})
+    shown = capsys.readouterr()
+    why = "the outputs of these parameters are not finite"
+    assert (shown.out, shown.err.splitlines()) == (
+        "",
+        [f"dev: mae is nan: {why}", f"test: mse is inf: {why}"],
+    )
+
+
 @pytest.fixture
 def exported(monkeypatch):
     """What a network is asked to export; nothing is compiled."""

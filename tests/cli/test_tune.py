@@ -3,6 +3,7 @@
 import io
 import platform
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -55,6 +56,8 @@ def test_a_table_has_a_row_a_kernel():
     assert [column.header for column in made.columns] == (
         ["kernel", "rows", "before", "after", "ratio", "knobs"]
     )
+    sides = ["left", "right", "right", "right", "right", "left"]
+    assert [column.justify for column in made.columns] == sides
     assert list(zip(*cells, strict=True)) == [
         ("product", "64", "10.0", "5.0", "0.500", "rows=4 wide=True"),
         ("product", "64", "3.2", "3.2", "1.000", "default"),
@@ -163,6 +166,46 @@ def test_steps_are_measured_after_kernels_where_there_is_a_choice(
 )
 def test_a_part_of_the_time_is_kept_for_whole_steps(budget, kept):
     assert tune.kept_for_steps(budget) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("ends", ["well", "by an error", "before it begins"])
+def test_what_the_command_says_and_shows(ends, tmp_path, monkeypatch, capsys):
+    """What was measured is shown, however it ends; the notes on records are said before."""
+    did = []
+
+    def measure(tuning, tasks, console, stop):
+        did.append(("measure", tasks))
+        if ends == "by an error":
+            raise TuningError("none could be measured")
+        return [*tasks, "more"]
+
+    made = SimpleNamespace(
+        compiler=SimpleNamespace(described="a CPU"),
+        place="this machine",
+        store=SimpleNamespace(notes=["an old record", "another one"]),
+        before="steps",
+        machine="machine",
+        tools=SimpleNamespace(tasks_of=lambda *given: [*given]),
+    )
+    stop = Stop(2 if ends == "before it begins" else None)
+    monkeypatch.setattr(tune, "Tuning", lambda config: made)
+    monkeypatch.setattr(tune, "measure", measure)
+    monkeypatch.setattr(tune, "summarise", lambda t, tasks, *_: did.append(("show", tasks)))
+    monkeypatch.setattr(tune, "stop_on_signal", lambda: nullcontext(stop))
+    (tmp_path / "a.yaml").write_text("")
+    tasks = ["steps", "machine"]
+    if ends == "by an error":
+        with pytest.raises(TuningError):
+            tune.main([str(tmp_path / "a.yaml")])
+        assert did == [("measure", tasks), ("show", tasks)]
+    elif ends == "well":
+        assert tune.main([str(tmp_path / "a.yaml")]) == 0
+        assert did == [("measure", tasks), ("show", [*tasks, "more"])]
+    else:
+        assert tune.main([str(tmp_path / "a.yaml")]) == 130
+        assert did == [("show", tasks)]
+    said = ["target: a CPU; measured on this machine", "an old record", "another one"]
+    assert capsys.readouterr().out.splitlines()[-3:] == said
 
 
 def progress(**more):

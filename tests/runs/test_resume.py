@@ -317,6 +317,11 @@ def test_what_an_older_checkpoint_does_not_tell_is_not_compared(begun):
     _check_data(begun, Checkpoint({}), changed_data=False)
 
 
+def test_a_folder_that_is_absent_cannot_be_locked(tmp_path):
+    with pytest.raises(CavsError, match="absent cannot be written: No such file.*or set folder="):
+        RunLock(tmp_path / "absent")
+
+
 def test_a_killed_process_leaves_no_lock(tmp_path):
     held = "import sys, time, pathlib; from tvm_cavs.runs.runlock import RunLock; "
     held += "lock = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"

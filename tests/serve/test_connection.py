@@ -84,6 +84,16 @@ class Transport:
         pass
 
 
+def connected(app):
+    """A connection to this application, and its client's end."""
+    config = uvicorn.Config(app, lifespan="off", log_level="critical")
+    config.load()
+    made = Connection(config=config, server_state=ServerState(), app_state={})
+    transport = Transport()
+    made.connection_made(transport)
+    return made, transport
+
+
 def is_refused(*parts):
     """Whether a connection is closed that takes in exactly these parts."""
 
@@ -91,11 +101,7 @@ def is_refused(*parts):
         await asyncio.Event().wait()
 
     async def take_in():
-        config = uvicorn.Config(app, lifespan="off", log_level="critical")
-        config.load()
-        made = Connection(config=config, server_state=ServerState(), app_state={})
-        transport = Transport()
-        made.connection_made(transport)
+        made, transport = connected(app)
         for part in parts:
             made.data_received(part)
             if transport.closed:
@@ -104,6 +110,30 @@ def is_refused(*parts):
         return False
 
     return asyncio.run(take_in())
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_request_comes_through_as_it_was_sent(size):
+    """Address, headers and body, in parts of any size."""
+
+    async def take_in():
+        seen = asyncio.get_running_loop().create_future()
+
+        async def app(scope, receive, send):
+            found, more = b"", True
+            while more:
+                message = await receive()
+                found, more = found + message["body"], message["more_body"]
+            seen.set_result((scope["path"], scope["query_string"], scope["headers"], found))
+
+        made, _ = connected(app)
+        text = b"POST /a?b=c HTTP/1.1\r\nHost: d\r\nX: e f\r\nContent-Length: 9\r\n\r\n123456789"
+        for i in range(0, len(text), size):
+            made.data_received(text[i : i + size])
+        return await asyncio.wait_for(seen, 5)
+
+    headers = [(b"host", b"d"), (b"x", b"e f"), (b"content-length", b"9")]
+    assert asyncio.run(take_in()) == ("/a", b"b=c", headers, b"123456789")
 
 
 @pytest.mark.parametrize("more", [0, 1])

@@ -220,6 +220,18 @@ def test_unknown_paths_and_methods_are_said_so(folder):
     assert wrong.headers["allow"] == "POST"
 
 
+def test_a_mistake_of_ours_is_in_the_log_and_the_answer_says_so(folder, monkeypatch, caplog):
+    async def ask(client, service):
+        monkeypatch.setattr(service.metrics, "text", lambda: 1 / 0)
+        found = await client.get("/metrics")
+        return found, service.metrics.count("open_requests")
+
+    found, n_open = with_server(folder, ask)
+    assert (found.status_code, n_open) == (500, 0)
+    assert message(found) == "the server failed; its log says more"
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_limits_that_contradict_each_other_are_refused():
     with pytest.raises(ConfigError, match="Raise --batch, or lower --vertices"):
         Limits(vertices=10, batch=5)

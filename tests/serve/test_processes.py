@@ -217,11 +217,13 @@ def test_a_process_takes_what_it_has_loaded_when_it_is_told_and_ends_when_nobody
         asked = asyncio.create_task(made.reload())
         await asyncio.sleep(0)
         assert killed == [(os.getppid(), signal.SIGHUP)]
-        with pytest.raises(Refused, match="already"):
+        with pytest.raises(Refused, match="already") as refused:
             await made.reload()
-        writer.write(message("keep", "another one failed"))
-        with pytest.raises(Refused, match="another one failed"):
+        assert refused.value.status == 409
+        writer.write(message("keep", "another one failed") + message("keep", "and once more"))
+        with pytest.raises(Refused, match="another one failed") as refused:
             await asked
+        assert refused.value.status == 500
         writer.write(message("take"))  # nothing is there to take
         service.fails = "no model"
         writer.write(message("load"))
@@ -240,6 +242,12 @@ def test_a_process_takes_what_it_has_loaded_when_it_is_told_and_ends_when_nobody
         writer.close()
         await asyncio.wait_for(server.task, 10)
         assert Server.ended == 1, "told to, and not once more when nobody is there"
+        for service.is_ending, parent in ((True, os.getppid()), (False, 1 << 30)):
+            monkeypatch.setattr(orders.os, "getppid", lambda parent=parent: parent)
+            with pytest.raises(Refused, match="the server is ending") as refused:
+                await asyncio.wait_for(made.reload(), 5)
+            assert refused.value.status == 503
+        assert len(killed) == 2
 
     asyncio.run(run())
 

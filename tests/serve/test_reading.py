@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from tvm_cavs.errors import GraphError, OutOfMemoryError
+from tvm_cavs.errors import DataError, GraphError, OutOfMemoryError
 from tvm_cavs.graph import Graph
 from tvm_cavs.serve import app, bodies
 from tvm_cavs.serve.jobs import Job, Refused
@@ -95,6 +95,24 @@ def test_what_is_wrong_with_a_request_touches_no_other(seed: int) -> None:
     if len(good) == len(jobs):
         for one, other in itertools.pairwise(came):
             assert one.n_vertices + other.graphs[0].n_vertices > most
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (GraphError("graph 0, vertex 2 is bad"), 422, "request, graph 1, vertex 2 is bad"),
+        (GraphError("it has a cycle"), 422, "request, graph 1: it has a cycle"),
+        (DataError("request, graph 1: no key"), 422, "request, graph 1: no key"),
+        (OutOfMemoryError("no room"), 503, "no room"),
+    ],
+)
+def test_a_refusal_names_the_graph_once(error: Exception, status: int, said: str) -> None:
+    job, model = Job(b"", False, False, NEVER), Chains()
+    job.objects = [{"parents": [None], "error": each} for each in (None, error)]
+    job.n_left = 2
+    given: Any = model
+    assert [len(each.items) for each in Reader(given, None).read([job], 9)] == [1]
+    assert job.error is not None and (job.error.status, job.error.message) == (status, said)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,9 @@ def test_what_is_said_of_a_model_is_of_this_model_and_these_limits() -> None:
     content = post["requestBody"]["content"]
     assert content["application/json"]["example"] == short
     assert json.loads(content["application/x-ndjson"]["example"]) == short
+    assert post["requestBody"]["required"] is True
+    (vertices,) = post["parameters"]
+    assert vertices["schema"] == {"enum": ["all", "roots"], "default": "all"}
     answer = post["responses"]["200"]["content"]["application/json"]["example"]
     assert answer == {"outputs": {"y": True}}
 
@@ -181,6 +184,10 @@ def test_another_model_is_loaded_once_at_a_time_or_not(monkeypatch: pytest.Monke
         assert found[0] == served.model.name == "new"
         assert isinstance(found[1], Refused) and found[1].status == 409
         assert counted() == {"done": 1, "failed": 2}
+        assert served.load_now() is new
+        begun = Service("x")
+        begun.begin_with(old)
+        assert begun.model.name == "old"
         new.may_end.set()
         ending = asyncio.create_task(served.end())
         for _ in range(5):

@@ -197,7 +197,7 @@ def _resolved(config: RunConfig, train: Dataset, whole: Graph) -> RunConfig:
         found: dict[str, object] = {}
         if config.data.n_classes is None:
             found["n_classes"] = _width(config, train, whole.inputs[config.data.label].values)
-        if config.data.classes is None and train.classes is not None:
+        if config.data.classes is None:
             found["classes"] = train.classes
         data = config.data.model_copy(update=found)
         if data.classes is not None and data.n_classes != len(data.classes):
