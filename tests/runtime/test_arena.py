@@ -99,6 +99,41 @@ def test_outputs_are_those_of_the_model_whenever_graphs_join(model, room, least)
         assert same(found, model(graph))
 
 
+@pytest.mark.parametrize("least", [1, 4])
+@pytest.mark.parametrize("n_before", [0, 1, 4])
+def test_a_child_of_long_ago_is_found_after_all_around_it_has_moved(model, n_before, least):
+    """Leaves come and go beside a long graph until places and rows have been used up often."""
+    n, rng = 60, np.random.default_rng(n_before)
+    children = [[], *([i - 1, int(rng.integers(max(0, i - 40), i))] for i in range(1, n))]
+    long = Graph.from_children(children, random_chain(rng, n).inputs)
+    leaves = [random_chain(rng, 1) for _ in range(8)]
+    arena = model.arena(n + 4)
+    running = dict[Joined, tuple[Graph, np.ndarray]]()
+
+    def join(graph: Graph) -> Joined:
+        part, rows = model.part(graph, arena)
+        joined = arena.join(part)
+        running[joined] = graph, rows
+        return joined
+
+    for k in range(n_before):
+        join(leaves[k])
+    if n_before:
+        arena.step()
+        running.clear()
+    whole, n_moved = join(long), 0
+    while not whole.is_done:
+        for k in rng.integers(0, len(leaves), 4).tolist():
+            join(leaves[k])
+        before = arena._n_rows
+        went, _ = arena.step(least)
+        n_moved += arena._n_rows < before
+        for joined in [j for j in went if j.is_done]:
+            graph, rows = running.pop(joined)
+            assert same(model.outputs_of(arena, joined, rows), model(graph))
+    assert n_moved and not running
+
+
 def test_a_graph_may_be_read_before_its_neighbours_are_done(model):
     short, long = (random_chain(np.random.default_rng(0), n) for n in (2, 9))
     arena = model.arena(20)
