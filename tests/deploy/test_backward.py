@@ -232,6 +232,7 @@ np.savez("out.npz", **new)
 def test_a_pullback_is_called_again(tree):
     """It is linear, and what it gave stays the caller's own."""
     outputs, pullback = tree.model.vjp(some_graphs(8))
+    assert repr(pullback) == f"<pullback of {len(outputs['logits'])} vertices>"
     one, other = seeds_for(outputs, 1), seeds_for(outputs, 2)
     first = pullback(one)
     kept = {name: dense(g, tree.model.parameters[name].shape).copy() for name, g in first.items()}

@@ -20,7 +20,7 @@ import tvm_cavs as cavs
 from helpers.law import Case, assert_batch, dense, make_case, near, run
 from schedules import layout
 from tvm_cavs.compiler import widening
-from tvm_cavs.errors import TargetError
+from tvm_cavs.errors import TargetError, TraceError
 from tvm_cavs.executors import loaded
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
@@ -364,6 +364,44 @@ def test_planning_ahead_compiles_nothing(cache: Path) -> None:
     wider = cavs.Graph.from_children([[], [0, 0], [1]], {"word": [None, 1, None]})
     assert executor.plan(wider, ahead=True) is None
     assert set(executor.compiler._functions) == known
+
+
+def test_planning_ahead_does_not_compile_what_reads_weights_where_they_lie(cache: Path) -> None:
+    """Of a small batch that is of known kinds: the pass itself does that."""
+    executor = executor_of(small(cache, 1))
+    large, few = (cavs.Graph.from_sequence(n, {"word": [1] * n}) for n in (60, 3))
+    batch = executor.plan(large)
+    assert executor.plan(large, ahead=True) is not None
+    assert executor.plan(few, ahead=True) is None and executor.loaded.direct is None
+    direct = executor.plan(few).passes
+    assert direct is executor.loaded.direct and direct is not batch.passes
+    ahead = executor.plan(few, ahead=True)
+    assert ahead is not None and ahead.passes is direct
+
+
+def test_a_backward_pass_needs_a_forward_pass_that_was_not_interrupted(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(small(cache, 1))
+    batch = executor.plan(cavs.Graph.from_sequence(3, {"word": [1, 2, 3]}))
+    assert executor.spaces is batch.spaces
+    none = "no forward pass to go back from.*interrupted"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TraceError, match=none):
+        executor.backward()
+    for call in (lambda: executor.run(batch, Seeds()), executor.backward):
+        executor.run(batch, Seeds())
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(executor, "_execute", interrupt)
+            call()
+        with pytest.raises(TraceError, match=none):
+            executor.backward()
+    executor.run(batch, Seeds())
+    for _ in range(2):
+        assert executor.backward().keys() == {"E", "U"}
 
 
 def test_a_table_whose_gradient_has_rows_takes_no_memory_for_all(cache: Path) -> None:

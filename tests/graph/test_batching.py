@@ -67,6 +67,17 @@ def test_graphs_with_inputs_of_their_own_are_concatenated() -> None:
         )
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_an_input_that_some_graphs_lack_is_absent_there(held: bool) -> None:
+    """And everywhere, where those that have its name hold no value of it."""
+    given = [2.5, None] if held else [None, None]
+    graphs = [Graph.from_sequence(n) for n in (1, 3)]
+    joined = batch([graphs[0], Graph.from_sequence(2, {"x": given}), graphs[1]])
+    field = joined.inputs["x"]
+    assert field.present.tolist() == [False, held, False, False, False, False]
+    assert field.values.tolist() == ([0, 2.5, 0, 0, 0, 0] if held else [-1] * 6)
+
+
 def test_batches_and_graphs_of_two_forests_are_concatenated() -> None:
     first, second = examples(1)[1], examples(3)[1]
     made = batch([batch(first[:3]), batch(second[:2]), first[5]])

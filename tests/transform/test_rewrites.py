@@ -66,6 +66,15 @@ def one(x: Any) -> Any:
     return full(x.builder, 1.0)
 
 
+def zero(x: Any) -> Any:
+    return full(x.builder, 0.0, x.shape)
+
+
+def half(x: Any) -> Any:
+    """The constant that a gate of nothing is."""
+    return cavs.sigmoid(nothing(x))
+
+
 def both(x: Any, y: Any) -> Any:
     return cavs.concat(x, y)
 
@@ -191,6 +200,9 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
         (lambda x, y, w: call("dropout", nothing(x), rate=0.5, site=0) + y, []),
         (lambda x, y, w: call("dropout", x, rate=0.5, site=0), ["dropout"]),
+        (lambda x, y, w: cavs.reduce_sum(both(half(x), half(y))) * x, ["mul"]),  # one constant
+        (lambda x, y, w: cavs.reduce_sum(both(half(x), half(y) + 1.0)), ["concat", "sum"]),
+        (lambda x, y, w: cavs.reduce_sum(both(zero(x), -zero(y))), ["concat", "sum"]),  # 0.0, -0.0
     ],
 )
 def test_small_rewrites(build: Any, want: list[str]) -> None:

@@ -191,8 +191,6 @@ def _total(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 def _concat(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     axis = attrs["axis"]
-    if len(args) == 1:
-        return args[0]
     flat: list[Value] = []
     for a in args:
         nested = is_op(a, "concat") and b.calls[a.index]["axis"] == axis
