@@ -3,12 +3,14 @@
 import copy
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.random_graphs import random_dag, random_graph
 from tvm_cavs.data.dataset import Dataset
+from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.batching import batch, common_forest, unbatch
 from tvm_cavs.graph.field import make_field
 from tvm_cavs.graph.graph import Graph, check
@@ -95,3 +97,16 @@ def test_a_stored_graph_forgets_its_forest() -> None:
     for again in (pickle.loads(text), copy.deepcopy(graphs[0])):
         assert again.memo.forest is None
         assert_same(again, graphs[0])
+
+
+def test_what_is_no_graph_is_named_by_its_place() -> None:
+    graph: Any = Graph.from_sequence(2)
+    for given, at in (([graph, 3], 1), ([3], 0), ([graph, graph, 3], 2), ((3, graph), 0)):
+        with pytest.raises(GraphError, match=f"batch: item {at} is no Graph but int 3. Make one"):
+            batch(given)
+    with pytest.raises(GraphError, match=r"a list of Graphs, given a Graph\. Give \[graph\]"):
+        batch(graph)
+    for several in ((graph, graph), iter([graph, graph]), [graph, graph]):
+        assert batch(several).graph_ptr.tolist() == [0, 2, 4]
+    for one in ((graph,), iter([graph]), [graph]):
+        assert batch(one) is graph
