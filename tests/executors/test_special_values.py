@@ -78,6 +78,7 @@ CHILDREN: dict[str, Formula] = {  # of children that are not there
     "squashed": lambda f: cavs.tanh(cavs.concat(f.a, f.x, f.b))[1:7] @ f.W + f.p * f.p,
     "over_absent": lambda f: f.p / f.a + f.p / (2.0 * f.b),
     "unit": lambda f: f.a / cavs.sqrt(cavs.reduce_sum(f.a * f.a)) * f.p + f.p,
+    "alike": lambda f: cavs.equal(f.x, f.a) * f.p + f.x,
     "negated": lambda f: 1.0 / (-f.a) + (f.p - f.b),
     "attention": lambda f: attention(f),
     "literal": lambda f: ((f.a + f.b) / 2.0 + 0.0) @ f.U * f.x - f.x * f.p,
@@ -101,8 +102,16 @@ INPUTS: dict[str, Formula] = {  # of inputs that are not there
         cavs.pick(cavs.log_softmax(cavs.concat(f.x * f.p, f.a)), f.v.pull("word")) * f.p
     ),
     "added": lambda f: (f.x + weight(f) * f.p) + (f.b + f.x),
+    "over_one": lambda f: (
+        first(cavs.concat(f.a, f.p) / f.v.present("x") * cavs.concat(f.x, f.x)) + f.p
+    ),
 }
 FORMULAS = NUMBERS | CHILDREN | INPUTS
+
+
+def first(x: Value) -> Value:
+    """The first half of 2 * N values, which all are computed."""
+    return cavs.reshape(cavs.reshape(x, (2, N))[0:1], (N,))
 
 
 def triple_of(f: Here) -> Value:

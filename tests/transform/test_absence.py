@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterator
+from functools import reduce
 
 import pytest
 
@@ -21,6 +22,7 @@ from tvm_cavs.transform.absence import (
     presences,
     reach,
 )
+from tvm_cavs.transform.masks import guarded
 
 NEEDS: tuple[Need, ...] = (0, 1, "word", "label")
 
@@ -115,7 +117,27 @@ def test_ranges_are_cut_and_found_element_by_element() -> None:
         assert all(a[1] != b[1] for a, b in itertools.pairwise(made))
     assert common([runs, other]) == [(0, 2), (2, 3), (3, 6), (6, 7)] and common([]) == [(0, 1)]
     assert overall(runs) == ALWAYS and overall(other) == q
+    assert cut(((1, p), (2, p), (2, q), (1, q), (1, p)), 0, 6) == ((3, p), (3, q))
     for has in ((), (0,), (1,), (0, 1)):
         gone = [i for a, b in absent_ranges(runs, has) for i in range(a, b)]
         assert gone == [i for i, each in enumerate(whole) if not each.holds(has)]
     assert absent_ranges(runs, ()) == [(0, 3), (6, 7)]  # neighbours are one range
+
+
+@pytest.mark.parametrize("op", ["add", "mul"])
+def test_conditions_are_asked_for_in_one_order_whatever_their_hashes(op: str) -> None:
+    """So the kernels of a kind are the same in every process."""
+    names, b = "abcdef", Builder("F")
+    pulled = [b.call("pull", name=name, type=Type((3,))) for name in reversed(names)]
+    some = reduce(lambda x, y: b.call(op, x, y), pulled)
+    b.call("push", b.call("mul", some, some), name="y")
+    made = guarded(b.finish(), {}, (), names)
+    ((last, _),) = made.select("push")
+    asked = made.calls[last - 1]
+    assert asked.op == "where"
+    order, todo = [], [asked.args[0]]
+    while todo:
+        c = made.calls[todo.pop()]
+        todo += c.args
+        order += [c["name"]] if c.op == "present" else []
+    assert "".join(order[::-1]) == names

@@ -75,6 +75,21 @@ def half(x: Any) -> Any:
     return cavs.sigmoid(nothing(x))
 
 
+def wide(x: Any, w: Any) -> Any:
+    """A product of which a part may be wanted."""
+    return x @ w("U", (3, 6))
+
+
+def repeated(op: Any, x: Any) -> Any:
+    for _ in range(30):
+        x = op(x)
+    return x
+
+
+def cut(x: Any) -> Any:
+    return x[2:5]
+
+
 def both(x: Any, y: Any) -> Any:
     return cavs.concat(x, y)
 
@@ -190,6 +205,8 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.where(nothing(x), x, y), []),
         (lambda x, y, w: cavs.where(nothing(x), x, nothing(y)) * x, ["mul"]),  # reads a zero
         (lambda x, y, w: cavs.where(one(x), both(nothing(x), y), both(y, y))[:3] * x, ["mul"]),
+        (lambda x, y, w: call("div", both(nothing(x), y), one(x))[:3] * x, ["mul"]),
+        (lambda x, y, w: call("over", both(nothing(x), y), one(x))[:3] * x + y, []),
         (lambda x, y, w: cavs.equal(gone(x), word(x)) * y + x, ["mul", "add"]),
         (lambda x, y, w: cavs.equal(gone(x), gone(x)) * y + x, ["equal", "mul", "add"]),
         (lambda x, y, w: cavs.concat(nothing(x), y) @ w("U", (6, 3)), ["slice", "matmul"]),
@@ -198,6 +215,18 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: cavs.log(nothing(x)) + y, ["log", "add"]),
         (lambda x, y, w: cavs.sigmoid(nothing(x)) @ w("U") + y, "transpose mul sum add".split()),
         (lambda x, y, w: (x @ w("U", (3, 6)))[2:5], ["slice", "matmul"]),
+        (lambda x, y, w: cavs.tanh(wide(x, w))[2:5], ["slice", "matmul", "tanh"]),
+        (lambda x, y, w: cut(repeated(cavs.tanh, wide(x, w))), ["slice", "matmul", *["tanh"] * 30]),
+        (lambda x, y, w: (wide(x, w) * wide(y, w))[2:5], ["slice", "matmul", "matmul", "mul"]),
+        (
+            lambda x, y, w: cut(t := wide(x, w)) + cut(cavs.tanh(t)),
+            ["slice", "matmul", "tanh", "add"],
+        ),
+        (
+            lambda x, y, w: cut(t := wide(x, w)) + cavs.reduce_sum(t * t),
+            "matmul slice mul sum add".split(),
+        ),
+        (lambda x, y, w: cut(t := wide(x, w)) + cavs.reduce_sum(t), "matmul slice sum add".split()),
         (lambda x, y, w: call("dropout", nothing(x), rate=0.5, site=0) + y, []),
         (lambda x, y, w: call("dropout", x, rate=0.5, site=0), ["dropout"]),
         (lambda x, y, w: cavs.reduce_sum(both(half(x), half(y))) * x, ["mul"]),  # one constant

@@ -38,10 +38,8 @@ def find_digests(graph: Graph, names: Names) -> np.ndarray:
 
 
 def bits_of(values: np.ndarray) -> np.ndarray:
-    """The bits of values of any dtype: unsigned[n], or unsigned[n, parts] of wide ones."""
-    rows = np.ascontiguousarray(values).reshape(len(values), -1)
-    whole = rows.dtype.itemsize % 4 == 0
-    bits = rows.view(np.uint32 if whole else np.uint8)
+    """The bits of int32[n, ...] or float32[n, ...]: uint32[n], or uint32[n, width] of wide ones."""
+    bits = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint32)
     return bits[:, 0] if bits.shape[1] == 1 else bits
 
 

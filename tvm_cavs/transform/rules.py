@@ -130,9 +130,15 @@ def _mul(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     return None
 
 
-def _div(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
+def _over(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
     x, y = args
     return _grown(b, x, np.broadcast_shapes(x.shape, y.shape)) if constant(y) == 1.0 else None
+
+
+def _div(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
+    """As `_over`, of which nothing is a zero."""
+    x, y = args
+    return _over(b, (read(b, x), y), attrs)
 
 
 def _neg(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
@@ -269,7 +275,7 @@ RULES: dict[str, Rule] = {
     "sub": _sub,
     "mul": _mul,
     "div": _div,
-    "over": _div,
+    "over": _over,
     "neg": _neg,
     "where": _where,
     "equal": _equal,

@@ -95,9 +95,6 @@ def _specialised(
             return full(b, 1.0)
         if c.op == "saved" and c["name"] in known:
             return full(b, known[c["name"]], c.type.shape)
-        lacks = c.op in ("pull", "present") and c["name"] not in kind.pulls
-        if lacks or c.op in ("gather", "child_state") and c["slot"] not in kind.slots:
-            return absent(b, c.type.shape)
         return None
 
     def agree(i: int, value: Value) -> Value:
@@ -105,9 +102,7 @@ def _specialised(
         if program.calls[i].op in EFFECTS or value.type.dtype != "float32":
             return value
         gone = absent_ranges(runs[i], has)
-        if not gone:
-            return blocks.read(value.builder, value) if blocks.is_absent(value) else value
-        return _without(value, gone)
+        return _without(value, gone) if gone else value
 
     return without_dead(_pass(program, push_slices=True, substitute=substitute, agree=agree))
 
@@ -116,7 +111,7 @@ def _without(x: Value, gone: list[tuple[int, int]]) -> Value:
     """`x` with nothing in these ranges of its first axis."""
     b, out, at = x.builder, [], 0
     n = x.shape[0] if x.shape else 1
-    if blocks.is_absent(x) or gone == [(0, n)]:
+    if gone == [(0, n)]:
         return absent(b, x.shape)
     for start, stop in gone:
         if start > at:
