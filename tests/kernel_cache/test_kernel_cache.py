@@ -110,7 +110,7 @@ def test_a_variable_that_names_no_folder_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("given", "n_bytes"),
     [
-        *(("", DEFAULT_LIMIT), (" ", DEFAULT_LIMIT), ("1000", 1000), ("500MB", 5 * 10**8)),
+        *(("", 2 * 10**9), (" ", 2 * 10**9), ("1000", 1000), ("500MB", 5 * 10**8)),
         *(("1.5 g", 15 * 10**8), (" 2 GB ", 2 * 10**9), ("1KB", 1000), ("3t", 3 * 10**12)),
     ],
 )
@@ -150,6 +150,21 @@ def test_a_folder_of_kernels_is_closed_to_others(given: int, tmp_path: Path) -> 
     tmp_path.chmod(given)
     assert read(tmp_path, KEYS[0])
     assert mode(tmp_path) == 0o700
+
+
+def test_a_folder_that_is_closed_or_empty_keeps_its_mode(tmp_path: Path) -> None:
+    """Of one that the user may not write to nothing is made that may be written."""
+    place = tmp_path / "place"
+    place.mkdir()
+    for given, becomes in ((0o755, 0o755), (0o700, 0o700), (0o777, 0o700)):
+        place.chmod(given)
+        kc.choose(place)
+        assert mode(place) == becomes
+    put(place, KEYS[0])
+    for closed in (0o500, 0o700):
+        place.chmod(closed)
+        assert read(place, KEYS[0])
+        assert mode(place) == closed
 
 
 def test_a_folder_with_other_files_keeps_its_mode(tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ def test_common_subexpressions_and_dead_code() -> None:
         (lambda x, y, w: nothing(x) / x + y, ["div", "add"]),  # reads a zero: 0/0 is NaN
         (lambda x, y, w: nothing(x) / 2.0 + y, []),
         (lambda x, y, w: cavs.exp(full(x.builder, 100.0)) + y, ["exp", "add"]),  # not in float64
+        (lambda x, y, w: one(x) * 1e8 + 1.0 - 1e8 + y, ["sub", "add"]),  # 0.0 in float32
         (lambda x, y, w: (x * 1.0 - 0.0) / 1.0 + 0.0, []),
         (lambda x, y, w: -1.0 * (-x), []),
         (lambda x, y, w: nothing(x) - x, ["neg"]),
