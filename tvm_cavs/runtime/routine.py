@@ -126,7 +126,8 @@ class Frames:
     """
 
     def __init__(self, routine: Routine, memory: Memory) -> None:
-        self._routine, self._memory, self._version = routine, memory, -1
+        self._routine, self._memory = routine, memory
+        self._version: int | None = None  # of the memory, when its buffers were looked up
         self._words = aligned((max(1, len(routine.template)),), "int64")
         self._words[: len(routine.template)] = routine.template
         self._frames = tensor_of(self._words)
