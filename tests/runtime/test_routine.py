@@ -175,6 +175,38 @@ def test_a_call_that_fails_ends_the_routine_and_says_why(kernel: Any, parts: Any
     assert [name for name, _ in calls.calls] == ["few", "other", "last", "many", "other"]
 
 
+@pytest.mark.parametrize("chosen", [frozenset(), frozenset({WHOLE})])
+def test_a_call_that_failed_is_made_again_as_it_was(
+    kernel: Any, parts: Any, chosen: frozenset[BufferId]
+) -> None:
+    calls, groups, memory = parts
+    frames = Frames(Routine(kernel, groups, (9, 9)), memory)
+    frames.choose(chosen)
+    slices = slices_of((1, 3, 11, 21), (0, 7, 10, 20), (0, 8, 12, 22))
+    given = WIDTH, tensor_of(np.array([1, 2, 0], "int32")), tensor_of(slices.reshape(-1))
+    calls.fails = {"other"}
+    with pytest.raises(ValueError, match="other does not like 8"):
+        frames.run(1, 2, *given)
+    a, b = (memory.tensor(buffer).data_ptr() for buffer in (A, B))
+    assert calls.calls[1:] == 2 * [("other", (8, int(not chosen), 22, b, a))]
+
+
+def test_a_call_that_fails_only_once_is_said_with_its_slice(kernel: Any) -> None:
+    rows: list[int] = []
+
+    def run(n: int) -> None:
+        rows.append(n)
+        if len(rows) == 1:
+            raise ValueError("not at first")
+
+    groups = [[Entry((tvm_ffi.convert(run),), (1,), (Column(COUNT),))]]
+    slices = slices_of((0, 5, 3, 4))
+    given = WIDTH, tensor_of(np.zeros(1, "int32")), tensor_of(slices.reshape(-1))
+    with pytest.raises(RuntimeError, match=r"on slice \[0, 0, 5, 0, 3, 4\] and, called once more"):
+        Frames(Routine(kernel, groups, (9,)), HostMemory()).run(0, 1, *given)
+    assert rows == [5, 5]
+
+
 def test_a_routine_of_nothing(kernel: Any) -> None:
     frames = Frames(Routine(kernel, [[], []], (9, 9)), HostMemory())
     slices = slices_of((0, 1, 0, 0), (1, 1, 0, 0))
