@@ -13,7 +13,7 @@ pytest.importorskip("tvm")
 import tvm_cavs as cavs
 from tvm_cavs.runtime import room
 from tvm_cavs.runtime.batch_inputs import Filling
-from tvm_cavs.runtime.memory import GROWTH, Both, HostMemory, ready, table
+from tvm_cavs.runtime.memory import GROWTH, READ_ONLY, Both, HostMemory, ready, table, tensor_of
 from tvm_cavs.runtime.planner import KIND, ORDER
 from tvm_cavs.runtime.roles import BufferId, Role
 from tvm_cavs.runtime.room import Layout, Room, what_fits
@@ -108,6 +108,19 @@ def test_arrays_are_given_as_they_are_where_kernels_can_take_them() -> None:
     assert np.from_dlpack(table([3, 5], "int64")).tolist() == [3, 5]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_read_only_arrays_are_copied_for_a_numpy_that_cannot_give_them(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tvm_cavs.runtime.memory.READ_ONLY", known and READ_ONLY)
+    given = np.arange(3.0)
+    assert tensor_of(given).data_ptr() == given.ctypes.data
+    given.setflags(write=False)
+    made = tensor_of(given)
+    assert (made.data_ptr() == given.ctypes.data) == (known and READ_ONLY)
+    assert np.from_dlpack(made).tolist() == [0.0, 1.0, 2.0]
+
+
 @pytest.mark.parametrize(("fixed", "each"), [(0, 10), (500, 10), (3, 1000), (10**6, 7)])
 def test_what_is_said_to_fit_fits(fixed: int, each: int) -> None:
     """As many graphs as there is room for beside what no batch changes, and no more."""
@@ -183,10 +196,19 @@ def test_what_a_batch_is_said_to_need_is_what_its_buffers_take(
         cut=SimpleNamespace(most_rows=4),
         plan=SimpleNamespace(graph=graph),
     )
-    Room(Layout(compiled, spaces), memory).make(batch)
+    place = Room(Layout(compiled, spaces), memory)
+    place.make(batch)
     copies = told.pop("copies of outputs")
     taken = {str(b): n for b, n in memory.sizes().items()}
     assert told == taken and copies == taken["push.loss"] + taken["push.best"]
+    told.clear()
+    for fits in ([7, 8], [2, 3]):
+        batch.counts = np.array(fits)
+        place.make(batch)
+        assert not told and {str(b): n for b, n in memory.sizes().items()} == taken
+    batch.counts = np.array([2, 9])
+    place.make(batch)
+    assert told == taken | {"state.h": 9 * 3 * 4, "copies of outputs": copies}
 
 
 def test_an_identity_is_shown_so_that_no_other_is_shown_alike() -> None:
