@@ -126,6 +126,13 @@ def test_products_of_neighbouring_levels_begin_at_opposite_ends_of_their_weights
     assert all(turn % 2 == level % 2 for level, turn in turns)
 
 
+def test_slices_of_both_directions_are_all_there_are(cache: Path) -> None:
+    _, batch = planned(cache)
+    every = batch.spaces.slices(batch.cut, batch.memory)
+    ways = [batch.slices(direction) for direction in ("forward", "backward")]
+    assert all(ways) and [piece.row for way in ways for piece in way] == [s.row for s in every]
+
+
 class Rows(cavs.VertexFunction):
     """Rows of a table, chosen by an input of any name, and products with both children's states."""
 

@@ -81,12 +81,12 @@ class Room:
 
 
 def what_fits(graph: Graph, need: int, fixed: int, most: int) -> str:
-    """The batch that needs `most` bytes where `graph` needs `need`.
+    """The batch that needs `most` bytes where `graph` needs `need`, which is more.
 
     Of these, `fixed` may be the same for a smaller batch.
     """
     part = most / need
-    if need > fixed and most > fixed:
+    if most > fixed:
         part = min(part, (most - fixed) / (need - fixed))
     vertices, graphs = int(graph.n_vertices * part), int(graph.n_graphs * part)
     if not graphs:
