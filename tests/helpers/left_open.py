@@ -7,12 +7,17 @@ from pathlib import Path
 
 
 def held() -> dict[str, str]:
-    """Descriptors and child processes, each with what it is: a file, a pipe, a command."""
+    """Descriptors and child processes, each with what it is: a file, a pipe, a command.
+
+    Files of installed packages are their own affair: matplotlib keeps its fonts open.
+    """
     found: dict[str, str] = {}
     gc.collect()
     for number in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # that of the listing
-            found[f"descriptor {number}"] = os.readlink(f"/proc/self/fd/{number}")
+            file = os.readlink(f"/proc/self/fd/{number}")
+            if "site-packages" not in file:
+                found[f"descriptor {number}"] = file
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
             for child in (task / "children").read_text().split():
