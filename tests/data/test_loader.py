@@ -97,6 +97,13 @@ def test_bad_loaders() -> None:
         Loader(Dataset(()), batch_size=1)
 
 
+def test_integers_of_numpy_are_as_good_as_those_of_python() -> None:
+    size, budget, seed, epoch = np.array([4, 9, 7, 1], "int16")
+    loader = Loader(chains(), batch_size=size, vertex_budget=budget, seed=seed)
+    plain = Loader(chains(), batch_size=4, vertex_budget=9, seed=7)
+    assert [p.tolist() for p in loader.parts(epoch)] == [p.tolist() for p in plain.parts(1)]
+
+
 def test_a_dataset_numbers_its_vertices_and_can_be_cut() -> None:
     dataset = chains(6)
     assert batch(dataset.graphs).vertex_id.tolist() == list(range(dataset.n_vertices))

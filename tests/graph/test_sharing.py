@@ -83,6 +83,9 @@ def test_digests_of_inputs_that_change_places_differ() -> None:
     other = Graph.from_sequence(2, {"a": [3, None], "b": [1, 2]})
     found = [find_digests(graph, ("a", "b")).tolist() for graph in (one, other)]
     assert not set(found[0]) & set(found[1]) and len(set(found[0])) == 2
+    for a, b in (([1, 2], [3, 3]), ([3, 3], [1, 2])):  # each of several inputs counts
+        graph = Graph.from_children([[], []], {"a": a, "b": b})
+        assert len(set(find_digests(graph, ("a", "b")).tolist())) == 2
     slots = [Graph.from_children([[], [], c], {"a": [1, 2, 3]}) for c in ([0, 1], [1, 0])]
     left, right = (find_digests(graph, ("a",)).tolist() for graph in slots)
     assert left[:2] == right[:2] and left[2] != right[2]

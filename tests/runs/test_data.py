@@ -13,6 +13,7 @@ from tvm_cavs.runs.loop import fit
 from tvm_cavs.runs.process import Stop
 from tvm_cavs.runs.run import resume, save, start
 from tvm_cavs.runs.schema import RunConfig
+from tvm_cavs.runs.splits import SPLITS, build_data
 from tvm_cavs.training.checkpoint import load_checkpoint
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
@@ -118,3 +119,15 @@ def test_a_folder_in_the_place_of_a_file_is_said(place, tmp_path):
     config = RunConfig.model_validate({"data": data, "executor": {"name": "reference"}})
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         start(config, tmp_path)
+
+
+def test_what_training_has_read_of_an_input_holds_for_every_split(tmp_path):
+    """Though the dev set, which is read between the two, never has it."""
+    for split, values in (("train", [1.5, 2.0]), ("dev", [None, None]), ("test", ["a", "b"])):
+        inputs = {"word": ["a", "b"], "x": values, "label": [None, 1]}
+        line = {"children": [[], [0]], "inputs": inputs}
+        (tmp_path / split).write_text(json.dumps(line), encoding="utf-8")
+    data = {"name": "jsonl", "n_classes": 2, **{s: f"{tmp_path / s}" for s in SPLITS}}
+    model = {"cell": "tree_rnn", "embedding": 2, "hidden": 2}
+    with pytest.raises(DataError, match=r"test.*'x'.*(number|token)"):
+        build_data(RunConfig.model_validate({"data": data, "model": model}))

@@ -13,7 +13,7 @@ from rich.console import Console
 from helpers.paths import ROOT
 from helpers.runs import Silent, config, run_to_the_end
 from tvm_cavs.errors import CavsError, CheckpointError, TargetError, TrainingError
-from tvm_cavs.runs import runlog
+from tvm_cavs.runs import report, runlog
 from tvm_cavs.runs.display import Lasting, Plain
 from tvm_cavs.runs.loop import fit
 from tvm_cavs.runs.process import Stop
@@ -148,6 +148,18 @@ def test_a_picture_that_cannot_be_written_is_no_failure(tmp_path, capsys):
     (tmp_path / "curve.png").mkdir()
     print_curves(Console(), tmp_path, "accuracy")
     assert "no learning curve" in capsys.readouterr().out
+
+
+def test_an_epoch_without_a_loss_is_in_no_curve(tmp_path, monkeypatch):
+    events = [
+        {"event": "epoch", "epoch": i, "train_loss": loss, "dev": {"accuracy": i / 4}}
+        for i, loss in enumerate((None, 2.0, 1.0))
+    ]
+    drawn = []
+    monkeypatch.setattr(report, "read_events", lambda folder: events)
+    monkeypatch.setattr(report, "save_picture", lambda path, *series: drawn.append(series))
+    print_curves(Console(), tmp_path, "accuracy")
+    assert drawn == [([1, 2], {"training loss": [2.0, 1.0], "dev accuracy": [0.25, 0.5]})]
 
 
 def test_folders(tmp_path, monkeypatch):

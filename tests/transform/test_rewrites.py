@@ -185,6 +185,8 @@ def test_common_subexpressions_and_dead_code() -> None:
     ("build", "want"),
     [
         (lambda x, y, w: nothing(x) * x + y, []),
+        (lambda x, y, w: (x + nothing(one(y))) * y, ["mul"]),
+        (lambda x, y, w: (nothing(one(y)) + x) * y, ["mul"]),
         (lambda x, y, w: x * 0.0 + y, ["mul", "add"]),  # x may be infinite, or NaN
         (lambda x, y, w: 0.0 / x + (x - x), ["div", "sub", "add"]),
         (lambda x, y, w: nothing(x) / x + y, ["div", "add"]),  # reads a zero: 0/0 is NaN
