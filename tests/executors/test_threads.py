@@ -282,6 +282,44 @@ def test_a_forked_process_answers_and_trains(cache: Path, n: int) -> None:
             np.testing.assert_array_equal(value, expected)
 
 
+def uses_two(_: int) -> int:
+    """How many threads kernels run on, called by a thread that wants two."""
+    threads.use_threads(2)
+    return threads.threads_in_use()
+
+
+def test_a_thread_that_has_ended_makes_room_for_the_pool_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gc.collect()
+    n_pools = sum(not pool.alone for pool in threads._pools)
+    monkeypatch.setattr(threads, "MOST_POOLS", n_pools + 1)
+    assert [in_threads(1, uses_two) for _ in range(3)] == [[2]] * 3
+    assert sorted(in_threads(2, uses_two)) == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_pools_of_threads_that_a_fork_has_not_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    n_pools = sum(not pool.alone for pool in threads._pools)
+    monkeypatch.setattr(threads, "MOST_POOLS", n_pools + 1)
+    has_pool, may_end = threading.Event(), threading.Event()
+
+    def keep_a_pool(_: int) -> None:
+        uses_two(0)
+        has_pool.set()
+        may_end.wait(60)
+
+    with ThreadPoolExecutor(1) as other:
+        other.submit(keep_a_pool, 0)
+        assert has_pool.wait(60)
+        try:
+            assert in_threads(1, uses_two) == [1]
+            assert forked(lambda: in_threads(1, uses_two)) == [2]
+        finally:
+            may_end.set()
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_pool_of_processes_answers(cache: Path, method: str) -> None:
     """A network travels there by pickle."""
