@@ -76,6 +76,27 @@ def test_peers_compute_what_the_reference_does(truth):
             assert deviation(found[name], wanted[name]) < 1e-5, (system, name)
 
 
+@pytest.mark.parametrize("wanted", ["train", "infer"])
+def test_the_first_of_several_batches_is_compared_with_what_is_given(wanted, tmp_path):
+    pytest.importorskip("torch", reason="the extra bench is not installed")
+    from tvm_cavs.bench.peers.serve import Server
+    from tvm_cavs.bench.peers.systems import gradients
+
+    server = Server("level", "treelstm", 1)
+    server.start(asdict(Case(hidden=4, embedding=3, batch=64, mode=wanted, threads=1)))
+    assert len(server.parts) > 1
+    for number, part in enumerate(server.parts[:2]):
+        if wanted == "infer":
+            found = {"logits": server.run.infer(part)}
+        else:
+            loss, found = gradients(server.run, part)
+            found["loss"] = np.array(loss)
+            server._again()
+        np.savez(tmp_path / "expected.npz", **found)
+        off = server.check(str(tmp_path / "expected.npz"))["deviation"]
+        assert off.keys() == found.keys() and (max(off.values()) < 1e-5) == (number == 0)
+
+
 @pytest.mark.parametrize(("workload", "system"), BY_HAND)
 def test_a_batch_leaves_nothing_behind_for_the_next(workload, system):
     pytest.importorskip("torch", reason="the extra bench is not installed")

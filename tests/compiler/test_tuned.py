@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,20 @@ def test_every_kernel_is_looked_up_under_its_own_key(precision: str) -> None:
     ]
     assert machine.reads_directly(300, 600) == (precision == "float32")
     assert not machine.reads_directly(300, 2), "few columns have a layout of their own"
+
+
+def test_what_sees_the_whole_batch_at_once_has_the_form_of_most_rows_alone() -> None:
+    machine = Machine(make_target({**X86, "num-cores": 2}), 16, 2, "float32")
+    several = (
+        partial(machine.product, 8, 64),
+        partial(machine.outer, 8, 64),
+        partial(machine.direct, 8, 64, False),
+        partial(machine.direct, 8, 64, True),
+        partial(machine.region, "region_1", 8),
+    )
+    for variants in several:
+        by_level = variants(by_level=True)
+        assert len(by_level) > 1 and variants(by_level=False) == by_level[-1:]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
