@@ -136,7 +136,7 @@ def _over(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
 
 
 def _div(b: Rewriter, args: Args, attrs: Attrs) -> Value | None:
-    """As `_over`, of which nothing is a zero."""
+    """As `over`, but what is absent counts as 0.0 here: its quotient is a number, or NaN."""
     x, y = args
     return _over(b, (read(b, x), y), attrs)
 
