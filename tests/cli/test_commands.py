@@ -1,5 +1,6 @@
 """The command tvm-cavs: what it prints, which config a name means, and what a wheel holds."""
 
+import importlib
 import io
 import os
 import shlex
@@ -465,3 +466,7 @@ def test_a_wheel_works_away_from_the_clone(wheel, tmp_path, empty):
     done = python("-c", "import tvm_cavs.compiler.target_rules", path=site, cwd=empty)
     assert done.returncode == 1 and "TargetError: tvm_cavs needs its package" in done.stderr
     assert str(empty / "schedules.py") in done.stderr and "ran" not in done.stderr.split()
+
+
+def test_a_process_that_is_spawned_imports_the_command_and_does_not_run_it():
+    importlib.import_module("tvm_cavs.__main__")

@@ -1,6 +1,7 @@
 """A profile counts every call, row and product of a step, and changes nothing."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,28 @@ def test_inference_has_no_backward_pass(cache: Path) -> None:
     assert "gradient assembly" not in found.summary() and "update" not in found.phases
     assert "of the floor" not in found.summary()
     assert {"param.E", "state.h", "child.0"} <= found.memory.keys()
+
+
+@pytest.mark.compiles
+def test_a_step_is_timed_between_warm_ones_and_one_that_is_recorded(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that counts steps."""
+    n_steps, whole_step = 0, profiler._whole_step
+
+    def counted(*given: Any) -> Callable[..., None]:
+        run = whole_step(*given)
+
+        def step(*parts: Any) -> None:
+            nonlocal n_steps
+            n_steps += 1
+            run(*parts)
+
+        return step
+
+    monkeypatch.setattr(profiler, "_whole_step", counted)
+    found = profile(network(cache), some_trees(), repeats=2, now=lambda: float(n_steps))
+    assert found.step_seconds == 1.0 and n_steps == 1 + 2 * (profiler.WARM_UP + 2)
 
 
 @pytest.mark.compiles
