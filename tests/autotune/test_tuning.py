@@ -621,6 +621,20 @@ def test_a_store_gives_a_kernels_records_in_the_order_of_measuring(tmp_path):
     assert sorted(r.date for r in found) == ["0", "1", "2", "3", "5"] and not notes
 
 
+def test_a_store_sees_another_file_of_one_size_and_one_time(tmp_path):
+    path, other = tmp_path / "records.json", tmp_path / "other.json"
+    store = autotune.Store(path, ELSEWHERE)
+    store.add(record("1", kernel="product 8x8 float32"))
+    autotune.Store(other, ELSEWHERE).add(record("1", kernel="product 9x9 float32"))
+    was = path.stat()
+    os.utime(other, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert other.stat().st_size == was.st_size
+    os.replace(other, path)
+    store.add(record("1", kernel="product 7x7 float32"))
+    kernels = [r.kernel for r in read_records(path)[0]]
+    assert sorted(kernels) == [f"product {n}x{n} float32" for n in (7, 8, 9)]
+
+
 def test_a_store_reads_again_only_what_another_process_has_written(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(autotune.store, "read_records", lambda p: read.append(p) or read_records(p))
