@@ -44,6 +44,7 @@ def domains(default: Knobs, target: Target) -> Domains:
                 "even": (True,),
                 "ahead": (4, 8),
                 "next_panel": (True,),
+                "packs": (True, False),
             }
         case OuterKnobs():
             blocks = [default.block * 2, default.block // 2, default.block // 4]
@@ -69,7 +70,7 @@ def domains(default: Knobs, target: Target) -> Domains:
                 "direct": (NEVER, ALWAYS),
             }
     if getattr(default, "height", 0) == AMX_HEIGHT:
-        found |= {"vectors": (), "height": (), "ahead": (), "next_panel": ()}
+        found |= {"vectors": (), "height": (), "ahead": (), "next_panel": (), "packs": ()}
     found["split"] = (NEVER, ALWAYS) if threads(target) > 1 else ()
     return {f.name: _first(getattr(default, f.name), found[f.name]) for f in fields(default)}
 

@@ -38,7 +38,7 @@ class Tile:
     lanes: int  # float32 elements of one vector
     vectors: int  # vectors of a panel's row
     heights: tuple[int, ...]  # rows of the register tiles, descending; the last is 1
-    block: int  # rows packed at once
+    block: int  # rows that go through all panels together
     parts: tuple[int, int] = (1, 1)  # (row parts, panel parts) that run in parallel
     narrow: bool = False  # lanes run along K: of the sum in a product, of C's rows in an outer
     even: bool = False  # blocks of rows of about one size
@@ -46,6 +46,7 @@ class Tile:
     next_panel: bool = False  # ask for the next panel meanwhile
     depth: int = 0  # rows of weights, or of a weight gradient, before the next panel; 0: all
     amx: bool = False  # by registers of 16 rows x 16 words
+    packs: bool = True  # a product's rows are copied side by side, not read where they lie
 
     @property
     def columns(self) -> int:
@@ -99,6 +100,7 @@ def digest(tile: Tile | Strip) -> str:
 
 def product_tile(target: Target, k: int, precision: str, knobs: ProductKnobs) -> Tile:
     """A product over k, cut as its knobs say, for one thread."""
+    depth = window(target, k) if precision == "float32" else 0
     return Tile(
         simd(target).lanes,
         knobs.vectors,
@@ -107,8 +109,9 @@ def product_tile(target: Target, k: int, precision: str, knobs: ProductKnobs) ->
         even=knobs.even,
         ahead=knobs.ahead,
         next_panel=knobs.next_panel,
-        depth=window(target, k) if precision == "float32" else 0,
+        depth=depth,
         amx=knobs.height == AMX_HEIGHT,
+        packs=knobs.packs or depth > 0 or precision == "bf16",
     )
 
 

@@ -73,10 +73,11 @@ for vectors in range(1, layout.MAX_VECTORS + 1):  # every register tile; blocks 
     tile = layout.Tile(LANES, vectors, heights, 2 * heights[0])
     for tail in ((1, LANES), (LANES - 1, LANES + 1))[vectors % 2]:  # columns of the last panel
         width = tile.columns + min(tail, tile.columns)
-        PRODUCTS[f"tile_{vectors}_{tail}"] = (
-            specs.Product((Piece(3, 0, 3),), width, width),
-            layout.Variant("", tile, 1),
-        )
+        for k, packs in ((3, True), (16, False)):
+            PRODUCTS[f"tile_{vectors}_{tail}_{k}"] = (
+                specs.Product((Piece(k, 0, k),), width, width),
+                layout.Variant("", replace(tile, packs=packs), 1),
+            )
 k, n_columns = 37, 70  # both operands of several pieces; the product may write whole panels
 (WIDE, *_) = layout.product_variants(TARGET, k, n_columns)
 PRODUCTS["covering"] = (
@@ -149,10 +150,24 @@ FREE = {
     "even": ProductKnobs(1, 3, 12, even=True),
     "next": ProductKnobs(3, 2, 2, next_panel=True),
     "split": ProductKnobs(2, 4, 8, even=True, next_panel=True, split=ALWAYS),
+    "packing": ProductKnobs(2, 2, 4),
+    "lying": ProductKnobs(2, 2, 4, packs=False),
+    "lying_asking": ProductKnobs(2, 4, 8, even=True, ahead=4, next_panel=True, packs=False),
+    "lying_split": ProductKnobs(1, 5, 5, packs=False, split=ALWAYS),
 }
 for tag, knobs in FREE.items():
     (cut, *_) = layout.product_variants(TARGET, 33, 75, chosen=only(knobs))
     PRODUCTS[f"knobs_{tag}"] = (DEEP, cut)
+LYING = replace(WIDE, tile=replace(WIDE.tile, packs=False))  # rows are read where they lie
+for tag, pieces in {
+    "whole": (Piece(17, 0, 19, 1),),
+    "chosen": (Piece(16, 0, 16, 0, 0),),
+    "pieces": one_source(50),
+    "short": one_source(47),  # packed: pieces of 15 columns
+    "many": (Piece(16, 0, 16, 0, 0),) * 5,  # packed
+}.items():
+    wide = sum(piece.width for piece in pieces)
+    PRODUCTS[f"lying_{tag}"] = (specs.Product(pieces, 70, 72, 1, accumulate=tag != "whole"), LYING)
 GRADIENT = specs.Outer(two_pieces(33), (Piece(75, 2, 77, 1),), 75)
 for tag, knobs in {
     "usual": OuterKnobs(2, 4, 32),
@@ -294,6 +309,34 @@ def test_rows_are_summed_in_blocks_of_about_one_size(kernels, block, amx):
         assert len(made) <= max(-(-(4 * n - block) // (4 * block)), int(n > 0)), n
         if amx:
             assert not (firsts % 32).any()
+
+
+def test_rows_are_read_where_they_lie():
+    """Of a few pieces that are not short nothing is copied; the bits are the same."""
+    for name, copies in {
+        "knobs_packing": True,
+        "knobs_lying": False,
+        "lying_whole": False,
+        "lying_pieces": False,
+        "lying_short": True,
+        "lying_many": True,
+    }.items():
+        spec, variant = PRODUCTS[name]
+        text = product.product(spec, variant.tile, "kernel").script()
+        assert ("alloc_buffer(" in text) == copies, name  # registers are alloc_local
+
+
+def test_rows_in_place_give_the_same_bits(kernels):
+    spec, variant = PRODUCTS["knobs_packing"]
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((spec.k, spec.n_columns), dtype="float32")
+    for n in (1, 2, 5, 8, 13):
+        offsets, arrays, _ = inputs(rng, spec.pieces, n)
+        out, _ = result(rng, spec, n)
+        given = n, n, GUARD, *offsets, *arrays, packed(weights, variant.tile), out
+        *_, copied = call(kernels["knobs_packing"], *given)
+        *_, lying = call(kernels["knobs_lying"], *given)
+        np.testing.assert_array_equal(lying, copied)
 
 
 def test_a_window_asks_for_its_own_rows():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.tirx.script import builder as T
@@ -60,6 +61,22 @@ def bind(first: list[str], needs: Operands, last: Shapes) -> tuple[list[Expr], B
 
 
 Load = Callable[[Expr, Expr], Expr]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring columns of an operand, which the sums of a tile take in a loop of their own.
+
+    load(r, k): column `first + k`, for k < width, of row r of the tile.
+    """
+
+    first: Expr
+    width: Expr
+    load: Load
+
+
+TileRows = Callable[[int, Expr], list[Stretch]]  # of a tile: its height, its first row in the block
+MOST_STRETCHES, LEAST_WIDTH = 4, 16  # of an operand that is read in place
 
 
 def packer(
@@ -153,6 +170,43 @@ def reader(pieces: tuple[Piece, ...], bound: Bound) -> Callable[[Expr, Expr], Lo
         return lambda i, k: source[row + i, k + piece.column]
 
     return read
+
+
+def packed_rows(load: Load, depth: Expr) -> TileRows:
+    """Rows of a block that a packer has packed, `depth` columns of them."""
+    return lambda height, row: [Stretch(int64(0), depth, lambda r, k: load(row + r, k))]
+
+
+def rows_in_place(pieces: tuple[Piece, ...], bound: Bound, first: Expr, count: Expr) -> TileRows:
+    """Rows `first` to `first + count` where they lie. A tile that wants more gets the last again.
+
+    Nothing is copied: a row is found once for each tile, by its index if it has one.
+    """
+
+    def found(height: int, row: Expr) -> list[Stretch]:
+        offset, made = 0, []
+        for piece in pieces:
+            at = scratch([height], "local", "int64")
+            with loop(height, "row") as r:
+                i = first + (row if height == 1 else tirx.min(row + r, count - 1))
+                picked = pick_rows((piece,), bound, i)
+                T.buffer_store(at, source_row(piece, bound, picked, i), [r])
+            load = partial(element, bound.sources[piece.source], at, piece.column)
+            made.append(Stretch(int64(offset), int64(piece.width), load))
+            offset += piece.width
+        return made
+
+    return found
+
+
+def element(source: Buffer, rows: Buffer, column: int, r: Expr, k: Expr) -> Expr:
+    """What lies k columns from `column` on in the r-th of some rows."""
+    return source[rows[r], k + column]
+
+
+def is_readable_in_place(pieces: tuple[Piece, ...]) -> bool:
+    """Whether a tile has few enough and long enough loops over them."""
+    return len(pieces) <= MOST_STRETCHES and min(p.width for p in pieces) >= LEAST_WIDTH
 
 
 def pick_rows(pieces: tuple[Piece, ...], bound: Bound, i: Expr) -> dict[int, Expr]:

@@ -1,14 +1,15 @@
 """Matrix products over rows that are gathered as they are read: specs to kernels without schedule.
 
-A kernel takes whole buffers and integer offsets, never views. Rows are packed a block at a time,
-and panels of columns of the result are computed in register tiles. The number of rows is symbolic,
-and exactly those rows are written: as many of the tallest tile as fit, then the rest with smaller
-ones, so that one row does not pay for six. Products with few columns have tiles of another kind
-(`narrow.py`).
+A kernel takes whole buffers and integer offsets, never views. Rows go through all panels of the
+weights a block at a time, packed or where they lie, and panels of columns of the result are
+computed in register tiles. The number of rows is symbolic, and exactly those rows are written: as
+many of the tallest tile as fit, then the rest with smaller ones, so that one row does not pay for
+six. Products with few columns have tiles of another kind (`narrow.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -32,16 +33,27 @@ from . import amx
 from .bfloat16 import WORD, column_packer, linked, words
 from .narrow import dot_tiles
 from .on_amx import product_blocks
-from .operands import Bound, Load, Shapes, bind, packer, window_packer
+from .operands import (
+    Bound,
+    Shapes,
+    Stretch,
+    TileRows,
+    bind,
+    is_readable_in_place,
+    packed_rows,
+    packer,
+    rows_in_place,
+    window_packer,
+)
 from .register_tile import (
     Target,
-    Term,
-    accumulate,
     accumulate_words,
+    add_step,
     by_height,
     check_columns,
     each_block,
     each_panel,
+    no_sums,
     prefetch_tile,
     spare_rows,
     store_tile,
@@ -99,25 +111,37 @@ def product(spec: Product, cut: Tile, name: str) -> tirx.PrimFunc:
 def block_tiles(
     spec: Product, bound: Bound, task: Expr, rows: tuple[Expr, Expr], weights: Buffer, to: Target
 ) -> None:
-    """A task's rows (first, count), packed a block at a time, times its panels of the weights."""
-    cut = to.cut
+    """A task's rows (first, count), a block of them at a time, times its panels of the weights."""
+    cut, depth = to.cut, int(weights.shape[1])
     some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
-    if spec.precision == "bf16":
-        pack = column_packer(spec.pieces, bound, cut.block)
-    else:
-        pack = packer(spec.pieces, bound, cut.block, cut.lanes, spare_rows(cut.heights))
-    depth = int(weights.shape[1])
+    rows_of = block_reader(spec, bound, cut, depth)
 
     def block(row: Expr, n_rows: Expr) -> None:
-        load = pack(row, n_rows)
+        of_tile = rows_of(row, n_rows)
 
         def panel(at: Target) -> None:
-            tile = partial(product_tile, (int64(0), int64(depth)), cut.ahead, load, weights, at)
+            tile = partial(product_tile, (int64(0), int64(depth)), cut.ahead, of_tile, weights, at)
             by_height(cut.heights, n_rows, tile)
 
         each_panel(some, replace(to, start=to.start + row, n_rows=n_rows), panel)
 
     each_block(cut, rows, block)
+
+
+def block_reader(
+    spec: Product, bound: Bound, cut: Tile, depth: int
+) -> Callable[[Expr, Expr], TileRows]:
+    """What gives a block's rows (first, count) to its tiles, packed if need be.
+
+    bfloat16 operands are rounded as they are packed.
+    """
+    if spec.precision == "bf16":
+        pack = column_packer(spec.pieces, bound, cut.block)
+    elif cut.packs or not is_readable_in_place(spec.pieces):
+        pack = packer(spec.pieces, bound, cut.block, cut.lanes, spare_rows(cut.heights))
+    else:
+        return partial(rows_in_place, spec.pieces, bound)
+    return lambda first, count: packed_rows(pack(first, count), int64(depth))
 
 
 def window_tiles(
@@ -137,10 +161,10 @@ def window_tiles(
         with loop(-(-spec.k // cut.depth)) as w:
             top = hold(w * cut.depth)
             depth = hold(tirx.min(int64(cut.depth), spec.k - top))
-            load = pack(row, n_rows, top, depth)
+            of_tile = packed_rows(pack(row, n_rows, top, depth), depth)
 
             def panel(at: Target) -> None:
-                tile = partial(product_tile, (top, depth), ahead, load, weights, at)
+                tile = partial(product_tile, (top, depth), ahead, of_tile, weights, at)
                 by_height(cut.heights, n_rows, tile)
 
             adds = True if to.adds else w > 0
@@ -163,7 +187,7 @@ def row_part(index: Expr, cut: Tile, n: Expr) -> tuple[Expr, Expr]:
 def product_tile(
     window: tuple[Expr, Expr],
     ahead: int,
-    load: Load,
+    of_tile: TileRows,
     weights: Buffer,
     to: Target,
     height: int,
@@ -178,9 +202,6 @@ def product_tile(
     cut, (top, depth) = to.cut, window
     lines = -(-cut.columns // LINE)
 
-    def step(k: Expr) -> Term:
-        return lambda r, j: load(row + r, k) * weights[to.panel, top + k, j]
-
     def tile(next_panel: bool) -> None:
         def before(k: Expr) -> None:
             if ahead and height > 1:
@@ -193,20 +214,33 @@ def product_tile(
                 prefetch_read(weights[following, top, line * LINE], far=True)
 
         prefetch_tile(to, height, row)
+        stretches = of_tile(height, row)
         if weights.dtype == WORD:
+            (whole,) = stretches
             acc = accumulate_words(
                 height,
                 cut.columns,
                 depth,
-                lambda p, r: load(row + r, p),
+                lambda p, r: whole.load(r, p),
                 lambda p, j: weights[to.panel, p, j],
                 before,
             )
         else:
-            acc = accumulate(height, cut.columns, cut.lanes, depth, step, before)
+            acc = no_sums(height, cut.columns, cut.lanes)
+            for stretch in stretches:
+                with loop(stretch.width) as k:
+                    before(stretch.first + k)
+                    add_step(acc, cut.lanes, partial(product_term, stretch, weights, to, top, k))
         store_tile(to, height, row, acc)
 
     if cut.next_panel and height == cut.heights[0] > 1:
         either(row < lines * height, lambda: tile(True), lambda: tile(False))
     else:
         tile(False)
+
+
+def product_term(
+    stretch: Stretch, weights: Buffer, to: Target, top: Expr, k: Expr, r: Expr, j: Expr
+) -> Expr:
+    """What column k of a stretch adds to element [r, j] of a tile."""
+    return stretch.load(r, k) * weights[to.panel, top + stretch.first + k, j]

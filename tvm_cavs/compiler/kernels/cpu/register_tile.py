@@ -50,14 +50,12 @@ def accumulate(
 
     With `each_turn` four steps are a turn, and `each_turn(t)` runs before turn t.
     """
-    acc = scratch([height, width], "local")
-    tile(height, width, lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    acc = no_sums(height, width, lanes)
 
     def one(k: Expr) -> None:
         if before is not None:
             before(k)
-        term = step(k)
-        tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
+        add_step(acc, lanes, step(k))
 
     if each_turn is None:
         with loop(n_steps) as k:
@@ -70,6 +68,19 @@ def accumulate(
     with loop(n_steps % TURN) as u:
         one(n_steps // TURN * TURN + u)
     return acc
+
+
+def no_sums(height: int, width: int, lanes: int) -> Buffer:
+    """A register tile of zeros."""
+    acc = scratch([height, width], "local")
+    tile(height, width, lanes, lambda r, j: T.buffer_store(acc, zero(), [r, j]))
+    return acc
+
+
+def add_step(acc: Buffer, lanes: int, term: Term) -> None:
+    """A register tile takes term(r, j) in every element."""
+    height, width = (int(n) for n in acc.shape)
+    tile(height, width, lanes, lambda r, j: T.buffer_store(acc, acc[r, j] + term(r, j), [r, j]))
 
 
 def accumulate_words(
