@@ -11,7 +11,7 @@ width that wastes the fewest lanes of the last panel wins, and no width falls of
 tiles reach 450 to 485 GFLOP/s with bfloat16 operands, of 490 that the instruction allows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from tvm.target import Target
@@ -40,6 +40,7 @@ LARGE_L2 = 2 << 20  # as Intel's servers have it, beside an L3 that is far
 FEW_ROWS, WINDOW_ROWS = 24, 128  # of a block: too few, enough
 FAR_ROWS = 64  # too few where all weights come from a far cache for every block
 PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked for
+NEAR_SHARE = 6  # weights of up to a sixth of L2 are not asked for: much of them is nearer
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
@@ -163,12 +164,17 @@ def product_knobs(
     height = tile_heights(unit, vectors)[0]
     deep = window(target, k) if precision == "float32" else 0
     block = packed_rows(target, 4 * deep or row_bytes, height)
-    near = caches(target)
+    near, weights = caches(target), row_bytes * n_columns
     far = has_far_l3(near)
-    usual = ProductKnobs(vectors, height, block, packs=not far or precision == "bf16")
-    if not far or 2 * row_bytes * n_columns <= near.l2:
-        return usual
-    return replace(usual, even=True, ahead=PRODUCT_AHEAD, next_panel=True)
+    return ProductKnobs(
+        vectors,
+        height,
+        block,
+        even=far and 2 * weights > near.l2,
+        ahead=PRODUCT_AHEAD if far and NEAR_SHARE * weights > near.l2 else 0,
+        next_panel=far and 2 * weights > near.l2,
+        packs=not far or precision == "bf16",
+    )
 
 
 def outer_knobs(
@@ -218,7 +224,9 @@ def has_far_l3(near: Caches) -> bool:
     """Whether what is not in L2 is far: a core of Intel's servers reads its L3 at 29 GB/s.
 
     Measured on Sapphire and Emerald Rapids. Where weights do not stay in L2, asking for them ahead
-    gives 1.06 to 1.2 of the speed of a product; where they do it loses. A weight gradient that does
+    gives 1.06 to 1.2 of the speed of a product; asking for the next panel where they do loses.
+    Asking for the next rows gains there, too (Granite Rapids: 1.01 to 1.1, the more the fewer
+    rows), unless weights are small: 1.03 of the time at 64 x 256. A weight gradient that does
     not stay there gains 1.03 to 1.15 by asking for its sums, and any gains 1.05 to 1.1 if a block
     of a panel stays in L1. On Zen 4 and 5, whose L3 is near, none of it gains. On Granite Rapids
     windows of a deep product's weights gain from K = 2,560 on, a region by asking, and a product by
