@@ -47,6 +47,7 @@ from .tiles import weights_shape as weights_shape
 
 PART_MULTIPLE = 48  # rows that pay for streaming the weights once
 GRAIN_SECONDS = 12e-6  # work below this stays on one thread: starting the others costs about 4 us
+PACK_GRAIN = 1 << 16  # weights from which threads share their packing: some 20 us of it
 FLOPS = {"float32": 150e9, "bf16": 300e9}  # rough speed of one core, only for the grain
 BYTES = 60e9  # rough speed at which one core streams weights, only for the grain
 MIN_BF16_K = 32  # rows of the weights from which bfloat16 operands pay
@@ -259,6 +260,13 @@ def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:
     """(row parts, panel parts): panels where they divide well: a thread streams fewer weights."""
     by_panels = n_threads if n_panels >= 4 * n_threads else gcd(n_threads, n_panels)
     return n_threads // by_panels, by_panels
+
+
+def pack_tasks(n_threads: int, k: int, n_columns: int, tile: Tile) -> int:
+    """Parts in which weights are packed: of small ones one, a narrow product's are not cut."""
+    if tile.narrow or k * n_columns < PACK_GRAIN:
+        return 1
+    return min(n_threads, panels(n_columns, tile))
 
 
 def outer_parts(n_threads: int, n_panels: int, n_tiles: int) -> tuple[int, int]:

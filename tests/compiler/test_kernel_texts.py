@@ -115,7 +115,7 @@ def others(target: Any) -> Made:
     for tasks in (1, 3):
         for spec in (specs.SegmentSum(7, 9), specs.SegmentSum(33, 40, 2, 35)):
             yield "segment_sum", sums.segment_sum(spec, lanes, "kernel", tasks)
-    yield "squares", squares(lanes, "kernel")
+    yield "squares", squares(lanes, 1, "kernel")
     for name, row in OPTIMIZERS.items():
         numbers = tuple(row.numbers(Hyper(0.1, 0.01, 3, dict(row.extra))))
         for width, tasks in ((None, 1), (None, 2), (21, 2)):

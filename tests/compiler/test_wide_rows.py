@@ -189,7 +189,7 @@ def test_elements_are_found_by_indices_of_64_bits() -> None:
 
     compiler = Compiler("host", 2, cache=False)
     made = [form.make() for kernel in specifications() for form in compiler.forms(kernel)]
-    made += [compiler.segment_form(SegmentSum(8, 8)).make(), squares(16, "squares")]
+    made += [compiler.segment_form(SegmentSum(8, 8)).make(), squares(16, 1, "squares")]
     made += [make(name) for name, make in MAKERS.items()]
     indices: list[Any] = []
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tvm_cavs.compiler import SQUARES
 from tvm_cavs.errors import ConfigError, ShapeError
 from tvm_cavs.row_sparse import RowSparse
 from tvm_cavs.training.optim import OPTIMIZERS, Hyper, check_hyper
@@ -196,6 +197,23 @@ def test_the_norm_is_that_of_float64(updates: dict[str, Updates], size: int) -> 
     assert np.isnan(updates["sgd"].norm([g]))
     g[size // 2] = -np.inf
     assert np.isinf(updates["sgd"].norm([g]))
+
+
+def test_the_norm_has_the_same_bits_for_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, updates: dict[str, Updates]
+) -> None:
+    """Of gradients on both sides of what threads share; each task's sums go to their own places."""
+    generator, found = np.random.default_rng(5), []
+    gradients = [
+        generator.standard_normal(n).astype("float32")
+        for n in (GRAIN - 1, GRAIN, 5 * SQUARES + 17, 9 * SQUARES - 1, 40 * SQUARES)
+    ]
+    for threads in (1, 2, 3, 7):
+        monkeypatch.setattr("tvm_cavs.training.updates.threads_in_use", lambda n=threads: n)
+        found.append([updates["sgd"].norm([g]) for g in gradients])
+    assert found[1:] == found[:1] * 3
+    for g, norm in zip(gradients, found[0], strict=True):
+        assert norm == pytest.approx(np.linalg.norm(g.astype("float64")), rel=1e-6)
 
 
 @pytest.mark.parametrize("exponent", range(-38, 38, 4))

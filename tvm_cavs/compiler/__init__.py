@@ -9,6 +9,7 @@ from .compiler import Compiler as Compiler
 from .direct import directly as directly
 from .forms import Form as Form
 from .host import host_kernels as host_kernels
+from .kernels.update import SQUARES as SQUARES
 from .kernels.update import Update as Update
 from .kernels.update import squares as squares
 from .kernels.update import update as update

@@ -64,8 +64,9 @@ def pack_form(machine: Machine, spec: Pack) -> Form:
     tile = machine.tile(spec.k, spec.n_columns)
     usual = replace(machine, choose=untuned).tile(spec.k, spec.n_columns)
     other = "" if tile.columns == usual.columns else f"_{tile.columns}"
-    name = named("pack", made) + other
-    return Form(name, 1, lambda: pack(made, tile, name))
+    tasks = layout.pack_tasks(machine.n_threads, spec.k, spec.n_columns, tile)
+    name = named("pack", made) + other + (f"_{tasks}tasks" if tasks > 1 else "")
+    return Form(name, 1, lambda: pack(made, tile, name, tasks))
 
 
 def segment_form(machine: Machine, spec: SegmentSum) -> Form:

@@ -240,6 +240,7 @@ class TvmExecutor:
 
     def _run(self, batch: Batch, loaded: Loaded, workspace: Workspace, seeds: Seeds) -> Result:
         workspace.make_room(batch)
+        self._use_threads(batch)
         for _ in range(TRIES):
             version = loaded.weights.version()
             packs = batch.passes.packs(batch.cut)
@@ -257,6 +258,12 @@ class TvmExecutor:
             "one thread do both."
         )
 
+    def _use_threads(self, batch: Batch) -> None:
+        """Let kernels run on as many threads as measuring has found, or on one beside others."""
+        if self.n_threads > 1:
+            alone = self._slots.n_busy < 2
+            use_threads(self.stepping.knobs(batch.plan.n_rows).threads if alone else 1)
+
     def _execute(
         self, batch: Batch, workspace: Workspace, direction: str, seeds: Seeds | None = None
     ) -> None:
@@ -264,9 +271,6 @@ class TvmExecutor:
         if seeds is not None and self._sites:
             keys = [dropout.site_key(seeds.seed, seeds.step, s) for s in self._sites]
             workspace.memory.write(SITE_KEYS, np.array(keys, "uint32"))
-        if self.n_threads > 1:
-            alone = self._slots.n_busy < 2
-            use_threads(self.stepping.knobs(batch.plan.n_rows).threads if alone else 1)
         if self.observer is None:
             workspace.run(batch, direction)
         else:
@@ -302,6 +306,7 @@ class TvmExecutor:
             )
         batch, workspace, loaded = last
         loaded.gradients.clear(batch.replaced, workspace)
+        self._use_threads(batch)
         self._execute(batch, workspace, "backward")
         gradients = loaded.gradients.collect(batch, workspace)
         self._last = last

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..arrays import aligned
-from ..compiler import Compiler, Form, Update, squares, update
+from ..compiler import SQUARES, Compiler, Form, Update, squares, update
 from ..errors import ShapeError
 from ..language import RowSparse
 from ..runtime import tensor_of, threads_in_use
@@ -31,6 +31,14 @@ class Kept(NamedTuple):
     arrays: tuple[np.ndarray, ...]
     tensors: tuple[Any, ...]
     size: int
+
+
+class Sums:
+    """Room for n float64 sums, as NumPy and kernels take it."""
+
+    def __init__(self, n: int) -> None:
+        self.values = aligned((n,), "float64")
+        self.tensor = tensor_of(self.values)
 
 
 class Flat(NamedTuple):
@@ -58,9 +66,8 @@ class Updates:
         some = Hyper(1.0, 0.0, 1, self._optimizer.extra)
         self._numbers = tuple(self._optimizer.numbers(some))
         self._compiler = Compiler("host", 1, cache)
-        self._squares = self._compiled("squares", squares)
-        self._sum = aligned((1,), "float64")
-        self._sum_tensor = tensor_of(self._sum)
+        self._norms: dict[int, Any] = {}  # by the number of tasks
+        self._sums = Sums(1)
         self._functions: dict[tuple[int | None, int], Any] = {}
         self._kept: dict[tuple[int, bool], Kept] = {}  # by a weight, and whether by rows
         self._flat: dict[int, Flat] = {}  # by the values of a gradient
@@ -77,11 +84,21 @@ class Updates:
             if flat.follows:
                 self._flat[id(values)] = flat
             if flat.size:
-                self._squares(flat.size, flat.tensor, self._sum_tensor)
-                total += float(self._sum[0])
+                total += self._sum_of_squares(flat)
         if not TINY < total < math.inf:  # squares left float32, though the values need not have
             total = sum(float(np.sum(np.asarray(v, "float64") ** 2)) for v in given)
         return math.sqrt(total)
+
+    def _sum_of_squares(self, flat: Flat) -> float:
+        tasks = threads_in_use() if flat.size >= GRAIN else 1
+        if tasks not in self._norms:
+            make = partial(_squares, tasks)
+            self._norms[tasks] = self._compiled(f"squares_{tasks}", make)
+        n_sums = -(-flat.size // SQUARES)
+        if len(self._sums.values) < n_sums:
+            self._sums = Sums(n_sums)
+        self._norms[tasks](flat.size, flat.tensor, self._sums.tensor)
+        return float(self._sums.values[:n_sums].sum())
 
     def numbers(self, hyper: Hyper) -> tuple[float, ...]:
         """What the optimizer's rule needs of these hyper-parameters, for `apply`."""
@@ -154,6 +171,10 @@ class Updates:
         form = Form(symbol, 1, partial(make, self._compiler.lanes, symbol))
         self._compiler.compile([form])
         return self._compiler.function(symbol)
+
+
+def _squares(tasks: int, lanes: int, name: str) -> Any:
+    return squares(lanes, tasks, name)
 
 
 def _flat(values: np.ndarray) -> Flat:

@@ -247,6 +247,9 @@ def all_outers():
 
 def the_others():
     made = {name: pack.pack(s, cut, name) for name, (s, cut) in PACKS.items()}
+    for tasks in TASKS[1:]:
+        for name, (s, cut) in PACKS.items():
+            made[f"{name}_{tasks}"] = pack.pack(s, cut, f"{name}_{tasks}", tasks)
     made |= {f"blocks_{b}_{amx:d}": blocks_of_sums(b, amx) for b, amx in BLOCKS_OF_SUMS}
     made["column_sum"] = sums.column_sum(SUM, LANES, "column_sum")
     for tasks in TASKS:
@@ -379,14 +382,30 @@ def test_outer(kernels, name, adds):
             np.testing.assert_allclose(results[-1], want, rtol=1e-4, atol=2e-4)
 
 
+@pytest.mark.parametrize("tasks", TASKS)
 @pytest.mark.parametrize("name", PACKS)
-def test_pack(kernels, name):
+def test_pack(kernels, name, tasks):
+    """However many tasks share the panels, all are written; some tasks may have none."""
     spec, tile = PACKS[name]
     rng = np.random.default_rng(2)
     parameters = [rng.standard_normal(shape, dtype="float32") for shape in spec.shapes]
     want = packed(assembled(spec, parameters), tile)
-    *_, got = call(kernels[name], *parameters, np.full_like(want, np.nan))
+    symbol = name if tasks == 1 else f"{name}_{tasks}"
+    *_, got = call(kernels[symbol], *parameters, np.full_like(want, np.nan))
     np.testing.assert_array_equal(got, want)
+
+
+def test_tasks_of_a_pack_share_its_panels():
+    """Each is written by one: what the others read of W is not written by anybody."""
+    spec, cut = PACKS["pack_blocks"]
+    n_panels = layout.panels(spec.n_columns, cut)
+    for tasks in (1, 2, 3, n_panels + 2):
+        owners = [range(t * n_panels // tasks, (t + 1) * n_panels // tasks) for t in range(tasks)]
+        assert sorted(p for own in owners for p in own) == list(range(n_panels))
+    assert layout.pack_tasks(4, 256, 256, cut) == min(4, layout.panels(256, cut))
+    assert layout.pack_tasks(4, 256, 255, cut) == 1
+    assert layout.pack_tasks(64, 1 << 16, 1, cut) == 1
+    assert layout.pack_tasks(4, 1 << 16, 2, replace(cut, narrow=True)) == 1
 
 
 @pytest.mark.parametrize("n", COUNTS)

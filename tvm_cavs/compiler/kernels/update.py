@@ -30,6 +30,7 @@ from .loopnest import (
 
 CHAINS = 8  # vectors that are added up side by side: one addition does not wait for the one before
 TURNS = 64  # times they are added to before all of them are added to the float64 sum
+SQUARES = 1 << 14  # elements that are summed up by one task, whatever the number of tasks
 
 # (weight, gradient, states, numbers, square root) -> (new weight, new states), on one element
 Rule = Callable[[Expr, Expr, tuple[Expr, ...], Any, Callable[[Expr], Expr]], Any]
@@ -99,33 +100,46 @@ def each_row(rows: Buffer, first: Expr, count: Expr, width: int, lanes: int, emi
         vectors(width, lanes, lambda j: emit([source, int64(j)], [target, int64(j)]))
 
 
-def squares(lanes: int, name: str) -> tirx.PrimFunc:
-    """f(n, x, out): out[0] = the sum of squares of n float32, added up in float64.
+def squares(lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
+    """f(n, x, out): out[i] = the sum of squares of the i-th SQUARES of n float32, in float64.
 
-    Runs of CHAINS * TURNS vectors are summed in float32 first.
+    Runs of CHAINS * TURNS vectors are summed in float32 first. However many tasks share them, the
+    sums are the same.
     """
     width = CHAINS * lanes
 
     def emit() -> None:
         (n,) = scalars(["n"])
         x, out = arrays([("x", (None,), "float32"), ("out", (None,), "float64")])
-        total = scratch([1], "local", "float64")
-        T.buffer_store(total, tirx.FloatImm("float64", 0.0), [int64(0)])
-
-        def add(value: Expr) -> None:
-            T.buffer_store(total, total[int64(0)] + value.astype("float64"), [int64(0)])
-
-        runs = hold(n // (width * TURNS))
-        with loop(runs) as i:
-            sums = sum_run(x, hold(i * width * TURNS), lanes)
-            with loop(lanes) as j:
-                add(sums[int64(0), j])
-        done = hold(runs * width * TURNS)
-        with loop(n - done) as i:
-            add(x[done + i] * x[done + i])
-        T.buffer_store(out, total[int64(0)], [int64(0)])
+        n_sums = hold(tirx.ceildiv(n, int64(SQUARES)))
+        with loop(tasks, "task") as task:
+            begin = hold(task * n_sums // tasks)
+            with loop((task + 1) * n_sums // tasks - begin) as i:
+                first = hold((begin + i) * SQUARES)
+                count = hold(tirx.min(n - first, int64(SQUARES)))
+                T.buffer_store(out, sum_squares(x, first, count, lanes, width), [begin + i])
 
     return kernel(name, "update", emit)
+
+
+def sum_squares(x: Buffer, first: Expr, count: Expr, lanes: int, width: int) -> Expr:
+    """The float64 sum of the squares of `count` elements of x, from `first` on."""
+    total = scratch([1], "local", "float64")
+    T.buffer_store(total, tirx.FloatImm("float64", 0.0), [int64(0)])
+
+    def add(value: Expr) -> None:
+        T.buffer_store(total, total[int64(0)] + value.astype("float64"), [int64(0)])
+
+    runs = hold(count // (width * TURNS))
+    with loop(runs) as i:
+        sums = sum_run(x, hold(first + i * width * TURNS), lanes)
+        with loop(lanes) as j:
+            add(sums[int64(0), j])
+    done = hold(runs * width * TURNS)
+    with loop(count - done) as i:
+        element = x[first + done + i]
+        add(element * element)
+    return total[int64(0)]
 
 
 def sum_run(x: Buffer, first: Expr, lanes: int) -> Buffer:

@@ -8,6 +8,8 @@ are packed as those of its transpose, in one panel.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,11 +19,14 @@ from tvm.tirx.script import builder as T
 from ....errors import ShapeError
 from ...lowering.specs import Pack, Placement
 from ...target_rules import Tile, panels, weights_shape
-from ..loopnest import Buffer, Expr, arrays, hold, int64, kernel, loop, scratch, vectors, zero
+from ..loopnest import Buffer, Expr, arrays, hold, int64, kernel, loop, part, scratch, vectors, zero
 from .bfloat16 import WORD, constant, linked, span, strips, upper, word, words
 from .transpose import transposed
 
 OTHER_HALF = (0xFFFF0000, 0x0000FFFF)  # of a word: what an even, an odd row of W leaves alone
+
+Segment = tuple[int, int, int, int]  # first panel, panels, column in the panel, width
+Some = tuple[Expr, Expr]  # of some panels the first and how many there are
 
 
 def check_pack(spec: Pack) -> None:
@@ -50,10 +55,10 @@ def check_pack(spec: Pack) -> None:
         seen.append(box)
 
 
-def segments(place: Placement, columns: int) -> list[tuple[int, int, int, int]]:
-    """A rectangle cut at panel borders: (first panel, panels, column in the panel, width)."""
+def segments(place: Placement, columns: int) -> list[Segment]:
+    """A rectangle cut at panel borders."""
     begin, end = place.column, place.column + place.shape[1]
-    cuts: list[tuple[int, int, int, int]] = []
+    cuts: list[Segment] = []
     while begin < end:
         panel, offset = divmod(begin, columns)
         whole = 0 if offset else (end - begin) // columns
@@ -63,8 +68,8 @@ def segments(place: Placement, columns: int) -> list[tuple[int, int, int, int]]:
     return cuts
 
 
-def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
-    """f(parameters..., W): all of W is written.
+def pack(spec: Pack, cut: Tile, name: str, tasks: int = 1) -> tirx.PrimFunc:
+    """f(parameters..., W): all of W is written, every panel of it by one of the tasks.
 
     Raises:
         ShapeError: a rectangle that does not fit.
@@ -79,23 +84,42 @@ def pack(spec: Pack, cut: Tile, name: str) -> tirx.PrimFunc:
         shapes = [(f"P{i}", shape, "float32") for i, shape in enumerate(spec.shapes)]
         packed = ("W", weights_shape(depth, spec.n_columns, cut), dtype)
         *parameters, weights = arrays([*shapes, packed])
-        if not is_covered(spec) or (bf16 and spec.k % 2):
-            with loop(n_panels) as p:
-                fill_zero(weights, p, 0, (0, depth), cut)
-        elif spec.n_columns % cut.columns:
-            last = int64(n_panels - 1)
-            fill_zero(weights, last, spec.n_columns % cut.columns, (0, depth), cut)
-        if (rows := int(weights.shape[1])) > depth:
-            with loop(n_panels) as p:
-                fill_zero(weights, p, 0, (depth, rows), cut)
-        for place in spec.placements:
-            for segment in segments(place, cut.columns):
-                move = pack_transposed if place.transposed else pack_plain
-                move = pack_words if bf16 else move
-                move(place, segment, cut, parameters[place.parameter], weights)
+        with loop(tasks, "task") as task:
+            own = part(task, tasks, n_panels)
+            fill_holes(spec, own, weights, depth, cut)
+            for place in spec.placements:
+                for segment in segments(place, cut.columns):
+                    move = pack_transposed if place.transposed else pack_plain
+                    move = pack_words if bf16 else move
+                    some = shared(own, segment, n_panels)
+                    move(place, segment, some, cut, parameters[place.parameter], weights)
 
     made = kernel(name, "pack", emit)
     return linked(made) if bf16 else made
+
+
+def fill_holes(spec: Pack, own: Some, weights: Buffer, depth: int, cut: Tile) -> None:
+    """Zeros where no rectangle lies, in these panels (first, count)."""
+    begin, count = own
+    last = panels(spec.n_columns, cut) - 1
+    if not is_covered(spec) or (spec.precision == "bf16" and spec.k % 2):
+        with loop(count) as p:
+            fill_zero(weights, begin + p, 0, (0, depth), cut)
+    elif spec.n_columns % cut.columns:
+        with T.If(begin + count > last), T.Then():
+            fill_zero(weights, int64(last), spec.n_columns % cut.columns, (0, depth), cut)
+    if (rows := int(weights.shape[1])) > depth:
+        with loop(count) as p:
+            fill_zero(weights, begin + p, 0, (depth, rows), cut)
+
+
+def shared(own: Some, segment: Segment, n_panels: int) -> Some:
+    """Which panels of a segment (first, count) are among a task's own, counted from its first."""
+    (begin, count), (panel, n, _, _) = own, segment
+    if isinstance(count, tirx.IntImm) and count.value == n_panels:
+        return int64(0), int64(n)
+    first = hold(tirx.max(begin - panel, int64(0)))
+    return first, hold(tirx.max(tirx.min(begin + count - panel, int64(n)) - first, int64(0)))
 
 
 def of_transpose(spec: Pack) -> Pack:
@@ -127,14 +151,21 @@ def is_covered(spec: Pack) -> bool:
     return sum(p.shape[0] * p.shape[1] for p in spec.placements) == spec.k * spec.n_columns
 
 
-Segment = tuple[int, int, int, int]
+@contextmanager
+def each(some: Some) -> Iterator[Expr]:
+    """A loop over these panels."""
+    first, count = some
+    with loop(count) as p:
+        yield first + p
 
 
-def pack_plain(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights: Buffer) -> None:
-    """Rows of the parameter become rows of the panels."""
-    panel, count, offset, width = seg
+def pack_plain(
+    place: Placement, seg: Segment, some: Some, cut: Tile, param: Buffer, weights: Buffer
+) -> None:
+    """Rows of the parameter become rows of the panels, in some panels of the segment."""
+    panel, _, offset, width = seg
     first = place.columns[0] + panel * cut.columns + offset - place.column
-    with loop(count) as p, loop(place.shape[0]) as k:
+    with each(some) as p, loop(place.shape[0]) as k:
         vectors(
             width,
             cut.lanes,
@@ -147,10 +178,10 @@ def pack_plain(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights
 
 
 def pack_transposed(
-    place: Placement, seg: Segment, cut: Tile, param: Buffer, weights: Buffer
+    place: Placement, seg: Segment, some: Some, cut: Tile, param: Buffer, weights: Buffer
 ) -> None:
     """Columns of the parameter become rows of the panels, a square block of vectors at a time."""
-    panel, count, offset, width = seg
+    panel, _, offset, width = seg
     first, lanes = place.rows[0] + panel * cut.columns + offset - place.column, cut.lanes
     (full, rest), (n_blocks, left) = divmod(width, lanes), divmod(place.shape[0], lanes)
 
@@ -167,7 +198,7 @@ def pack_transposed(
             value = param[p * cut.columns + j + first, k + place.columns[0]]
             T.buffer_store(weights, value, [p + panel, k + place.row, j + offset])
 
-    with loop(count) as p:
+    with each(some) as p:
         if full:
             with loop(full) as v:
                 if n_blocks:
@@ -181,15 +212,17 @@ def pack_transposed(
                 one_by_one(p, int64(full * lanes), rest, k)
 
 
-def pack_words(place: Placement, seg: Segment, cut: Tile, param: Buffer, weights: Buffer) -> None:
+def pack_words(
+    place: Placement, seg: Segment, some: Some, cut: Tile, param: Buffer, weights: Buffer
+) -> None:
     """Rows or columns of the parameter, two at a time, become rows of the panels' words.
 
     A rectangle that begins or ends within a word leaves the other half as it is.
     """
-    _, count, _, width = seg
+    width = seg[3]
     words_of = _Words(place, seg, cut, param, weights)
     begin, end = words_of.begin, words_of.end
-    with loop(count) as p:
+    with each(some) as p:
         for k in (begin,) * (begin % 2) + (end - 1,) * (end % 2):
             strips(width, partial(words_of.put_half, p, k))
         if place.transposed:  # strips outside: the rows of a vector are read along their length
