@@ -66,7 +66,8 @@ class Updates:
         some = Hyper(1.0, 0.0, 1, self._optimizer.extra)
         self._numbers = tuple(self._optimizer.numbers(some))
         self._compiler = Compiler("host", 1, cache)
-        self._norms: dict[int, Any] = {}  # by the number of tasks
+        self._squares = self._norm(1)
+        self._norms = {1: self._squares}  # by the number of tasks
         self._sums = Sums(1)
         self._functions: dict[tuple[int | None, int], Any] = {}
         self._kept: dict[tuple[int, bool], Kept] = {}  # by a weight, and whether by rows
@@ -83,22 +84,28 @@ class Updates:
             flat = before.get(id(values)) or _flat(values)
             if flat.follows:
                 self._flat[id(values)] = flat
-            if flat.size:
-                total += self._sum_of_squares(flat)
+            if flat.size > SQUARES:
+                total += self._large(flat)
+            elif flat.size:
+                self._squares(flat.size, flat.tensor, self._sums.tensor)
+                total += float(self._sums.values[0])
         if not TINY < total < math.inf:  # squares left float32, though the values need not have
             total = sum(float(np.sum(np.asarray(v, "float64") ** 2)) for v in given)
         return math.sqrt(total)
 
-    def _sum_of_squares(self, flat: Flat) -> float:
+    def _large(self, flat: Flat) -> float:
+        """The sum of squares of a gradient that several tasks may share."""
         tasks = threads_in_use() if flat.size >= GRAIN else 1
         if tasks not in self._norms:
-            make = partial(_squares, tasks)
-            self._norms[tasks] = self._compiled(f"squares_{tasks}", make)
+            self._norms[tasks] = self._norm(tasks)
         n_sums = -(-flat.size // SQUARES)
-        if len(self._sums.values) < n_sums:
+        if n_sums > len(self._sums.values):
             self._sums = Sums(n_sums)
         self._norms[tasks](flat.size, flat.tensor, self._sums.tensor)
-        return float(self._sums.values[:n_sums].sum())
+        return sum(self._sums.values[:n_sums].tolist())
+
+    def _norm(self, tasks: int) -> Any:
+        return self._compiled(f"squares_{tasks}", partial(_squares, tasks))
 
     def numbers(self, hyper: Hyper) -> tuple[float, ...]:
         """What the optimizer's rule needs of these hyper-parameters, for `apply`."""
