@@ -30,6 +30,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--mode", choices=["train", "infer"], nargs="+", default=["train", "infer"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--their-threads", type=int, help="of the other commit (default: the same)")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--pairs", type=int, default=21, help="of rounds over the same batches")
     parser.add_argument("--json", action="store_true", help="print JSON lines, no table")
@@ -99,10 +100,15 @@ class Worker:
         self._process.communicate()
 
 
-def compare(new: Worker, old: Worker, case: dict[str, object], pairs: int) -> list[float]:
-    """Time of a round with the new code by that with the old, for every pair of rounds."""
-    for worker in (new, old):
-        worker.ask(json.dumps(case))
+def compare(
+    new: Worker, old: Worker, case: dict[str, object], theirs: int, pairs: int
+) -> list[float]:
+    """Time of a round with the new code by that with the old, for every pair of rounds.
+
+    theirs: threads of the old code, where the case has those of the new one.
+    """
+    new.ask(json.dumps(case))
+    old.ask(json.dumps({**case, "threads": theirs}))
     ratios = []
     for i in range(pairs):
         first, second = (new, old) if i % 2 else (old, new)
@@ -114,15 +120,16 @@ def compare(new: Worker, old: Worker, case: dict[str, object], pairs: int) -> li
 
 def main(arguments: list[str]) -> int:
     given = parse(arguments)
+    theirs = given.their_threads or given.threads
     with worktree(given.commit) as tree:
-        new, old = Worker(ROOT, given.threads), Worker(tree, given.threads)
+        new, old = Worker(ROOT, given.threads), Worker(tree, theirs)
         for mode in given.mode:
             for hidden in given.hidden:
                 for batch in given.batch:
                     case = {"hidden": hidden, "embedding": hidden, "batch": batch, "mode": mode}
                     run = {"workload": given.workload, "threads": given.threads}
                     asked = {**case, **run, "clock": given.clock}
-                    ratios = compare(new, old, asked, given.pairs)
+                    ratios = compare(new, old, asked, theirs, given.pairs)
                     low, middle, high = statistics.quantiles(ratios, n=4)
                     if given.json:
                         print(json.dumps({**asked, "ratio": middle, "quartiles": [low, high]}))
