@@ -25,6 +25,7 @@ import tvm_cavs as cavs
 from helpers.law import dense
 from helpers.locks import held, locks_of
 from helpers.random_graphs import N_CLASSES, N_WORDS, random_tree
+from tvm_cavs.executors.weights import Weights
 from tvm_cavs.runtime import threads
 
 pytestmark = pytest.mark.compiles
@@ -286,6 +287,27 @@ def uses_two(_: int) -> int:
     """How many threads kernels run on, called by a thread that wants two."""
     threads.use_threads(2)
     return threads.threads_in_use()
+
+
+def test_weights_are_packed_by_as_many_threads_as_run_them(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ran before: the pool of a thread keeps what it was told last."""
+    log: list[object] = []
+    load = Weights.load
+
+    def noted(self: Weights, *given: Any) -> None:
+        log.append("packed")
+        load(self, *given)
+
+    monkeypatch.setattr(Weights, "load", noted)
+    monkeypatch.setattr("tvm_cavs.executors.tvm.use_threads", log.append)
+    net, (graph,) = network(cache, threads=2), some_batches(1)
+    with cavs.record():
+        loss = LOSS(net(graph))
+    assert log == [2, "packed"]
+    loss.backward()
+    assert log[2:] == [2]
 
 
 def test_a_thread_that_has_ended_makes_room_for_the_pool_of_another(

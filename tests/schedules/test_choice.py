@@ -31,6 +31,7 @@ from schedules.knobs import (
 )
 from schedules.records import Record
 from schedules.target import simd
+from schedules.tiles import product_tile
 
 KIB = 1 << 10
 ONE = {**X86, "mcpu": "znver3", "num-cores": 1}
@@ -62,6 +63,18 @@ def test_defaults_follow_from_the_second_cache(l2, want):
     assert part_bytes(target) == 2 * want * KIB
 
 
+def test_rows_are_read_where_they_lie_unless_they_are_changed_on_the_way():
+    """Of a deep product a window is copied; operands of bfloat16 are rounded."""
+    for k, precision, packs in (
+        (512, "float32", False),
+        (9000, "float32", True),
+        (512, "bf16", True),
+    ):
+        knobs = replace(USUAL, packs=False)
+        assert product_tile(TARGET, k, precision, knobs).packs == packs
+        assert product_tile(TARGET, k, precision, replace(knobs, packs=True)).packs
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: str(t.attrs["mcpu"]))
 def test_every_default_is_in_its_own_space_and_fits(target):
     for default in (
@@ -85,6 +98,9 @@ def test_what_does_not_fit_is_refused():
     assert "no multiple of 32" in misfit(OuterKnobs(1, 1, 16), TARGET, "float32")
     assert misfit(replace(USUAL, ahead=-1), TARGET, "float32")
     assert misfit(replace(USUAL, split=3), TARGET, "float32") == "split is 3"
+    lying = replace(USUAL, packs=False)
+    assert misfit(lying, TARGET, "float32") is None
+    assert "as they are packed" in misfit(lying, TARGET, "bf16")
     assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET, "float32")
     assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET, "float32")
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height

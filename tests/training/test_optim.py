@@ -212,6 +212,7 @@ def test_the_norm_has_the_same_bits_for_any_number_of_threads(
         monkeypatch.setattr("tvm_cavs.training.updates.threads_in_use", lambda n=threads: n)
         found.append([updates["sgd"].norm([g]) for g in gradients])
     assert found[1:] == found[:1] * 3
+    assert {1, 2, 3, 7} <= updates["sgd"]._norms.keys()
     for g, norm in zip(gradients, found[0], strict=True):
         assert norm == pytest.approx(np.linalg.norm(g.astype("float64")), rel=1e-6)
 
