@@ -263,10 +263,8 @@ def product_parts(n_threads: int, n_panels: int) -> tuple[int, int]:
 
 
 def pack_tasks(n_threads: int, k: int, n_columns: int, tile: Tile) -> int:
-    """Parts in which weights are packed: of small ones one, a narrow product's are not cut."""
-    if tile.narrow or k * n_columns < PACK_GRAIN:
-        return 1
-    return min(n_threads, panels(n_columns, tile))
+    """Parts in which weights are packed, of small ones one; a narrow product's are one panel."""
+    return min(n_threads, panels(n_columns, tile)) if k * n_columns >= PACK_GRAIN else 1
 
 
 def outer_parts(n_threads: int, n_panels: int, n_tiles: int) -> tuple[int, int]:

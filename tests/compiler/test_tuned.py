@@ -130,6 +130,18 @@ def test_weights_in_other_panels_are_packed_by_another_kernel() -> None:
     assert len(set(names.values())) == 4 and names[DEFAULT.vectors] == usual.symbol
 
 
+def test_threads_share_the_packing_of_large_weights() -> None:
+    """A kernel for each number of threads, of small weights one for all."""
+    names = []
+    for k in (1000, 100):
+        spec = Pack(((k, 600),), (Placement(0, 0, 0, (0, k), (0, 600)),), k, 600)
+        forms = [pack_form(Machine(TARGET, 16, threads, "float32"), spec) for threads in (1, 2, 3)]
+        names.append([form.symbol for form in forms])
+    large, small = names
+    assert [name.removeprefix(large[0]) for name in large] == ["", "_2tasks", "_3tasks"]
+    assert len(set(small)) == 1
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_every_kernel_is_looked_up_under_its_own_key(precision: str) -> None:
     asked: list[str] = []

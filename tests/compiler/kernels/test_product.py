@@ -329,6 +329,18 @@ def test_rows_are_read_where_they_lie():
         assert ("alloc_buffer(" in text) == copies, name  # registers are alloc_local
 
 
+def test_rows_in_place_ask_for_their_own_weights():
+    """Four rows ahead of those that a piece is multiplied with, of the second piece's as well."""
+    spec, variant = PRODUCTS["knobs_lying_asking"]
+    text = product.product(spec, variant.tile, "kernel").script()
+    near = [
+        line for line in text.splitlines() if "prefetch" in line and line.endswith(", 0, 3, 1)")
+    ]
+    rows = [re.search(r"\], (.*), \w+ \* T.int64\(16\)\]", line)[1] for line in near]
+    asked = {re.sub(r"v_\d+", "k", row) for row in rows}
+    assert asked == {"k + T.int64(4)", f"T.int64({spec.pieces[0].width}) + k + T.int64(4)"}
+
+
 def test_rows_in_place_give_the_same_bits(kernels):
     spec, variant = PRODUCTS["knobs_packing"]
     rng = np.random.default_rng(3)
@@ -405,7 +417,8 @@ def test_tasks_of_a_pack_share_its_panels():
     assert layout.pack_tasks(4, 256, 256, cut) == min(4, layout.panels(256, cut))
     assert layout.pack_tasks(4, 256, 255, cut) == 1
     assert layout.pack_tasks(64, 1 << 16, 1, cut) == 1
-    assert layout.pack_tasks(4, 1 << 16, 2, replace(cut, narrow=True)) == 1
+    narrow = replace(cut, vectors=1, narrow=True)
+    assert layout.pack_tasks(4, 1 << 16, LANES // 2, narrow) == 1
 
 
 @pytest.mark.parametrize("n", COUNTS)
