@@ -1,8 +1,11 @@
 """What holds where nothing is said: the defaults of every function, class, config key and option.
 
 A default is a promise to whoever leaves it out. The texts are those of tests/golden/defaults*.txt.
+So are the constants of all modules, in constants.txt: a limit, a wait, a grain, a coefficient or a
+file's name changes because somebody wanted it to.
 """
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -86,6 +89,47 @@ def test_defaults_of_calls(golden: Callable[[str, object], None]) -> None:
     ]
     assert len(lines) > 100
     golden("defaults", "\n".join(sorted(lines)))
+
+
+PLAIN = (int, float, str, bytes, type(None))
+LONGEST = 600  # text of a constant; longer ones are made of others, or of Python's own lists
+
+
+def of_constant(value: Any) -> str | None:
+    """The text of a plain value, or of plain values together; None of others, and of prose."""
+    if isinstance(value, re.Pattern):
+        return f"{value.pattern!r} {re.RegexFlag(value.flags)!r}"
+    if isinstance(value, PLAIN):
+        return None if isinstance(value, str) and value.count(" ") > 5 else shown(value)
+    if isinstance(value, dict):
+        value = tuple(value.items())
+    if not isinstance(value, (tuple, list, set, frozenset)):
+        return None
+    made = [of_constant(each) for each in value]
+    texts = [text for text in made if text is not None]
+    if len(texts) < len(made):
+        return None
+    return f"({', '.join(texts if isinstance(value, (tuple, list)) else sorted(texts))})"
+
+
+def constants(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """Those that its file, or a class in it, gives a name in capitals."""
+    body = ast.parse(inspect.getsource(module)).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    for owner, nodes in [(module, body), *((getattr(module, c.name), c.body) for c in classes)]:
+        for node in nodes:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+            for name in (n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)):
+                text = of_constant(getattr(owner, name, ...)) if name.isupper() else None
+                if text is not None and len(text) <= LONGEST:
+                    yield name if owner is module else f"{owner.__name__}.{name}", text
+
+
+def test_constants(golden: Callable[[str, object], None]) -> None:
+    lines = [f"{m.__name__}.{name} = {text}" for m in modules() for name, text in constants(m)]
+    assert len(lines) > 300
+    golden("constants", "\n".join(sorted(lines)))
 
 
 def test_defaults_of_a_config(golden: Callable[[str, object], None]) -> None:
