@@ -1,12 +1,14 @@
 """The systems tvm_cavs is compared with: they compute the same, and what differs is told."""
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from helpers.paths import ROOT
 from schedules.target import host_target, simd
 from tvm_cavs.bench import compare as comparing
 from tvm_cavs.bench.compare import (
@@ -24,12 +26,13 @@ from tvm_cavs.bench.peer_plot import COLORS, FLOOR, save_comparison
 from tvm_cavs.bench.peer_table import peer_table
 from tvm_cavs.bench.peers import PEERS, mkl
 from tvm_cavs.bench.peers.plan import plan_chains, plan_trees
-from tvm_cavs.bench.peers.process import Peer
-from tvm_cavs.bench.sgemm import Sgemm
+from tvm_cavs.bench.peers.process import KEEP_MEMORY, Peer
+from tvm_cavs.bench.sgemm import PAUSE, THREAD_VARIABLES, Sgemm
 from tvm_cavs.bench.workloads import WORKLOADS, random_sequences, random_trees
 from tvm_cavs.errors import BenchError, PeerError, TargetError
 from tvm_cavs.graph.batching import batch
 
+PEER_MODULE = "tvm_cavs.bench.peers.serve"
 N_GRAPHS = {"treelstm": 6, "treefc": 2, "varlstm": 6}
 BY_HAND = [
     (workload, system)
@@ -54,6 +57,48 @@ def truth(request, mode):
     net.hybridize("reference", sharing=False)
     parameters = {name: p.data.copy() for name, p in net.parameters().items()}
     return workload, case, graphs, parameters, outputs(net, case, graphs)
+
+
+class Gone:
+    """A peer's process that ends before it is asked anything."""
+
+    started: dict = {}
+
+    def __init__(self, command, env, **_):
+        Gone.started = {"command": command, "env": env}
+        self.stdin = self.stdout = self
+
+    def write(self, _):
+        raise BrokenPipeError
+
+    def wait(self):
+        return 3
+
+
+def test_a_peers_process_has_its_own_threads_memory_and_paths(monkeypatch):
+    monkeypatch.setattr("tvm_cavs.bench.peers.process.subprocess.Popen", Gone)
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    peer = Peer("level", "treelstm", 2, {"ONE_MORE": "1"})
+    env = Gone.started["env"]
+    assert Gone.started["command"][2:] == [PEER_MODULE, "level", "treelstm", "2"]
+    assert {env[name] for name in THREAD_VARIABLES} == {"2"} and "OPENBLAS_CORETYPE" not in env
+    assert KEEP_MEMORY.items() <= env.items() and env["ONE_MORE"] == "1"
+    assert env["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "mine"]
+    with pytest.raises(PeerError, match="ended with code 3; stderr has the reason"):
+        peer.round()
+
+
+@pytest.mark.parametrize(("threads", "pause"), [(1, 0.0), (2, PAUSE)])
+def test_a_pool_has_a_moment_to_fall_asleep(monkeypatch, threads, pause):
+    """Its threads spin on after their last product; who has none need not wait."""
+    slept = []
+    monkeypatch.setattr("tvm_cavs.bench.peers.process.subprocess.Popen", Gone)
+    monkeypatch.setattr("tvm_cavs.bench.peers.process.time.sleep", slept.append)
+    monkeypatch.setattr(Peer, "_ask", lambda *_: {"seconds": [1.0]})
+    assert Peer("level", "treelstm", threads, {}).round() == [1.0]
+    assert slept == [pause] and PAUSE > 0
 
 
 def test_peers_compute_what_the_reference_does(truth):

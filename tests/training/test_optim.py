@@ -167,6 +167,34 @@ def test_a_gradient_that_may_only_be_read_is_read_anew(updates: dict[str, Update
     np.testing.assert_array_equal(w, -3.0)
 
 
+def test_threads_share_the_update_of_many_elements(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Of a weight, and of rows of a table; of fewer one thread makes all."""
+    made = Updates("sgd", cache)
+    monkeypatch.setattr("tvm_cavs.training.updates.threads_in_use", lambda: 3)
+    numbers = made.numbers(Hyper(1.0, 0.0, 1, {}))
+    for size in (GRAIN - 1, GRAIN):
+        w = np.zeros(size, "float32")
+        made.prepared(w, np.ones(size, "float32"), (), numbers)()
+        assert (w == -1.0).all()
+    width = 64
+    for n in (GRAIN // width - 1, GRAIN // width):
+        w = np.zeros((n, width), "float32")
+        rows = RowSparse(np.arange(n), np.ones((n, width), "float32"))
+        made.prepared(w, rows, (), numbers)()
+        assert (w == -1.0).all()
+    assert list(made._functions) == [(None, 1), (None, 3), (width, 1), (width, 3)]
+
+
+def test_gradients_that_are_gone_are_not_kept(cache: Path) -> None:
+    made = Updates("sgd", cache)
+    for n in range(1, 5):
+        given = [np.ones(n, "float32"), np.ones(n + 1, "float32")]
+        assert made.norm(given) == pytest.approx((2 * n + 1) ** 0.5)
+        assert [id(flat.values) for flat in made._flat.values()] == [id(g) for g in given]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_rows_and_all_of_one_weight_in_turn(name: str, updates: dict[str, Updates]) -> None:
     """What is kept for one sort of gradient is not taken for the other."""
