@@ -305,6 +305,11 @@ def heights_below(height: int) -> tuple[int, ...]:
     return falling(height, round(height * 2 / 3), round(height / 3), 1)
 
 
+def product_heights(height: int) -> tuple[int, ...]:
+    """`heights_below` and one row less than the tallest, so that rows can be shared out evenly."""
+    return falling(height, height - 1, *heights_below(height))
+
+
 def falling(*heights: int) -> tuple[int, ...]:
     """Heights of register tiles, each once, the tallest first."""
     return tuple(sorted({*heights} - {0}, reverse=True))

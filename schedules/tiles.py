@@ -7,6 +7,7 @@ of few columns, has its lanes along K and takes its weights transposed, `[1][N][
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tvm.target import Target
@@ -22,6 +23,7 @@ from .knobs import (
     heights_below,
     packed_bytes,
     packed_rows,
+    product_heights,
     window,
 )
 from .target import Simd, caches, simd
@@ -104,7 +106,7 @@ def product_tile(target: Target, k: int, precision: str, knobs: ProductKnobs) ->
     return Tile(
         simd(target).lanes,
         knobs.vectors,
-        _heights(knobs.height),
+        _heights(knobs.height, product_heights),
         knobs.block,
         even=knobs.even,
         ahead=knobs.ahead,
@@ -120,7 +122,7 @@ def outer_tile(target: Target, k: int, precision: str, knobs: OuterKnobs) -> Til
 
     Its `depth` is the rows of the result that a block of so many columns of A is packed for.
     """
-    heights, amx = _heights(knobs.height), knobs.height == AMX_HEIGHT
+    heights, amx = _heights(knobs.height, heights_below), knobs.height == AMX_HEIGHT
     room = packed_bytes(caches(target)) // (4 * knobs.block)
     deep = precision == "float32" and k > room
     return Tile(
@@ -134,9 +136,9 @@ def outer_tile(target: Target, k: int, precision: str, knobs: OuterKnobs) -> Til
     )
 
 
-def _heights(height: int) -> tuple[int, ...]:
+def _heights(height: int, below: Callable[[int], tuple[int, ...]]) -> tuple[int, ...]:
     """The heights of a kernel's tiles, its tallest being `height`; whole registers of AMX."""
-    return (AMX_HEIGHT, AMX_SIDE) if height == AMX_HEIGHT else heights_below(height)
+    return (AMX_HEIGHT, AMX_SIDE) if height == AMX_HEIGHT else below(height)
 
 
 def direct_tile(target: Target, k: int, transposed: bool, knobs: DirectKnobs) -> Tile:

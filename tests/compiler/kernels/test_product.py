@@ -29,7 +29,15 @@ from helpers.products import (
 )
 from schedules import layout
 from schedules.choice import only
-from schedules.knobs import ALWAYS, OuterKnobs, ProductKnobs, packed_bytes, product_knobs
+from schedules.knobs import (
+    ALWAYS,
+    OuterKnobs,
+    ProductKnobs,
+    heights_below,
+    packed_bytes,
+    product_heights,
+    product_knobs,
+)
 from schedules.target import caches, make_target, simd
 from tvm_cavs.compiler.kernels import loopnest
 from tvm_cavs.compiler.kernels.cpu import outer, pack, product, register_tile, sums
@@ -73,10 +81,11 @@ for vectors in range(1, layout.MAX_VECTORS + 1):  # every register tile; blocks 
     tile = layout.Tile(LANES, vectors, heights, 2 * heights[0])
     for tail in ((1, LANES), (LANES - 1, LANES + 1))[vectors % 2]:  # columns of the last panel
         width = tile.columns + min(tail, tile.columns)
-        for k, packs in ((3, True), (16, False)):
+        even = product_heights(heights[0])
+        for k, own in ((3, tile), (16, replace(tile, packs=False, heights=even))):
             PRODUCTS[f"tile_{vectors}_{tail}_{k}"] = (
                 specs.Product((Piece(k, 0, k),), width, width),
-                layout.Variant("", replace(tile, packs=packs), 1),
+                layout.Variant("", own, 1),
             )
 k, n_columns = 37, 70  # both operands of several pieces; the product may write whole panels
 (WIDE, *_) = layout.product_variants(TARGET, k, n_columns)
@@ -199,6 +208,26 @@ PACKS = {
 }
 
 
+SHARED_OUT = {  # heights of tiles by the name of a kernel that writes down where they begin
+    f"heights_{tall}_{even:d}": (product_heights if even else heights_below)(tall)
+    for tall in (12, 9, 6, 4, 2, 1)
+    for even in (True, False)
+}
+
+
+def tiles_of(heights: tuple[int, ...], name: str):
+    """f(n, out): out[first row] = height of every tile that n rows are cut into."""
+
+    def emit() -> None:
+        (n,) = loopnest.scalars(["n"])
+        (out,) = loopnest.arrays([("out", (None,), "int64")])
+        register_tile.by_height(
+            heights, n, lambda height, row: T.buffer_store(out, loopnest.int64(height), [row])
+        )
+
+    return loopnest.kernel(name, "product", emit)
+
+
 BLOCKS_OF_SUMS = ((32, False), (128, False), (33, False), (64, True), (512, True))
 
 
@@ -251,6 +280,7 @@ def the_others():
         for name, (s, cut) in PACKS.items():
             made[f"{name}_{tasks}"] = pack.pack(s, cut, f"{name}_{tasks}", tasks)
     made |= {f"blocks_{b}_{amx:d}": blocks_of_sums(b, amx) for b, amx in BLOCKS_OF_SUMS}
+    made |= {name: tiles_of(heights, name) for name, heights in SHARED_OUT.items()}
     made["column_sum"] = sums.column_sum(SUM, LANES, "column_sum")
     for tasks in TASKS:
         name = f"segment_sum_{tasks}"
@@ -296,6 +326,26 @@ def test_product(kernels, name):
             after = place[0], slice(spec.n_columns, None)
             got[after] = want[after]
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=f"{n} rows")
+
+
+@pytest.mark.parametrize("name", SHARED_OUT)
+def test_rows_are_shared_out_among_few_tiles_of_about_one_height(kernels, name):
+    """Every row is in one tile; with neighbouring heights no tile is there for a few rows."""
+    heights = SHARED_OUT[name]
+    tall, lower = (*heights, 0)[:2]
+    assert lower == tall - 1 or name.endswith("_0")
+    for n in (*range(60), 119, 120, 121, 122, 131, 132, 133):
+        (out,) = call(kernels[name], n, np.zeros(n + tall, "int64"))
+        rows = np.flatnonzero(out).tolist()
+        sizes = [int(out[row]) for row in rows]
+        assert sizes == sorted(sizes, reverse=True) and set(sizes) <= set(heights)
+        assert rows == [sum(sizes[:i]) for i in range(len(rows))]
+        assert n <= sum(sizes) <= n + register_tile.spare_rows(heights)
+        fewest = -(-n // tall)
+        if lower == tall - 1 > 0 and n >= lower * fewest:
+            assert len(sizes) == fewest and sum(sizes) == n and set(sizes) <= {tall, lower}
+        else:
+            assert sizes[: n // tall] == [tall] * (n // tall)
 
 
 @pytest.mark.parametrize(("block", "amx"), BLOCKS_OF_SUMS)

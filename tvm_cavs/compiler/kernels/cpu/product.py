@@ -196,8 +196,8 @@ def product_tile(
     """`height` rows from `row` of a block on, times the rows (first, count) of one panel.
 
     It asks for weights while it adds: rows `ahead`, unless it is a single row, which is bound by
-    reading weights: asking would only take the place of it. The first of the tallest tiles ask for
-    the next panel as well, if that is wanted, a line each step.
+    reading weights: asking would only take the place of it. The first tiles of the two tallest
+    heights ask for the next panel as well, if that is wanted, a line each step.
     """
     cut, (top, depth) = to.cut, window
     lines = -(-cut.columns // LINE)
@@ -233,7 +233,7 @@ def product_tile(
                     add_step(acc, cut.lanes, partial(product_term, stretch, weights, to, top, k))
         store_tile(to, height, row, acc)
 
-    if cut.next_panel and height == cut.heights[0] > 1:
+    if cut.next_panel and height in cut.heights[:2] and height > 1:
         either(row < lines * height, lambda: tile(True), lambda: tile(False))
     else:
         tile(False)

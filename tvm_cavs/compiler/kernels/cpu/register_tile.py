@@ -173,14 +173,20 @@ def by_panel(
 
 
 def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], None]) -> None:
-    """`emit(height, first row)`: as many tiles of each height as fit, the tallest first.
+    """`emit(height, first row)`: as few tiles as can be, taller ones before lower ones.
 
-    Rows left over that the next height could not take at once make this height's last tile, which
-    then computes rows that nobody stores. So no height but the tallest has more than one tile.
+    Where two neighbouring heights are there and suffice, tiles have about one height: 25 rows are
+    five times 5, not four times 6 and once 1, which costs half as much as 6. Else as many of each
+    height as fit: rows left over that the next height could not take at once make this height's
+    last tile, which then computes rows that nobody stores.
     """
     done, rest = int64(0), rows
     for height, lower in zip(heights, (*heights[1:], 0), strict=True):
         n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
+        if height == heights[0] > lower == height - 1 > 0:
+            least = tirx.ceildiv(rest, int64(height))
+            lower_ones = hold(least * height - rest)  # if that many tiles are there, and no others
+            n_tiles = hold(tirx.Select(lower_ones <= least, least - lower_ones, n_tiles))
         with loop(n_tiles) as t:
             emit(height, T.bind(done + t * height))
         if height > 1:
