@@ -183,7 +183,7 @@ def by_height(heights: tuple[int, ...], rows: Expr, emit: Callable[[int, Expr], 
     done, rest = int64(0), rows
     for height, lower in zip(heights, (*heights[1:], 0), strict=True):
         n_tiles = hold((rest + (height - 1 - lower)) // height) if height > 1 else rest
-        if height == heights[0] > lower == height - 1 > 0:
+        if height == heights[0] and lower == height - 1 > 0:
             least = tirx.ceildiv(rest, int64(height))
             lower_ones = hold(least * height - rest)  # if that many tiles are there, and no others
             n_tiles = hold(tirx.Select(lower_ones <= least, least - lower_ones, n_tiles))
