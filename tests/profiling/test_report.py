@@ -44,7 +44,7 @@ FOUND = Profile(
 SUMMARY = """\
 a training step: 3 graphs, 3 levels, vertices: 90
        ms  share  calls  GFLOP/s  part of the step
-   10.000  50.0%     25     41.0  products; packing gathers their rows
+   10.000  50.0%     25     41.0  products, which gather their rows
     4.000  20.0%      1      6.4  weight gradients
     3.000  15.0%                  planning
     1.000   5.0%      1           elementwise
@@ -82,7 +82,7 @@ def test_the_text_of_a_profile() -> None:
     assert without == SUMMARY.splitlines()[:-1]
     some = replace(FOUND, lines=LINES[1:2], phases={}).summary().splitlines()
     assert [line[34:].strip() for line in some[2:-2]] == [
-        "products; packing gathers their rows",
+        "products, which gather their rows",
         "rest: Python between the above",
     ]
 

@@ -10,7 +10,7 @@ from .occupancy import WIDTH, Level
 from .tape import Span
 
 PRODUCTS = {
-    "product": "products; packing gathers their rows",
+    "product": "products, which gather their rows",
     "region": "elementwise",
     "outer": "weight gradients",
     "column_sum": "sums over vertices",
