@@ -3,7 +3,8 @@
 For each K x N and number of rows m, GFLOP/s of one core: [m, K] x [K, N] in float32 and, where the
 CPU can, with operands that are rounded to bfloat16 as they are packed; torch's product of operands
 that are bfloat16 already, if it is installed; NumPy's product in float32. All in turn, medians.
-With --gradients the weight gradient [m, K]^T x [m, N] instead, ours and NumPy's.
+With --gradients the weight gradient [m, K]^T x [m, N] instead, ours and NumPy's. With --rows-copied
+ours alone, its rows read where they lie and copied first, and the ratio of their times in pairs.
 """
 
 import argparse

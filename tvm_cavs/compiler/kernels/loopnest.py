@@ -162,7 +162,7 @@ def turned(i: Expr, n: Expr, turn: Expr) -> Expr:
     return i + turn % 2 * (n - 1 - i * 2)
 
 
-def part(index: Expr, parts: int, total: int) -> tuple[Expr, Expr]:
+def part(index: Expr, parts: int, total: Expr) -> tuple[Expr, Expr]:
     """(begin, count) of one of `parts` even parts of range(total)."""
     if parts == 1:
         return int64(0), int64(total)

@@ -21,6 +21,7 @@ from .loopnest import (
     int64,
     kernel,
     loop,
+    part,
     scalars,
     scratch,
     tile,
@@ -106,24 +107,24 @@ def squares(lanes: int, tasks: int, name: str) -> tirx.PrimFunc:
     Runs of CHAINS * TURNS vectors are summed in float32 first. However many tasks share them, the
     sums are the same.
     """
-    width = CHAINS * lanes
 
     def emit() -> None:
         (n,) = scalars(["n"])
         x, out = arrays([("x", (None,), "float32"), ("out", (None,), "float64")])
         n_sums = hold(tirx.ceildiv(n, int64(SQUARES)))
         with loop(tasks, "task") as task:
-            begin = hold(task * n_sums // tasks)
-            with loop((task + 1) * n_sums // tasks - begin) as i:
+            begin, mine = part(task, tasks, n_sums)
+            with loop(mine) as i:
                 first = hold((begin + i) * SQUARES)
                 count = hold(tirx.min(n - first, int64(SQUARES)))
-                T.buffer_store(out, sum_squares(x, first, count, lanes, width), [begin + i])
+                T.buffer_store(out, sum_squares(x, first, count, lanes), [begin + i])
 
     return kernel(name, "update", emit)
 
 
-def sum_squares(x: Buffer, first: Expr, count: Expr, lanes: int, width: int) -> Expr:
+def sum_squares(x: Buffer, first: Expr, count: Expr, lanes: int) -> Expr:
     """The float64 sum of the squares of `count` elements of x, from `first` on."""
+    width = CHAINS * lanes
     total = scratch([1], "local", "float64")
     T.buffer_store(total, tirx.FloatImm("float64", 0.0), [int64(0)])
 

@@ -172,8 +172,8 @@ def reader(pieces: tuple[Piece, ...], bound: Bound) -> Callable[[Expr, Expr], Lo
     return read
 
 
-def packed_rows(load: Load, depth: Expr) -> TileRows:
-    """Rows of a block that a packer has packed, `depth` columns of them."""
+def copied_rows(load: Load, depth: Expr) -> TileRows:
+    """Rows of a block that a packer has copied, `depth` columns of them."""
     return lambda height, row: [Stretch(int64(0), depth, lambda r, k: load(row + r, k))]
 
 

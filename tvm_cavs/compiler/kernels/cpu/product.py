@@ -39,8 +39,8 @@ from .operands import (
     Stretch,
     TileRows,
     bind,
+    copied_rows,
     is_readable_in_place,
-    packed_rows,
     packer,
     rows_in_place,
     window_packer,
@@ -141,7 +141,7 @@ def block_reader(
         pack = packer(spec.pieces, bound, cut.block, cut.lanes, spare_rows(cut.heights))
     else:
         return partial(rows_in_place, spec.pieces, bound)
-    return lambda first, count: packed_rows(pack(first, count), int64(depth))
+    return lambda first, count: copied_rows(pack(first, count), int64(depth))
 
 
 def window_tiles(
@@ -161,7 +161,7 @@ def window_tiles(
         with loop(-(-spec.k // cut.depth)) as w:
             top = hold(w * cut.depth)
             depth = hold(tirx.min(int64(cut.depth), spec.k - top))
-            of_tile = packed_rows(pack(row, n_rows, top, depth), depth)
+            of_tile = copied_rows(pack(row, n_rows, top, depth), depth)
 
             def panel(at: Target) -> None:
                 tile = partial(product_tile, (top, depth), ahead, of_tile, weights, at)
