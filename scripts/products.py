@@ -4,7 +4,8 @@ For each K x N and number of rows m, GFLOP/s of one core: [m, K] x [K, N] in flo
 CPU can, with operands that are rounded to bfloat16 as they are packed; torch's product of operands
 that are bfloat16 already, if it is installed; NumPy's product in float32. All in turn, medians.
 With --gradients the weight gradient [m, K]^T x [m, N] instead, ours and NumPy's. With --rows-copied
-ours alone, its rows read where they lie and copied first, and the ratio of their times in pairs.
+ours alone, float32: its rows copied first and read where they lie, and lying / copied, the median
+of their times in pairs. With --cpu ours alone as for a CPU of that name.
 """
 
 import argparse
@@ -12,15 +13,20 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from schedules.choice import only
+from schedules.knobs import product_knobs
 from tvm_cavs.arrays import aligned
 from tvm_cavs.compiler.compiler import Compiler
+from tvm_cavs.compiler.forms import forms
 from tvm_cavs.compiler.lowering.specs import Outer, Pack, Piece, Placement, Product
 from tvm_cavs.compiler.lowering.steps import Kernel
 from tvm_cavs.errors import TargetError
@@ -30,16 +36,19 @@ ROWS = (1, 4, 16, 32, 64, 256, 1024)
 Run = Callable[[int], object]  # of so many rows
 
 
-def ours(x: np.ndarray, w: np.ndarray, precision: str) -> Run:
-    """Our product of the first rows of x with w, packed once.
+def ours(x: np.ndarray, w: np.ndarray, precision: str, target: Any = "host", **changes: Any) -> Run:
+    """Our product of the first rows of x with w, packed once; some of its knobs changed.
 
     Raises:
         TargetError: this CPU has no such precision.
     """
-    (k, n_columns), compiler = w.shape, Compiler("host", 1, precision=precision)
+    (k, n_columns), compiler = w.shape, Compiler(target, 1, precision=precision)
     compiler.require_host()
-    spec = Product((Piece(k, 0, k),), n_columns, n_columns)
-    (form, *_) = compiler.forms(Kernel("product", spec))
+    spec, machine = Product((Piece(k, 0, k),), n_columns, n_columns), compiler.machine
+    if changes:
+        knobs = replace(product_knobs(compiler.target, k, n_columns, precision), **changes)
+        machine = replace(machine, choose=lambda *_: only(knobs))
+    (form, *_) = forms(machine, Kernel("product", spec))
     place = Placement(0, 0, 0, (0, k), (0, n_columns))
     packing = compiler.pack_form(Pack((w.shape,), (place,), k, n_columns))
     compiler.compile([form, packing])
@@ -81,6 +90,17 @@ def theirs(x: np.ndarray, w: np.ndarray) -> dict[str, Run]:
     return found | {"torch bf16": lambda m: torch.mm(a[:m], b)}
 
 
+def beside_others(x: np.ndarray, w: np.ndarray, gradients: bool) -> dict[str, Run]:
+    """Ours in both precisions, where the CPU can, and those of others."""
+    make = our_gradient if gradients else ours
+    runs = {"float32": make(x, w, "float32")}
+    try:
+        runs["bf16"] = make(x, w, "bf16")
+    except TargetError as error:
+        print(error)
+    return runs | ({"numpy": partial(transposed_product, x, w)} if gradients else theirs(x, w))
+
+
 def transposed_product(x: np.ndarray, y: np.ndarray, m: int) -> np.ndarray:
     return np.dot(x[:m].T, y[:m])
 
@@ -104,34 +124,42 @@ def main() -> None:
     parser.add_argument("sizes", nargs="+", metavar="KxN", help="of the weights, such as 512x1280")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--gradients", action="store_true", help="of weights, not products")
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, metavar="M")
+    parser.add_argument("--rows-copied", action="store_true", help="copied and where they lie")
+    parser.add_argument("--cpu", metavar="NAME", help="as LLVM names it, such as haswell")
     given = parser.parse_args()
+    target = {"kind": "llvm", "mcpu": given.cpu, "num-cores": 1} if given.cpu else "host"
     rng = np.random.default_rng(0)
     for size in given.sizes:
         k, n_columns = map(int, size.split("x"))
-        n_rows = max(ROWS) if given.gradients else k
-        x, w = aligned((max(ROWS), k)), aligned((n_rows, n_columns))
+        n_rows = max(given.rows) if given.gradients else k
+        x, w = aligned((max(given.rows), k)), aligned((n_rows, n_columns))
         for a in (x, w):
             a[...] = rng.standard_normal(a.shape, dtype="float32")
-        make = our_gradient if given.gradients else ours
-        runs: dict[str, Run] = {"float32": make(x, w, "float32")}
-        try:
-            runs["bf16"] = make(x, w, "bf16")
-        except TargetError as error:
-            print(error)
-        if given.gradients:
-            runs["numpy"] = partial(transposed_product, x, w)
+        if given.rows_copied:
+            runs = {
+                name: ours(x, w, "float32", target, packs=packs)
+                for name, packs in (("copied", True), ("lying", False))
+            }
+        elif given.cpu:
+            runs = {"float32": ours(x, w, "float32", target)}
         else:
-            runs |= theirs(x, w)
+            runs = beside_others(x, w, given.gradients)
         what = f"[m, {k}]^T x [m" if given.gradients else f"[m, {k}] x [{k}"
         print(f"{what}, {n_columns}], GFLOP/s of one core")
-        print("     m" + "".join(f"{name:>12}" for name in runs))
-        for m in ROWS:
+        ratio = "  lying / copied" * given.rows_copied
+        print("     m" + "".join(f"{name:>12}" for name in runs) + ratio)
+        for m in given.rows:
             taken: dict[str, list[float]] = {name: [] for name in runs}
             for _ in range(given.rounds):
                 for name, run in runs.items():
                     taken[name].append(seconds(run, m))
             rates = (2e-9 * m * k * n_columns / statistics.median(t) for t in taken.values())
-            print(f"{m:6}" + "".join(f"{rate:12.0f}" for rate in rates), flush=True)
+            line = f"{m:6}" + "".join(f"{rate:12.0f}" for rate in rates)
+            if given.rows_copied:
+                pairs = zip(taken["lying"], taken["copied"], strict=True)
+                line += f"{statistics.median(a / b for a, b in pairs):16.2f}"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
