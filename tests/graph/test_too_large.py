@@ -46,15 +46,3 @@ def test_a_data_set() -> None:
         build_graphs_flat([TOO_MANY], range(TOO_MANY), [], {})
     with pytest.raises(cavs.GraphError, match="slots for children of a data set: .*several"):
         build_graphs_flat([1], [0], range(TOO_MANY), {})
-
-
-def test_slots_of_a_vertex_function() -> None:
-    """Of all the same number, used or not: rows of children are numbered by slot."""
-    from types import SimpleNamespace
-    from typing import Any
-
-    from tvm_cavs.runtime import HostMemory, Planner
-
-    batch: Any = SimpleNamespace(n_vertices=2**30)
-    with pytest.raises(cavs.GraphError, match="slots of a batch.*2,147,483,648, .*fewer slots"):
-        Planner({}, 2, ()).plan(batch, HostMemory(), lambda masks: None)

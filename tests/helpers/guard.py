@@ -42,10 +42,10 @@ def guarded_bytes(n_bytes: int, side: str) -> np.ndarray:
 def guard_pages(side: str) -> Iterator[None]:
     """Inside, buffers are exactly as large as a batch needs, and guarded."""
     from tvm_cavs import arrays
-    from tvm_cavs.runtime import memory, room
+    from tvm_cavs.runtime import memory, needs, room
 
     ready, rows = memory.ready, memory.HostMemory.rows
-    make_room = room.Room.make
+    make_room, make_need = room.Room.make, needs.Needs.make_room
 
     def guarded(array: np.ndarray, dtype: Any) -> np.ndarray:
         """What nobody may write to is copied: users' arrays, those of graphs."""
@@ -66,13 +66,19 @@ def guard_pages(side: str) -> Iterator[None]:
 
     def exact_room(self: Any, *given: Any) -> None:
         self._rows[:] = -1
+        self._held = [-1] * len(self._held)
         make_room(self, *given)
+
+    def exact_needs(self: Any, its_memory: Any, sizes: Any) -> None:
+        its_memory.beside.pop(self, None)
+        make_need(self, its_memory, sizes)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "zero_bytes", lambda n_bytes: guarded_bytes(n_bytes, side))
         patch.setattr(memory, "ready", guarded)
         patch.setattr(memory.HostMemory, "rows", exact_rows)
         patch.setattr(room.Room, "make", exact_room)
+        patch.setattr(needs.Needs, "make_room", exact_needs)
         if os.environ.get(ONE_BY_ONE):
             note_kernels(patch)
         yield

@@ -85,8 +85,8 @@ def test_planted_overrun(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     cut = Spaces.cut
 
-    def longer(self: Any, plan: Any, planner: Any, memory: Any) -> Any:
-        made = cut(self, plan, planner, memory)
+    def longer(self: Any, plan: Any, memory: Any) -> Any:
+        made = cut(self, plan, memory)
         rows = memory.read(slices.SLICES)[: made.n * self.width].reshape(made.n, self.width)
         rows[:, tables.COUNT] += 1
         return made

@@ -169,7 +169,7 @@ def test_a_part_holds_inputs_in_the_order_of_its_rows(order: list[int]) -> None:
     for name, values in FIELDS.items():
         inputs[name] = Field(values, np.array([True, True, False, True]))
     graph = Graph.from_children([[]] * 4, inputs)
-    cells = SimpleNamespace(level=np.array([0, 0, 1, 3]), count=np.array([1, 1, 1, 1]))
+    cells = SimpleNamespace(level=np.array([0, 0, 1, 3]), size=np.array([1, 1, 1, 1]))
     plan: Any = SimpleNamespace(
         graph=graph,
         order=np.array(order),

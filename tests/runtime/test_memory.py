@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
+from helpers.series_in_python import InPython
 from tvm_cavs.runtime import room
 from tvm_cavs.runtime.batch_inputs import Filling
 from tvm_cavs.runtime.memory import GROWTH, READ_ONLY, Both, HostMemory, ready, table, tensor_of
@@ -145,10 +146,19 @@ def test_words_are_counted_up_to_the_largest_table(rows: tuple[int, ...]) -> Non
 
     sums = [gradient(f"E{k}", "word", n) for k, n in enumerate(rows)]
     compiled: Any = SimpleNamespace(buffers={}, row_sums=[*sums, gradient("E0", "other", 3)])
-    spaces: Any = SimpleNamespace(number={Space("pull", "word"): 1, Space("pull", "other"): 0})
-    planner: Any = SimpleNamespace(group=lambda pull, n, n_values, memory: (n, n_values))
-    found = Filling(compiled, spaces, planner).fill(None, np.array([5, 6]), HostMemory())  # type: ignore
-    assert found == {"word": (6, 9), "other": (5, 3)}
+    number = {Space("pull", "word"): 1, Space("pull", "other"): 0}
+    spaces: Any = SimpleNamespace(number=number, names=[*number][::-1])
+    planner: Any = SimpleNamespace(kernels={"group": None}, series=InPython)
+    memory, plan = HostMemory(), SimpleNamespace(n_rows=7, graph=SimpleNamespace(inputs={}))
+    filling = Filling(compiled, spaces, planner)
+    filling._series = SimpleNamespace(run=lambda memory, integers, given: told.append(integers))
+    told: list[list[int]] = []
+    filling.fill(plan, np.array([5, 6]), memory)
+    assert told == [[7, 6, 5]]
+    counts = {
+        pull: len(memory.read(BufferId(Role.GROUP_COUNTS, pull))) for pull in ("word", "other")
+    }
+    assert counts == {"word": 9, "other": 3}
 
 
 @pytest.mark.parametrize("given", [[3, None, 0], [0.5, None, 1.5]])
@@ -161,10 +171,11 @@ def test_what_chooses_nothing_is_below_zero_and_of_a_table_the_first_row(given: 
     integers = isinstance(given[0], int)
 
     def take(n: int, order: Any, kind: Any, values: Any, out: Any, member: Any) -> None:
-        assert integers and n == 3
-        np.from_dlpack(out)[:3] = [3, -1, 0]
+        assert n == (3 if integers else 0)
+        if n:
+            np.from_dlpack(out)[:3] = [3, -1, 0]
 
-    planner: Any = SimpleNamespace(kernels={"take": take}, arity=2, group=None)
+    planner: Any = SimpleNamespace(kernels={"take": take}, arity=2, series=InPython)
     for each in (ORDER, KIND):
         memory.rows(each, 3, 0, "int32")
     plan: Any = SimpleNamespace(graph=cavs.Graph.from_sequence(3, {"word": given}), n_rows=3)

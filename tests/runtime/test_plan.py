@@ -17,10 +17,14 @@ from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.batching import batch
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.graph.kind import Kind, kind_of, masks
+from tvm_cavs.runtime.batch_inputs import Grouped, edge_call, edge_needs
 from tvm_cavs.runtime.memory import HostMemory, tensor_of
-from tvm_cavs.runtime.plan import Plan
-from tvm_cavs.runtime.planner import CHILDREN, Planner, Ranks, UnknownKindsError
+from tvm_cavs.runtime.needs import Needs
+from tvm_cavs.runtime.plan import CHILDREN, Plan
+from tvm_cavs.runtime.planner import Planner, Ranks, UnknownKindsError
 from tvm_cavs.runtime.roles import BufferId, Role
+from tvm_cavs.runtime.routine import Held
+from tvm_cavs.runtime.series import integer
 from tvm_cavs.runtime.slices import SLICES, Spaces
 from tvm_cavs.runtime.spaces import Space
 from tvm_cavs.runtime.tables import COUNT, GROUP, LEVEL
@@ -140,7 +144,7 @@ def test_sort_against_numpy(seed: int, planned: Any) -> None:
     *rows, cells = oracle.sort(graph.level, bits, lookup, np.argsort(kinds.ranks))
     for found, expected in zip((p.row, p.order, p.kind_of_row), rows, strict=True):
         np.testing.assert_array_equal(found, expected)
-    for found, expected in zip((p.cells.level, p.cells.kind, p.cells.count), cells, strict=True):
+    for found, expected in zip((p.cells.level, p.cells.kind, p.cells.size), cells, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -151,7 +155,7 @@ def test_groups_are_contiguous_and_cells_count_them(seed: int, planned: Any) -> 
     groups = [(pair, len(list(run))) for pair, run in itertools.groupby(pairs)]
     cells = list(zip(p.cells.level.tolist(), p.cells.kind.tolist(), strict=True))
     assert [pair for pair, _ in groups] == cells and len(set(cells)) == len(cells)
-    assert [count for _, count in groups] == p.cells.count.tolist()
+    assert [count for _, count in groups] == p.cells.size.tolist()
     assert f"{graph.n_vertices} vertices" in str(p) and f"{len(cells)} groups" in str(p)
 
 
@@ -191,8 +195,8 @@ def slices_of(
         backward=(group("lazy", everyone), group("recurrent", member), group("eager", everyone)),
         members={**of_space, Space("edges"): everyone},
     )
-    spaces = Spaces(compiled)  # type: ignore[arg-type]
-    cut = spaces.cut(p, planner, memory)
+    spaces = Spaces(compiled, planner)  # type: ignore[arg-type]
+    cut = spaces.cut(p, memory)
     first, n = cut.place("forward")
     slices = spaces.slices(cut, memory)[first : first + n]
     found = [s for s in slices if s.group is mine]
@@ -200,6 +204,7 @@ def slices_of(
     check_order(spaces, cut, memory, groups)
     check_segments(p, spaces, cut, memory, groups, compiled.members)
     columns = [spaces.column(s) for s in used]
+    check_counts(p, spaces, cut, memory, compiled.members)
     assert spaces.column(Space("scratch")) == 0 and all(s.row[0] == 0 for s in found)
     return [(s.level, s.n_rows, [s.row[c] for c in columns]) for s in found]
 
@@ -214,7 +219,7 @@ def check_segments(
 ) -> None:
     """NumPy finds the same slices, in the same order."""
     expected = oracle.segments(
-        (p.cells.level, p.cells.kind, p.cells.count),
+        (p.cells.level, p.cells.kind, p.cells.size),
         np.array([space.base for space in members]),
         np.array([STAGES.index(g.stage) for g in groups]),
         np.array([g.member for g in groups]),
@@ -225,12 +230,24 @@ def check_segments(
     np.testing.assert_array_equal(found, np.concatenate(list(expected)))
 
 
+def check_counts(
+    p: Plan, spaces: Spaces, cut: Any, memory: HostMemory, members: dict[Space, np.ndarray]
+) -> None:
+    """Rows of every space, with those before the first."""
+    found = spaces.counts(cut, memory)
+    for (space, member), count in zip(members.items(), found.tolist(), strict=True):
+        assert count == space.base + sum(bool(member[kind]) for kind in p.kind_of_row)
+    memory.fill(SLICES, -1)
+    assert (found >= 0).all()  # they are a copy
+
+
 def check_order(spaces: Spaces, cut: Any, memory: HostMemory, groups: list[Any]) -> None:
     """Sorting says the same: by stage, by level (backward from the highest), as they were found."""
     rows = memory.read(SLICES)[: cut.n * spaces.width].reshape(cut.n, spaces.width)
-    assert [int((rows[:, GROUP] == g).sum()) for g in range(len(groups))] == list(cut.sizes)
+    sizes = [int((rows[:, GROUP] == g).sum()) for g in range(len(groups))]
+    assert [min(size, 2) for size in sizes] == list(cut.often)
     assert cut.most_rows == max(rows[:, COUNT], default=0)
-    assert cut.n_forward == sum(cut.sizes[:2])
+    assert (cut.n_forward, cut.n) == (sum(sizes[:2]), sum(sizes))
 
     def key(row: Any) -> tuple[bool, int, int]:
         stage, backward = STAGES.index(groups[row[GROUP]].stage), row[GROUP] >= 2
@@ -279,7 +296,9 @@ def test_parent_edges_against_a_plain_loop(seed: int, planned: Any) -> None:
     graph, kinds, p, planner, memory = planned(seed)
     kinds_by_number = {n: kind_of(m, ARITY, PULLS) for m, n in kinds.of_mask.items()}
     has_slot = np.array([bool(kinds_by_number[n].slots) for n in range(len(kinds_by_number))])
-    planner.edges(p.n_rows, tensor_of(has_slot.astype("uint8")), p.n_rows, memory)
+    Needs(edge_needs(0, 1, ARITY), 2).make_room(memory, (p.n_rows, p.n_rows))
+    member = Held(tensor_of(has_slot.astype("uint8")))
+    planner.series([edge_call(planner, member)], 1).run(memory, (p.n_rows,))
     pointers = memory.read(BufferId(Role.PARENT_POINTERS))[: p.n_rows + 1]
     edges = memory.read(BufferId(Role.PARENT_SLOTS))
     expected: list[list[int]] = [[] for _ in range(p.n_rows)]
@@ -302,12 +321,17 @@ def test_group_of_equal_values(seed: int, compiler: Compiler) -> None:
         planner_of(compiler, 1, ("word",)),
         HostMemory(),
     )
+    grouped = Grouped("word")
+    arguments = grouped.arguments(integer(0))
+    series = planner.series([(planner.kernels["group"], arguments)], 1)
     for _ in range(2):  # it leaves its counters as they were
         values = rng.integers(-1, 9, int(rng.integers(0, 40)))  # -1: no value
         index = BufferId(Role.INDEX, "word")
         memory.rows(index, len(values), 0, "int32")
         memory.write(index, values)
-        distinct = planner.group("word", len(values), 9, memory)
+        Needs(grouped.needs(0, 9), 1).make_room(memory, (len(values),))
+        series.run(memory, (len(values),))
+        distinct = grouped.values(memory)
         assert distinct.tolist() == list(dict.fromkeys(values[values >= 0].tolist()))
         roles = Role.GROUP_POINTERS, Role.GROUP_ROWS
         pointers, positions = (memory.read(BufferId(role, "word")) for role in roles)
@@ -382,3 +406,11 @@ def test_more_slots_and_inputs_than_bits_are_an_error(compiler: Compiler) -> Non
         planner_of(compiler, 2, tuple(inputs))
     with pytest.raises(GraphError, match="2 slots and 62 inputs"):
         masks(Graph.from_children([[], [0]], inputs), 2, tuple(inputs))
+
+
+def test_slots_of_a_batch_are_numbered(compiler: Compiler) -> None:
+    """Of all the same number, used or not: rows of children are numbered by slot."""
+    graph: Any = SimpleNamespace(n_vertices=2**30)
+    planner = planner_of(compiler, 2, ())
+    with pytest.raises(GraphError, match="slots of a batch.*2,147,483,648, .*fewer slots"):
+        planner.plan(graph, HostMemory(), Kinds(planner, 0)._known())

@@ -84,11 +84,11 @@ def parts() -> tuple[Recorder, list[list[Entry]], HostMemory]:
 
 def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any) -> None:
     calls, groups, memory = parts
-    frames = Frames(Routine(kernel, groups, (9, 9)), memory)
+    frames = Frames(Routine(kernel, groups, (9, 9)))
     slices = slices_of((0, 7, 10, 20), (1, 1, 11, 21), (0, 8, 12, 22), (1, 5, 13, 23))
     order = np.array([2, 0, 3, 1], "int32")
     given = WIDTH, tensor_of(order), tensor_of(slices.reshape(-1))
-    frames.run(1, 3, *given)
+    frames.run(memory, 1, 3, *given)
     a, b = (memory.tensor(buffer).data_ptr() for buffer in (A, B))
     expected = [
         ("few", (7, 10, a)),
@@ -107,19 +107,19 @@ def test_every_call_in_order_with_its_form_and_arguments(kernel: Any, parts: Any
     calls.calls.clear()
     frames.choose(frozenset({WHOLE}))
     memory.rows(B, 9, 3, "float32")  # moves
-    frames.run(0, 1, *given)
+    frames.run(memory, 0, 1, *given)
     b = memory.tensor(B).data_ptr()
     assert calls.calls == [("many", (8, 12, a)), ("other", (8, 0, 22, b, a))]
-    frames.run(2, 0, *given)
+    frames.run(memory, 2, 0, *given)
     assert len(calls.calls) == 2
 
 
 def test_a_group_runs_on_parts_of_its_rows(kernel: Any, parts: Any) -> None:
     """Starts move along with the part; the form follows its rows, not those of the slice."""
     calls, groups, memory = parts
-    frames = Frames(Routine(kernel, groups, (8, 2)), memory)
+    frames = Frames(Routine(kernel, groups, (8, 2)))
     slices = tensor_of(slices_of((0, 17, 10, 20), (1, 4, 11, 21)).reshape(-1))
-    frames.run(0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), slices)
+    frames.run(memory, 0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), slices)
     a, b = (memory.tensor(buffer).data_ptr() for buffer in (A, B))
     assert calls.calls == [
         ("many", (8, 10, a)),
@@ -142,10 +142,10 @@ def test_the_calls_of_random_slices_against_numpy(seed: int, kernel: Any, parts:
     calls, groups, memory = parts
     rng = np.random.default_rng(seed)
     routine = Routine(kernel, groups, rng.integers(1, 12, 2).tolist())
-    frames = Frames(routine, memory)
+    frames = Frames(routine)
     rows = [(rng.integers(2), *rng.integers(1, 40, 3)) for _ in range(9)]
     slices, order = slices_of(*rows), rng.permutation(9).astype("int32")
-    frames.run(2, 6, WIDTH, tensor_of(order), tensor_of(slices.reshape(-1)))
+    frames.run(memory, 2, 6, WIDTH, tensor_of(order), tensor_of(slices.reshape(-1)))
     tables = [np.from_dlpack(t) for t in (routine.groups, routine.parts, *routine.tables)]
     steps, forms, moves = (
         table.reshape(-1, n)
@@ -163,15 +163,15 @@ def test_the_calls_of_random_slices_against_numpy(seed: int, kernel: Any, parts:
 
 def test_a_call_that_fails_ends_the_routine_and_says_why(kernel: Any, parts: Any) -> None:
     calls, groups, memory = parts
-    frames = Frames(Routine(kernel, groups, (9, 9)), memory)
+    frames = Frames(Routine(kernel, groups, (9, 9)))
     slices = slices_of((0, 7, 10, 20), (1, 3, 11, 21), (0, 8, 12, 22))
     given = WIDTH, tensor_of(np.array([0, 1, 2], "int32")), tensor_of(slices.reshape(-1))
     calls.fails = {"last"}
     with pytest.raises(ValueError, match="last does not like 3"):
-        frames.run(0, 3, *given)
+        frames.run(memory, 0, 3, *given)
     assert [name for name, _ in calls.calls] == ["few", "other", "last", "last"]
     calls.fails, calls.calls = set(), []
-    frames.run(0, 3, *given)
+    frames.run(memory, 0, 3, *given)
     assert [name for name, _ in calls.calls] == ["few", "other", "last", "many", "other"]
 
 
@@ -180,13 +180,13 @@ def test_a_call_that_failed_is_made_again_as_it_was(
     kernel: Any, parts: Any, chosen: frozenset[BufferId]
 ) -> None:
     calls, groups, memory = parts
-    frames = Frames(Routine(kernel, groups, (9, 9)), memory)
+    frames = Frames(Routine(kernel, groups, (9, 9)))
     frames.choose(chosen)
     slices = slices_of((1, 3, 11, 21), (0, 7, 10, 20), (0, 8, 12, 22))
     given = WIDTH, tensor_of(np.array([1, 2, 0], "int32")), tensor_of(slices.reshape(-1))
     calls.fails = {"other"}
     with pytest.raises(ValueError, match="other does not like 8"):
-        frames.run(1, 2, *given)
+        frames.run(memory, 1, 2, *given)
     a, b = (memory.tensor(buffer).data_ptr() for buffer in (A, B))
     assert calls.calls[1:] == 2 * [("other", (8, int(not chosen), 22, b, a))]
 
@@ -203,11 +203,26 @@ def test_a_call_that_fails_only_once_is_said_with_its_slice(kernel: Any) -> None
     slices = slices_of((0, 5, 3, 4))
     given = WIDTH, tensor_of(np.zeros(1, "int32")), tensor_of(slices.reshape(-1))
     with pytest.raises(RuntimeError, match=r"on slice \[0, 0, 5, 0, 3, 4\] and, called once more"):
-        Frames(Routine(kernel, groups, (9,)), HostMemory()).run(0, 1, *given)
+        Frames(Routine(kernel, groups, (9,))).run(HostMemory(), 0, 1, *given)
     assert rows == [5, 5]
 
 
 def test_a_routine_of_nothing(kernel: Any) -> None:
-    frames = Frames(Routine(kernel, [[], []], (9, 9)), HostMemory())
+    frames = Frames(Routine(kernel, [[], []], (9, 9)))
     slices = slices_of((0, 1, 0, 0), (1, 1, 0, 0))
-    frames.run(0, 2, WIDTH, tensor_of(np.array([0, 1], "int32")), tensor_of(slices.reshape(-1)))
+    given = WIDTH, tensor_of(np.array([0, 1], "int32")), tensor_of(slices.reshape(-1))
+    frames.run(HostMemory(), 0, 2, *given)
+
+
+def test_frames_run_in_another_memory(kernel: Any, parts: Any) -> None:
+    """Of the same version, as memories of two batches are."""
+    calls, groups, memory = parts
+    other = HostMemory()
+    other.rows(A, 4, 0, "float32")
+    other.rows(B, 2, 3, "float32")
+    assert other.version == memory.version
+    frames = Frames(Routine(kernel, groups, (9, 9)))
+    slices = tensor_of(slices_of((1, 3, 11, 21)).reshape(-1))
+    for each in (memory, other, memory):
+        frames.run(each, 0, 1, WIDTH, tensor_of(np.zeros(1, "int32")), slices)
+        assert calls.calls.pop() == ("last", (3, 21, 11, each.tensor(B).data_ptr()))

@@ -101,7 +101,7 @@ def test_calls_at_once_have_different_workspaces() -> None:
 class NoCalls:
     """Passes without a call, and their frames."""
 
-    def frames(self, memory: Any) -> Any:
+    def frames(self) -> Any:
         return self
 
     def choose(self, replaced: Any) -> None:

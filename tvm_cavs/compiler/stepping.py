@@ -27,4 +27,6 @@ class Stepping:
         """Those of a batch that runs so many rows, 1 or more."""
         if self.fixed is not None:
             return self.fixed
+        if not self._measured:
+            return self.default
         return self._measured.get(bucket_of(n_rows), self.default)

@@ -175,8 +175,8 @@ class TvmExecutor:
 
     def _passes_of(self, n_rows: int, loaded: Loaded, ahead: bool) -> Passes | None:
         """With packed weights or without, by the size of the batch alone."""
-        direct, most = loaded.kinds.options.direct, self.stepping.knobs(n_rows).direct_vertices
-        if not (self._trains and direct and n_rows <= most):
+        may_be_direct = self._trains and loaded.kinds.options.direct
+        if not (may_be_direct and n_rows <= self.stepping.knobs(n_rows).direct_vertices):
             return loaded.prepared.passes
         if loaded.direct is None and not ahead:
             with self._learning:

@@ -68,7 +68,7 @@ def _check_input(graph: Graph, read: Read, function: str) -> None:
     if values.ndim > 1:
         fits = fits.reshape(len(values), -1).all(axis=1)
     wrong = present > fits  # present, and not in 0..high
-    if wrong.any():
+    if np.count_nonzero(wrong):
         v = int(wrong.argmax())
         expected = "0 or more" if limit is None else f"0..{high}"
         raise GraphError(

@@ -65,7 +65,7 @@ def levels(
     return tuple(
         Level(
             number,
-            int(cells.count[at].sum()),
+            int(cells.size[at].sum()),
             int(np.count_nonzero(tops >= number)),
             calls.get(number, 0),
             tuple(kinds[k] for k in np.unique(cells.kind[at]).tolist()),

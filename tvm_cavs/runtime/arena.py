@@ -19,7 +19,8 @@ from .executable import Executable
 from .memory import Both, HostMemory
 from .part import FILLED, Part, make_part
 from .passes import Passes
-from .planner import CELL_BUFFERS, Planner, Ranks
+from .plan import CELL_BUFFERS
+from .planner import Planner, Ranks
 from .roles import BufferId, Role
 from .room import Layout
 from .slices import SLICE_ORDER, SLICES, Spaces
@@ -95,7 +96,7 @@ class Arena:
         states = [b for b in layout.growing if b.space == STATE]
         self._states = [self._workspace.read(b.id) for b in states]
         self._outputs = {id: self._workspace.read(id) for id in outputs}
-        self._frames = passes.frames(Both(self._memory, self._workspace))
+        self._both, self._frames = Both(self._memory, self._workspace), passes.frames()
         self._member = {s: np.from_dlpack(m).astype(bool) for s, m in spaces.members.items()}
         self._base = np.array([s.base for s in spaces.names], "int64")
         self._bases = self._memory.fixed(BASES, self._base.shape, "int64")
@@ -204,7 +205,7 @@ class Arena:
 
     def _run(self, places: np.ndarray, levels: np.ndarray, n_levels: int) -> None:
         """Give places rows of state, write what kernels read of them, and call these."""
-        n, memory, planner = len(places), self._memory, self._planner
+        n, memory = len(places), self._memory
         rank = self._rank[places]
         self._row[places] = np.arange(self._n_rows, self._n_rows + n)
         self._fill(places, self._kind_of_rank[rank])
@@ -220,10 +221,10 @@ class Arena:
         bases = memory.read(BASES)
         bases[:] = self._base
         bases[self._state] += self._n_rows
-        cut = self._spaces.cut_cells(len(count), n_levels, self._bases, planner, memory)
+        cut = self._spaces.cut_cells(len(count), n_levels, self._bases, memory)
         self._n_rows += n
         order, slices = memory.tensor(SLICE_ORDER), memory.tensor(SLICES)
-        self._frames.run(*cut.place("forward"), self._width, order, slices)
+        self._frames.run(self._both, *cut.place("forward"), self._width, order, slices)
 
     def _fill(self, places: np.ndarray, kinds: np.ndarray) -> None:
         below = self._row[self._below[places]]

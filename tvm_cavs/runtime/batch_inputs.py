@@ -6,21 +6,23 @@ so that the next batch can be planned while this one runs. Everything else lies 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import dropout
+from ..graph import Field
 from .executable import Executable
 from .memory import HostMemory, tensor_of
-from .plan import Plan
-from .planner import BELOW, KIND, ORDER, Planner
-from .roles import Role
+from .needs import Need, Needs
+from .plan import BELOW, KIND, ORDER, Plan
+from .planner import Planner
+from .roles import BufferId, Role
+from .routine import Argument, Column, Given, Held, Number, Rows
+from .series import Call, integer, rows_of
 from .slices import Spaces
 from .spaces import Buffer, Space
 
-Fill = Callable[[Plan, list[int], HostMemory], None]
 OF_BATCH = frozenset(
     {
         Role.CHILD,
@@ -34,6 +36,86 @@ OF_BATCH = frozenset(
     }
 )
 EDGES = Space("edges")
+PARENT_POINTERS, PARENT_SLOTS = BufferId(Role.PARENT_POINTERS), BufferId(Role.PARENT_SLOTS)
+NEXT = BufferId(Role.PLAN, "next")
+
+
+class Taking(NamedTuple):
+    """An input that is brought into the rows of a space; `present`: whether there is one."""
+
+    buffer: Buffer
+    dtype: np.dtype[Any]
+    present: bool
+    instead: Any  # a tensor of no values, where an input is of another type
+
+    def tensor(self, field: Field, n: int) -> Any:
+        """The input at n vertices, as the kernel takes it; None if it is of another type."""
+        if self.present:
+            return tensor_of(field.present, "bool")
+        ld, values = self.buffer.ld, field.values
+        if values.dtype != self.dtype or values.size != n * max(1, ld):
+            return None
+        return tensor_of(values.reshape(n, -1) if ld else values)
+
+
+def edge_needs(parents: int, all_rows: int, arity: int) -> list[Need]:
+    """The buffers of `edge_call`: the places of two sizes, the vertices with children, and all."""
+    return [
+        Need(PARENT_POINTERS, all_rows, more=1),
+        Need(PARENT_SLOTS, parents, each=arity),
+        Need(NEXT, all_rows),
+    ]
+
+
+def edge_call(planner: Planner, member: Held) -> Call:
+    """PARENT_POINTERS and PARENT_SLOTS: the slots that each row fills.
+
+    Args:
+        member: the kinds that have children, uint8[n_kinds].
+    """
+    buffers = rows_of(KIND, BELOW, PARENT_POINTERS, PARENT_SLOTS, NEXT)
+    return planner.kernels["edges"], (integer(0), Number(planner.arity), *buffers, member)
+
+
+class Grouped:
+    """The rows of an input, those of equal values together.
+
+    DISTINCT gets the values, in the order in which they come, without -1, which stands where there
+    is none; GROUP_POINTERS and GROUP_ROWS where each is.
+    """
+
+    def __init__(self, pull: str) -> None:
+        self.pull = pull
+        self._index, self._distinct, self._pointers, self._rows, self._counts = (
+            BufferId(role, pull)
+            for role in (
+                Role.INDEX,
+                Role.DISTINCT,
+                Role.GROUP_POINTERS,
+                Role.GROUP_ROWS,
+                Role.GROUP_COUNTS,
+            )
+        )
+        self._n = BufferId(Role.PLAN, ("distinct", pull))
+
+    def needs(self, size: int, n_values: int) -> list[Need]:
+        """The buffers, for rows of a size; values are below `n_values`."""
+        return [
+            Need(self._distinct, size),
+            Need(self._pointers, size, more=1),
+            Need(self._rows, size),
+            Need(self._counts, size, each=0, more=n_values),  # of zeros, which the kernel leaves
+            Need(self._n, size, dtype="int64", each=0, more=1),
+        ]
+
+    def arguments(self, n: Column) -> list[Argument]:
+        """Those of the kernel, for n rows."""
+        made = self._distinct, self._pointers, self._rows, self._counts, self._n
+        return [n, *rows_of(self._index, *made)]
+
+    def values(self, memory: HostMemory) -> np.ndarray:
+        """The distinct values: int32[n_distinct]."""
+        return memory.read(self._distinct)[: int(memory.read(self._n)[0])]
 
 
 class Filling:
@@ -41,82 +123,83 @@ class Filling:
 
     def __init__(self, compiled: Executable, spaces: Spaces, planner: Planner) -> None:
         self._spaces, self._planner = spaces, planner
-        buffers = compiled.buffers.values()
-        mine = [b for b in buffers if b.role in OF_BATCH]
-        # the slots of parents are written with the pointers to them
-        self._fill = [self._filler(b) for b in mine if b.role is not Role.PARENT_SLOTS]
+        self._needs: list[Need] = []  # in rows of spaces, and in all rows
+        self._takings: list[Taking] = []
+        calls: list[Call] = []
+        mine = [b for b in compiled.buffers.values() if b.role in OF_BATCH]
+        for b in mine:
+            calls += self._calls(b)
+        self._keys = [b.id for b in mine if b.role is Role.VERTEX_KEYS]
+        self._choices = [b.id for b in mine if b.role is Role.CHOICE]
         n_values: dict[str, int] = {}  # by input whose rows get gradients: rows of its tables
         for r in compiled.row_sums:
             n_values[r.pull] = max(r.n_rows, n_values.get(r.pull, 0))
-        number = spaces.number
-        self._groups = [(p, number[Space("pull", p)], n) for p, n in n_values.items()]
+        self._groups = [(spaces.number[Space("pull", p)], Grouped(p)) for p in n_values]
+        for i, (number, grouped) in enumerate(self._groups):
+            n = integer(1 + len(self._takings) + i)
+            calls.append((planner.kernels["group"], grouped.arguments(n)))
+            self._needs += grouped.needs(number, n_values[grouped.pull])
+        self._room = Needs(self._needs, len(spaces.names) + 1)
+        self._series = planner.series(calls, 1 + len(self._takings) + len(self._groups))
 
     def _number(self, space: Space | None) -> int:
         assert space is not None
         return self._spaces.number[space]
+
+    def _member(self, number: int) -> Held:
+        return Held(self._spaces.members[self._spaces.names[number]])
+
+    def _calls(self, b: Buffer) -> list[Call]:
+        """The kernel that writes a buffer, if there is one for it."""
+        planner, number = self._planner, self._number(b.space)
+        kernels, n, member = planner.kernels, integer(0), self._member(number)
+        where, rest = rows_of(ORDER, KIND), (Rows(b.id), member)
+        if b.role is Role.PARENT_SLOTS:  # written with the pointers to them
+            return []
+        if b.role is Role.PARENT_POINTERS:
+            all_rows = len(self._spaces.names)
+            self._needs += edge_needs(self._number(EDGES), all_rows, planner.arity)
+            return [edge_call(planner, self._member(self._number(EDGES)))]
+        self._needs.append(Need(b.id, number, b.ld, b.dtype))
+        if b.role is Role.VERTEX_KEYS:
+            return []
+        if b.role is Role.CHILD:
+            of = n, Number(planner.arity), Number(int(str(b.key))), *rows_of(KIND, BELOW)
+            return [(kernels["child"], (*of, *rest))]
+        place, present = len(self._takings), b.role is Role.PRESENT
+        instead = tensor_of(np.zeros((1, max(1, b.ld)) if b.ld else 1, b.dtype))
+        self._takings.append(Taking(b, np.dtype(b.dtype), present, instead))
+        rows, values = integer(1 + place), Given(place)
+        if present:
+            return [(kernels["take_present"], (rows, *where, values, *rest))]
+        if not b.ld:
+            return [(kernels["take"], (rows, *where, values, *rest))]
+        kernel = kernels["take_rows" if b.dtype == "float32" else "take_integers"]
+        return [(kernel, (rows, Number(b.ld), *where, values, *rest))]
 
     def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.
 
         Returns, for every input whose rows get gradients, its distinct values: int32[n_distinct].
         """
-        sizes = counts.tolist()
-        for fill in self._fill:
-            fill(plan, sizes, memory)
-        group = self._planner.group
-        return {pull: group(pull, sizes[i], n, memory) for pull, i, n in self._groups}
-
-    def _filler(self, b: Buffer) -> Fill:
-        """What writes one buffer."""
-        id, key, number, planner = b.id, b.key, self._number(b.space), self._planner
-        kernels, arity, absent = planner.kernels, planner.arity, -1 if b.dtype == "int32" else 0
-        member: Any = self._spaces.members[self._spaces.names[number]]
-
-        def child(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            out, tensor = memory.rows(id, sizes[number], 0, "int32"), memory.tensor
-            rows = tensor(KIND), tensor(BELOW)
-            kernels["child"](plan.n_rows, arity, key, *rows, out, member)
-
-        def values(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            out, tensor = memory.rows(id, sizes[number], b.ld, b.dtype), memory.tensor
-            if not sizes[number]:
-                return
-            given, n = plan.graph.inputs[str(key)].values, plan.n_rows
-            if given.dtype != b.dtype or given.size != n * max(1, b.ld):
-                memory.fill(id, absent)  # what no vertex has may be of any type
-                return
-            where = tensor(ORDER), tensor(KIND)
-            if b.ld:
-                take = kernels["take_rows" if b.dtype == "float32" else "take_integers"]
-                take(n, b.ld, *where, tensor_of(given.reshape(n, -1)), out, member)
+        n, sizes, inputs = plan.n_rows, counts.tolist(), plan.graph.inputs
+        self._room.make_room(memory, [*sizes, n])
+        integers, given = [n], []
+        for taking in self._takings:
+            b = taking.buffer
+            tensor = taking.tensor(inputs[str(b.key)], n)
+            if tensor is None:  # what no vertex has may be of any type
+                memory.fill(b.id, -1 if b.dtype == "int32" else 0)
+                tensor = taking.instead
+                integers.append(0)
             else:
-                kernels["take"](n, *where, tensor_of(given), out, member)
-
-        def choices(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            values(plan, sizes, memory)
+                integers.append(n)
+            given.append(tensor)
+        integers += [sizes[number] for number, _ in self._groups]
+        self._series.run(memory, integers, given)
+        for id in self._choices:
             rows = memory.read(id)
             np.maximum(rows, 0, out=rows)
-
-        def present(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            out, tensor = memory.rows(id, sizes[number], b.ld, b.dtype), memory.tensor
-            held = tensor_of(plan.graph.inputs[str(key)].present, "bool")
-            kernels["take_present"](plan.n_rows, tensor(ORDER), tensor(KIND), held, out, member)
-
-        def edges(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            parents = self._number(EDGES)
-            planner.edges(plan.n_rows, self._spaces.members[EDGES], sizes[parents], memory)
-
-        def keys(plan: Plan, sizes: list[int], memory: HostMemory) -> None:
-            memory.rows(id, sizes[number], b.ld, b.dtype)
+        for id in self._keys:
             memory.write(id, dropout.vertex_keys(plan.graph.vertex_id[plan.order]))
-
-        makers = {
-            Role.CHILD: child,
-            Role.CHOICE: choices,
-            Role.INDEX: values,
-            Role.INPUT: values,
-            Role.PARENT_POINTERS: edges,
-            Role.PRESENT: present,
-            Role.VERTEX_KEYS: keys,
-        }
-        return makers[b.role]
+        return {grouped.pull: grouped.values(memory) for _, grouped in self._groups}

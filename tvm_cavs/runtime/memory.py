@@ -30,20 +30,16 @@ def tensor_of(array: np.ndarray, dtype: str | None = None) -> Any:
     Without a copy if it is that already.
     """
     array = ready(array, dtype)
-    if array.flags.writeable:
-        return tvm_ffi.from_dlpack(array)
-    if not READ_ONLY:
-        return tvm_ffi.from_dlpack(array.copy())
-    return tvm_ffi.from_dlpack(array.__dlpack__(max_version=(1, 0)))
+    if READ_ONLY:
+        return tvm_ffi.from_dlpack(array.__dlpack__(max_version=(1, 0)))
+    return tvm_ffi.from_dlpack(array if array.flags.writeable else array.copy())
 
 
 def ready(array: np.ndarray, dtype: str | None) -> np.ndarray:
     """`array`, or a copy if it is empty, not contiguous or of another dtype."""
-    if not array.size:
-        array = np.zeros(1, array.dtype)
-    if not array.flags.c_contiguous or (dtype is not None and array.dtype != dtype):
-        array = np.array(array, dtype, order="C")
-    return array
+    if array.size and array.flags.c_contiguous and (dtype is None or array.dtype == dtype):
+        return array
+    return np.array(array if array.size else [0], dtype or array.dtype, order="C")
 
 
 def table(values: Sequence[int] | np.ndarray, dtype: str) -> Any:
@@ -62,9 +58,13 @@ class HostMemory:
     Args:
         beneath: memory whose buffers are seen here too, as far as they are not here. They are all
             there already and do not move.
+
+    Attributes:
+        beside: what others keep for as long as there is this memory, by who keeps it.
     """
 
     def __init__(self, beneath: HostMemory | None = None) -> None:
+        self.beside: dict[Any, Any] = {}
         self._beneath = beneath
         self._arrays: dict[BufferId, np.ndarray] = {}
         self._tensors: dict[BufferId, Any] = {}

@@ -45,7 +45,8 @@ def make_part(plan: Plan, filled: Iterable[Buffer]) -> Part:
     Args:
         filled: the buffers that hold inputs.
     """
-    of_level = np.bincount(plan.cells.level, plan.cells.count).astype("int64")
+    cells = plan.cells
+    of_level = np.bincount(cells.level, cells.size).astype("int64")
     return Part(
         plan.row.copy(),
         np.arange(len(of_level), dtype="int32").repeat(of_level),

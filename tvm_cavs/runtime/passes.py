@@ -30,7 +30,7 @@ class Passes:
         self._groups, self._spaces = groups, spaces
         self._entries = [[self._entry(g, step) for step in g.steps] for g in groups]
         self._routine = Routine(kernel, self._entries, [g.most_rows for g in groups])
-        self._packs: dict[tuple[bool, ...], tuple[BufferId, ...]] = {}
+        self._packs: dict[tuple[int, ...], tuple[BufferId, ...]] = {}
 
     @property
     def groups(self) -> Sequence[CompiledGroup]:
@@ -49,15 +49,15 @@ class Passes:
 
     def packs(self, cut: Cut) -> tuple[BufferId, ...]:
         """The packed weights that a batch reads."""
-        present = tuple(size > 0 for size in cut.sizes)
-        if present not in self._packs:
-            read = (g.packs for g, runs in zip(self._groups, present, strict=True) if runs)
-            self._packs[present] = tuple(dict.fromkeys(p for packs in read for p in packs))
-        return self._packs[present]
+        often = cut.often
+        if often not in self._packs:
+            read = (g.packs for g, runs in zip(self._groups, often, strict=True) if runs)
+            self._packs[often] = tuple(dict.fromkeys(p for packs in read for p in packs))
+        return self._packs[often]
 
-    def frames(self, memory: Both) -> Frames:
-        """The arguments of all calls in one memory."""
-        return Frames(self._routine, memory)
+    def frames(self) -> Frames:
+        """The arguments of all calls, for one memory."""
+        return Frames(self._routine)
 
     def calls(
         self, parts: Sequence[Slice], memory: Both, replaced: Collection[BufferId]

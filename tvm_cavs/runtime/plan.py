@@ -8,55 +8,70 @@ have lives in its own compact rows, a *space*, in the same order. Here are the w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..graph import Graph
+from .memory import HostMemory
+from .roles import BufferId, Role
+
+MASK, CHILDREN, BELOW, COUNT = (
+    BufferId(Role.PLAN, what) for what in ("mask", "children", "below", "count")
+)
+RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
+CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
 
 
-@dataclass(frozen=True)
-class Cells:
+class Cells(NamedTuple):
     """The (level, kind) groups of a batch in row order; arrays of one length.
 
-    level, kind: int64[n_cells]; count: vertices in each.
+    level, kind: int64[n_cells]; size: vertices in each.
     """
 
     level: np.ndarray
     kind: np.ndarray
-    count: np.ndarray
+    size: np.ndarray
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The rows of one batch.
-
-    order: int32[n], the vertex of each row; row: int32[n], the row of each vertex; kind_of_row:
-    int32[n]; children: int32[n, arity], the child's row or -1, by row; cells: the groups in row
-    order.
-    """
+class Plan(NamedTuple):
+    """The rows of one batch, whose arrays lie in its memory."""
 
     graph: Graph
-    order: np.ndarray
-    row: np.ndarray
-    kind_of_row: np.ndarray
-    children: np.ndarray
-    cells: Cells
+    memory: HostMemory
+    arity: int
+    n_rows: int
+    n_levels: int
+    n_cells: int
 
     @property
-    def n_rows(self) -> int:
-        return len(self.order)
+    def order(self) -> np.ndarray:
+        """The vertex of each row: int32[n]."""
+        return self.memory.read(ORDER)[: self.n_rows]
 
     @property
-    def n_levels(self) -> int:
-        return int(self.cells.level[-1]) + 1
+    def row(self) -> np.ndarray:
+        """The row of each vertex: int32[n]."""
+        return self.memory.read(ROW)[: self.n_rows]
+
+    @property
+    def kind_of_row(self) -> np.ndarray:
+        """The number of each row's kind: int32[n]."""
+        return self.memory.read(KIND)[: self.n_rows]
+
+    @property
+    def children(self) -> np.ndarray:
+        """The row of the child in each slot, or -1, by row: int32[n, arity]."""
+        n, arity = self.n_rows, self.arity
+        return self.memory.read(BELOW)[: n * arity].reshape(n, arity)
+
+    @property
+    def cells(self) -> Cells:
+        """The groups of a level and a kind in row order."""
+        return Cells(*(self.memory.read(cell)[: self.n_cells] for cell in CELL_BUFFERS))
 
     def __str__(self) -> str:
-        lines = [
-            f"plan: {self.n_rows} vertices, {self.n_levels} levels, {len(self.cells.count)} groups"
-        ]
-        for level, kind, count in zip(
-            self.cells.level, self.cells.kind, self.cells.count, strict=True
-        ):
-            lines.append(f"  level {level:3d}  kind {kind:2d}  {count:6d} vertices")
+        lines = [f"plan: {self.n_rows} vertices, {self.n_levels} levels, {self.n_cells} groups"]
+        for level, kind, size in zip(*self.cells, strict=True):
+            lines.append(f"  level {level:3d}  kind {kind:2d}  {size:6d} vertices")
         return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Planner: a batch of graphs -> its rows, and what kernels read of the graphs, in row order.
 
-The loops over vertices are compiled kernels (`host_kernels`); here they are called in turn, on
-buffers that belong to the batch that is planned. Nothing else is written to, so any number of
-threads may plan at once.
+The loops over vertices are compiled kernels (`host_kernels`), which run in a series on buffers that
+belong to the batch that is planned. Nothing else is written to, so any number of threads may plan
+at once.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ import numpy as np
 from ..given import check_numbered
 from ..graph import MAX_LOOKUP_BITS, Graph, check_bits
 from .memory import HostMemory, table, tensor_of
-from .plan import Cells, Plan
+from .needs import Need, Needs
+from .plan import BELOW, CELL_BUFFERS, CHILDREN, COUNT, KIND, MASK, ORDER, RANK, ROW, Plan
 from .roles import BufferId, Role
+from .routine import Given, Number, Rows
+from .series import Call, Calls, Series, integer, rows_of
 
-PARENT_POINTERS, PARENT_SLOTS = BufferId(Role.PARENT_POINTERS), BufferId(Role.PARENT_SLOTS)
-MASK, CHILDREN, BELOW, COUNT, NEXT = (
-    BufferId(Role.PLAN, what) for what in ("mask", "children", "below", "count", "next")
-)
-RANK, ROW, ORDER, KIND = (BufferId(Role.PLAN, what) for what in ("rank", "row", "order", "kind"))
-CELL_BUFFERS = tuple(BufferId(Role.PLAN, f"cell_{what}") for what in ("level", "kind", "count"))
 RESULT = BufferId(Role.PLAN, "result")
 SMALLER = "Give fewer graphs, or a vertex function of fewer slots."
 
@@ -68,27 +65,60 @@ class Planner:
     def __init__(self, kernels: Mapping[str, Any], arity: int, pulls: Sequence[str]) -> None:
         check_bits(arity, len(pulls))
         self.kernels, self.arity, self.pulls = kernels, arity, tuple(pulls)
-        roles = (Role.DISTINCT, Role.GROUP_POINTERS, Role.GROUP_ROWS, Role.INDEX, Role.GROUP_COUNTS)
-        self._groups = {pull: [BufferId(role, pull) for role in roles] for pull in self.pulls}
+        self._needs = Needs(
+            [
+                *(Need(buffer, 0) for buffer in (RANK, ROW, ORDER, KIND)),
+                Need(MASK, 0, dtype="int64"),
+                *(Need(buffer, 0, each=arity) for buffer in (CHILDREN, BELOW)),
+                Need(COUNT, 1),
+                *(Need(cell, 2, dtype="int64") for cell in CELL_BUFFERS),
+                Need(RESULT, 0, dtype="int64", each=0, more=3),
+            ],
+            3,
+        )  # of vertices, groups of a level and a kind, and those that have vertices
+        masks = self._mask_calls()
+        self._masks = self.series(masks, 1)
+        self._sort = self.series(self._sort_calls(0), 3)
+        self._plan = self.series([*masks, *self._sort_calls(2 + len(pulls))], 3)
+
+    def series(self, calls: Calls, n_integers: int) -> Series:
+        """Calls of these kernels, as one."""
+        return Series(self.kernels["routine"], calls, n_integers)
+
+    def _mask_calls(self) -> list[Call]:
+        """What every vertex has; given: child_ptr, child, of each pull whether it is present."""
+        n, arity, mask = integer(0), Number(self.arity), Rows(MASK)
+        slots = n, arity, Given(0), Given(1), Rows(CHILDREN), mask
+        pulls = [(n, Number(self.arity + i), Given(2 + i), mask) for i in range(len(self.pulls))]
+        pull = self.kernels["pull"] if pulls else None
+        return [(self.kernels["slots"], slots), *((pull, each) for each in pulls)]
+
+    def _sort_calls(self, first: int) -> list[Call]:
+        """Rows by level and kind, and the rows of children; given: level, lookup, kind_of."""
+        n, n_kinds, n_keys = map(integer, range(3))
+        known = [Given(first + i) for i in range(3)]
+        made = rows_of(RANK, COUNT, ROW, ORDER, KIND, MASK, *CELL_BUFFERS, RESULT)
+        below = n, Number(self.arity), *rows_of(ORDER, ROW, CHILDREN, BELOW)
+        return [
+            (self.kernels["sort"], (n, n_kinds, n_keys, *known, *made)),
+            (self.kernels["below"], below),
+        ]
 
     def ranks(self, number: Mapping[int, int], ranks: np.ndarray, maybe: int = 0) -> Ranks:
         """The order of kinds within a level; see `Ranks`."""
         return Ranks(self.arity + len(self.pulls), number, ranks, maybe)
 
-    def result(self, memory: HostMemory) -> Any:
-        """Where kernels put their results, int64[3] as a tensor."""
-        return memory.fixed(RESULT, (3,), "int64")
-
     def masks(self, graph: Graph, memory: HostMemory) -> np.ndarray:
         """What every vertex has, int64[n] bits: slots, then pulls; its children lie in memory."""
-        n = graph.n_vertices
-        mask = memory.rows(MASK, n, 0, "int64")
-        children = memory.rows(CHILDREN, n * self.arity, 0, "int32")
-        child_ptr, child = (tensor_of(a, "int32") for a in (graph.child_ptr, graph.child))
-        self.kernels["slots"](n, self.arity, child_ptr, child, children, mask)
-        for bit, name in enumerate(self.pulls, self.arity):
-            self.kernels["pull"](n, bit, tensor_of(graph.inputs[name].present, "bool"), mask)
-        return memory.read(MASK)[:n]
+        self._needs.make_room(memory, (graph.n_vertices, 0, 0))
+        self._masks.run(memory, (graph.n_vertices,), self._given(graph))
+        return memory.read(MASK)[: graph.n_vertices]
+
+    def _given(self, graph: Graph) -> list[Any]:
+        """The arrays of a graph that its masks are made of, as tensors."""
+        children = [tensor_of(graph.child_ptr, "int32"), tensor_of(graph.child, "int32")]
+        inputs = graph.inputs
+        return [*children, *(tensor_of(inputs[name].present, "bool") for name in self.pulls)]
 
     def plan(self, graph: Graph, memory: HostMemory, ranks: Ranks) -> Plan:
         """Sort the batch's vertices into rows; the arrays of the plan are memory's.
@@ -97,83 +127,33 @@ class Planner:
             GraphError: the slots of its vertices are too many to be numbered.
             UnknownKindsError: some of its vertices are of kinds without a rank.
         """
-        slots = graph.n_vertices * self.arity
-        check_numbered("slots of a batch, those of a vertex times vertices", slots, SMALLER)
-        mask = self.masks(graph, memory)
+        n, arity = graph.n_vertices, self.arity
+        check_numbered("slots of a batch, those of a vertex times vertices", n * arity, SMALLER)
         by = self._by_search if ranks.lookup is None else self._by_table
-        n, n_cells = graph.n_vertices, by(graph, mask, memory, ranks)
-        below = memory.rows(BELOW, n * self.arity, 0, "int32")
-        order, row, children = map(memory.tensor, (ORDER, ROW, CHILDREN))
-        self.kernels["below"](n, self.arity, order, row, children, below)
-        read = memory.read
-        return Plan(
-            graph,
-            read(ORDER)[:n],
-            read(ROW)[:n],
-            read(KIND)[:n],
-            read(BELOW)[: n * self.arity].reshape(n, self.arity),
-            Cells(*(read(cell)[:n_cells] for cell in CELL_BUFFERS)),
-        )
+        return Plan(graph, memory, arity, n, graph.n_levels, by(graph, memory, ranks))
 
-    def _by_table(self, graph: Graph, mask: np.ndarray, memory: HostMemory, ranks: Ranks) -> int:
+    def _by_table(self, graph: Graph, memory: HostMemory, ranks: Ranks) -> int:
         """Sort, with the rank of every mask in a table; return the number of cells."""
-        n_cells, n_unknown = self._sort(graph, ranks.lookup, memory, ranks)
+        n, n_keys = graph.n_vertices, graph.n_levels * ranks.n_kinds
+        self._needs.make_room(memory, (n, n_keys, min(n, n_keys)))
+        given = self._given(graph)
+        given += tensor_of(graph.level, "int32"), ranks.lookup, ranks.kind_of
+        self._plan.run(memory, (n, ranks.n_kinds, n_keys), given)
+        n_cells, n_unknown, _ = memory.read(RESULT).tolist()
         if n_unknown:
-            raise UnknownKindsError(np.unique(mask).tolist())
+            raise UnknownKindsError(np.unique(memory.read(MASK)[:n]).tolist())
         return n_cells
 
-    def _by_search(self, graph: Graph, mask: np.ndarray, memory: HostMemory, ranks: Ranks) -> int:
+    def _by_search(self, graph: Graph, memory: HostMemory, ranks: Ranks) -> int:
         """The same with more bits than a table is made for: masks are numbered in the batch."""
+        n, n_keys = graph.n_vertices, graph.n_levels * ranks.n_kinds
+        self._needs.make_room(memory, (n, n_keys, min(n, n_keys)))
+        mask = self.masks(graph, memory)
         distinct, mask[:] = np.unique(mask | ranks.maybe, return_inverse=True)
         wanted: list[int] = distinct.tolist()
         if not ranks.number.keys() >= set(wanted):
             raise UnknownKindsError(wanted)
         lookup = table(ranks.ranks[[ranks.number[m] for m in wanted]], "int32")
-        return self._sort(graph, lookup, memory, ranks)[0]
-
-    def _sort(self, graph: Graph, lookup: Any, memory: HostMemory, ranks: Ranks) -> tuple[int, int]:
-        """The numbers of cells, and of vertices whose kind has no rank."""
-        n, n_keys = graph.n_vertices, graph.n_levels * ranks.n_kinds
-        rows = [memory.rows(b, n, 0, "int32") for b in (RANK, ROW, ORDER, KIND)]
-        count = memory.rows(COUNT, n_keys, 0, "int32")
-        cells = [memory.rows(b, min(n, n_keys), 0, "int64") for b in CELL_BUFFERS]
-        mask, result = memory.tensor(MASK), self.result(memory)
-        known = (tensor_of(graph.level, "int32"), lookup, ranks.kind_of)
-        self.kernels["sort"](
-            n, ranks.n_kinds, n_keys, *known, rows[0], count, *rows[1:], mask, *cells, result
-        )
-        found = memory.read(RESULT)
-        return int(found[0]), int(found[1])
-
-    def edges(self, n: int, member: Any, room: int, memory: HostMemory) -> None:
-        """Buffers PARENT_POINTERS and PARENT_SLOTS: the slots that each of n rows fills.
-
-        Args:
-            member: the kinds that have children, uint8[n_kinds] as a tensor; `room`: their rows.
-        """
-        tensor = memory.tensor
-        pointers = memory.rows(PARENT_POINTERS, n + 1, 0, "int32")
-        slots = memory.rows(PARENT_SLOTS, room * self.arity, 0, "int32")
-        cursor = memory.rows(NEXT, n, 0, "int32")
-        rows = tensor(KIND), tensor(BELOW)
-        self.kernels["edges"](n, self.arity, *rows, pointers, slots, cursor, member)
-
-    def group(self, pull: str, n: int, n_values: int, memory: HostMemory) -> np.ndarray:
-        """Buffers GROUP_POINTERS and GROUP_ROWS of an input: the rows of its equal values.
-
-        Args:
-            n_values: more than the largest value.
-
-        Returns:
-            The distinct values, in the order in which they come: int32[n_distinct]; none is -1,
-            which stands where there is no value.
-        """
-        distinct, pointers, rows, index, counts = self._groups[pull]
-        made = (
-            memory.rows(distinct, n, 0, "int32"),
-            memory.rows(pointers, n + 1, 0, "int32"),
-            memory.rows(rows, n, 0, "int32"),
-        )
-        count = memory.rows(counts, n_values, 0, "int32")  # of zeros, which the kernel leaves
-        self.kernels["group"](n, memory.tensor(index), *made, count, self.result(memory))
-        return memory.read(distinct)[: int(memory.read(RESULT)[0])]
+        given = tensor_of(graph.level, "int32"), lookup, ranks.kind_of
+        self._sort.run(memory, (n, ranks.n_kinds, n_keys), given)
+        return int(memory.read(RESULT)[0])

@@ -34,7 +34,7 @@ class Prepared:
 
     def __init__(self, compiled: Executable, planner: Planner) -> None:
         self.compiled, self.planner = compiled, planner
-        self.spaces = Spaces(compiled)
+        self.spaces = Spaces(compiled, planner)
         self.layout = Layout(compiled, self.spaces)
         self.filling = Filling(compiled, self.spaces, planner)
         routine = planner.kernels["routine"]
@@ -43,9 +43,9 @@ class Prepared:
     def batch(self, plan: Plan, passes: Passes, memory: HostMemory) -> Batch:
         """Put what kernels read of a batch's graphs into its memory."""
         spaces = self.spaces
-        counts = spaces.counts(plan)
+        cut = spaces.cut(plan, memory)
+        counts = spaces.counts(cut, memory)
         distinct = self.filling.fill(plan, counts, memory)
-        cut = spaces.cut(plan, self.planner, memory)
         return Batch(spaces, plan, passes, cut, spaces.replaced(cut), counts, memory, distinct)
 
     def workspace(self, found: Workspace | None, weights: HostMemory) -> Workspace:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import le
+
 import numpy as np
 
 from ..graph import Graph
@@ -10,6 +12,7 @@ from .batch_memory import Batch
 from .executable import Executable
 from .memory import GROWTH, HostMemory
 from .memory_limit import check_room
+from .needs import ENDLESS
 from .roles import BufferId, Role
 from .slices import Spaces
 from .spaces import OF_NO_KIND, PARTS, SCRATCH, space_of
@@ -46,8 +49,7 @@ class Room:
     def __init__(self, layout: Layout, memory: HostMemory) -> None:
         self._layout, self._memory = layout, memory
         self._rows = np.full(len(layout.growing), -1)
-        self._counts = np.zeros(layout.n_spaces, "int64")
-        self._counts[-1] = layout.n_parts
+        self._held = [-1] * layout.n_spaces  # the rows of every space for which there is room
 
     def make(self, batch: Batch) -> None:
         """Let the buffers hold a batch.
@@ -55,16 +57,19 @@ class Room:
         Raises:
             OutOfMemoryError: they would take more than may be taken; nothing has changed.
         """
-        self._counts[:-2], self._counts[-2] = batch.counts, batch.cut.most_rows
-        wanted = self._counts[self._layout.space_of]
-        growing = (wanted > self._rows).nonzero()[0]
-        if not len(growing):
+        counts = *batch.counts.tolist(), batch.cut.most_rows, self._layout.n_parts
+        if all(map(le, counts, self._held)):
             return
+        wanted = np.array(counts)[self._layout.space_of]
+        growing = (wanted > self._rows).nonzero()[0]
         spare = self._check(wanted, batch.plan.graph)
         for i in growing:
             b = self._layout.growing[i]
             self._memory.rows(b.id, int(wanted[i]), b.ld, b.dtype, spare)
             self._rows[i] = len(self._memory.read(b.id))
+        self._held = [ENDLESS] * self._layout.n_spaces
+        for space, n in zip(self._layout.space_of, self._rows.tolist(), strict=True):
+            self._held[space] = min(self._held[space], n)
 
     def _check(self, wanted: np.ndarray, graph: Graph) -> bool:
         """Refuse a batch for which there is no memory; whether there is some to spare."""

@@ -47,7 +47,25 @@ class Rows(NamedTuple):
     buffer: BufferId
 
 
-Argument = Column | Unless | Rows
+class Number(NamedTuple):
+    """An argument that is always this integer."""
+
+    value: int
+
+
+class Held(NamedTuple):
+    """An argument that is always this tensor."""
+
+    tensor: Any
+
+
+class Given(NamedTuple):
+    """An argument that is one of the tensors that a run is given, by its place among them."""
+
+    place: int
+
+
+Argument = Column | Unless | Rows | Number | Held | Given
 
 
 @dataclass(frozen=True)
@@ -59,14 +77,26 @@ class Entry:
     arguments: tuple[Argument, ...]
 
     def call(
-        self, row: Sequence[int], memory: Both | HostMemory, chosen: Collection[BufferId]
+        self,
+        row: Sequence[int],
+        memory: Both | HostMemory,
+        chosen: Collection[BufferId],
+        given: Sequence[Any] = (),
     ) -> Call:
         """The call that the routine makes for a slice, to be made from Python."""
 
         def value(a: Argument) -> Any:
-            if isinstance(a, Rows):
-                return memory.tensor(a.buffer)
-            return row[a.number] if isinstance(a, Column) else int(a.buffer not in chosen)
+            match a:
+                case Rows(buffer):
+                    return memory.tensor(buffer)
+                case Column(number):
+                    return row[number]
+                case Unless(buffer):
+                    return int(buffer not in chosen)
+                case Given(place):
+                    return given[place]
+                case Number(fixed) | Held(fixed):
+                    return fixed
 
         function = self.functions[bisect_right(self.limits, row[COUNT]) - 1]
         return function, tuple(map(value, self.arguments))
@@ -96,18 +126,27 @@ class Routine:
         self.template: list[int] = []
         self.buffers: list[tuple[int, BufferId]] = []  # word of the frames, what goes there
         self.choices: list[tuple[int, BufferId]] = []
+        self.given: list[tuple[int, int]] = []
         for e in self.entries:
             first_form, first_move, frame = len(forms), len(moves), len(self.template)
             for limit, function in zip(e.limits, e.functions, strict=True):
                 forms += limit, *_address(function)
             for a in e.arguments:
-                word = len(self.template) + 1
-                self.template += TENSOR if isinstance(a, Rows) else INT, 0
-                if isinstance(a, Column):
-                    moves += word, a.number
-                else:
-                    known = self.buffers if isinstance(a, Rows) else self.choices
-                    known.append((word, a.buffer))
+                word, value = len(self.template) + 1, 0
+                match a:
+                    case Column(number):
+                        moves += word, number
+                    case Rows(buffer):
+                        self.buffers.append((word, buffer))
+                    case Unless(buffer):
+                        self.choices.append((word, buffer))
+                    case Given(place):
+                        self.given.append((word, place))
+                    case Number(fixed):
+                        value = fixed
+                    case Held(tensor):
+                        value = tensor.__chandle__()
+                self.template += TENSOR if isinstance(a, Rows | Held | Given) else INT, value
             for begin, all_, columns in (
                 (first_form, forms, FORM_COLUMNS),
                 (first_move, moves, MOVE_COLUMNS),
@@ -119,15 +158,14 @@ class Routine:
 
 
 class Frames:
-    """A routine's arguments in one memory, for one call at a time; kept until a buffer moves.
+    """A routine's arguments, for one call at a time, in the memory where it ran last.
 
-    Args:
-        routine: whose. memory: where its buffers lie.
+    A memory must not go before the frames do: it is known by its address.
     """
 
-    def __init__(self, routine: Routine, memory: Memory) -> None:
-        self._routine, self._memory = routine, memory
-        self._version: int | None = None  # of the memory, when its buffers were looked up
+    def __init__(self, routine: Routine) -> None:
+        self._routine = routine
+        self._seen: tuple[int, int] | None = None  # memory and version, when buffers were looked up
         self._words = aligned((max(1, len(routine.template)),), "int64")
         self._words[: len(routine.template)] = routine.template
         self._frames = tensor_of(self._words)
@@ -135,6 +173,7 @@ class Frames:
         self._result_tensor = tensor_of(self._result)
         self._at = np.array([word for word, _ in routine.buffers], int)
         self._choice_at = np.array([word for word, _ in routine.choices], int)
+        self._given_at = np.array([word for word, _ in routine.given], int)
         self._chosen: Collection[BufferId] | None = None
         self._held: list[Any] = []
         self.choose(())
@@ -145,28 +184,43 @@ class Frames:
             self._words[self._choice_at] = [b not in buffers for _, b in self._routine.choices]
             self._chosen = buffers
 
-    def run(self, first: int, n: int, width: int, order: Any, slices: Any) -> None:
+    def run(
+        self,
+        memory: Memory,
+        first: int,
+        n: int,
+        width: int,
+        order: Any,
+        slices: Any,
+        given: Sequence[Any] = (),
+    ) -> None:
         """Run slices order[first], ..., order[first + n - 1]; each is `width` integers of `slices`.
+
+        Args:
+            memory: where the routine's buffers lie. given: the tensors of this run.
 
         Raises:
             RuntimeError: what a kernel says of arguments that it cannot take.
         """
-        r, memory = self._routine, self._memory
-        if memory.version != self._version:
+        r, seen = self._routine, (id(memory), memory.version)
+        if seen != self._seen:
             self._held = [memory.tensor(buffer) for _, buffer in r.buffers]
             self._words[self._at] = [tensor.__chandle__() for tensor in self._held]
-            self._version = memory.version
-        given = order, slices, r.groups, r.parts, *r.tables, self._frames, self._result_tensor
-        r.kernel(first, n, width, *given)
+            self._seen = seen
+        if r.given:
+            self._words[self._given_at] = [given[place].__chandle__() for _, place in r.given]
+        tables = order, slices, r.groups, r.parts, *r.tables, self._frames, self._result_tensor
+        r.kernel(first, n, width, *tables)
         if self._result[0]:
-            self._again(int(self._result[0]) - 1 + first, width, order, slices)
+            place = int(self._result[0]) - 1 + first
+            begin = int(np.from_dlpack(order)[place]) * width
+            row = np.from_dlpack(slices)[begin : begin + width].tolist()
+            self._again(row, memory, given)
 
-    def _again(self, place: int, width: int, order: Any, slices: Any) -> None:
-        """Make the call that failed from Python, where it can say why."""
-        begin = int(np.from_dlpack(order)[place]) * width
-        row = np.from_dlpack(slices)[begin : begin + width].tolist()
+    def _again(self, row: list[int], memory: Memory, given: Sequence[Any]) -> None:
+        """Make the call that failed on this slice from Python, where it can say why."""
         entry = self._routine.entries[int(self._result[1]) - 1]
-        function, arguments = entry.call(row, self._memory, self._chosen or ())
+        function, arguments = entry.call(row, memory, self._chosen or (), given)
         function(*arguments)
         raise RuntimeError(f"a kernel failed on slice {row} and, called once more, did not")
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .executable import CompiledGroup, Executable
 from .memory import HostMemory, table
-from .plan import Plan
-from .planner import CELL_BUFFERS, RESULT, Planner
+from .needs import Need, Needs
+from .plan import CELL_BUFFERS, Plan
+from .planner import RESULT, Planner
 from .roles import BufferId, Role
+from .routine import Given, Held, Number
+from .series import Call, integer, rows_of
 from .spaces import Space
 from .tables import COUNT, GROUP, LEVEL, NUMBER_OF_STAGE, SLICE_COLUMNS, ZERO
 
@@ -59,15 +61,14 @@ class Slice(NamedTuple):
         return made
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """How a batch was cut into slices, which lie in its memory in the order in which they run.
 
-    sizes: slices of every group. n_forward, n: slices of the first direction, of both. most_rows:
-    of one slice.
+    often: how often every group runs: never, once, or 2 for more. n_forward, n: slices of the first
+    direction, of both. most_rows: of one slice.
     """
 
-    sizes: tuple[int, ...]
+    often: tuple[int, ...]
     n_forward: int
     n: int
     most_rows: int
@@ -82,62 +83,80 @@ class Cut:
 class Spaces:
     """The spaces of the compiled stages, and everything about them that batches have in common."""
 
-    def __init__(self, compiled: Executable) -> None:
+    def __init__(self, compiled: Executable, planner: Planner) -> None:
         self.groups = (*compiled.forward, *compiled.backward)
         self.names = list(compiled.members)
         self.number = {s: i for i, s in enumerate(self.names)}
         self._member = np.array(list(compiled.members.values()))
-        self._base = np.array([s.base for s in self.names])
         uses = [[s in g.spaces for s in self.names] for g in self.groups]
         self.members = {s: _flags(m) for s, m in zip(self.names, self._member, strict=True)}
         stages = [NUMBER_OF_STAGE[g.stage] for g in self.groups]
-        self._stages, self._bases = table(stages, "int64"), table(self._base, "int64")
-        self._n_forward = len(compiled.forward)
+        self._bases = table([s.base for s in self.names], "int64")
         members = np.array([g.member for g in self.groups])
-        self._flags = tuple(_flags(np.array(f)) for f in (members, uses, self._member))
+        flags = [Held(_flags(np.array(f))) for f in (members, uses, self._member)]
+        calls = self._cut_calls(Held(table(stages, "int64")), flags, len(compiled.forward), planner)
+        self._cut = planner.series(calls, 2)
+        self._needs = Needs(
+            [
+                Need(SLICES, 0, dtype="int64", each=self.width),
+                Need(SLICE_ORDER, 0),
+                Need(SLICE_KEYS, 1, dtype="int64"),
+                Need(SIZES, 0, dtype="int64", each=0, more=len(self.groups)),
+                Need(RESULT, 0, dtype="int64", each=0, more=3),
+            ],
+            2,
+        )
         self._replaced: dict[tuple[int, ...], frozenset[BufferId]] = {}
+
+    def _cut_calls(
+        self, stages: Held, flags: Sequence[Held], n_forward: int, planner: Planner
+    ) -> list[Call]:
+        """The slices of all groups, and their order; given: where the rows of spaces begin."""
+        kernels, n_cells, n_levels, bases = planner.kernels, integer(0), integer(1), Given(0)
+        n_groups, n_spaces = Number(len(self.groups)), Number(len(self.names))
+        of_cells = rows_of(*CELL_BUFFERS)
+        slices, sizes, keys, result, order = rows_of(SLICES, SIZES, SLICE_KEYS, RESULT, SLICE_ORDER)
+        n_kinds = Number(self._member.shape[1])
+        first = n_groups, n_cells, n_kinds, n_spaces, *of_cells, bases, stages, slices, sizes
+        then = n_groups, Number(n_forward), n_levels, Number(self.width), slices, sizes, stages
+        return [
+            (kernels["segments"], (*first, *flags)),
+            (kernels["arrange"], (*then, keys, result, order)),
+        ]
 
     def column(self, space: Space) -> int:
         """Where a slice's row has its first row in a space; that of scratch is always zero."""
         return ZERO if space.what == "scratch" else SLICE_COLUMNS + self.number[space]
 
-    def counts(self, plan: Plan) -> np.ndarray:
-        """Rows of every space in a batch, with those before the first: int64[n_spaces]."""
-        n_kinds = self._member.shape[1]
-        of_kind = np.bincount(plan.cells.kind, plan.cells.count, minlength=n_kinds)
-        return self._member @ of_kind.astype("int64") + self._base
+    def counts(self, cut: Cut, memory: HostMemory) -> np.ndarray:
+        """Rows of every space in a batch, with those before the first: int64[n_spaces].
+
+        After the last slice stands where the rows of every space end.
+        """
+        end = cut.n * self.width + SLICE_COLUMNS
+        return memory.read(SLICES)[end : end + len(self.names)].copy()
 
     @property
     def width(self) -> int:
         """Integers of a slice."""
         return SLICE_COLUMNS + len(self.names)
 
-    def cut(self, plan: Plan, planner: Planner, memory: HostMemory) -> Cut:
+    def cut(self, plan: Plan, memory: HostMemory) -> Cut:
         """Find the slices of all groups and the order in which they run; they are memory's."""
-        return self.cut_cells(len(plan.cells.count), plan.n_levels, self._bases, planner, memory)
+        return self.cut_cells(plan.n_cells, plan.n_levels, self._bases, memory)
 
-    def cut_cells(
-        self, n_cells: int, n_levels: int, bases: Any, planner: Planner, memory: HostMemory
-    ) -> Cut:
+    def cut_cells(self, n_cells: int, n_levels: int, bases: Any, memory: HostMemory) -> Cut:
         """The same of cells that lie in memory.
 
         Args:
             bases: where the rows of every space begin, int64[n_spaces] as a tensor.
         """
-        n_groups, n_kinds, n_spaces = len(self.groups), self._member.shape[1], len(self.names)
-        most = n_groups * n_cells + 1
-        slices = memory.rows(SLICES, most * self.width, 0, "int64")
-        sizes = memory.rows(SIZES, n_groups, 0, "int64")
-        order = memory.rows(SLICE_ORDER, most, 0, "int32")
-        keys = memory.rows(SLICE_KEYS, 2 * (n_levels + 2), 0, "int64")
-        cells = map(memory.tensor, CELL_BUFFERS)
-        kernels, stages = planner.kernels, self._stages
-        given = *cells, bases, stages, slices, sizes, *self._flags
-        kernels["segments"](n_groups, n_cells, n_kinds, n_spaces, *given)
-        given = slices, sizes, stages, keys, planner.result(memory), order
-        kernels["arrange"](n_groups, self._n_forward, n_levels, self.width, *given)
-        found = memory.read(SIZES)[:n_groups].tolist()
-        return Cut(tuple(found), *memory.read(RESULT).tolist())
+        n_slices, n_keys = len(self.groups) * n_cells + 1, 2 * (n_levels + 2)
+        self._needs.make_room(memory, (n_slices, n_keys))
+        self._cut.run(memory, (n_cells, n_levels), (bases,))
+        sizes: list[int] = memory.read(SIZES)[: len(self.groups)].tolist()
+        often = tuple([2 if size > 1 else size for size in sizes])
+        return Cut(often, *memory.read(RESULT).tolist())
 
     def slices(self, cut: Cut, memory: HostMemory) -> list[Slice]:
         """The slices of both directions in the order in which they run, to be looked at."""
@@ -147,10 +166,10 @@ class Spaces:
 
     def replaced(self, cut: Cut) -> frozenset[BufferId]:
         """The gradients that one call alone makes whole, so that nothing has to be there before."""
-        key = tuple(min(size, 2) for size in cut.sizes)
-        if key not in self._replaced:
-            self._replaced[key] = replaced(list(zip(self.groups, key, strict=True)))
-        return self._replaced[key]
+        often = cut.often
+        if often not in self._replaced:
+            self._replaced[often] = replaced(list(zip(self.groups, often, strict=True)))
+        return self._replaced[often]
 
 
 def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[BufferId]:

@@ -57,14 +57,13 @@ class Workspace:
 
     def run(self, batch: Batch, direction: str) -> None:
         """Make the calls of one direction; gradients in `replaced` are written, not added to."""
-        key = batch.passes, batch.memory
+        memory, key = self.seen_by(batch), (batch.passes, batch.memory)
         frames = self._frames.get(key)
         if frames is None:
-            memory = self.seen_by(batch)
-            frames = self._frames[key] = batch.passes.frames(memory)
+            frames = self._frames[key] = batch.passes.frames()
         frames.choose(batch.replaced)
         order, slices = batch.memory.tensor(SLICE_ORDER), batch.memory.tensor(SLICES)
-        frames.run(*batch.cut.place(direction), self.layout.width, order, slices)
+        frames.run(memory, *batch.cut.place(direction), self.layout.width, order, slices)
 
 
 class Slot:
