@@ -110,7 +110,8 @@ def test_every_part_is_a_median_of_rounds_and_a_mean_of_batches():
         [Times(*(scale * (k + 1.0) for k in range(5))) for scale in scales]
         for scales in ((1, 2, 90), (4, 3, 5))  # medians: 2 and 4, so 3 on the average
     ]
-    found = summarise("made up", CASE, clocks, flop=6e9, gflop_per_s=0.5)
+    of = {"flop": 6e9, "gflop_per_s": 0.5, "speeds": [0.25, 0.5, 0.125]}
+    found = summarise("made up", CASE, clocks, **of)
     for k, name in enumerate(names):
         assert getattr(found, f"{name}_ms") == pytest.approx(3e3 * (k + 1))
     assert found.ms_per_batch == pytest.approx(45e3) and found.samples_per_s == pytest.approx(
@@ -118,16 +119,20 @@ def test_every_part_is_a_median_of_rounds_and_a_mean_of_batches():
     )
     assert (found.product_gflop, found.sgemm_gflop_per_s) == (6.0, 0.5)
     assert found.share_of_floor == pytest.approx(12 / 45)
-    ahead = summarise("made up", replace(CASE, overlap=True), clocks, flop=6e9, gflop_per_s=0.5)
+    seconds = (15 * 2.5, 15 * 2.5, 15 * 47.5)  # of a batch in each round
+    by_round = [6 / s / t for s, t in zip(of["speeds"], seconds, strict=True)]
+    assert found.share_in_pairs == pytest.approx(sorted(by_round)[1])
+    ahead = summarise("made up", replace(CASE, overlap=True), clocks, **of)
     assert ahead.plan_ms is None, "it is no part of the time"
     row = found.row()
     assert row["samples_per_s"] == 0.044444 and row["hidden"] == 4 and row["overlap"] is False
     made = table([replace(found, sgemm_gflop_per_s=9.0), found])
     cells = [[*column.cells][0] for column in made.columns]
-    assert cells == ["train", "4", "2", "45000", "6000", "0.0444", "6.00", "0.267"]
+    assert cells == ["train", "4", "2", "45000", "6000", "0.0444", "6.00", "0.267", "0.320"]
     assert [column.header for column in made.columns] == [*COLUMNS.values()]
     assert made.caption == (
-        "ms and GFLOP of a batch; floor: the time of its products at 0 GFLOP/s, NumPy's best"
+        "ms and GFLOP of a batch; floor: the time of its products at 0 GFLOP/s, NumPy's best; in "
+        "pairs: at that before each round"
     )
 
 
@@ -163,7 +168,7 @@ def test_training_takes_the_products_of_a_forward_pass_three_times(mode, times, 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_table_says_whether_a_batch_is_planned_ahead(overlap):
     case = replace(CASE, overlap=overlap, threads=2)
-    found = summarise("made up", case, [[Times(1, 1, 1)]], flop=1.0, gflop_per_s=1.0)
+    found = summarise("made up", case, [[Times(1, 1, 1)]], 1.0, 1.0, [1.0])
     threads = "2 thread(s) + 1 planning ahead" if overlap else "2 thread(s)"
     assert table([found]).title == f"made up, float32, {threads}, wall time"
 
@@ -258,10 +263,10 @@ def test_every_round_begins_with_another_system():
     def peer(name):
         return SimpleNamespace(system=name, round=lambda: (order.append(name), [len(order)])[1])
 
-    product = SimpleNamespace(measure=lambda: products.append(len(order)))
-    ours, theirs = in_turn(lambda: order.append("us"), [peer("a"), peer("b")], 4, product)
+    product = SimpleNamespace(measure=lambda: (products.append(len(order)), len(order))[1])
+    ours, theirs, speeds = in_turn(lambda: order.append("us"), [peer("a"), peer("b")], 4, product)
     assert order == "us a b  a b us  b us a  us a b".split()
-    assert products == [0, 3, 6, 9] and len(ours) == 4
+    assert products == speeds == [0, 3, 6, 9] and len(ours) == 4
     assert theirs == {"a": [[2], [4], [9], [11]], "b": [[3], [5], [7], [12]]}
 
 

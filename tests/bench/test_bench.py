@@ -110,12 +110,16 @@ def test_times_are_medians_over_rounds_and_means_over_batches():
     steady = [Times(plan=1.0, forward=2.0)] * 2 + [Times(plan=1.0, forward=50.0)]
     slower = [Times(plan=3.0, forward=4.0, update=1.0)]
     case = Case(hidden=4, embedding=4, batch=2, mode="train", threads=1)
-    result = summarise("made up", case, [steady, slower], flop=11e9, gflop_per_s=4.0)
+    of = {"flop": 11e9, "gflop_per_s": 4.0}
+    clocks = [steady, slower * 3]
+    result = summarise("made up", case, clocks, **of, speeds=[2.0, 2.5, 1.0])
     assert result.ms_per_batch == pytest.approx(1e3 * (3 + 8) / 2)
     assert result.plan_ms == pytest.approx(2e3)
     assert result.samples_per_s == pytest.approx(2 / 5.5)
     assert result.share_of_floor == pytest.approx(11 / 4 / 5.5)
-    ahead = summarise("made up", replace(case, overlap=True), [steady], flop=11e9, gflop_per_s=4.0)
+    assert result.share_in_pairs == pytest.approx(11 / 2.5 / 5.5)  # rounds: 1.0, 0.8, 0.37
+    case = replace(case, overlap=True)
+    ahead = summarise("made up", case, [steady], **of, speeds=[4.0] * 3)
     assert ahead.plan_ms is None and ahead.row()["plan_ms"] is None and ahead.overlap
 
 
@@ -313,7 +317,7 @@ def test_the_table_says_that_batches_were_planned_ahead():
             "-",
         ),
     ):
-        made = table([summarise("treelstm", given, clocks, flop=1e9, gflop_per_s=1.0)])
+        made = table([summarise("treelstm", given, clocks, 1e9, 1.0, [1.0])])
         assert made.title == title
         assert [*made.columns[4].cells] == [plan]
 

@@ -187,14 +187,14 @@ def compare(workload: Workload, case: Case, rounds: int, sgemm: Sgemm, peers: Pe
     failed = peers.ready(case, outputs(net, case, parts[0]))
     our_round = round_of(net, workload, case, parts)
     our_round()
-    ours, theirs = in_turn(
+    ours, theirs, speeds = in_turn(
         our_round, [p for p in peers.peers if p.system not in failed], rounds, sgemm
     )
     flop = flop_of(net, case, parts)
     by_batch = [list(clocks) for clocks in zip(*ours, strict=True)]
     totals = np.array([[times.total for times in clocks] for clocks in ours])
     return Comparison(
-        summarise(workload.name, case, by_batch, flop, sgemm.best),
+        summarise(workload.name, case, by_batch, flop, sgemm.best, speeds),
         tuple(
             PeerResult(p.system, workload.name, **asdict(case), note=failed[p.system])
             if p.system in failed
@@ -206,20 +206,21 @@ def compare(workload: Workload, case: Case, rounds: int, sgemm: Sgemm, peers: Pe
 
 def in_turn(
     our_round: Round, peers: Sequence[Peer], rounds: int, sgemm: Sgemm
-) -> tuple[list[list[Times]], dict[str, list[list[float]]]]:
-    """For every round, for every batch: our times, and every peer's seconds."""
+) -> tuple[list[list[Times]], dict[str, list[list[float]]], list[float]]:
+    """For every round, for every batch: our times, and every peer's seconds; NumPy's speed."""
     ours: list[list[Times]] = []
+    speeds: list[float] = []
     theirs: dict[str, list[list[float]]] = {peer.system: [] for peer in peers}
     order: deque[Peer | None] = deque([None, *peers])
     for _ in range(rounds):
-        sgemm.measure()
+        speeds.append(sgemm.measure())
         for peer in order:
             if peer is None:
                 ours.append(our_round())
             else:
                 theirs[peer.system].append(peer.round())
         order.rotate(-1)
-    return ours, theirs
+    return ours, theirs, speeds
 
 
 def peer_result(

@@ -51,6 +51,8 @@ class Result:
     """A measured case, times of one batch.
 
     `share_of_floor`: the time its products would take at `sgemm_gflop_per_s`, by `ms_per_batch`.
+    `share_in_pairs`: the same of every round, at the speed measured right before it; the median.
+    Where the clock moves within a run, that is the fairer one.
     With `overlap`, `batch_ms` is the wait for a batch that is planned, and `plan_ms` None: not a
     part of the time.
     """
@@ -74,6 +76,7 @@ class Result:
     product_gflop: float
     sgemm_gflop_per_s: float
     share_of_floor: float
+    share_in_pairs: float
 
     def row(self) -> dict[str, Any]:
         """The fields by name, numbers rounded to what they are worth."""
@@ -248,12 +251,13 @@ def measure(workload: Workload, case: Case, rounds: int, sgemm: Sgemm) -> Result
     parts = parts_of(workload, case.batch)
     run = round_of(net, workload, case, parts)
     run()
-    clocks = []
+    clocks, speeds = [], []
     for _ in range(rounds):
-        sgemm.measure()
+        speeds.append(sgemm.measure())
         clocks.append(run())
     by_batch = list(zip(*clocks, strict=True))
-    return summarise(workload.name, case, by_batch, flop_of(net, case, parts), sgemm.best)
+    flop = flop_of(net, case, parts)
+    return summarise(workload.name, case, by_batch, flop, sgemm.best, speeds)
 
 
 def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
@@ -275,18 +279,26 @@ def profile_case(workload: Workload, case: Case, gflop_per_s: float) -> Profile:
 
 
 def summarise(
-    name: str, case: Case, clocks: Sequence[Sequence[Times]], flop: float, gflop_per_s: float
+    name: str,
+    case: Case,
+    clocks: Sequence[Sequence[Times]],
+    flop: float,
+    gflop_per_s: float,
+    speeds: Sequence[float],
 ) -> Result:
     """Medians over the rounds of each batch, then the mean over batches.
 
     Args:
-        clocks: for every batch, for every round. flop: mean arithmetic of a batch.
+        clocks: for every batch, for every round. flop: mean arithmetic of a batch. gflop_per_s: of
+            a large product at best. speeds: its speed right before every round.
     """
 
     def typical(part: str) -> float:
         return float(np.mean([np.median([getattr(c, part) for c in found]) for found in clocks]))
 
     seconds = typical("total")
+    of_round = np.mean([[times.total for times in found] for found in clocks], axis=0)
+    in_pairs = flop / 1e9 / np.array(speeds) / of_round
     return Result(
         name,
         **asdict(case),
@@ -300,4 +312,5 @@ def summarise(
         product_gflop=flop / 1e9,
         sgemm_gflop_per_s=gflop_per_s,
         share_of_floor=flop / 1e9 / gflop_per_s / seconds,
+        share_in_pairs=float(np.median(in_pairs)),
     )

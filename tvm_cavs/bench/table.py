@@ -19,6 +19,7 @@ COLUMNS = {
     "samples_per_s": "samples/s",
     "product_gflop": "GFLOP",
     "share_of_floor": "of floor",
+    "share_in_pairs": "in pairs",
 }
 
 
@@ -29,7 +30,8 @@ def table(results: Sequence[Result]) -> Table:
     title = f"{first.workload}, {first.precision}, {threads}, {first.clock} time"
     caption = (
         "ms and GFLOP of a batch; floor: the time of its products at "
-        f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best"
+        f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best; "
+        "in pairs: at that before each round"
     )
     made = Table(
         title=title,
