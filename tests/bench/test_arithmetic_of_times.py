@@ -284,6 +284,7 @@ RECIPES = {  # cell, widths, batches, width of a word, classes, dropout, optimiz
     "treelstm": ("tree_lstm", (256,), (1, 16, 64, 256), None, 5, 0.0, "sgd", 0.01, 0.0),
     "treefc": ("tree_fc", (256, 512), (1, 16, 64), None, 5, 0.0, "sgd", 0.01, 0.0),
     "varlstm": ("lstm", (256, 512), (1, 16, 64), None, 5, 0.0, "sgd", 0.01, 0.0),
+    "lm": ("lstm", (200,), (20,), None, 33278, 0.0, "sgd", 0.01, 0.0),
     "sst": ("tree_lstm", (150,), (25, 100), 300, 5, 0.5, "adagrad", 0.05, 1e-4),
     "listops": ("tree_lstm", (128,), (16, 64), 64, 10, 0.0, "adam", 3e-3, 0.0),
     "chain": ("lstm", (8,), (1,), None, 5, 0.0, "sgd", 0.01, 0.0),

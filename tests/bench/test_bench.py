@@ -340,6 +340,18 @@ def test_random_sequences_are_chains_as_long_as_sentences():
     assert batch(data.graphs).inputs["word"].present.all()
 
 
+def test_a_language_model_predicts_the_next_word_of_many():
+    workload = WORKLOADS["lm"](None)
+    assert len(workload.data.graphs) == 80 and workload.n_words == workload.n_classes == 33278
+    for graph in workload.data.graphs:
+        word, label = (graph.inputs[name] for name in ("word", "label"))
+        assert graph.n_vertices == 35 and word.present.all() and label.present.all()
+        assert word.values[1:].tolist() == label.values[:-1].tolist()
+        assert word.values.min() >= 0 and max(word.values.max(), label.values.max()) < 33278
+    words = np.concatenate([graph.inputs["word"].values for graph in workload.data.graphs])
+    assert np.median(words) < 33278 / 6 < 33278 / 2 < words.max()  # few are frequent
+
+
 def test_the_products_of_other_cells_are_counted():
     e, h = 6, 8
     n_trees, inner = 2, 255

@@ -33,7 +33,7 @@ from tvm_cavs.errors import BenchError, PeerError, TargetError
 from tvm_cavs.graph.batching import batch
 
 PEER_MODULE = "tvm_cavs.bench.peers.serve"
-N_GRAPHS = {"treelstm": 6, "treefc": 2, "varlstm": 6}
+N_GRAPHS = {"treelstm": 6, "treefc": 2, "varlstm": 6, "lm": 2}
 BY_HAND = [
     (workload, system)
     for workload, systems in PEERS.items()
@@ -117,8 +117,10 @@ def test_peers_compute_what_the_reference_does(truth):
         loss, found = gradients(run, graphs)
         assert loss == pytest.approx(float(wanted["loss"]), rel=1e-5), system
         assert found.keys() == parameters.keys()
+        # a language model's gradients are small beside the weights from whose change they are found
+        limit = 1e-4 if workload.name == "lm" else 1e-5
         for name in found:
-            assert deviation(found[name], wanted[name]) < 1e-5, (system, name)
+            assert deviation(found[name], wanted[name]) < limit, (system, name)
 
 
 @pytest.mark.parametrize("wanted", ["train", "infer"])
@@ -346,7 +348,9 @@ def test_without_torch_the_command_is_told(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_workload_without_peers_is_refused(precision):
-    with pytest.raises(BenchError, match="sst has no peers; those of treelstm, treefc, varlstm"):
+    with pytest.raises(
+        BenchError, match="sst has no peers; those of treelstm, treefc, varlstm, lm"
+    ):
         Peers("sst", 1, precision=precision)
 
 

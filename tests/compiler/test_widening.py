@@ -109,7 +109,7 @@ def test_savings_are_products_of_both_passes() -> None:
     assert multiplications_saved(train, "label") == 2 * 5 * N_CLASSES
 
 
-KINDS_OF_WORKLOADS = {"treelstm": 2, "treefc": 2, "varlstm": 2, "listops": 3, "chain": 2}
+KINDS_OF_WORKLOADS = {"treelstm": 2, "treefc": 2, "varlstm": 2, "lm": 2, "listops": 3, "chain": 2}
 
 
 @pytest.mark.parametrize("name", KINDS_OF_WORKLOADS)

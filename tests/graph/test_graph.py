@@ -275,6 +275,22 @@ def test_other_bad_graphs() -> None:
             batch([a, Graph.from_sequence(1, {"x": other})])
 
 
+def test_lists_given_to_the_constructor_of_arrays_are_told_where_to_go() -> None:
+    remedy = re.escape("go to Graph.from_children(children, inputs).")
+    for rows in ([[], [], [0, 1]], ((), (0,)), [[]]):
+        for more in ((), ({"word": [1, 2, None]},)):
+            with pytest.raises(GraphError, match=f"slots of .*, given a list of lists.*{remedy}"):
+                Graph(rows, *more)  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match=f"in all slots .*, given dict.*{remedy}"):
+        Graph([0, 0], {"word": [1]})  # type: ignore[arg-type]
+
+
+def test_what_is_not_given_to_the_constructor_is_found() -> None:
+    made = Graph([0, 0, 0, 2], [0, 1])  # type: ignore[arg-type]
+    assert_same(made, Graph.from_children([[], [], [0, 1]]))
+    assert_same(Graph([0, 0]), Graph.from_children([[]]))  # type: ignore[arg-type]
+
+
 def test_check_sees_a_wrong_level() -> None:
     good = Graph.from_sequence(3)
     structure = good.child_ptr, good.child, np.zeros(3, np.int32), good.vertex_id, good.graph_ptr

@@ -20,6 +20,7 @@ LEAVES = (2, 52)  # fewest and most leaves of a random tree
 COMPLETE_LEAVES = 256  # of a tree of workload treefc
 LENGTHS = (1, 82)  # fewest and most words of a sequence, as in the Penn Treebank
 CHAIN = 1000  # vertices of workload chain
+LM_WORDS, LM_LENGTH = 33_278, 35  # of workload lm: WikiText-2's words, a sequence's steps
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,22 @@ def varlstm(path: Path | None) -> Workload:
     return Workload("varlstm", "lstm", random_sequences(256), N_WORDS, (256, 512), (1, 16, 64))
 
 
+def lm(path: Path | None) -> Workload:
+    """A language model: an LSTM that predicts the next of WikiText-2's 33,278 words at every step.
+
+    The words are drawn, few often and most rarely. Nearly all of the time is one product, with as
+    many columns as there are words (Merity et al. 2016; batch and length of Zaremba et al. 2014).
+    """
+    make_own("lm", path)
+    rng, n = np.random.default_rng(5), 80
+    text = (LM_WORDS * rng.random((n, LM_LENGTH + 1)) ** 3).astype(int)
+    graphs = [
+        Graph.from_sequence(LM_LENGTH, {"word": words[:-1], "label": words[1:]}) for words in text
+    ]
+    data = Dataset.from_graphs(graphs, "random text")
+    return Workload("lm", "lstm", data, LM_WORDS, (200,), batch=(20,), n_classes=LM_WORDS)
+
+
 def make_own(name: str, path: Path | None) -> None:
     """The workload has no use for a file."""
     if path is not None:
@@ -195,6 +212,7 @@ WORKLOADS: dict[str, Callable[[Path | None], Workload]] = {
     "treelstm": treelstm,
     "treefc": treefc,
     "varlstm": varlstm,
+    "lm": lm,
     "sst": sst,
     "listops": listops,
     "chain": chain,

@@ -99,6 +99,9 @@ def by_place(ids: np.ndarray) -> np.ndarray:
     return places if ids.max() < 0 else np.where(ids < 0, places, ids)
 
 
+FROM_LISTS = "Lists of the children of every vertex go to Graph.from_children(children, inputs)."
+NO_SLOTS: Any = ()
+FOUND: Any = None
 NO_INPUTS: Mapping[str, Any] = MappingProxyType({})
 Pairs = Sequence[tuple[int, int]] | np.ndarray
 
@@ -110,7 +113,8 @@ class Graph:
     A child may have several parents, and may fill several slots of one parent. What a graph is made
     of is copied and checked, by the constructors below and by `Graph(...)` itself; its arrays and
     the mapping of its inputs are read-only, so it stays what was checked. Another graph with other
-    inputs comes from `with_inputs` or `dataclasses.replace`.
+    inputs comes from `with_inputs` or `dataclasses.replace`. Levels, identities and examples that
+    are not given are found: one example, whose vertices have no identity of their own.
 
     Attributes:
         child_ptr: int32[n_vertices + 1]; the slots of vertex v are child_ptr[v]:child_ptr[v + 1].
@@ -135,14 +139,25 @@ class Graph:
     """
 
     child_ptr: np.ndarray
-    child: np.ndarray
-    level: np.ndarray
-    vertex_id: np.ndarray
-    graph_ptr: np.ndarray
-    inputs: Mapping[str, Field]
+    child: np.ndarray = NO_SLOTS
+    level: np.ndarray = FOUND
+    vertex_id: np.ndarray = FOUND
+    graph_ptr: np.ndarray = FOUND
+    inputs: Mapping[str, Field] = of_dataclass(default_factory=dict)
     memo: Memo = of_dataclass(default_factory=Memo, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        rows = self.child_ptr
+        if isinstance(rows, list | tuple) and any(isinstance(row, list | tuple) for row in rows):
+            raise GraphError(
+                "Graph(child_ptr, child, ...): expected where the slots of every vertex begin "
+                f"(integers), given a list of lists. {FROM_LISTS}"
+            )
+        if isinstance(self.child, Mapping):
+            raise GraphError(
+                "Graph(child_ptr, child, ...): expected the vertices in all slots (integers), "
+                f"given {type(self.child).__name__}. {FROM_LISTS}"
+            )
         given = self.child_ptr, self.child, self.inputs, self.graph_ptr, self.vertex_id, self.level
         self.__dict__.update(vars(made_graph(**_checked(*given))))
 

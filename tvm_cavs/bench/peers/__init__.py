@@ -5,7 +5,7 @@ planning (`plan`), forward, loss, backward, update.
 
 level    a loop over levels with autograd (`level`)
 compile  the same with torch.compile on the cell (`level`)
-module   nn.LSTM on packed sequences, for varlstm (`packed`)
+module   nn.LSTM on packed sequences, for varlstm and lm (`packed`)
 manual   forward and backward written by hand into buffers (`manual_...`)
 
 The speed of PyTorch's products is not left to chance. Its MKL runs AVX2 kernels on a CPU that is
@@ -16,6 +16,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "treelstm": ("level", "compile", "manual"),
     "treefc": ("level", "compile", "manual"),
     "varlstm": ("level", "compile", "module", "manual"),
+    "lm": ("level", "module", "manual"),
 }
 
 """Systems by workload."""

@@ -88,6 +88,7 @@ CELLS: dict[str, tuple[Callable[..., TreePlan | ChainPlan], Callable[..., Tensor
     "treelstm": (plan_trees, run_tree, tree_lstm_leaf, tree_lstm_inner),
     "treefc": (plan_trees, run_tree, tree_fc_leaf, tree_fc_inner),
     "varlstm": (plan_chains, run_chain, lstm_first, lstm_step),
+    "lm": (plan_chains, run_chain, lstm_first, lstm_step),
 }
 
 

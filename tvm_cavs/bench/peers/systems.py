@@ -36,6 +36,7 @@ MANUAL: dict[str, Callable[[Parameters], System]] = {
     "treelstm": ManualTreeLSTM,
     "treefc": ManualTreeFC,
     "varlstm": ManualVarLSTM,
+    "lm": ManualVarLSTM,
 }
 COMPILED = {"level": False, "compile": True}
 
