@@ -428,7 +428,7 @@ def no_measure(workload: Any, case: Any, rounds: int, sgemm: Any) -> Result:
 
 
 TIMES = "ms_per_batch samples_per_s batch_ms plan_ms forward_ms backward_ms update_ms".split()
-TIMES += ["product_gflop", "sgemm_gflop_per_s", "share_of_floor"]
+TIMES += ["product_gflop", "sgemm_gflop_per_s", "share_of_floor", "share_in_pairs"]
 
 
 def no_profile(workload: Any, case: Any, gflop_per_s: float) -> Profile:

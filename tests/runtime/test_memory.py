@@ -14,7 +14,16 @@ import tvm_cavs as cavs
 from helpers.series_in_python import InPython
 from tvm_cavs.runtime import room
 from tvm_cavs.runtime.batch_inputs import Filling
-from tvm_cavs.runtime.memory import GROWTH, READ_ONLY, Both, HostMemory, ready, table, tensor_of
+from tvm_cavs.runtime.memory import (
+    GROWTH,
+    INT32,
+    READ_ONLY,
+    Both,
+    HostMemory,
+    ready,
+    table,
+    tensor_of,
+)
 from tvm_cavs.runtime.planner import KIND, ORDER
 from tvm_cavs.runtime.roles import BufferId, Role
 from tvm_cavs.runtime.room import Layout, Room, what_fits
@@ -98,13 +107,13 @@ def test_parts_of_a_buffer_are_written_where_they_belong() -> None:
 
 
 def test_arrays_are_given_as_they_are_where_kernels_can_take_them() -> None:
-    plain = np.arange(6, dtype="int32").reshape(2, 3)
-    assert ready(plain, "int32") is plain and ready(plain, None) is plain
-    for made, dtype in ((plain.T, None), (plain, "int64"), (plain[:, ::2], "int32")):
+    plain, int64 = np.arange(6, dtype="int32").reshape(2, 3), np.dtype("int64")
+    assert ready(plain, INT32) is plain and ready(plain, None) is plain
+    for made, dtype in ((plain.T, None), (plain, int64), (plain[:, ::2], INT32)):
         found = ready(made, dtype)
         assert found is not made and found.flags.c_contiguous and (found == made).all()
         assert found.dtype == (dtype or made.dtype)
-    assert ready(np.zeros((0, 3), "int32"), "int64").shape == (1,)
+    assert ready(np.zeros((0, 3), "int32"), int64).shape == (1,)
     assert np.from_dlpack(table([], "int32")).tolist() == [0]
     assert np.from_dlpack(table([3, 5], "int64")).tolist() == [3, 5]
 

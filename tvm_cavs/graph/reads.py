@@ -14,6 +14,9 @@ import numpy as np
 from ..errors import GraphError
 from .graph import Graph
 
+INT32, UINT32 = np.dtype("int32"), np.dtype("uint32")
+DTYPES = {"int32": INT32, "float32": np.dtype("float32")}
+
 
 @dataclass(frozen=True)
 class Read:
@@ -58,13 +61,14 @@ def check_inputs(graph: Graph, reads: Sequence[Read], arity: int, function: str)
 def _check_input(graph: Graph, read: Read, function: str) -> None:
     values, present = graph.inputs[read.name].values, graph.inputs[read.name].present
     name, limit = read.name, read.limit
-    if (values.shape[1:] != read.shape or values.dtype != read.dtype) and present.any():
+    dtype = DTYPES[read.dtype]
+    if (values.shape[1:] != read.shape or values.dtype != dtype) and present.any():
         want, given = _type(read.shape or (), read.dtype), _type(values.shape[1:], values.dtype)
         raise GraphError(f"{function} pulls {name!r} as {want}; the graph gives {given} per vertex")
-    if values.dtype != "int32" or (values.ndim > 1 and limit is None):
+    if values.dtype != INT32 or (values.ndim > 1 and limit is None):
         return
     high = np.iinfo("int32").max if limit is None else limit - 1
-    fits: Any = values.view("uint32") <= high
+    fits: Any = values.view(UINT32) <= high
     if values.ndim > 1:
         fits = fits.reshape(len(values), -1).all(axis=1)
     wrong = present > fits  # present, and not in 0..high

@@ -13,7 +13,7 @@ import numpy as np
 from .. import dropout
 from ..graph import Field
 from .executable import Executable
-from .memory import HostMemory, tensor_of
+from .memory import BOOL, HostMemory, tensor_of
 from .needs import Need, Needs
 from .plan import BELOW, KIND, ORDER, Plan
 from .planner import Planner
@@ -51,7 +51,7 @@ class Taking(NamedTuple):
     def tensor(self, field: Field, n: int) -> Any:
         """The input at n vertices, as the kernel takes it; None if it is of another type."""
         if self.present:
-            return tensor_of(field.present, "bool")
+            return tensor_of(field.present, BOOL)
         ld, values = self.buffer.ld, field.values
         if values.dtype != self.dtype or values.size != n * max(1, ld):
             return None
@@ -150,32 +150,37 @@ class Filling:
         return Held(self._spaces.members[self._spaces.names[number]])
 
     def _calls(self, b: Buffer) -> list[Call]:
-        """The kernel that writes a buffer, if there is one for it."""
-        planner, number = self._planner, self._number(b.space)
-        kernels, n, member = planner.kernels, integer(0), self._member(number)
-        where, rest = rows_of(ORDER, KIND), (Rows(b.id), member)
+        """The kernel that writes a buffer, if there is one; notes what room the buffer takes."""
         if b.role is Role.PARENT_SLOTS:  # written with the pointers to them
             return []
         if b.role is Role.PARENT_POINTERS:
-            all_rows = len(self._spaces.names)
-            self._needs += edge_needs(self._number(EDGES), all_rows, planner.arity)
-            return [edge_call(planner, self._member(self._number(EDGES)))]
+            parents, all_rows = self._number(EDGES), len(self._spaces.names)
+            self._needs += edge_needs(parents, all_rows, self._planner.arity)
+            return [edge_call(self._planner, self._member(parents))]
+        number = self._number(b.space)
         self._needs.append(Need(b.id, number, b.ld, b.dtype))
-        if b.role is Role.VERTEX_KEYS:
+        if b.role is Role.VERTEX_KEYS:  # NumPy writes them
             return []
-        if b.role is Role.CHILD:
-            of = n, Number(planner.arity), Number(int(str(b.key))), *rows_of(KIND, BELOW)
-            return [(kernels["child"], (*of, *rest))]
-        place, present = len(self._takings), b.role is Role.PRESENT
+        out = Rows(b.id), self._member(number)
+        return [self._child(b, out) if b.role is Role.CHILD else self._take(b, out)]
+
+    def _child(self, b: Buffer, out: tuple[Argument, ...]) -> Call:
+        """Rows of the children in a slot."""
+        sizes = integer(0), Number(self._planner.arity), Number(int(str(b.key)))
+        return self._planner.kernels["child"], (*sizes, *rows_of(KIND, BELOW), *out)
+
+    def _take(self, b: Buffer, out: tuple[Argument, ...]) -> Call:
+        """An input, or whether it is there."""
+        place, present, kernels = len(self._takings), b.role is Role.PRESENT, self._planner.kernels
         instead = tensor_of(np.zeros((1, max(1, b.ld)) if b.ld else 1, b.dtype))
         self._takings.append(Taking(b, np.dtype(b.dtype), present, instead))
-        rows, values = integer(1 + place), Given(place)
+        n, given = integer(1 + place), (*rows_of(ORDER, KIND), Given(place), *out)
         if present:
-            return [(kernels["take_present"], (rows, *where, values, *rest))]
+            return kernels["take_present"], (n, *given)
         if not b.ld:
-            return [(kernels["take"], (rows, *where, values, *rest))]
+            return kernels["take"], (n, *given)
         kernel = kernels["take_rows" if b.dtype == "float32" else "take_integers"]
-        return [(kernel, (rows, Number(b.ld), *where, values, *rest))]
+        return kernel, (n, Number(b.ld), *given)
 
     def fill(self, plan: Plan, counts: np.ndarray, memory: HostMemory) -> dict[str, np.ndarray]:
         """Write the batch's buffers.

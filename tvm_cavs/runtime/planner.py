@@ -14,7 +14,7 @@ import numpy as np
 
 from ..given import check_numbered
 from ..graph import MAX_LOOKUP_BITS, Graph, check_bits
-from .memory import HostMemory, table, tensor_of
+from .memory import BOOL, INT32, HostMemory, table, tensor_of
 from .needs import Need, Needs
 from .plan import BELOW, CELL_BUFFERS, CHILDREN, COUNT, KIND, MASK, ORDER, RANK, ROW, Plan
 from .roles import BufferId, Role
@@ -65,6 +65,7 @@ class Planner:
     def __init__(self, kernels: Mapping[str, Any], arity: int, pulls: Sequence[str]) -> None:
         check_bits(arity, len(pulls))
         self.kernels, self.arity, self.pulls = kernels, arity, tuple(pulls)
+        # of vertices, of groups of a level and a kind, of those that have vertices at most
         self._needs = Needs(
             [
                 *(Need(buffer, 0) for buffer in (RANK, ROW, ORDER, KIND)),
@@ -75,7 +76,7 @@ class Planner:
                 Need(RESULT, 0, dtype="int64", each=0, more=3),
             ],
             3,
-        )  # of vertices, groups of a level and a kind, and those that have vertices
+        )
         masks = self._mask_calls()
         self._masks = self.series(masks, 1)
         self._sort = self.series(self._sort_calls(0), 3)
@@ -90,8 +91,8 @@ class Planner:
         n, arity, mask = integer(0), Number(self.arity), Rows(MASK)
         slots = n, arity, Given(0), Given(1), Rows(CHILDREN), mask
         pulls = [(n, Number(self.arity + i), Given(2 + i), mask) for i in range(len(self.pulls))]
-        pull = self.kernels["pull"] if pulls else None
-        return [(self.kernels["slots"], slots), *((pull, each) for each in pulls)]
+        kernels = self.kernels
+        return [(kernels["slots"], slots), *((kernels["pull"], each) for each in pulls)]
 
     def _sort_calls(self, first: int) -> list[Call]:
         """Rows by level and kind, and the rows of children; given: level, lookup, kind_of."""
@@ -116,9 +117,9 @@ class Planner:
 
     def _given(self, graph: Graph) -> list[Any]:
         """The arrays of a graph that its masks are made of, as tensors."""
-        children = [tensor_of(graph.child_ptr, "int32"), tensor_of(graph.child, "int32")]
+        children = [tensor_of(graph.child_ptr, INT32), tensor_of(graph.child, INT32)]
         inputs = graph.inputs
-        return [*children, *(tensor_of(inputs[name].present, "bool") for name in self.pulls)]
+        return [*children, *(tensor_of(inputs[name].present, BOOL) for name in self.pulls)]
 
     def plan(self, graph: Graph, memory: HostMemory, ranks: Ranks) -> Plan:
         """Sort the batch's vertices into rows; the arrays of the plan are memory's.
@@ -137,7 +138,7 @@ class Planner:
         n, n_keys = graph.n_vertices, graph.n_levels * ranks.n_kinds
         self._needs.make_room(memory, (n, n_keys, min(n, n_keys)))
         given = self._given(graph)
-        given += tensor_of(graph.level, "int32"), ranks.lookup, ranks.kind_of
+        given += tensor_of(graph.level, INT32), ranks.lookup, ranks.kind_of
         self._plan.run(memory, (n, ranks.n_kinds, n_keys), given)
         n_cells, n_unknown, _ = memory.read(RESULT).tolist()
         if n_unknown:
@@ -154,6 +155,6 @@ class Planner:
         if not ranks.number.keys() >= set(wanted):
             raise UnknownKindsError(wanted)
         lookup = table(ranks.ranks[[ranks.number[m] for m in wanted]], "int32")
-        given = tensor_of(graph.level, "int32"), lookup, ranks.kind_of
+        given = tensor_of(graph.level, INT32), lookup, ranks.kind_of
         self._sort.run(memory, (n, ranks.n_kinds, n_keys), given)
         return int(memory.read(RESULT)[0])
