@@ -301,6 +301,25 @@ def test_recipes_are_those_that_the_texts_name(name, tmp_path):
     assert made.name == name
 
 
+GRAPHS = {  # how many, their vertices, their words added up, the most levels
+    "treelstm": (256, 9320, 25535918, 14),
+    "treefc": (64, 32704, 88739778, 9),
+    "varlstm": (256, 5288, 28838861, 68),
+    "lm": (80, 2800, 23211664, 35),
+    "listops": (2000, 76684, 316966, 53),
+    "chain": (4, 4000, 44692700, 1000),
+}
+
+
+@pytest.mark.parametrize("name", list(GRAPHS))
+def test_graphs_of_a_workload_are_the_same_in_every_version(name):
+    """So that times of two versions are of the same work."""
+    data = WORKLOADS[name](None).data
+    words = sum(int(graph.inputs["word"].values.sum()) for graph in data.graphs)
+    most = max(graph.n_levels for graph in data.graphs)
+    assert (len(data.graphs), data.n_vertices, words, most) == GRAPHS[name]
+
+
 def test_a_workload_makes_the_network_and_the_trainer_of_its_recipe(monkeypatch):
     data = Dataset.from_graphs([Graph.from_sequence(1)])
     recipe = {"dropout": 0.25, "optimizer": "adam", "lr": 0.5, "weight_decay": 0.125}

@@ -127,14 +127,17 @@ def test_results_are_a_table_or_a_line_each(asked, form, monkeypatch, capsys):
     for name in ("table", "peer_table", "ablation_table"):
         monkeypatch.setattr(bench_cases, name, lambda found: f"a table of {len(found)}")
     monkeypatch.setattr(bench_cases, "put_table", bench_cases.put)
-    monkeypatch.setattr(bench_cases, "Sgemm", lambda *given: held())
-    monkeypatch.setattr(bench_cases, "Peers", lambda *given: held())
+    started = []
+    for name in ("Sgemm", "Peers"):
+        monkeypatch.setattr(bench_cases, name, lambda *given: (started.append(given), held())[1])
     monkeypatch.setattr(bench_cases, "WORKLOADS", {"treelstm": lambda data: OWN[0]})
-    given = f"--clock wall --rounds 3 --batch 1 --hidden 2 3 {form} {asked}"
+    given = f"--clock wall --threads 5 --rounds 3 --batch 1 --hidden 2 3 {form} {asked}"
     bench_cases.run(parse(given.split()))
     rows = ['{"hidden": 2}', '{"hidden": 3}']
     assert capsys.readouterr().out.splitlines() == (rows if form else ["a table of 2"])
     assert calls == [(OWN[0], 2, 3), (OWN[0], 3, 3)]
+    numpy, torch = (5, "wall"), (OWN[0].name, 5, "unlocked", "float32")
+    assert started == {"": [numpy], "--peers torch": [numpy, torch]}.get(asked, [])
 
 
 def test_a_profile_is_told_beside_the_results(monkeypatch, capsys, tmp_path):

@@ -438,6 +438,17 @@ def test_a_library_that_another_process_has_just_removed_is_not_damaged(
 
 
 @compiles
+def test_an_entry_that_another_process_has_just_removed_is_built_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Between its note and its libraries: nothing is said of it."""
+    assert built(monkeypatch, tmp_path) and not built(monkeypatch, tmp_path)
+    monkeypatch.setattr(kernel_cache, "libraries", lambda folder, key: None)
+    with open(os.devnull):
+        assert built(monkeypatch, tmp_path)
+
+
+@compiles
 def test_many_that_build_at_once_and_throw_out_each_others(tmp_path: Path) -> None:
     """Whatever is removed in between, each has its kernels, and nothing half stays."""
     widths = [3, 4, 5, 3, 4, 5]

@@ -51,6 +51,10 @@ def test_what_is_said_of_a_model_is_of_this_model_and_these_limits() -> None:
     assert vertices["schema"] == {"enum": ["all", "roots"], "default": "all"}
     answer = post["responses"]["200"]["content"]["application/json"]["example"]
     assert answer == {"outputs": {"y": True}}
+    for none in ({}, {"example": None}, {"example": ""}):
+        model.manifest = {"arity": 2, "inputs": [], "outputs": [], **none}
+        limits = Limits(body=1, graphs=2, vertices=3, batch=4)
+        assert about_model(model, limits)["examples"] == []
 
 
 def test_who_rests_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
