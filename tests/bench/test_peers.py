@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from tvm_cavs.bench.compare import (
     outputs,
     peer_result,
 )
-from tvm_cavs.bench.measure import Case, Result
+from tvm_cavs.bench.measure import Case, Result, Times
 from tvm_cavs.bench.peer_plot import COLORS, FLOOR, save_comparison
 from tvm_cavs.bench.peer_table import peer_table
+from tvm_cavs.bench.peer_table import short as peer_short
 from tvm_cavs.bench.peers import PEERS, mkl
 from tvm_cavs.bench.peers.plan import plan_chains, plan_trees
 from tvm_cavs.bench.peers.process import KEEP_MEMORY, Peer
@@ -479,3 +481,31 @@ def test_a_peer_rounds_where_we_do(monkeypatch):
     with Sgemm(1, "cpu") as sgemm, Peers("treelstm", 1, "installed", "bf16") as peers:
         (level,) = compare(workload, case, 1, sgemm, peers).peers
     assert level.system == "level" and level.ratio and not level.note
+
+
+def test_a_peer_that_cannot_run_is_left_out_of_the_rounds(monkeypatch):
+    """And told of; the others go on."""
+    net = SimpleNamespace(hybridize=lambda *_, **__: None)
+    workload = SimpleNamespace(name="made up", network=lambda *_: net)
+    for name, made in {"parts_of": [[None]], "outputs": {}, "flop_of": 4e9}.items():
+        monkeypatch.setattr(comparing, name, lambda *_, made=made: made)
+    monkeypatch.setattr(comparing, "round_of", lambda *_: lambda: [Times(forward=1.0)])
+
+    def refuse():
+        raise AssertionError("it was run")
+
+    level = SimpleNamespace(system="level", round=lambda: [3.0], gflop_per_s=7.0)
+    failed = SimpleNamespace(system="compile", round=refuse)
+    peers = SimpleNamespace(peers=[failed, level], ready=lambda *_: {"compile": "no compiler"})
+    sgemm = SimpleNamespace(measure=lambda: 2.0, best=8.0)
+    found = compare(workload, Case(4, 4, 2, "train", 1), 3, sgemm, peers)
+    assert [(p.system, p.note, p.ratio) for p in found.peers] == [
+        ("compile", "no compiler", None),
+        ("level", "", 3.0),
+    ]
+    assert (found.ours.share_of_floor, found.ours.share_in_pairs) == (0.5, 2.0)
+
+
+def test_numbers_of_a_table_have_three_digits():
+    shown = {0.0: "0", 1234.5: "1234", 56.78: "56.8", 5.678: "5.68", 0.01234: "0.0123"}
+    assert {value: peer_short(value) for value in shown} == shown
