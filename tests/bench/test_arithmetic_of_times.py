@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tvm_cavs.bench import compare as comparing
 from tvm_cavs.bench import sgemm
@@ -131,9 +132,20 @@ def test_every_part_is_a_median_of_rounds_and_a_mean_of_batches():
     assert cells == ["train", "4", "2", "45000", "6000", "0.0444", "6.00", "0.267", "0.320"]
     assert [column.header for column in made.columns] == [*COLUMNS.values()]
     assert made.caption == (
-        "ms and GFLOP of a batch; floor: the time of its products at 0 GFLOP/s, NumPy's best; in "
-        "pairs: at that before each round"
+        "ms, of it planning, and GFLOP of a batch; floor: the share of its products at 0 GFLOP/s, "
+        "NumPy's best; pairs: at NumPy's speed before each round"
     )
+
+
+def test_a_table_of_results_fits_a_narrow_terminal():
+    clocks = [[Times(0.1, 0.1, 0.1, 0.1, 0.1)]]
+    case = replace(CASE, hidden=1024, batch=1024)
+    found = summarise("made up", case, clocks, 8888e9, 1000.0, [2000.0])
+    for result in (found, replace(found, samples_per_s=123456.0, ms_per_batch=0.0123)):
+        console = Console(width=80, file=io.StringIO())
+        console.print(table([result]))
+        text = console.file.getvalue()
+        assert "…" not in text and max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -15,11 +15,11 @@ COLUMNS = {
     "hidden": "hidden",
     "batch": "batch",
     "ms_per_batch": "ms",
-    "plan_ms": "plan ms",
+    "plan_ms": "plan",
     "samples_per_s": "samples/s",
     "product_gflop": "GFLOP",
-    "share_of_floor": "of floor",
-    "share_in_pairs": "in pairs",
+    "share_of_floor": "floor",
+    "share_in_pairs": "pairs",
 }
 
 
@@ -29,9 +29,9 @@ def table(results: Sequence[Result]) -> Table:
     threads = f"{first.threads} thread(s)" + " + 1 planning ahead" * first.overlap
     title = f"{first.workload}, {first.precision}, {threads}, {first.clock} time"
     caption = (
-        "ms and GFLOP of a batch; floor: the time of its products at "
-        f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best; "
-        "in pairs: at that before each round"
+        "ms, of it planning, and GFLOP of a batch; floor: the share of its products at "
+        f"{results[-1].sgemm_gflop_per_s:.0f} GFLOP/s, NumPy's best; pairs: at NumPy's speed "
+        "before each round"
     )
     made = Table(
         title=title,
