@@ -313,6 +313,13 @@ def test_recipes_are_those_that_the_texts_name(name, tmp_path):
     assert made.name == name
 
 
+def test_a_treebank_has_five_classes(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("(3 (2 good) (5 tea))\n")
+    with pytest.raises(DataError, match="5"):
+        WORKLOADS["sst"](path)
+
+
 GRAPHS = {  # how many, their vertices, their words added up, the most levels
     "treelstm": (256, 9320, 25535918, 14),
     "treefc": (64, 32704, 88739778, 9),

@@ -141,6 +141,7 @@ def test_vocab() -> None:
     indices = vocab.index(["a", "zzz", "b"])
     assert indices.dtype == np.int32 and indices.tolist() == [2, 0, 1]
     assert vocab.words(indices) == ["a", "<unk>", "b"]
+    assert vocab.words([]) == [] and vocab.words(np.zeros(0)) == []
     assert Vocab(tuple(vocab.to_list())) == vocab
     with pytest.raises(DataError, match="begins with '<unk>'"):
         Vocab(("a",))
