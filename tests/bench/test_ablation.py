@@ -214,6 +214,10 @@ def test_lines_go_over_the_batches_of_one_mode_in_their_order(
     ]
     assert save_ablations(tmp_path / "a.png", results)
     assert [a.get_title().split(", ")[1] for a in drawn[0].axes] == ["train", "infer"]
+    more = [replace(r, case=replace(r.case, hidden=h)) for h in (1, 2) for r in results]
+    for given, n_panels in ((results[:3], 1), (results, 2), (more, 4)):  # none becomes narrow
+        assert save_ablations(tmp_path / "a.png", given) and len(drawn[-1].axes) == n_panels
+        assert drawn[-1].get_figwidth() >= 3.6 * n_panels
     for axes in drawn[0].axes:
         lines = axes.get_lines()[: len(OFF)]
         assert all(line.get_xdata().tolist() == [1, 16, 64] for line in lines)

@@ -323,6 +323,9 @@ def test_a_picture_has_a_panel_for_every_width_and_mode(tmp_path, monkeypatch):
         axes = drawn[-1].axes
         assert [bool(a.get_ylabel()) for a in axes] == labels
         assert axes[0].get_title() == "varlstm, train, hidden 4"
+        n_columns, n_rows = min(2, len(axes)), -(-len(axes) // 2)
+        assert drawn[-1].get_figwidth() == pytest.approx(1.0 + 5.2 * n_columns)
+        assert drawn[-1].get_figheight() == pytest.approx(0.7 + 2.6 * n_rows)
         texts = [[t.get_text() for t in a.get_xticklabels()] for a in axes]
         assert texts == [["batch 1", "batch 64"]] * len(labels)
         for a in axes:
@@ -481,6 +484,17 @@ def test_a_peer_rounds_where_we_do(monkeypatch):
     with Sgemm(1, "cpu") as sgemm, Peers("treelstm", 1, "installed", "bf16") as peers:
         (level,) = compare(workload, case, 1, sgemm, peers).peers
     assert level.system == "level" and level.ratio and not level.note
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_peer_rounds_to_the_same_format(precision):
+    torch = pytest.importorskip("torch", reason="the extra bench is not installed")
+    from tvm_cavs.bench.peers.serve import Server
+
+    its = SimpleNamespace(case=SimpleNamespace(precision=precision))
+    with Server._rounding(its):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
 def test_a_peer_that_cannot_run_is_left_out_of_the_rounds(monkeypatch):

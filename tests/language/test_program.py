@@ -58,6 +58,18 @@ def test_whatever_is_wrong_with_a_program_is_refused() -> None:
         assert len(seen) == 4
 
 
+@pytest.mark.parametrize("op", ["scatter", "push", "save"])
+def test_nothing_is_written_a_second_time(op: str) -> None:
+    """Whatever writes: a training pass saves what its adjoint reads."""
+    program = next(p for p in programs() if any(p.select("push")))
+    value, computed = next((i, c) for i, c in enumerate(program.calls) if c.op not in EFFECTS)
+    saves = Call("save", (value,), (("name", str(value)),), computed.type)
+    program = Program("saving", (*program.calls, saves))
+    _, write = next(iter(program.select(op)))
+    with pytest.raises(TraceError, match="writes a second time"):
+        Program("spoilt", (*program.calls, write))
+
+
 def needed(program: Program, i: int) -> set[int]:
     """The calls that %i is made of, itself too."""
     return {i}.union(*(needed(program, a) for a in program.calls[i].args), set())
