@@ -10,12 +10,13 @@ from tvm_cavs.runtime.memory import HostMemory
 from tvm_cavs.runtime.needs import Need, Needs
 from tvm_cavs.runtime.roles import BufferId, Role
 
-A, B, C, D = (BufferId(Role.SCRATCH, name) for name in "abcd")
+A, B, C, D, E = (BufferId(Role.SCRATCH, name) for name in "abcde")
 NEEDS = [
     Need(A, 0),
     Need(B, 0, each=3, more=2),
     Need(C, 1, ld=4, dtype="float32", more=1),
     Need(D, 1, dtype="int64", each=0, more=7),
+    Need(E, 0, more=40),  # has more to spare than those above once it has grown
 ]
 
 
@@ -26,7 +27,7 @@ def rows(memory: HostMemory) -> list[int]:
 def test_buffers_have_the_rows_that_a_batch_needs() -> None:
     memory, needs = HostMemory(), Needs(NEEDS, 2)
     needs.make_room(memory, (5, 3))
-    assert rows(memory) == [5, 17, 4, 7]
+    assert rows(memory) == [5, 17, 4, 7, 45]
     assert memory.read(C).shape == (4, 4) and memory.read(C).dtype == "float32"
     assert memory.read(D).dtype == "int64"
 
@@ -36,7 +37,7 @@ def test_buffers_have_the_rows_that_a_batch_needs() -> None:
 def test_every_buffer_holds_every_batch(first: Any, then: Any) -> None:
     """Also where one size grows alone, and where a buffer has more to spare than another."""
     memory, needs = HostMemory(), Needs(NEEDS, 2)
-    for sizes in (first, then, (9, 9), first, then):
+    for sizes in (first, then, (9, 9), (12, 9), first, then):
         needs.make_room(memory, sizes)
         for need in NEEDS:
             wanted = sizes[need.size] * need.each + need.more
@@ -58,7 +59,7 @@ def test_other_memory_is_given_room_of_its_own() -> None:
     one, other, needs = HostMemory(), HostMemory(), Needs(NEEDS, 2)
     needs.make_room(one, (5, 3))
     needs.make_room(other, (2, 1))
-    assert rows(other) == [2, 8, 2, 7]
+    assert rows(other) == [2, 8, 2, 7, 42]
 
 
 def test_room_that_there_is_not_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,4 +73,4 @@ def test_room_that_there_is_not_is_asked_for_again(monkeypatch: pytest.MonkeyPat
         with pytest.raises(OutOfMemoryError, match="no more"):
             needs.make_room(memory, (5, 3))
     needs.make_room(memory, (5, 3))
-    assert rows(memory) == [5, 17, 4, 7]
+    assert rows(memory) == [5, 17, 4, 7, 45]
