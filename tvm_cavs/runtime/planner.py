@@ -148,13 +148,13 @@ class Planner:
     def _by_search(self, graph: Graph, memory: HostMemory, ranks: Ranks) -> int:
         """The same with more bits than a table is made for: masks are numbered in the batch."""
         n, n_keys = graph.n_vertices, graph.n_levels * ranks.n_kinds
-        self._needs.make_room(memory, (n, n_keys, min(n, n_keys)))
         mask = self.masks(graph, memory)
         distinct, mask[:] = np.unique(mask | ranks.maybe, return_inverse=True)
         wanted: list[int] = distinct.tolist()
         if not ranks.number.keys() >= set(wanted):
             raise UnknownKindsError(wanted)
         lookup = table(ranks.ranks[[ranks.number[m] for m in wanted]], "int32")
+        self._needs.make_room(memory, (n, n_keys, min(n, n_keys)))
         given = tensor_of(graph.level, INT32), lookup, ranks.kind_of
         self._sort.run(memory, (n, ranks.n_kinds, n_keys), given)
         return int(memory.read(RESULT)[0])
