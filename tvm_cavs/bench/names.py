@@ -6,7 +6,7 @@ from typing import Any
 
 from ..transform import SWITCHES
 
-WORKLOADS = ("treelstm", "treefc", "varlstm", "lm", "sst", "listops", "chain")  # of WORKLOADS
+WORKLOADS = ("treelstm", "treefc", "varlstm", "lm", "sst", "listops", "chain")  # bench.WORKLOADS
 CLOCKS = ("wall", "cpu")  # keys of bench.CLOCKS
 
 FULL, OVERLAP = "full", "overlap"

@@ -41,16 +41,15 @@ NEXT = BufferId(Role.PLAN, "next")
 
 
 class Taking(NamedTuple):
-    """An input that is brought into the rows of a space; `present`: whether there is one."""
+    """An input that is brought into the rows of a space, or whether it is there."""
 
     buffer: Buffer
     dtype: np.dtype[Any]
-    present: bool
     instead: Any  # a tensor of no values, where an input is of another type
 
     def tensor(self, field: Field, n: int) -> Any:
         """The input at n vertices, as the kernel takes it; None if it is of another type."""
-        if self.present:
+        if self.buffer.role is Role.PRESENT:
             return tensor_of(field.present, BOOL)
         ld, values = self.buffer.ld, field.values
         if values.dtype != self.dtype or values.size != n * max(1, ld):
@@ -171,11 +170,11 @@ class Filling:
 
     def _take(self, b: Buffer, out: tuple[Argument, ...]) -> Call:
         """An input, or whether it is there."""
-        place, present, kernels = len(self._takings), b.role is Role.PRESENT, self._planner.kernels
+        place, kernels = len(self._takings), self._planner.kernels
         instead = tensor_of(np.zeros((1, max(1, b.ld)) if b.ld else 1, b.dtype))
-        self._takings.append(Taking(b, np.dtype(b.dtype), present, instead))
+        self._takings.append(Taking(b, np.dtype(b.dtype), instead))
         n, given = integer(1 + place), (*rows_of(ORDER, KIND), Given(place), *out)
-        if present:
+        if b.role is Role.PRESENT:
             return kernels["take_present"], (n, *given)
         if not b.ld:
             return kernels["take"], (n, *given)
