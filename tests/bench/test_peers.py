@@ -119,10 +119,8 @@ def test_peers_compute_what_the_reference_does(truth):
         loss, found = gradients(run, graphs)
         assert loss == pytest.approx(float(wanted["loss"]), rel=1e-5), system
         assert found.keys() == parameters.keys()
-        # a language model's gradients are small beside the weights from whose change they are found
-        limit = 1e-4 if workload.name == "lm" else 1e-5
         for name in found:
-            assert deviation(found[name], wanted[name]) < limit, (system, name)
+            assert deviation(found[name], wanted[name]) < 1e-5, (system, name)
 
 
 @pytest.mark.parametrize("wanted", ["train", "infer"])

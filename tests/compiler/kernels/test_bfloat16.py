@@ -166,7 +166,7 @@ OUTERS = {(x, name): made for x, (_, outers) in SPECS.items() for name, made in 
 EMULATED = (
     *("product_33_5", "adding_33_5_parallel", "product_33_170_parallel", "adding_33_170"),
     *("covering", "outer_33_170", "outer_33_5_parallel", "outer_sums", "outer_split_rows", *PACKS),
-    *("product_blocks", "outer_blocks"),
+    *("product_blocks", "outer_blocks", "pack_odd_3", "pack_turned_3"),
 )
 
 
@@ -207,10 +207,14 @@ def functions_of(instruction, names=None):
     made |= {name: partial(outer.outer, s, v.tile) for name, (s, v) in outers.items()}
     for name, spec in PACKS.items():
         tile = cut(spec, instruction)
-        made[name] = partial(pack.pack, replace(spec, precision="bf16"), tile)
-        if name in ("pack_odd", "pack_turned"):  # whose rectangles share words
-            made[f"{name}_3"] = partial(made[name], tasks=3)
+        packing = partial(pack.pack, replace(spec, precision="bf16"), tile)
+        made |= {symbol: partial(packing, tasks=n) for symbol, n in packings(name).items()}
     return {name: made[name](name) for name in (names or made) if name in made}
+
+
+def packings(name: str) -> dict[str, int]:
+    """Kernels of one packing and the threads of each: three, too, where rectangles share words."""
+    return {name: 1} | ({f"{name}_3": 3} if name in ("pack_odd", "pack_turned") else {})
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +297,7 @@ def test_pack_is_exact(kernels, instruction, name):
         p.flat[: len(ties)] = ties.view("float32")
         p.flat[len(ties) : len(ties) + 3] = np.inf, -np.inf, -0.0
     want = packed(assembled(spec, parameters), cut(spec, instruction))
-    for symbol in (name, f"{name}_3") if name in ("pack_odd", "pack_turned") else (name,):
+    for symbol in packings(name):
         *_, got = call(kernels[instruction][symbol], *parameters, np.full_like(want, 0x12345678))
         np.testing.assert_array_equal(got, want, err_msg=symbol)
 

@@ -38,6 +38,7 @@ MANUAL: dict[str, Callable[[Parameters], System]] = {
     "varlstm": ManualVarLSTM,
     "lm": ManualVarLSTM,
 }
+STEP = 1024.0  # a power of two: dividing by it rounds nothing
 COMPILED = {"level": False, "compile": True}
 
 
@@ -51,11 +52,12 @@ def make(system: str, workload: str, parameters: Parameters) -> System:
 
 
 def gradients(system: System, graphs: Sequence[Graph]) -> tuple[float, dict[str, np.ndarray]]:
-    """The loss and, by name, the gradients of one batch, found from what a step of size 1 changes.
+    """The loss and, by name, the gradients of one batch, found from what one large step changes.
 
-    The system is of no use afterwards.
+    Small gradients would be lost in the rounding of weights that change little. The system is of
+    no use afterwards.
     """
     before = {name: values.copy() for name, values in system.parameters().items()}
-    loss = system.train(graphs, float(len(graphs)))
+    loss = system.train(graphs, STEP * len(graphs))
     after = system.parameters()
-    return loss, {name: values - after[name] for name, values in before.items()}
+    return loss, {name: (values - after[name]) / STEP for name, values in before.items()}
