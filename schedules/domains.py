@@ -53,6 +53,7 @@ def domains(default: Knobs, target: Target) -> Domains:
                 "height": heights,
                 "block": tuple(max(OUTER_ROWS, b // OUTER_ROWS * OUTER_ROWS) for b in blocks),
                 "ahead": (0, 1),
+                "group": (0, 8),
             }
         case DirectKnobs():
             found = {
@@ -71,6 +72,7 @@ def domains(default: Knobs, target: Target) -> Domains:
             }
     if getattr(default, "height", 0) == AMX_HEIGHT:
         found |= {"vectors": (), "height": (), "ahead": (), "next_panel": (), "packs": ()}
+        found["group"] = ()
     found["split"] = (NEVER, ALWAYS) if threads(target) > 1 else ()
     return {f.name: _first(getattr(default, f.name), found[f.name]) for f in fields(default)}
 

@@ -40,12 +40,14 @@ LARGE_L2 = 2 << 20  # as Intel's servers have it, beside an L3 that is far
 FEW_ROWS, WINDOW_ROWS = 24, 128  # of a block: too few, enough
 FAR_ROWS = 64  # too few where all weights come from a far cache for every block
 PRODUCT_AHEAD = 8  # rows from the packed weights that are read to those asked for
+GROUPED = 8  # times L2: sums of a weight gradient that are computed by groups of panels,
+GROUP_SHARE = 4  # each a quarter of L2
 NEAR_SHARE = 6  # weights of up to a sixth of L2 are not asked for: much of them is nearer
 DIRECT_DEPTH = 32  # rows of weights that a direct product reads before it turns to the next ones
 DIRECT_AHEAD = 8  # vectors from the weights that are read to those asked for, in a row
 DIRECT_VERTICES = 384  # of a batch of training: up to so many, packing costs more than it saves
 ALL_VERTICES = 1 << 31  # more than a batch can have
-MOST_BLOCK, MOST_DEPTH, MOST_AHEAD = 4096, 1024, 64  # that a record may ask for
+MOST_BLOCK, MOST_DEPTH, MOST_AHEAD, MOST_GROUP = 4096, 1024, 64, 1024  # that a record may ask for
 ELEMENT = {"float32": 4, "bf16": 2}  # bytes of an operand's element
 
 
@@ -78,7 +80,8 @@ class OuterKnobs:
     """Of a weight gradient [n, K]^T x [n, N]: as for a product.
 
     block: rows summed up at once. ahead: 1: the sums of the next tile are asked for while one is
-    computed, a few lines at a time; 0: a tile's own, all at once, before it.
+    computed, a few lines at a time; 0: a tile's own, all at once, before it. group: panels that
+    take all rows before the next ones do, so that their sums stay in L2; 0, as always on AMX: all.
     """
 
     SHARED: ClassVar[tuple[str, ...]] = ("block",)
@@ -87,6 +90,7 @@ class OuterKnobs:
     height: int
     block: int
     ahead: int = 0
+    group: int = 0
     split: int = BY_SIZE
 
 
@@ -195,7 +199,9 @@ def outer_knobs(
         return OuterKnobs(vectors, height, block or usual)
     in_l1 = int(L1_SHARE * near.l1) // (4 * vectors * unit.lanes) // OUTER_ROWS * OUTER_ROWS
     block = block or max(OUTER_ROWS, min(usual, in_l1))
-    return OuterKnobs(vectors, height, block, ahead=int(4 * k * n_columns > near.l2))
+    sums, panel = 4 * k * n_columns, 4 * k * vectors * unit.lanes
+    group = max(1, near.l2 // GROUP_SHARE // panel) if sums > GROUPED * near.l2 else 0
+    return OuterKnobs(vectors, height, block, ahead=int(sums > near.l2), group=group)
 
 
 def direct_knobs(target: Target, n_columns: int, transposed: bool) -> DirectKnobs:
@@ -227,11 +233,12 @@ def has_far_l3(near: Caches) -> bool:
     gives 1.06 to 1.2 of the speed of a product; asking for the next panel where they do loses.
     Asking for the next rows gains there, too (Granite Rapids: 1.01 to 1.1, the more the fewer
     rows), unless weights are small: 1.03 of the time at 64 x 256. A weight gradient that does
-    not stay there gains 1.03 to 1.15 by asking for its sums, and any gains 1.05 to 1.1 if a block
-    of a panel stays in L1. On Zen 4 and 5, whose L3 is near, none of it gains. On Granite Rapids
-    windows of a deep product's weights gain from K = 2,560 on, a region by asking, and a product by
-    reading rows where they lie: 0.93 to 1.0 of the time, 0.64 to 0.9 where it has few columns. What
-    that gives elsewhere has not been measured.
+    not stay there gains 1.03 to 1.15 by asking for its sums, any gains 1.05 to 1.1 if a block of
+    a panel stays in L1, and one of 26 MB of sums 1.1 to 1.25 by groups of panels. On Zen 4 and 5,
+    whose L3 is near, none of it gains. On Granite Rapids windows of a deep product's weights gain
+    from K = 2,560 on, a region by asking, and a product by reading rows where they lie: 0.93 to 1.0
+    of the time, 0.64 to 0.9 where it has few columns. What that gives elsewhere has not been
+    measured.
     """
     return near.l2 >= LARGE_L2
 
@@ -331,7 +338,8 @@ def misfit(knobs: Knobs, target: Target, precision: str) -> str | None:
             return f"lanes is {knobs.lanes} and a vector has {unit.lanes}"
         return None if knobs.ahead in (0, 1) else f"ahead is {knobs.ahead}"
     vectors, height = knobs.vectors, knobs.height
-    if uses_amx(unit, precision):
+    amx = uses_amx(unit, precision)
+    if amx:
         if height != AMX_HEIGHT or not 1 <= vectors <= AMX_VECTORS:
             return f"a tile of {height} rows x {vectors} vectors is none of {unit.name}"
     elif not (1 <= vectors <= MAX_VECTORS and 1 <= height <= tallest(unit, vectors)):
@@ -343,6 +351,8 @@ def misfit(knobs: Knobs, target: Target, precision: str) -> str | None:
         return None if fits else f"depth is {knobs.depth}, ahead {knobs.ahead}"
     if isinstance(knobs, ProductKnobs) and precision == "bf16" and not knobs.packs:
         return "packs is False, and operands are rounded to bfloat16 as they are packed"
+    if isinstance(knobs, OuterKnobs) and not 0 <= knobs.group <= MOST_GROUP * (not amx):
+        return f"group is {knobs.group}"
     multiple = OUTER_ROWS if isinstance(knobs, OuterKnobs) else height
     if knobs.block % multiple or not 1 <= knobs.block <= MOST_BLOCK:
         return f"block is {knobs.block}: no multiple of {multiple} up to {MOST_BLOCK}"

@@ -36,6 +36,7 @@ from .tiles import (
     digest,
     direct_tile,
     is_narrow,
+    is_narrow_outer,
     narrow_outer_tile,
     narrow_product_tile,
     outer_tile,
@@ -98,7 +99,7 @@ def product_variants(
         parts = product_parts(threads(target), panels(n_columns, serial))
         return with_parallel(serial, parts, 2 * work / FLOPS[precision], element * work / BYTES)
 
-    if is_narrow(simd(target), k, n_columns, precision):
+    if is_narrow(target, k, n_columns, precision):
         return several(forms(narrow_product_tile(simd(target), n_columns)), by_level)
     default = partial(product_knobs, target, k, n_columns, precision)
 
@@ -126,7 +127,7 @@ def outer_variants(
         parts = outer_parts(threads(target), across, down)
         return with_parallel(serial, parts, 2 * work / FLOPS[precision], 8 * work / BYTES)
 
-    if is_narrow(simd(target), k, n_columns, precision):
+    if is_narrow_outer(simd(target), k, n_columns, precision):
         return several(forms(narrow_outer_tile(target, k, n_columns)), by_level)
     default = partial(outer_knobs, target, k, n_columns, precision)
 

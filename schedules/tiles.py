@@ -29,8 +29,12 @@ from .knobs import (
 from .target import Simd, caches, simd
 
 MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
-NARROW_LANES = 0.5  # columns of a narrow right operand, by the lanes of a vector, at most
-NARROW_K = 4  # and its rows, in vectors, at least
+NARROW_K = 4  # rows of a narrow right operand, in vectors, at least
+NARROW_SUMS = 16  # vectors of sums of a narrow weight gradient
+SPARE_REGISTERS = 4  # beside the sums of the widest narrow ones
+LONG_K = 8  # vectors from which on a product gains whatever the columns; before that panels are
+BUSY_LANES = 0.7  # better where more of their lanes have work
+L1_BYTES = 32 * 1024  # where the CPU does not name its nearest cache
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Tile:
     depth: int = 0  # rows of weights, or of a weight gradient, before the next panel; 0: all
     amx: bool = False  # by registers of 16 rows x 16 words
     packs: bool = True  # a product's rows are copied side by side, not read where they lie
+    group: int = 0  # panels of a weight gradient that take all rows before the next; 0: all
 
     @property
     def columns(self) -> int:
@@ -133,6 +138,7 @@ def outer_tile(target: Target, k: int, precision: str, knobs: OuterKnobs) -> Til
         ahead=knobs.ahead,
         depth=max(1, room // heights[0]) * heights[0] if deep else 0,
         amx=amx,
+        group=knobs.group,
     )
 
 
@@ -162,27 +168,56 @@ def direct_panels(n_columns: int, tile: Tile) -> int:
     return -(-n_columns // (tile.vectors if tile.narrow else tile.columns))
 
 
-def is_narrow(unit: Simd, k: int, n_columns: int, precision: str) -> bool:
-    """Whether a product or weight gradient of float32 operands puts its lanes along K.
+def is_narrow(target: Target, k: int, n_columns: int, precision: str) -> bool:
+    """Whether a product of float32 operands puts its lanes along K.
 
-    Measured on Zen 5: K = 256 and N = 5 run at 170 GFLOP/s so, and at 45 in a panel of 16; at N = 8
-    twice as fast. From N = 10 on the gain is lost where rows come from memory, below K = 64 where
-    adding up the lanes takes as long as the products.
+    Measured on Zen 5: K = 256 and N = 5 run at 170 GFLOP/s so, and at 45 in a panel of 16; below
+    K = 64 adding up the lanes takes as long as the products. On Zen 4, of the FMA peak, K = 64: N =
+    9 to 11 0.55 to 0.6 after 0.42 to 0.5; K = 256: N = 9 to 28 0.77 to 0.84 after 0.44 to 0.78;
+    where rows come from memory 0.5 to 0.75 after 0.29 to 0.46; less if weights leave L1. As AVX2
+    there, K = 256: N = 5 to 12 76 to 99 GFLOP/s after 41 to 67.
     """
-    few = n_columns <= NARROW_LANES * unit.lanes
+    unit = simd(target)
+    if precision != "float32" or k < NARROW_K * unit.lanes or n_columns > most_narrow(unit):
+        return False
+    busy = n_columns / (-(-n_columns // unit.lanes) * unit.lanes)
+    in_l1 = 4 * k * n_columns <= (caches(target).l1 or L1_BYTES)
+    gains = busy <= BUSY_LANES or k >= LONG_K * unit.lanes
+    return 2 * n_columns <= unit.lanes or (gains and in_l1)
+
+
+def is_narrow_outer(unit: Simd, k: int, n_columns: int, precision: str) -> bool:
+    """Whether a weight gradient of float32 operands puts its lanes along the rows of C.
+
+    Neither operand is packed then, and no lane is idle. Measured on Zen 4, K from 64 to 512: N = 9
+    to 28 run at 0.85 to 1.0 of the FMA peak so, in panels at 0.4 to 0.76; as AVX2 there N = 4 to 12
+    at 76 to 109 GFLOP/s, in panels at 28 to 64.
+    """
+    few = n_columns <= most_narrow(unit)
     return precision == "float32" and few and k >= NARROW_K * unit.lanes
 
 
+def most_narrow(unit: Simd) -> int:
+    """Columns of the widest narrow right operand: two vectors, if that many sums fit."""
+    return min(2 * unit.lanes, unit.registers - SPARE_REGISTERS)
+
+
 def narrow_product_tile(unit: Simd, n_columns: int) -> Tile:
-    """The tallest tile whose sums leave room for a vector of each row and one of weights."""
+    """The tallest tile whose sums leave room for a vector of each row and one of weights.
+
+    Of many columns a row at a time: taller tiles read rows from memory at half of the speed.
+    """
     height = max(1, min(MAX_NARROW, (unit.registers - 1) // (n_columns + 1)))
+    if 2 * n_columns > unit.lanes:
+        height = 1
     return Tile(unit.lanes, 1, falling(height, height // 2, 1), block=1, narrow=True)
 
 
 def narrow_outer_tile(target: Target, k: int, n_columns: int) -> Tile:
     """Even panels of C's rows, whose sums leave room for a vector of each and a value."""
     unit = simd(target)
-    most = max(1, min(MAX_NARROW, (unit.registers - 1) // (n_columns + 1)))
+    room = min((unit.registers - 1) // (n_columns + 1), NARROW_SUMS // n_columns)
+    most = max(1, min(MAX_NARROW, room))
     n_vectors = -(-k // unit.lanes)
     vectors = -(-n_vectors // -(-n_vectors // most))
     block = packed_rows(target, 4 * k, OUTER_ROWS)

@@ -3,9 +3,10 @@
 For each K x N and number of rows m, GFLOP/s of one core: [m, K] x [K, N] in float32 and, where the
 CPU can, with operands that are rounded to bfloat16 as they are packed; torch's product of operands
 that are bfloat16 already, if it is installed; NumPy's product in float32. All in turn, medians.
-With --gradients the weight gradient [m, K]^T x [m, N] instead, ours and NumPy's. With --rows-copied
-ours alone, float32: its rows copied first and read where they lie, and lying / copied, the median
-of their times in pairs. With --cpu ours alone as for a CPU of that name.
+With --gradients the weight gradient [m, K]^T x [m, N] instead, ours and NumPy's; with --group P,
+too, ours alone: all panels for each block of rows, and P of them for all rows. With --rows-copied
+ours alone, float32: its rows copied first and read where they lie. Both of these end with a ratio,
+the median of their times in pairs. With --cpu ours alone as for a CPU of that name.
 """
 
 import argparse
@@ -23,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from schedules.choice import only
-from schedules.knobs import product_knobs
+from schedules.knobs import outer_knobs, product_knobs
 from tvm_cavs.arrays import aligned
 from tvm_cavs.compiler.compiler import Compiler
 from tvm_cavs.compiler.forms import forms
@@ -61,8 +62,8 @@ def ours(x: np.ndarray, w: np.ndarray, precision: str, target: Any = "host", **c
     return lambda m: multiply(m, 0, 0, 0, source, packed, out)
 
 
-def our_gradient(x: np.ndarray, y: np.ndarray, precision: str) -> Run:
-    """The product of the first rows of x, transposed, with those of y.
+def our_gradient(x: np.ndarray, y: np.ndarray, precision: str, **changes: Any) -> Run:
+    """The product of the first rows of x, transposed, with those of y; some of its knobs changed.
 
     Raises:
         TargetError: this CPU has no such precision.
@@ -71,7 +72,11 @@ def our_gradient(x: np.ndarray, y: np.ndarray, precision: str) -> Run:
     compiler = Compiler("host", 1, precision=precision)
     compiler.require_host()
     spec = Outer((Piece(k, 0, k),), (Piece(n_columns, 1, n_columns),), n_columns)
-    (form, *_) = compiler.forms(Kernel("outer", spec))
+    machine = compiler.machine
+    if changes:
+        knobs = replace(outer_knobs(compiler.target, k, n_columns, precision), **changes)
+        machine = replace(machine, choose=lambda *_: only(knobs))
+    (form, *_) = forms(machine, Kernel("outer", spec))
     compiler.compile([form])
     multiply, out = compiler.function(form.symbol), tensor_of(aligned((k, n_columns)))
     left, right = tensor_of(x), tensor_of(y)
@@ -126,6 +131,7 @@ def main() -> None:
     parser.add_argument("--gradients", action="store_true", help="of weights, not products")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, metavar="M")
     parser.add_argument("--rows-copied", action="store_true", help="copied and where they lie")
+    parser.add_argument("--group", type=int, metavar="P", help="panels, of gradients")
     parser.add_argument("--cpu", metavar="NAME", help="as LLVM names it, such as haswell")
     given = parser.parse_args()
     target = {"kind": "llvm", "mcpu": given.cpu, "num-cores": 1} if given.cpu else "host"
@@ -141,14 +147,20 @@ def main() -> None:
                 name: ours(x, w, "float32", target, packs=packs)
                 for name, packs in (("copied", True), ("lying", False))
             }
+        elif given.gradients and given.group:
+            runs = {
+                name: our_gradient(x, w, "float32", group=group)
+                for name, group in (("all", 0), ("grouped", given.group))
+            }
         elif given.cpu:
             runs = {"float32": ours(x, w, "float32", target)}
         else:
             runs = beside_others(x, w, given.gradients)
         what = f"[m, {k}]^T x [m" if given.gradients else f"[m, {k}] x [{k}"
         print(f"{what}, {n_columns}], GFLOP/s of one core")
-        ratio = "  lying / copied" * given.rows_copied
-        print("     m" + "".join(f"{name:>12}" for name in runs) + ratio)
+        pair = given.rows_copied or bool(given.group)
+        ratio = "  " + " / ".join(reversed(runs))
+        print("     m" + "".join(f"{name:>12}" for name in runs) + ratio * pair)
         for m in given.rows:
             taken: dict[str, list[float]] = {name: [] for name in runs}
             for _ in range(given.rounds):
@@ -156,9 +168,9 @@ def main() -> None:
                     taken[name].append(seconds(run, m))
             rates = (2e-9 * m * k * n_columns / statistics.median(t) for t in taken.values())
             line = f"{m:6}" + "".join(f"{rate:12.0f}" for rate in rates)
-            if given.rows_copied:
-                pairs = zip(taken["lying"], taken["copied"], strict=True)
-                line += f"{statistics.median(a / b for a, b in pairs):16.2f}"
+            if pair:
+                both = zip(*taken.values(), strict=True)
+                line += f"{statistics.median(b / a for a, b in both):{len(ratio)}.2f}"
             print(line, flush=True)
 
 

@@ -77,7 +77,7 @@ def lines(target: Any) -> Iterator[str]:
     for k, n in SIZES:
         for precision in ("float32", "bf16") if simd(target).bf16 else ("float32",):
             made = layout.operand_precision(k, precision)
-            deep, narrow = window(target, k), is_narrow(simd(target), k, n, made)
+            deep, narrow = window(target, k), is_narrow(target, k, n, made)
             yield f"{k}x{n} {precision}: {made}, window {deep}" + ", narrow" * narrow
             if made != precision:
                 continue

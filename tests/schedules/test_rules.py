@@ -251,7 +251,7 @@ def test_what_has_few_columns_and_enough_rows_is_narrow(name):
     """Its tiles fit the registers, and its panels cover the rows of a weight gradient evenly."""
     target = schedules.make_target(TARGETS[name])
     unit = simd(target)
-    half = unit.lanes // 2
+    half, most = unit.lanes // 2, min(2 * unit.lanes, unit.registers - 4)
     for k, n_columns in ((4 * unit.lanes, half), (4 * unit.lanes, 1), (300, 1), (1280, half)):
         for v in layout.product_variants(target, k, n_columns):
             assert v.tile.narrow
@@ -260,14 +260,38 @@ def test_what_has_few_columns_and_enough_rows_is_narrow(name):
             n_vectors = -(-k // unit.lanes)
             shape = (1, n_columns, n_vectors * unit.lanes)
             assert layout.weights_shape(k, n_columns, v.tile) == shape
-        for v in layout.outer_variants(target, k, n_columns):
+    for n_columns in range(1, most + 1):
+        for v in layout.outer_variants(target, 300, n_columns):
             assert v.tile.narrow
             assert v.tile.vectors * (n_columns + 1) + 1 <= unit.registers
-            assert layout.panels(k, v.tile) * v.tile.vectors - n_vectors < layout.panels(k, v.tile)
-    others = [(4 * unit.lanes - 1, 1, "float32"), (300, half + 1, "float32")]
-    others += [(300, 1, "bf16")] * unit.bf16
+            assert v.tile.vectors * n_columns <= max(16, n_columns)
+            n_panels, n_vectors = layout.panels(300, v.tile), -(-300 // unit.lanes)
+            assert n_panels * v.tile.vectors - n_vectors < n_panels
+    few, wide = (4 * unit.lanes - 1, 1, "float32"), (300, most + 1, "float32")
+    rounded = [(300, 1, "bf16")] * unit.bf16
     for variants in (layout.product_variants, layout.outer_variants):
-        assert not any(v.tile.narrow for other in others for v in variants(target, *other))
+        assert not any(v.tile.narrow for x in (few, wide, *rounded) for v in variants(target, *x))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_product_is_narrow_where_panels_would_leave_lanes_idle(name):
+    """More than half a vector: a row at a time, if weights stay in the nearest cache."""
+    target = schedules.make_target({**TARGETS[name], "model": "l1=32K"})
+    unit = simd(target)
+    most = min(2 * unit.lanes, unit.registers - 4)
+    for n_columns in range(unit.lanes // 2 + 1, most + 1):
+        busy = n_columns / (unit.lanes * -(-n_columns // unit.lanes))
+        room = 32 * 1024 // (4 * n_columns)  # rows of so many columns
+        for k, narrow in (
+            (4 * unit.lanes, busy <= 0.7),
+            (8 * unit.lanes - 1, busy <= 0.7),
+            (8 * unit.lanes, True),
+            (room, True),
+            (room + 1, False),
+        ):
+            (first, *_) = layout.product_variants(target, k, n_columns)
+            assert first.tile.narrow == narrow, (k, n_columns)
+            assert not first.tile.narrow or first.tile.heights == (1,)
 
 
 @pytest.mark.parametrize(

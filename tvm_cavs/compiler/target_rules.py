@@ -53,3 +53,4 @@ from schedules.target import require_precision as require_precision
 from schedules.target import simd as simd
 from schedules.target import threads as threads
 from schedules.tiles import is_narrow as is_narrow
+from schedules.tiles import is_narrow_outer as is_narrow_outer

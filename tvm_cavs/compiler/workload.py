@@ -24,6 +24,7 @@ from .target_rules import (
     direct_key,
     direct_knobs,
     is_narrow,
+    is_narrow_outer,
     only,
     outer_key,
     outer_knobs,
@@ -65,10 +66,12 @@ def defaults(machine: Machine, workload: Workload) -> Defaults | None:
     if workload.weights is not None:
         transposed = workload.weights.transposed
         return direct_key(k, n, transposed), partial(direct_knobs, target, n, transposed)
-    if is_narrow(simd(target), k, n, precision):
-        return None
     if isinstance(spec, Outer):
+        if is_narrow_outer(simd(target), k, n, precision):
+            return None
         return outer_key(k, n, precision), partial(outer_knobs, target, k, n, precision)
+    if is_narrow(target, k, n, precision):
+        return None
     return product_key(k, n, precision), partial(product_knobs, target, k, n, precision)
 
 

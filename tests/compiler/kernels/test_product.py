@@ -49,7 +49,7 @@ SPLIT = "_parallel"
 TASKS = (1, 2, 3)  # more than TVM's pool has threads is fine: tasks are shared out
 SIZES = ((5, 1), (1, 8), (8, 40), (16, 150), (33, 450))  # K, N
 NARROW = ((67, 1), (131, 2), (600, 2))  # for every CPU; these too with 16 lanes:
-SOMETIMES_NARROW = ((150, 5), (64, 8))
+SOMETIMES_NARROW = ((150, 5), (64, 8), (67, 11), (131, 20), (80, 28))
 COUNTS = (0, 1, 2, 3, 4, 5, 7, 11, 13, 29, 140)
 TARGET = schedules.host_target(2)
 LANES = simd(TARGET).lanes
@@ -182,6 +182,8 @@ for tag, knobs in {
     "usual": OuterKnobs(2, 4, 32),
     "flat": OuterKnobs(4, 2, 32),
     "asking": OuterKnobs(2, 4, 32, ahead=1),
+    "grouped": OuterKnobs(1, 4, 32, group=2),
+    "grouped_split": OuterKnobs(1, 4, 32, group=2, split=ALWAYS),
     "split": OuterKnobs(1, 5, 32, split=ALWAYS),
 }.items():
     (cut, *_) = layout.outer_variants(TARGET, 33, 75, chosen=only(knobs))
@@ -534,7 +536,7 @@ def test_a_gradient_has_the_same_bits_with_all_knobs_but_its_block(kernels):
     out = np.zeros((GRADIENT.k, GRADIENT.ldc), "float32")
     names = [name for name in OUTERS if name.startswith("outer_knobs_")]
     usual, *others = (call(kernels[n], 140, 0, *offsets, *arrays, out)[-1] for n in names)
-    assert len(others) == 3 and usual.any()
+    assert len(others) == 5 and usual.any()
     assert all(np.array_equal(usual, other) for other in others)
 
 

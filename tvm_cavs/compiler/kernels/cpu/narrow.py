@@ -7,14 +7,18 @@ at the end. Rows are not packed: what a piece has of a row is contiguous.
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import product
+
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Piece
-from ..loopnest import Buffer, Expr, hold, loop, scratch, zero
+from ..loopnest import Buffer, Expr, hold, int64, loop, scratch, tile, zero
 from .bfloat16 import span
 from .operands import Bound, Load, pick_rows, source_row
 from .register_tile import Target, accumulate, by_panel
+from .transpose import transposed
 
 
 def dot_tiles(
@@ -106,15 +110,58 @@ def column_tiles(
 
 
 def column_tile(height: int, first: Expr, rows: Expr, left: Load, right: Load, to: Target) -> None:
-    """Rows `first` to `first + height` of C += or = the sum over a block of rows."""
+    """Rows `first` to `first + height` of C += or = the sum over a block of rows.
+
+    What many columns have of whole vectors is transposed in registers, the rest written one by one.
+    """
     n, lanes = to.n_columns, to.cut.lanes
     acc = accumulate(
         n, height, lanes, rows, lambda i: lambda j, k: right(i, j) * left(i, first + k)
     )
+    whole = height // lanes * lanes if n > lanes // 2 else 0
+    if whole:
+        to.either(partial(store_transposed, acc, whole, first, to))
+    if whole < height:
+        store_one_by_one(acc, whole, first, to)
+
+
+def store_transposed(acc: Buffer, height: int, first: Expr, to: Target, adds: bool) -> None:
+    """C[first + k, j] += or = acc[j, k] for k < height, a multiple of the lanes."""
+    n, lanes = to.n_columns, to.cut.lanes
+    nothing = tirx.Broadcast(zero(), lanes)
+    for top, begin in product(range(0, height, lanes), range(0, n, lanes)):
+        square = [
+            acc[j, span(top, lanes)] if j < n else nothing for j in range(begin, begin + lanes)
+        ]
+        width = min(lanes, n - begin)
+        for k, column in enumerate(transposed(square)):
+            row, j = to.at(first + (top + k), begin)
+            at = [row, span(j, width)]
+            sums = column if width == lanes else picked(column, width)
+            T.buffer_store(to.out, to.out[tuple(at)] + sums if adds else sums, at)
+
+
+def picked(vector: Expr, n: int) -> Expr:
+    """The first n elements."""
+    return tirx.Shuffle([vector], [tirx.IntImm("int32", i) for i in range(n)])
+
+
+def store_one_by_one(acc: Buffer, begin: int, first: Expr, to: Target) -> None:
+    """C[first + k, j] += or = acc[j, k] for k from `begin` on.
+
+    From memory: an element each out of its register, LLVM would spill most of the sums while they
+    are summed up.
+    """
+    n, height = (int(extent) for extent in acc.shape)
+    count = height - begin
+    sums = scratch([n, count])
+    tile(
+        n, count, to.cut.lanes, lambda j, k: T.buffer_store(sums, acc[j, int64(begin) + k], [j, k])
+    )
 
     def write(adds: bool) -> None:
-        with loop(height, "vector") as k, loop(n, "row") as j:
-            at = to.at(first + k, j)
-            T.buffer_store(to.out, to.out[tuple(at)] + acc[j, k] if adds else acc[j, k], at)
+        with loop(count) as k, loop(n) as j:
+            at = to.at(first + begin + k, j)
+            T.buffer_store(to.out, to.out[tuple(at)] + sums[j, k] if adds else sums[j, k], at)
 
     to.either(write)

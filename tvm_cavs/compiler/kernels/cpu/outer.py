@@ -150,15 +150,23 @@ def panel_tiles(
     cut, (pack_left, pack_right, right) = to.cut, packs
     begin, some = part(task % cut.parts[1], cut.parts[1], panels(spec.n_columns, cut))
 
-    def block(b: Expr, row: Expr, rows: Expr) -> None:
-        load_left, load_right = pack_left(row, rows), pack_right(row, rows)
-        with loop(some) as p:
-            panel = hold(begin + p)
-            pack_panel(spec, cut, panel, load_right, rows, right, sums)
-            later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
-            outer_tiles(spec.k, strips, rows, load_left, right, later)
+    def blocks(begin: Expr, some: Expr) -> None:
+        def block(b: Expr, row: Expr, rows: Expr) -> None:
+            load_left, load_right = pack_left(row, rows), pack_right(row, rows)
+            with loop(some) as p:
+                panel = hold(begin + p)
+                pack_panel(spec, cut, panel, load_right, rows, right, sums)
+                later = replace(to, panel=panel, adds=tirx.any(to.adds, b > 0))
+                outer_tiles(spec.k, strips, rows, load_left, right, later)
 
-    sum_blocks(cut, n, block)
+        sum_blocks(cut, n, block)
+
+    if not cut.group:
+        blocks(begin, some)
+        return
+    with loop(tirx.ceildiv(some, int64(cut.group))) as g:
+        first = hold(begin + g * cut.group)
+        blocks(first, hold(tirx.min(int64(cut.group), some - g * cut.group)))
 
 
 def amx_tiles(
