@@ -30,8 +30,9 @@ from .target import Simd, caches, simd
 
 MAX_NARROW = 8  # rows of a narrow product's tile, vectors of a narrow weight gradient's
 NARROW_K = 4  # rows of a narrow right operand, in vectors, at least
+NARROW_VECTORS = 3.5  # columns of a narrow weight gradient's right operand, in vectors, at most
 NARROW_SUMS = 16  # vectors of sums of a narrow weight gradient
-SPARE_REGISTERS = 4  # beside the sums of the widest narrow ones
+SPARE_REGISTERS = 4  # beside the sums of the widest
 LONG_K = 8  # vectors from which on a product gains whatever the columns; before that panels are
 BUSY_LANES = 0.7  # better where more of their lanes have work
 L1_BYTES = 32 * 1024  # where the CPU does not name its nearest cache
@@ -53,7 +54,8 @@ class Tile:
     depth: int = 0  # rows of weights, or of a weight gradient, before the next panel; 0: all
     amx: bool = False  # by registers of 16 rows x 16 words
     packs: bool = True  # a product's rows are copied side by side, not read where they lie
-    group: int = 0  # panels of a weight gradient that take all rows before the next; 0: all
+    group: int = 0  # panels of a weight gradient that take all rows before the next; 0: all;
+    # columns of a narrow one that are summed up at once, at most
 
     @property
     def columns(self) -> int:
@@ -189,16 +191,17 @@ def is_narrow(target: Target, k: int, n_columns: int, precision: str) -> bool:
 def is_narrow_outer(unit: Simd, k: int, n_columns: int, precision: str) -> bool:
     """Whether a weight gradient of float32 operands puts its lanes along the rows of C.
 
-    Neither operand is packed then, and no lane is idle. Measured on Zen 4, K from 64 to 512: N = 9
-    to 28 run at 0.85 to 1.0 of the FMA peak so, in panels at 0.4 to 0.76; as AVX2 there N = 4 to 12
-    at 76 to 109 GFLOP/s, in panels at 28 to 64.
+    Neither operand is packed then, and no lane is idle. Measured on Zen 4, K from 64 to 512: N = 5
+    to 56 run at 0.9 to 1.0 of the FMA peak so, in panels at 0.24 to 0.82, where rows come from
+    memory at 0.4 to 0.96 and 0.16 to 0.69; as AVX2 there N = 5 to 20 at 1.1 to 2.5 times the speed
+    of panels, to 24 at the same.
     """
-    few = n_columns <= most_narrow(unit)
+    few = n_columns <= min(NARROW_VECTORS * unit.lanes, 2 * most_narrow(unit))
     return precision == "float32" and few and k >= NARROW_K * unit.lanes
 
 
 def most_narrow(unit: Simd) -> int:
-    """Columns of the widest narrow right operand: two vectors, if that many sums fit."""
+    """Columns of a narrow right operand that are summed up at once: two vectors, if sums fit."""
     return min(2 * unit.lanes, unit.registers - SPARE_REGISTERS)
 
 
@@ -216,9 +219,10 @@ def narrow_product_tile(unit: Simd, n_columns: int) -> Tile:
 def narrow_outer_tile(target: Target, k: int, n_columns: int) -> Tile:
     """Even panels of C's rows, whose sums leave room for a vector of each and a value."""
     unit = simd(target)
+    group = most_narrow(unit)
     room = min((unit.registers - 1) // (n_columns + 1), NARROW_SUMS // n_columns)
     most = max(1, min(MAX_NARROW, room))
     n_vectors = -(-k // unit.lanes)
     vectors = -(-n_vectors // -(-n_vectors // most))
     block = packed_rows(target, 4 * k, OUTER_ROWS)
-    return Tile(unit.lanes, vectors, (1,), block, narrow=True)
+    return Tile(unit.lanes, vectors, (1,), block, narrow=True, group=group)

@@ -211,6 +211,9 @@ def test_what_may_be_tuned_has_the_key_and_the_knobs_of_its_kernel(precision: st
     ):
         few = defaults(machine, Workload(Kernel(kind, spec)))
         assert (few is None) == (precision == "float32")
+    more = Product(rows, 40, 40), Outer(rows, (Piece(40, 1, 40),), 40)
+    known = [defaults(machine, Workload(Kernel("k", spec))) for spec in more]
+    assert known[0] is not None and (known[1] is None) == (precision == "float32")
 
 
 def test_what_cannot_be_used_is_told_of_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ LIMITS = [
     (USUAL, "split", (BY_SIZE, NEVER, ALWAYS), (-1, 3), "split is"),
     (OUTER, "block", (32, 4096), (0, 33, 4128), "no multiple of 32 up to 4096"),
     (OUTER, "ahead", (0, 1), (-1, 2), "ahead is"),
+    (OUTER, "group", (0, 1024), (-1, 1025), "group is"),
     (DIRECT, "depth", (1, 1024), (0, 1025), "depth is"),
     (DIRECT, "ahead", (0, 64), (-1, 65), "ahead"),
     (REGION, "lanes", (4, 8, 16), (0, 2, 12, 32), "a vector has 8"),

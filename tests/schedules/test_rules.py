@@ -260,17 +260,19 @@ def test_what_has_few_columns_and_enough_rows_is_narrow(name):
             n_vectors = -(-k // unit.lanes)
             shape = (1, n_columns, n_vectors * unit.lanes)
             assert layout.weights_shape(k, n_columns, v.tile) == shape
-    for n_columns in range(1, most + 1):
+    widest = min(7 * unit.lanes // 2, 2 * most)
+    for n_columns in range(1, widest + 1):
+        at_once = -(-n_columns // -(-n_columns // most))
         for v in layout.outer_variants(target, 300, n_columns):
-            assert v.tile.narrow
-            assert v.tile.vectors * (n_columns + 1) + 1 <= unit.registers
-            assert v.tile.vectors * n_columns <= max(16, n_columns)
+            assert v.tile.narrow and v.tile.group == most
+            assert v.tile.vectors * (at_once + 1) + 1 <= unit.registers
+            assert v.tile.vectors * at_once <= max(16, at_once)
             n_panels, n_vectors = layout.panels(300, v.tile), -(-300 // unit.lanes)
             assert n_panels * v.tile.vectors - n_vectors < n_panels
-    few, wide = (4 * unit.lanes - 1, 1, "float32"), (300, most + 1, "float32")
-    rounded = [(300, 1, "bf16")] * unit.bf16
-    for variants in (layout.product_variants, layout.outer_variants):
-        assert not any(v.tile.narrow for x in (few, wide, *rounded) for v in variants(target, *x))
+    few, rounded = (4 * unit.lanes - 1, 1, "float32"), [(300, 1, "bf16")] * unit.bf16
+    for variants, n in ((layout.product_variants, most), (layout.outer_variants, widest)):
+        others = few, (300, n + 1, "float32"), *rounded
+        assert not any(v.tile.narrow for x in others for v in variants(target, *x))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -422,6 +424,8 @@ def test_knobs_of_amx_are_for_amx_alone():
         assert "does not fit 32 registers" in misfit(knobs, amx, "float32")
         for wrong in ({"vectors": 3}, {"vectors": 0}, {"height": 6, "block": 96}):
             assert "is none of AVX-512 with AMX" in misfit(replace(knobs, **wrong), amx, "bf16")
+    grouped = replace(outer_knobs(amx, 300, 450, "bf16"), group=1)
+    assert misfit(grouped, amx, "bf16") == "group is 1"
     assert product_knobs(amx, 300, 16, "bf16").vectors == 1
     assert product_knobs(amx, 300, 450, "float32") == product_knobs(other, 300, 450, "float32")
 

@@ -7,6 +7,7 @@ at the end. Rows are not packed: what a piece has of a row is contiguous.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -14,7 +15,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...lowering.specs import Piece
-from ..loopnest import Buffer, Expr, hold, int64, loop, scratch, tile, zero
+from ..loopnest import LINE, Buffer, Expr, hold, int64, loop, prefetch_read, scratch, tile, zero
 from .bfloat16 import span
 from .operands import Bound, Load, pick_rows, source_row
 from .register_tile import Target, accumulate, by_panel
@@ -96,38 +97,65 @@ def add_lanes(sums: Buffer, lanes: int, r: Expr, j: Expr) -> Expr:
 def column_tiles(
     k_size: int, part: tuple[Expr, Expr], rows: Expr, left: Load, right: Load, to: Target
 ) -> None:
-    """Panels `part` (first, count) of the `k_size` rows of C take the sum over a block of rows."""
+    """Panels `part` (first, count) of the `k_size` rows of C take the sum over a block of rows.
+
+    Its columns are shared out evenly among tiles of at most `group`.
+    """
     whole = to.cut.columns
     n_panels = -(-k_size // whole)
-    begin, count = part
+    n, (begin, count) = to.n_columns, part
+    n_tiles = -(-n // to.cut.group)
+    edges = [n * i // n_tiles for i in range(n_tiles + 1)]
     with loop(count) as p:
         panel = T.bind(begin + p)
 
         def some(height: int) -> None:
-            column_tile(height, panel * whole, rows, left, right, to)
+            for columns in zip(edges, edges[1:], strict=False):
+                column_tile(height, panel * whole, columns, rows, left, right, to)
 
         by_panel(panel, n_panels, whole, k_size - (n_panels - 1) * whole, some)
 
 
-def column_tile(height: int, first: Expr, rows: Expr, left: Load, right: Load, to: Target) -> None:
+def column_tile(
+    height: int,
+    first: Expr,
+    columns: tuple[int, int],
+    rows: Expr,
+    left: Load,
+    right: Load,
+    to: Target,
+) -> None:
     """Rows `first` to `first + height` of C += or = the sum over a block of rows.
 
-    What many columns have of whole vectors is transposed in registers, the rest written one by one.
+    columns: of C, the first and where they end. What many have of whole vectors is transposed in
+    registers, the rest written one by one.
     """
-    n, lanes = to.n_columns, to.cut.lanes
+    begin, lanes = columns[0], to.cut.lanes
+    n = columns[1] - begin
+
+    def ask(i: Expr) -> None:
+        for k in range(0, height, LINE):
+            prefetch_read(left(i, first + (height + k)), far=True)
+
     acc = accumulate(
-        n, height, lanes, rows, lambda i: lambda j, k: right(i, j) * left(i, first + k)
+        n,
+        height,
+        lanes,
+        rows,
+        lambda i: lambda j, k: right(i, begin + j) * left(i, first + k),
+        before=ask if begin == 0 else None,
     )
+    later = replace(to, column=to.column + begin)
     whole = height // lanes * lanes if n > lanes // 2 else 0
     if whole:
-        to.either(partial(store_transposed, acc, whole, first, to))
+        to.either(partial(store_transposed, acc, whole, first, later))
     if whole < height:
-        store_one_by_one(acc, whole, first, to)
+        store_one_by_one(acc, whole, first, later)
 
 
 def store_transposed(acc: Buffer, height: int, first: Expr, to: Target, adds: bool) -> None:
     """C[first + k, j] += or = acc[j, k] for k < height, a multiple of the lanes."""
-    n, lanes = to.n_columns, to.cut.lanes
+    n, lanes = int(acc.shape[0]), to.cut.lanes
     nothing = tirx.Broadcast(zero(), lanes)
     for top, begin in product(range(0, height, lanes), range(0, n, lanes)):
         square = [
