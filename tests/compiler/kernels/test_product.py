@@ -151,6 +151,19 @@ for tasks in (1, 2):  # a tall result, some of its rows at a time; the last of t
         replace(usual, tile=low),
     )
 
+for tasks in (1, 2):  # panels that take all rows before the next ones do, the last group is short
+    usual = layout.outer_variants(TARGET, 37, 70)[0]
+    low = replace(usual.tile, vectors=1, block=32, group=2, parts=(1, tasks))
+    OUTERS[f"outer_groups_{tasks}"] = (
+        specs.Outer(one_source(37), (Piece(6 * LANES, 2, 6 * LANES),), 6 * LANES),
+        replace(usual, tile=low),
+    )
+(few, *_) = layout.outer_variants(TARGET, 131, LANES // 2 + 1)  # whole vectors and what is left
+OUTERS["outer_narrow_rest"] = (
+    specs.Outer((Piece(2 * LANES + 3, 0, 2 * LANES + 3),), (Piece(LANES, 1, LANES),), LANES),
+    replace(few, tile=replace(few.tile, vectors=3)),
+)
+
 # Knobs that measuring may choose: of a product any, of a weight gradient all but its block.
 DEEP = specs.Product(two_pieces(33), 75, 75)
 FREE = {
