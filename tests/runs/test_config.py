@@ -154,6 +154,28 @@ def test_an_override_into_a_value(write):
     assert found[1].endswith("; put quotes around it")
 
 
+LONG = "9" * 5000  # also more digits than Python makes a number of
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [LONG],
+        [f"{LONG}=1"],
+        [f"train.seed={LONG}"],
+        [f"train.lr.{LONG}={LONG}"],
+        [f"data.name=x{LONG}"],
+        [f"train.seed.x{LONG}=1", "train.seed=1"],
+        ["train.seed=1", f"train.seed.x{LONG}=1"],
+        [f"x{LONG}=1", f"x{LONG}=2"],
+    ],
+)
+def test_no_more_is_shown_of_what_was_given_than_one_reads(write, overrides):
+    found = problems(write("train: {lr: 0.1}"), *overrides)
+    assert found and max(map(len, found)) < 400
+    assert any("..." in line for line in found)
+
+
 def test_files_that_cannot_be_read(write, tmp_path):
     path = write("train:\n  lr: [1,\n")
     with pytest.raises(ConfigError, match=r"run\.yaml: line 3, column 1: no valid YAML"):

@@ -75,19 +75,19 @@ def _override(given: dict[str, Any], text: str) -> str | None:
     """Put "a.b=value" into `given`; return the problem, if there is one."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        return f"{text!r}: expected an override such as train.lr=0.1"
+        return f"{_short(text)}: expected an override such as train.lr=0.1"
     *sections, last = key.split(".")
     place = given
     for section in sections:
         inner = place.get(section)
         if inner is not None and not isinstance(inner, dict):
-            return f"{key} = {value}: {section} is {inner!r}, not a section"
+            return f"{_cut(key)} = {_cut(value)}: {section} is {_short(inner)}, not a section"
         place[section] = dict(inner or {})  # its own, where an alias names it twice
         place = place[section]
     try:
         place[last] = parse(value)
     except ConfigError as error:
-        return f"{key} = {value}: {error}" + (
+        return f"{_cut(key)} = {_cut(value)}: {error}" + (
             "; put quotes around it" if "no valid YAML" in str(error) else ""
         )
     return None
@@ -99,8 +99,8 @@ def _given_twice(overrides: Sequence[str]) -> Iterator[str]:
     for place, key in enumerate(keys):
         for other in keys[:place]:
             if f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
-                which = "twice" if key == other else f"besides {other}"
-                yield f"{key}: given {which} on the command line; keep one of the two"
+                which = "twice" if key == other else f"besides {_cut(other)}"
+                yield f"{_cut(key)}: given {which} on the command line; keep one of the two"
 
 
 def _describe(problem: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -113,7 +113,7 @@ def _describe(problem: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         key_like = _nearest_key(key, given)
         hint = f"; did you mean {key_like}?" if key_like else ""
-        return f"{key} = {_short(value)}: unknown key{hint}"
+        return f"{_cut(key)} = {_short(value)}: unknown key{hint}"
     if kind == "missing":
         return f"{key}: missing; set it in the file, or add {key}=VALUE to the command"
     if kind.startswith("union_tag"):
@@ -122,7 +122,7 @@ def _describe(problem: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         if value is None:
             return f"data.name: missing; expected one of {', '.join(DATA)}"
-        return f"data.name = {value!r}: expected one of {', '.join(DATA)}{hint}"
+        return f"data.name = {_short(value)}: expected one of {', '.join(DATA)}{hint}"
     return f"{key} = {_short(value)}: {_expectation(problem)}"
 
 
@@ -136,7 +136,11 @@ def _expectation(problem: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value) if isinstance(value, BaseModel) else REPR.repr(value)
+    return _cut(str(value) if isinstance(value, BaseModel) else REPR.repr(value))
+
+
+def _cut(text: str) -> str:
+    """A text as it was given, no more of it than one reads."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
