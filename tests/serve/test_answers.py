@@ -11,6 +11,7 @@ from helpers.exported import TREE, WORDS, line, same
 from helpers.random_graphs import random_chain, random_dag, random_tree
 from tvm_cavs.deploy import load
 from tvm_cavs.graph import Graph
+from tvm_cavs.serve.reading import Reader
 
 pytestmark = pytest.mark.compiles
 PREDICT = "/v1/predict"
@@ -38,6 +39,25 @@ def test_answers_have_the_bits_of_the_model(folder, batching):
     for graph, response in zip(given, with_server(folder, ask, batching), strict=True):
         assert response.status_code == 200
         assert same(outputs(response.json()), model(graph))
+
+
+@pytest.mark.parametrize(("batching", "most"), [("levels", 32), ("whole", 32), ("one", 1)])
+def test_no_more_requests_are_read_together_than_soon_run(folder, batching, most, monkeypatch):
+    read, counts = Reader.read, []
+
+    def counted(self, jobs, *args):
+        counts.append(len(jobs))
+        return read(self, jobs, *args)
+
+    monkeypatch.setattr(Reader, "read", counted)
+
+    async def ask(client, service):
+        return await asyncio.gather(
+            *(client.post(PREDICT, content=line(graph)) for graph in graphs(100))
+        )
+
+    assert {each.status_code for each in with_server(folder, ask, batching)} == {200}
+    assert sum(counts) == 100 and max(counts) <= most
 
 
 def test_requests_run_together_and_join_between_levels(folder):

@@ -128,6 +128,13 @@ def test_weights_outside_of_their_parameter_are_refused(weights, message):
         direct_product(Product(one_source(4), 8, 8), weights, variant.tile, "f")
 
 
+@pytest.mark.parametrize(("column", "place"), [(1, "columns 1:9"), (-1, "columns -1:7")])
+def test_results_that_do_not_fit_are_refused(column, place):
+    (variant, *_) = layout.direct_variants(TARGET, 4, 8, False)
+    with pytest.raises(ShapeError, match=f"{place} do not lie in a result of 8 columns"):
+        direct_product(Product(one_source(4), 8, 8, column), DirectWeights(8), variant.tile, "f")
+
+
 def test_rounded_operands_are_refused():
     (variant, *_) = layout.direct_variants(TARGET, 4, 8, False)
     spec = Product(one_source(4), 8, 8, precision="bf16")

@@ -613,6 +613,10 @@ def test_results_that_do_not_fit_are_refused():
         product.product(specs.Product((Piece(4, 0, 4),), 8, 8, 1), CUT, "f")
     with pytest.raises(ShapeError, match="columns -1:7 do not lie"):
         product.product(specs.Product((Piece(4, 0, 4),), 8, 8, -1), CUT, "f")
+    right = (Piece(8, 1, 8),)
+    for column, place in ((1, "columns 1:9"), (-1, "columns -1:7")):
+        with pytest.raises(ShapeError, match=f"{place} do not lie in a result of 8 columns"):
+            outer.outer(specs.Outer((Piece(4, 0, 4),), right, 8, column), CUT, "f")
 
 
 @pytest.mark.parametrize(
