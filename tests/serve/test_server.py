@@ -154,6 +154,9 @@ def test_another_model_takes_its_place(folder, other_folder, tmp_path, n):
             counted = client.get("/metrics").text
             assert 'tvm_cavs_reloads_total{result="done"} 2' in counted
             assert 'tvm_cavs_reloads_total{result="failed"} 1' in counted
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+        assert "WARNING loaded 'TreeLSTM' again\n" in server.process.stderr.read()
 
 
 @each_number
