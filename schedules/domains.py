@@ -71,8 +71,7 @@ def domains(default: Knobs, target: Target) -> Domains:
                 "direct": (NEVER, ALWAYS),
             }
     if getattr(default, "height", 0) == AMX_HEIGHT:
-        found |= {"vectors": (), "height": (), "ahead": (), "next_panel": (), "packs": ()}
-        found["group"] = ()
+        found |= dict.fromkeys(("vectors", "height", "ahead", "next_panel", "packs", "group"), ())
     found["split"] = (NEVER, ALWAYS) if threads(target) > 1 else ()
     return {f.name: _first(getattr(default, f.name), found[f.name]) for f in fields(default)}
 

@@ -11,19 +11,12 @@ import argparse
 import statistics
 from functools import partial
 
-from products import (
-    Run,
-    our_gradient,
-    ours,
-    seconds,
-    transposed_product,
-)  # sets the threads of BLAS
+import products  # first: it sets the threads of NumPy's products
 
 import numpy as np  # isort: skip
-
-import tvm  # isort: skip
-from tvm import tirx  # isort: skip
-from tvm.tirx.script import builder as T  # isort: skip
+import tvm
+from tvm import tirx
+from tvm.tirx.script import builder as T
 
 import schedules
 from schedules.target import simd
@@ -34,8 +27,6 @@ from tvm_cavs.runtime import tensor_of
 
 EXTENTS = (1, 2, 3, 5, 10, 17, 33, 100, 333, 1000, 3333, 10_000, 33_278, 100_000)
 NAMES = ("m", "K", "N")
-
-
 SUMS = (8, 3)  # rows and vectors of the tile of the loop of multiply-adds
 TERMS = 64  # that it reads again and again: they stay in the nearest cache
 TURNS = 1 << 16
@@ -62,7 +53,7 @@ def fma_loop(lanes: int) -> tirx.PrimFunc:
     return kernel("fma", "product", emit)
 
 
-def peak() -> tuple[Run, float]:
+def peak() -> tuple[products.Run, float]:
     """The loop of multiply-adds, ready to run, and its GFLOP."""
     target = schedules.host_target(1)
     lanes = simd(target).lanes
@@ -73,7 +64,9 @@ def peak() -> tuple[Run, float]:
     return lambda _: run(TURNS, *given), 2e-9 * TURNS * SUMS[0] * SUMS[1] * lanes
 
 
-def line(sizes: dict[str, int], gradients: bool, rounds: int, probe: tuple[Run, float]) -> str:
+def line(
+    sizes: dict[str, int], gradients: bool, rounds: int, probe: tuple[products.Run, float]
+) -> str:
     """What one product reaches."""
     m, k, n = (sizes[name] for name in NAMES)
     rng = np.random.default_rng(0)
@@ -81,14 +74,15 @@ def line(sizes: dict[str, int], gradients: bool, rounds: int, probe: tuple[Run, 
     for a in (x, y):
         a[...] = rng.standard_normal(a.shape, dtype="float32")
     if gradients:
-        mine, other = our_gradient(x, y, "float32"), partial(transposed_product, x, y)
+        mine = products.our_gradient(x, y, "float32")
+        other = partial(products.transposed_product, x, y)
     else:
-        mine, other = ours(x, y, "float32"), lambda rows: np.dot(x[:rows], y)
+        mine, other = products.ours(x, y, "float32"), lambda rows: np.dot(x[:rows], y)
     taken: dict[str, list[float]] = {"mine": [], "other": [], "peak": []}
     for _ in range(rounds):
-        taken["peak"].append(seconds(probe[0], m))
-        taken["mine"].append(seconds(mine, m))
-        taken["other"].append(seconds(other, m))
+        taken["peak"].append(products.seconds(probe[0], m))
+        taken["mine"].append(products.seconds(mine, m))
+        taken["other"].append(products.seconds(other, m))
     took = {name: statistics.median(values) for name, values in taken.items()}
     rate, most = 2e-9 * m * k * n / took["mine"], probe[1] / took["peak"]
     moved = 4e-9 * (m * k + m * n + k * n) / took["mine"]

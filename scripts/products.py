@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, metavar="P", help="panels, of gradients")
     parser.add_argument("--cpu", metavar="NAME", help="as LLVM names it, such as haswell")
     given = parser.parse_args()
+    if given.group and not given.gradients:
+        parser.error("--group is about --gradients")
     target = {"kind": "llvm", "mcpu": given.cpu, "num-cores": 1} if given.cpu else "host"
     rng = np.random.default_rng(0)
     for size in given.sizes:
@@ -147,7 +149,7 @@ def main() -> None:
                 name: ours(x, w, "float32", target, packs=packs)
                 for name, packs in (("copied", True), ("lying", False))
             }
-        elif given.gradients and given.group:
+        elif given.group:
             runs = {
                 name: our_gradient(x, w, "float32", group=group)
                 for name, group in (("all", 0), ("grouped", given.group))

@@ -3,6 +3,9 @@
 The lanes run along K, since a panel of so few columns would leave most of them idle. A register
 tile is a few rows by all columns, each element a vector of partial sums, whose lanes are added up
 at the end. Rows are not packed: what a piece has of a row is contiguous.
+
+In a weight gradient of few columns the lanes run along the rows of C, which lie side by side in a
+row of the left operand; each is multiplied with one element of the right one.
 """
 
 from __future__ import annotations
