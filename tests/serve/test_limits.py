@@ -169,7 +169,9 @@ def test_who_waits_no_more_is_not_run(folder, stopped):
 
 
 @pytest.mark.parametrize(("kind", "status"), [(RuntimeError, 500), (OutOfMemoryError, 503)])
-def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch, kind, status):
+def test_a_failure_ends_the_requests_that_ran_and_no_others(
+    folder, monkeypatch, kind, status, caplog
+):
     step, times = Arena.step, []
 
     def fail_once(self, least=1):
@@ -187,6 +189,8 @@ def test_a_failure_ends_the_requests_that_ran_and_no_others(folder, monkeypatch,
     failed, next_one = with_server(folder, ask)
     assert failed.status_code == status and "a kernel failed" in message(failed)
     assert next_one.status_code == 200
+    (record,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert record.getMessage() == "1 requests were given up" and record.exc_info[0] is kind
 
 
 def test_only_who_has_the_token_is_answered(folder):

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.compiles
 PREDICT = "/v1/predict"
 ONE = line(TREE)
 each_number = pytest.mark.parametrize("n", ["1", "2"], ids="{}-processes".format)
+FAILED = 'tvm_cavs_reloads_total{result="failed"}'
 CHAIN = json.dumps({"children": [[], *([i] for i in range(2000))]})
 
 
@@ -138,6 +139,10 @@ def test_another_model_takes_its_place(folder, other_folder, tmp_path, n):
             failed = client.post("/v1/reload")
             assert failed.status_code == 500 and "is no exported model" in failed.json()["error"]
             assert same(answer(), old)
+            server.process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 10
+            while f"{FAILED} 2" not in client.get("/metrics").text:
+                assert time.monotonic() < end, "a signal that cannot be obeyed is counted, too"
             other.rename(place)
             server.process.send_signal(signal.SIGHUP)
             end = time.monotonic() + 10
@@ -153,10 +158,14 @@ def test_another_model_takes_its_place(folder, other_folder, tmp_path, n):
                 assert time.monotonic() < end, "whoever was asked, all have it"
             counted = client.get("/metrics").text
             assert 'tvm_cavs_reloads_total{result="done"} 2' in counted
-            assert 'tvm_cavs_reloads_total{result="failed"} 1' in counted
+            assert f"{FAILED} 2" in counted
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(10) == 0
-        assert "WARNING loaded 'TreeLSTM' again\n" in server.process.stderr.read()
+        said = server.process.stderr.read()
+    assert "WARNING loaded 'TreeLSTM' again\n" in said
+    errors = [each for each in said.splitlines() if each.startswith("ERROR")]
+    assert len(errors) == int(n)  # several say it of the request, too
+    assert all("is no exported model" in each for each in errors)
 
 
 @each_number
