@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -47,3 +48,33 @@ def test_what_was_there_stays_and_nothing_beside_it(
     with pytest.raises(error):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["it"]
+
+
+def test_a_link_stays_and_the_file_that_it_names_is_written(tmp_path: Path) -> None:
+    for name in ("there", "new"):
+        target, link = tmp_path / "elsewhere" / name, tmp_path / f"to_{name}"
+        target.parent.mkdir(exist_ok=True)
+        link.symlink_to(target)
+        if name == "there":
+            target.write_bytes(b"old")
+        write_whole(link, b"new")
+        assert link.is_symlink() and target.read_bytes() == b"new" and not target.is_symlink()
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["new", "there"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    """So are devices, /dev/null for one: a superuser's file would take its place."""
+    pipe, read = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(pipe)
+    reader = Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_whole(pipe, b"content")
+    reader.join(10)
+    assert read == [b"content"] and pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_folder_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "it", b"new")
+    assert os.listdir(tmp_path) == ["it"]

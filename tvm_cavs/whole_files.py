@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,10 +11,18 @@ from typing import BinaryIO
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, rename: `path` holds the old or the new content.
 
+    Of a link the file that it names is written. A device or a pipe is written to as it is: to
+    rename a file to /dev/null would do away with it.
+
     Raises:
         OSError: it could not be written, and what was there is still there, with nothing beside it;
             or the folder could not be flushed, and the new content is there until a power cut.
     """
+    if _is_special(path):
+        with path.open("wb") as file:
+            file.write(content)
+        return
+    path = Path(os.path.realpath(path))
     beside = path.parent / f".{path.name}.part"
     try:
         with _open_for_writing(beside) as file:
@@ -25,6 +34,15 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _open_for_writing(path: Path) -> BinaryIO:
