@@ -66,7 +66,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     """So are devices, /dev/null for one: a superuser's file would take its place."""
     pipe, read = tmp_path / "pipe", list[bytes]()
     os.mkfifo(pipe)
-    reader = Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader = Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_whole(pipe, b"content")
     reader.join(10)
