@@ -1,6 +1,7 @@
 """Rules, targets and layouts: every CPU compiles, every kernel is claimed or reported."""
 
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -339,6 +340,10 @@ def test_a_target_is_described_in_one_line(given, line):
     assert schedules.describe(target) == line
 
 
+# These give this machine's processor another model, and none of another architecture.
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="imitates x86 processors")
+
+
 def as_if(monkeypatch, model, **features):
     """The target of this machine, were it called `model` and had these features."""
     monkeypatch.setattr(host.codegen, "llvm_get_system_cpu", lambda: model)
@@ -346,6 +351,7 @@ def as_if(monkeypatch, model, **features):
     return schedules.make_target("host", 1)
 
 
+@on_x86
 def test_what_a_virtual_machine_hides_is_found(monkeypatch):
     """A Sapphire Rapids that LLVM calls rocketlake has its bfloat16 all the same."""
     hidden = {"avx512f": True, "avx512bf16": True, "amx-tile": True, "pku": False}
@@ -374,11 +380,13 @@ def test_differences_from_a_model_come_in_one_order(turn, monkeypatch):
     assert host.differences("znver3", features) == ["+avx512f", "+sse4.1", "-avx", "-avx2"]
 
 
+@on_x86
 def test_what_a_virtual_machine_takes_away_is_not_used(monkeypatch):
     target = as_if(monkeypatch, "skylake-avx512", avx512f=False, avx2=True, fma=True)
     assert simd(target) == Simd("AVX2", 8, 16)
 
 
+@on_x86
 @pytest.mark.parametrize("allowed", [True, False])
 def test_amx_is_what_the_system_allows(allowed, monkeypatch):
     """The CPU has it; the system may refuse it to a process. Then it counts as not there."""
@@ -430,6 +438,7 @@ def test_knobs_of_amx_are_for_amx_alone():
     assert product_knobs(amx, 300, 450, "float32") == product_knobs(other, 300, 450, "float32")
 
 
+@on_x86
 def test_a_machine_that_is_what_its_model_says_adds_nothing(monkeypatch):
     implied = host.instructions(schedules.make_target({**X86, "mcpu": "znver4"}))
     target = as_if(monkeypatch, "znver4", **dict.fromkeys(implied, True))
