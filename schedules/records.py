@@ -170,16 +170,23 @@ def read_records(path: Path) -> tuple[list[Record], list[str]]:
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """A file of these records, sorted; whole, or as it was before.
 
+    Of a link the file that it names is written; a device or a pipe is written to as it is.
+
     Raises:
         OSError: it cannot be written.
     """
     ordered = sorted(records, key=lambda r: (r.kernel, r.target, r.bucket, repr(r.knobs)))
     lines = ",\n".join(json.dumps(to_json(each)) for each in ordered)
+    text = f'{{"schema": {SCHEMA}, "records": [\n{lines}\n]}}\n'
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f'{{"schema": {SCHEMA}, "records": [\n{lines}\n]}}\n')
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 
@@ -242,3 +243,19 @@ def test_knobs_of_another_precision_are_left_out(precision):
     usable, notes = usable_records(made, amx)
     assert usable == made[:1]
     assert len(notes) == 1 and "are not used: a tile of" in notes[0]
+
+
+def test_a_link_or_a_pipe_is_not_replaced_by_records(tmp_path):
+    target, link, pipe = tmp_path / "it.json", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    write_records(link, [record()])
+    assert link.is_symlink() and read_records(target) == ([record()], [])
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    write_records(pipe, [record()])
+    reader.join(10)
+    assert pipe.is_fifo() and read == [target.read_text()]
+    with pytest.raises(IsADirectoryError):
+        write_records(tmp_path, [record()])
