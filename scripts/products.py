@@ -62,14 +62,16 @@ def ours(x: np.ndarray, w: np.ndarray, precision: str, target: Any = "host", **c
     return lambda m: multiply(m, 0, 0, 0, source, packed, out)
 
 
-def our_gradient(x: np.ndarray, y: np.ndarray, precision: str, **changes: Any) -> Run:
+def our_gradient(
+    x: np.ndarray, y: np.ndarray, precision: str, target: Any = "host", **changes: Any
+) -> Run:
     """The product of the first rows of x, transposed, with those of y; some of its knobs changed.
 
     Raises:
         TargetError: this CPU has no such precision.
     """
     (_, k), (_, n_columns) = x.shape, y.shape
-    compiler = Compiler("host", 1, precision=precision)
+    compiler = Compiler(target, 1, precision=precision)
     compiler.require_host()
     spec = Outer((Piece(k, 0, k),), (Piece(n_columns, 1, n_columns),), n_columns)
     machine = compiler.machine
@@ -122,6 +124,17 @@ def seconds(run: Run, m: int, least: float = 0.01) -> float:
     return (time.perf_counter() - start) / n
 
 
+def runs_of(given: argparse.Namespace, x: np.ndarray, w: np.ndarray) -> dict[str, Run]:
+    """What is timed, by name: variants of ours, ours as for another CPU, or ours and others'."""
+    target = {"kind": "llvm", "mcpu": given.cpu, "num-cores": 1} if given.cpu else "host"
+    make = partial(our_gradient if given.gradients else ours, x, w, "float32", target)
+    if given.rows_copied:
+        return {"copied": make(packs=True), "lying": make(packs=False)}
+    if given.group:
+        return {"all": make(group=0), "grouped": make(group=given.group)}
+    return {"float32": make()} if given.cpu else beside_others(x, w, given.gradients)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -136,7 +149,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.group and not given.gradients:
         parser.error("--group is about --gradients")
-    target = {"kind": "llvm", "mcpu": given.cpu, "num-cores": 1} if given.cpu else "host"
+    if given.rows_copied and given.gradients:
+        parser.error("--rows-copied is about products, not --gradients")
     rng = np.random.default_rng(0)
     for size in given.sizes:
         k, n_columns = map(int, size.split("x"))
@@ -144,20 +158,7 @@ def main() -> None:
         x, w = aligned((max(given.rows), k)), aligned((n_rows, n_columns))
         for a in (x, w):
             a[...] = rng.standard_normal(a.shape, dtype="float32")
-        if given.rows_copied:
-            runs = {
-                name: ours(x, w, "float32", target, packs=packs)
-                for name, packs in (("copied", True), ("lying", False))
-            }
-        elif given.group:
-            runs = {
-                name: our_gradient(x, w, "float32", group=group)
-                for name, group in (("all", 0), ("grouped", given.group))
-            }
-        elif given.cpu:
-            runs = {"float32": ours(x, w, "float32", target)}
-        else:
-            runs = beside_others(x, w, given.gradients)
+        runs = runs_of(given, x, w)
         what = f"[m, {k}]^T x [m" if given.gradients else f"[m, {k}] x [{k}"
         print(f"{what}, {n_columns}], GFLOP/s of one core")
         pair = given.rows_copied or bool(given.group)
