@@ -1,5 +1,6 @@
 """The command tvm-cavs: what it prints, which config a name means, and what a wheel holds."""
 
+import argparse
 import importlib
 import io
 import os
@@ -84,6 +85,33 @@ def test_help_fits_the_terminal(command, width, capsys, monkeypatch):
     assert max(map(len, text.splitlines())) <= width
     assert bool(examples) == bool(command)
     assert max(map(len, ["", *examples.splitlines()])) <= 64, "printed whole, to be copied"
+
+
+def test_help_says_what_every_argument_is(golden, monkeypatch):
+    """Its words, however argparse sets them: that differs from Python to Python."""
+    pytest.importorskip("tvm")  # which `bench` imports
+    found = {}
+
+    def look(parser, *_):
+        found[parser.prog] = parser
+        raise SystemExit
+
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, name, look)
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command])
+    lines = []
+    for parser in found.values():
+        lines += [parser.prog, parser.description or "", parser.epilog or ""]
+        lines += [
+            f"  {' '.join(each.option_strings) or each.dest} {each.metavar}: {each.help}"
+            for each in parser._actions
+            if each.dest != "help"  # Python's own
+        ]
+    assert len(found) == len(COMMANDS)
+    golden("help", "\n".join(lines))
 
 
 def test_help_names_every_command(capsys, monkeypatch):
@@ -386,6 +414,14 @@ def test_a_stranger_is_refused_and_not_run(file, tmp_path, monkeypatch):
         neighbours.check_neighbour("schedules")
     for said in (str(stranger), str(ROOT / "schedules/__init__.py"), "Rename or uninstall that"):
         assert said in str(error.value)
+
+
+def test_a_folder_of_that_name_without_a_package_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "schedules").mkdir()
+    find(monkeypatch, tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where ours is found, ours comes first
+    with pytest.raises(TargetError, match=rf"finds {tmp_path}/schedules\. Rename"):
+        neighbours.check_neighbour("schedules")
 
 
 def test_a_stranger_that_was_imported_before_is_refused(monkeypatch):

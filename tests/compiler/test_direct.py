@@ -1,7 +1,9 @@
 """Direct passes: which products read weights where they lie, and when they do."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from helpers.random_graphs import N_CLASSES, N_WORDS
 pytest.importorskip("tvm")
 
 import tvm_cavs as cavs
+from tvm_cavs.compiler.compiler import Compiler
 from tvm_cavs.compiler.direct import rectangle_of
+from tvm_cavs.compiler.forms import Form
 from tvm_cavs.compiler.lowering.steps import Weights
 from tvm_cavs.executors.protocol import Seeds
 from tvm_cavs.executors.tvm import TvmExecutor
@@ -123,6 +127,25 @@ def test_a_rectangle_with_zeros_beside_it_is_packed() -> None:
         weights = Weights(BufferId(Role.PACKED), program, value.index, n_rows, 4)
         found = rectangle_of(weights, compiler, {"W": cavs.Parameter((3, 4))})  # type: ignore[arg-type]
         assert (found is not None) is is_direct
+
+
+def test_forms_of_a_direct_product_serve_the_row_counts_that_they_are_for(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of the product with packed weights that it stands in for."""
+    usual = Compiler.direct_forms
+
+    def later(self: Compiler, *given: Any) -> list[Form]:
+        return [replace(f, min_rows=f.min_rows + 1000) for f in usual(self, *given)]
+
+    monkeypatch.setattr(Compiler, "direct_forms", later)
+    executor, _ = planned(cavs.nn.TreeRNN(N_WORDS, 8, 8, N_CLASSES), cache)
+    passes = executor.loaded.direct
+    assert passes is not None
+    steps = [s for g in passes.groups for s in g.steps if s.kind == "product"]
+    direct = [s for s in steps if any(b.role is Role.PARAMETER for b in s.buffers)]
+    assert direct and all(min(s.limits) > 1000 for s in direct)
+    assert all(len(s.limits) == len(s.functions) for s in steps)
 
 
 def test_calls_that_read_weights_where_they_lie_are_made_once(cache: Path) -> None:

@@ -59,6 +59,7 @@ def two(value: Callable[..., Any], low: float = -2.0) -> list[Case]:
     """All ways to broadcast, the second operand in [low, 2]."""
     pairs = [((4,), (4,)), ((), (4,)), ((4,), ()), ((2, 4), (2, 1)), ((2, 1), (2, 4))]
     pairs += [((2, 4), (4,)), ((4,), (2, 4)), ((4,), (1, 4)), ((2, 1), (4,)), ((3, 2, 4), (2, 1))]
+    pairs += [((), (2, 4)), ((2, 4), ()), ((3, 2, 4), ()), ((3, 2, 4), (4,)), ((3, 1, 4), (2, 1))]
     wrong = ((VECTOR, LONGER), (ROWS, Arg((3, 4))), (VECTOR, TWO_INTS))
     cases = [Case((Arg(a), Arg(b, low)), np.broadcast_shapes(a, b), value, wrong) for a, b in pairs]
     return [
