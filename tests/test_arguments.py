@@ -105,3 +105,8 @@ def test_what_was_given_is_shown_short():
     ]
     assert shown("x" * 58) == f"'{'x' * 58}'" and shown("x" * 59) == f"'{'x' * 56}..."
     assert shown(Odd()) == "a Odd" and shown("\ud800") == "'\\ud800'"
+
+
+def test_a_bound_that_is_a_fraction_is_said_as_it_is():
+    with pytest.raises(ConfigError, match=r"x: expected a finite number from 0.25 to 0.5, given 1"):
+        number("x", 1, 0.25, 0.5)

@@ -15,8 +15,8 @@ from .given import as_list, count, numbers
 class RowSparse:
     """Gradient of an embedding table: only the rows that the batch used.
 
-    What it is made of is copied. rows: int32[m], distinct, in any order (each executor has its own),
-    read-only. values: float32[m, width], a row for each of them.
+    What it is made of is copied. rows: int32[m], distinct, read-only, in any order: each executor
+    has its own. values: float32[m, width], a row for each of them.
 
     Raises:
         ShapeError: they are no such arrays, or a row is negative or comes twice.

@@ -164,7 +164,7 @@ def test_json_lines(path, content, arguments):
     check_dataset(attempt(lambda: jsonl_dataset(path, **arguments)))
 
 
-PIECES = ["(", "(", "(", ")", ")", ")", " ", "3", "2 good", "NP", "0.5", "-1", "9" * 40, "1e400"]
+PIECES = [*"((()))", " ", "3", "2 good", "NP", "0.5", "-1", "9" * 40, "9" * 5000, "1e400"]
 BRACKETS = st.one_of(
     st.lists(st.sampled_from([*PIECES, "\t", "\u00a0", "#", "nan", "a b"]), max_size=12).map(
         "".join

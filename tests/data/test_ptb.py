@@ -66,6 +66,10 @@ BAD_LINES = {
     "open": ("(1 (2 a)", "line 2, column 1: unbalanced '(' is never closed (1 open at the end)"),
     "close": ("(1 a))", "line 2, column 6: unbalanced ')' without its '('"),
     "label": ("(x a)", "line 2, column 1: expected an integer label after '(', got 'x'"),
+    "digits": (
+        "(" + "9" * 5000 + " a)",
+        "line 2, column 1: expected an integer label after '(', got",
+    ),
     "no label": (
         "(2 (1 b) ((1 a)))",
         "line 2, column 10: expected an integer label after '(', got '('",
