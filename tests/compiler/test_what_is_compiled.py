@@ -7,6 +7,7 @@ number shows, such as an optimisation that is no longer made.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,8 @@ from tvm import relax
 
 import tvm_cavs as cavs
 from helpers.functions import FUNCTIONS, N_WORDS
+from helpers.one_op import OneOp, Weighted
+from helpers.op_cases import CASES, Arg, Case
 from helpers.printed import compiled_text, digest, kernel_text
 from helpers.random_graphs import N_CLASSES, random_graph
 from helpers.targets import X86
@@ -95,6 +98,22 @@ def line(
     return "; ".join(map(str, row))
 
 
+def regions(make: Callable[[], Any], loss: Any, target: Any, leaves: bool = False) -> str:
+    """How many regions there are, and a digest of their texts: what each asks for and when, too.
+
+    leaves: of vertices that have all inputs and no child.
+    """
+    net, programs, pulls = programs_of(make, loss)
+    kinds = Kinds(programs, pulls, leaving_out(()))
+    n, arity = len(pulls), programs.arity
+    kinds.learn([((1 << n) - 1) << arity] if leaves else seen(arity, pulls))
+    compiler = Compiler(target, cache=False, records=False, symbols=True)
+    assemble(kinds, compiler, net.parameters())
+    symbols = sorted(symbol for symbol in compiler.noted if symbol.startswith("region"))
+    made = [kernel_text(compiler.noted[s].make(), compiler.target) for s in symbols]
+    return f"{len(made)} regions, {digest(made)}"
+
+
 def wide() -> cavs.VertexFunction:
     """A cell whose products are worth saving."""
     return cavs.nn.CELLS["tree_lstm"](N_WORDS, 40, 50, N_CLASSES)
@@ -119,6 +138,23 @@ def test_switches_and_kernels(golden: Any) -> None:
             given = wide, cavs.loss.SoftmaxCrossEntropy()
             rows.append(line(named, *given, (), target, precision, kernels=True))
     golden("compiled_switches", "\n".join(rows))
+
+
+@pytest.mark.parametrize("target", [TARGET, AMX], ids=lambda each: each["mcpu"])
+def test_regions(target: Any, golden: Any) -> None:
+    """Results do not show what a region asks for ahead, or in which order its loops run."""
+    rows = [f"{name}: {regions(*given, target)}" for name, given in SOME.items()]
+    golden(f"compiled_regions_{target['mcpu']}", "\n".join(rows))
+
+
+def test_regions_of_ops(golden: Any) -> None:
+    """Each op alone, backward too where it has a derivative, by shapes of its operands."""
+    long = [(op, Case((Arg((n,)),), (), np.sum)) for op in ("argmax", "softmax") for n in (31, 32)]
+    rows = []
+    for op, case in (*((op, case) for op, cases in CASES.items() for case in cases), *long):
+        loss = Weighted() if case.smooth and op != "argmax" else None
+        rows.append(f"{op} {case}: {regions(partial(OneOp, op, case), loss, TARGET, True)}")
+    golden("compiled_regions_of_ops", "\n".join(rows))
 
 
 def test_wide_kinds(golden: Any) -> None:

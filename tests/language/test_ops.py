@@ -6,17 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import one_op
 from helpers.gradient_check import GRID, SEEDS, check_gradients
-from helpers.op_cases import CASES, INDEX, STRUCTURAL, Arg, Case
+from helpers.one_op import OneOp, Weighted
+from helpers.op_cases import CASES, INDEX, STRUCTURAL, Case
 from helpers.told import beside_the_line
 from tvm_cavs.errors import ShapeError
 from tvm_cavs.executors.reference import ReferenceExecutor
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.language.functions import reduce_sum, reshape
 from tvm_cavs.language.ops import EFFECTS, OPS, READS
-from tvm_cavs.language.parameter import Parameter
 from tvm_cavs.language.program import Builder
-from tvm_cavs.language.value import Type, Value
+from tvm_cavs.language.value import Type
 from tvm_cavs.language.vertex import Vertex, VertexFunction, call, trace
 from tvm_cavs.nn.loss import LossFunction
 from tvm_cavs.nn.network import Network
@@ -31,45 +32,6 @@ WRONG = [
     for case in cases
     for args in case.wrong
 ]
-
-
-class OneOp(VertexFunction):
-    """y = op(args): floats are a parameter times a number of the vertex, indices are pulled."""
-
-    arity = 1
-
-    def __init__(self, op: str, case: Case) -> None:
-        self.state = {"h": 1}
-        self.op, self.case = op, case
-        self.P = [Parameter(a.shape or (1,)) for a in case.args]
-
-    def operand(self, v: Vertex, i: int, a: Arg) -> Value:
-        if a.dtype == "int32":
-            return v.pull(f"i{i}", a.shape, "int32")
-        if a.per == "net":
-            return self.P[i]  # type: ignore[return-value]
-        x = self.P[i] * v.pull("factor", (1,))  # type: ignore[operator]
-        return x if a.shape else reshape(x, ())
-
-    def forward(self, v: Vertex) -> None:
-        args = [self.operand(v, i, a) for i, a in enumerate(self.case.args)]
-        v.scatter(h=v.pull("factor", (1,)))
-        if not args:
-            args = [v.pull("factor", (1,))]
-            y = args[0] * v._builder.call(self.op, **self.case.attrs)
-        else:
-            y = call(self.op, *args, **self.case.attrs)  # the user's line
-        if y.type.per == "net":
-            y = y * v.pull("factor", (1,))
-        v.push("y", y)
-
-
-class Weighted(LossFunction):
-    """The sum of y times numbers of the vertex."""
-
-    def forward(self, v: Vertex) -> None:
-        y = v.output("y")
-        v.push("loss", reduce_sum(reshape(y, (y.type.size,)) * v.pull("weight", (y.type.size,))))
 
 
 class Plain(LossFunction):
@@ -160,9 +122,9 @@ def test_wrong_operands_name_op_line_and_both_types(op: str, case: Case, args: A
     with pytest.raises(ShapeError) as caught:
         trace(wrong)
     message = str(caught.value)
-    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    lines = Path(one_op.__file__).read_text(encoding="utf-8").splitlines()
     line = next(i for i, text in enumerate(lines, 1) if "# the user's line" in text)
-    assert f"in OneOp, {op} (test_ops.py, line {line}: y = call(" in message
+    assert f"in OneOp, {op} (one_op.py, line {line}: y = call(" in message
     for a in args:
         assert str(a) in message
 

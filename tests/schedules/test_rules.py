@@ -395,6 +395,10 @@ def test_amx_is_what_the_system_allows(allowed, monkeypatch):
     monkeypatch.setattr(host.tvm_ffi, "get_global_func", lambda _: lambda: has)
     monkeypatch.setattr(host, "amx_allowed", lambda: allowed)
     monkeypatch.setattr(host.codegen, "llvm_get_system_cpu", lambda: "sapphirerapids")
+    others = {name for name in has if not name.startswith("amx")}
+    assert {name for name, is_there in host.host_features().items() if is_there} == (
+        set(has) if allowed else others
+    )
     target = schedules.make_target("host", 1)
     assert simd(target).amx == allowed and simd(target).bf16
     assert ("AMX is not to be had here" in schedules.describe(target)) == (not allowed)
