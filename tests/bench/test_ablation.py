@@ -192,6 +192,17 @@ def test_each_network_is_that_of_the_case_without_its_own(monkeypatch: pytest.Mo
     assert asked == [common, common | {"without": ("lazy",)}, common | {"sharing": False}]
 
 
+def test_what_the_first_round_compiles_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("tvm_cavs.bench.ablate")
+    monkeypatch.setattr(cavs.Network, "hybridize", lambda *_, **__: None)
+    times = iter([60.0, 90.0] + [1.0, 2.0] * 3)  # of two networks, in turn
+    monkeypatch.setattr(module, "_in_turn", lambda names, _: names)
+    monkeypatch.setattr(module, "round_of", lambda *_: lambda: [Times(forward=next(times))])
+    found = ablate(WORKLOADS["treelstm"](None), CASE, 3, ["lazy"])
+    assert found.ratios == {"lazy": 2.0}
+    assert next(times, None) is None
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_every_round_begins_with_another_network(n: int) -> None:
     """So in as many rounds as there are networks each is once at every place."""

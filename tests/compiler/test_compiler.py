@@ -230,6 +230,23 @@ class Module:
         Path(name).write_bytes(b"code")
 
 
+def test_a_linker_does_not_read_what_is_typed(tmp_path: Path) -> None:
+    theirs, ours = os.pipe()
+    usual = os.dup(0)
+    os.write(ours, b"typed")
+    os.close(ours)
+    os.dup2(theirs, 0)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(RuntimeError, match="sh could not link them: it ended with 1"):
+            link(folder, [Module()], "a.so", "sh -c 'cat; exit 1'")
+        assert os.read(0, 9) == b"typed"
+    finally:
+        os.dup2(usual, 0)
+        for each in (usual, theirs, folder):
+            os.close(each)
+
+
 @pytest.mark.parametrize("last", [None, OSError, KeyboardInterrupt])
 def test_a_link_that_fails_leaves_no_file_open(last: Any, tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
