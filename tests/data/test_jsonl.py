@@ -57,7 +57,10 @@ BAD_LINES = {
     "nan": ('{"children": [[]], "inputs": {"x": [NaN]}}', "line 2: bad JSON: NaN is not a finite"),
     "list": ("[1, 2]", "line 2: expected an object {...}, got list"),
     "key": ({"childs": [[]]}, "line 2: unknown key 'childs'; did you mean 'children'?"),
-    "both": ({"children": [[]], "parents": [-1]}, "line 2: expected either 'children' or"),
+    "both": (
+        {"children": [[]], "parents": [-1]},
+        "line 2: expected either 'children' or 'parents'; got ['children', 'parents'].",
+    ),
     "neither": ({"inputs": {}}, "line 2: expected either 'children' or 'parents'; got ['inputs']"),
     "type": ({"children": [["0"]]}, "line 2: 'children' must be a list of lists"),
     "bool": ({"parents": [True, None]}, "line 2: 'parents' must be a list of vertex indices"),
@@ -66,7 +69,14 @@ BAD_LINES = {
         "line 2: vertex 0: its parent 2 is out of range; expected 0..1, or null for a root.",
     ),
     "parent below": ({"parents": [None, -2]}, "line 2: vertex 1: its parent -2 is out of range"),
-    "inputs": ({"children": [[]], "inputs": [1]}, "line 2: 'inputs' must be an object of lists"),
+    "inputs": (
+        {"children": [[]], "inputs": [1]},
+        "line 2: 'inputs' must be an object of lists, got [1].",
+    ),
+    "name": (
+        {"children": [[]], "inputs": {"x": [1], "\ud800y": [1]}},
+        "line 2: the input '\\ud800y' is named by half of a surrogate pair.",
+    ),
     "length": (
         {"children": [[], [0]], "inputs": {"label": [1]}},
         "line 2: input 'label' has 1 entries; expected a list of 2, one a vertex",
@@ -84,11 +94,16 @@ BAD_LINES = {
     "child": ({"children": [[], [2]]}, "line 2: vertex 1: child 2 in slot 0 is out of range"),
     "empty": ({"children": []}, "line 2: the graph is empty; expected at least one vertex"),
     "very deep": ("[" * 100_000, "line 2: bad JSON: maximum recursion depth"),
+    "far key": (
+        {"children": [[]], "x": 1},
+        "line 2: unknown key 'x'; expected one of children, inputs, parents.",
+    ),
     "digits": ('{"children": [[' + "9" * 5000 + "]]}", "line 2: bad JSON: Exceeds the limit"),
     "child of 64 bits": ({"children": [[10**30]]}, "line 2: "),
     "ragged": (
         {"children": [[], []], "inputs": {"x": [[1.0], [1.0, 2.0]]}},
-        "line 2, vertex 1: input 'x': a list of 2, where the entries before differ in shape",
+        "line 2, vertex 1: input 'x': a list of 2, where the entries before differ in shape: they "
+        "are lists of 1. An input has",
     ),
 }
 VALUES = {  # entries of the input "x" of one graph, and what is wrong with them
@@ -101,7 +116,10 @@ VALUES = {  # entries of the input "x" of one graph, and what is wrong with them
     "23 digits": ([1, 10**22], f"1: input 'x': {10**22} does not fit int32"),
     "23 digits in a list": ([[1, 10**22]] * 2, f"0: input 'x': {10**22} does not fit int32"),
     "huge": ([0.5, 10**400], "1: input 'x': 100000000000000000000000... (401 characters) is not"),
-    "1e39": ([None, 1e39], "1: input 'x': 1e+39 is not finite in float32"),
+    "1e39": (
+        [None, 1e39],
+        "1: input 'x': 1e+39 is not finite in float32 (its largest is 3.403e+38). Use",
+    ),
     "1e400": ("[0.5, 1e400]", "1: input 'x': inf is not finite in float32"),
     "a list among numbers": ([1, [1]], "1: input 'x': [1] stands among entries of another shape"),
     "empty list": ([[], None], "0: input 'x': the list [] is empty"),
@@ -161,13 +179,28 @@ def test_labels_that_are_words(tmp_path: Path) -> None:
     asked = jsonl_dataset(path, classes=train.classes, kinds={"label": "integers"})
     assert asked.kinds["label"] == "tokens", "with classes, labels are words whatever kinds say"
     other["inputs"]["label"] = ["VP"]
-    with pytest.raises(DataError, match="line 1, vertex 0: input 'label': the label 'VP' is none"):
+    told = "input 'label': the label 'VP' is none of the 2 classes of the training set: NP, S.$"
+    with pytest.raises(DataError, match=f"line 1, vertex 0: {told}"):
         jsonl_dataset(write(tmp_path, other), train.vocab, classes=train.classes)
     other["inputs"]["label"] = [1]
     with pytest.raises(DataError, match='1 stands where tokens such as "a" are expected'):
         jsonl_dataset(write(tmp_path, other), train.vocab, classes=train.classes)
-    with pytest.raises(DataError, match="takes classes=train.classes"):
-        jsonl_dataset(write(tmp_path, line), train.vocab, n_classes=2)
+    with pytest.raises(
+        DataError,
+        match=r"the label is the word 'NP'; expected an integer in 0\.\.4, or null\. .*"
+        r"takes classes=train\.classes",
+    ):
+        jsonl_dataset(write(tmp_path, line), train.vocab, n_classes=5)
+
+
+@pytest.mark.parametrize("n", [12, 13])
+def test_of_many_classes_a_dozen_is_said(n: int, tmp_path: Path) -> None:
+    path = write(tmp_path, {"children": [[]] * 2, "inputs": {"label": ["c3", "other"]}})
+    dozen = ", ".join(f"c{i}" for i in range(12)) + (", ..." if n > 12 else "")
+    with pytest.raises(DataError) as error:
+        jsonl_dataset(path, classes=[f"c{i}" for i in range(n)])
+    told = f"the label 'other' is none of the {n} classes of the training set: {dozen}."
+    assert str(error.value) == f"{path}, line 1, vertex 1: input 'label': {told}"
 
 
 def test_a_key_given_twice(tmp_path: Path) -> None:

@@ -106,16 +106,21 @@ def test_limits_and_exclusion() -> None:
     assert max(graph.level.max() for graph in listops_dataset(generate(50, 0, max_depth=2))) <= 6
     with pytest.raises(DataError, match="draws gave 10 distinct expressions of the 11 asked for"):
         generate(11, seed=0, max_tokens=1)
-    with pytest.raises(DataError, match="cannot take n=5 from pool=4"):
-        generate(5, seed=0, pool=4)
+    told = "listops: 12019 draws gave 10 .* the 12 asked for with max_tokens=3, max_depth=7. Raise"
+    with pytest.raises(DataError, match=told):
+        generate(12, seed=0, max_tokens=3, max_depth=7)
+    with pytest.raises(DataError, match="cannot take n=5 from pool=4 at max_depth=9; expected 0"):
+        generate(5, seed=0, pool=4, max_depth=9)
 
 
 BAD_EXPRESSIONS = {
     "word": ("[MAX 3 [SUM 1 2 ] ]", "token 3: unknown '[SUM'; did you mean '[SM'?"),
     "open": ("[MAX 3 [SM 1 2 ]", "unbalanced: 1 operators are never closed by ']'"),
+    "three open": ("[MAX 3 [SM 1 [MIN 2", "unbalanced: 3 operators are never closed by ']'"),
     "close": ("3 ]", "token 2: unbalanced ']' without its operator"),
     "bare": ("[MAX ]", "token 2: an operator is closed that has no arguments"),
     "two": ("3 4", "2 expressions in a row; expected one"),
+    "three": ("3 4 5", "3 expressions in a row; expected one"),
     "range": ("[MAX 3 12 ]", "token 3: unknown '12'"),
 }
 
@@ -136,12 +141,12 @@ def test_bad_expressions(name: str, tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "listops.tsv"
     path.write_text(f"8\t{BRACKETS}\n")
-    with pytest.raises(DataError, match="line 1: the label is '8', but the value .* is 7"):
+    with pytest.raises(DataError, match=r"line 1: the label is '8', but the value .* is 7\.$"):
         read_listops_tsv(path)
     path.write_text(f" 7 \t{BRACKETS}\n7\t(  {BRACKETS} )\n")
     assert len(set(read_listops_tsv(path))) == 1
-    path.write_text(BRACKETS)
-    with pytest.raises(DataError, match="line 1: no tab; expected value<TAB>expression"):
+    path.write_text(f"7\t{BRACKETS}\n\n{BRACKETS}")
+    with pytest.raises(DataError, match="tsv, line 3: no tab; expected value<TAB>expression"):
         read_listops_tsv(path)
     path.write_text("")
     with pytest.raises(DataError, match="listops.tsv is empty"):
@@ -191,3 +196,7 @@ def test_all_that_there_are() -> None:
         listops_dataset([])
     with pytest.raises(DataError, match="expected a list of expressions, got '3'"):
         listops_dataset("3")
+    with pytest.raises(DataError, match="expression 2, 7: expected the text of .*, got 7"):
+        listops_dataset(["3", "4", 7])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="unknown form 9; expected one of binary, nary"):
+        listops_dataset(["3"], form=9)  # type: ignore[arg-type]

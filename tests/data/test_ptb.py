@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -140,6 +141,11 @@ def test_one_kind_of_label(tmp_path: Path) -> None:
         ptb_dataset(write(tmp_path, f"({'9' * 5000} b)"))
     with pytest.raises(DataError, match="line 2, column 1: unbalanced .* never closed"):
         ptb_dataset(write(tmp_path, "(1 a)\n(1 (2 b)\n(1 c))"))
+    with pytest.raises(DataError, match=r"line 5, column 2: label 7 .*; expected 0\.\.3\. Is"):
+        ptb_dataset(write(tmp_path, "(1 a)\n(3\n\n  (2 b)\n (7 c) x)"), n_classes=4)
+    for wrong in (7, ["(1 a)"]):
+        with pytest.raises(DataError, match=f"the text of a tree, got {re.escape(repr(wrong))}"):
+            parse_ptb_tree(wrong)  # type: ignore[arg-type]
 
 
 def test_what_may_stand_for_a_label() -> None:
@@ -188,7 +194,7 @@ def test_bad_files(tmp_path: Path) -> None:
     assert len(ptb_dataset(packed)) == 2
     for content, what in ((b"PK\x03\x04", "a zip archive"), (b"\xff\xfe(", "UTF-16 text")):
         packed.write_bytes(content)
-        with pytest.raises(DataError, match=f"is {what}; expected lines of UTF-8.*Unpack"):
+        with pytest.raises(DataError, match=f"{packed} is {what}; expected lines of.*Unpack"):
             ptb_dataset(packed)
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
         ptb_dataset(tmp_path)
@@ -197,6 +203,8 @@ def test_bad_files(tmp_path: Path) -> None:
     packed.write_bytes(b"(1 \xff)")
     with pytest.raises(DataError, match="not UTF-8 text"):
         ptb_dataset(packed)
+    with pytest.raises(DataError, match=r"trees\.txt holds comments only; expected at least one"):
+        ptb_dataset(write(tmp_path, "# (1 a)\n\n# (2 b)\n"))
 
 
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
