@@ -104,6 +104,8 @@ def test_what_is_no_graph_is_named_by_its_place() -> None:
     for given, at in (([graph, 3], 1), ([3], 0), ([graph, graph, 3], 2), ((3, graph), 0)):
         with pytest.raises(GraphError, match=f"batch: item {at} is no Graph but int 3. Make one"):
             batch(given)
+    with pytest.raises(GraphError, match=r"^batch: item 1 is no Graph but list \[4, 5\]\. Make"):
+        batch([graph, [4, 5], "x"])
     with pytest.raises(GraphError, match=r"a list of Graphs, given a Graph\. Give \[graph\]"):
         batch(graph)
     for several in ((graph, graph), iter([graph, graph]), [graph, graph]):

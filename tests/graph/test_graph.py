@@ -126,7 +126,10 @@ def test_inputs_become_int32_and_float32_with_holes() -> None:
     assert x.values.dtype == np.float32 and x.values.tolist() == [[0, 0], [1.5, 2], [0, 1]]
     assert y.values.dtype == np.float32 and y.present.all()
     assert z.values.tolist() == [-1, -1, -1] and not z.present.any()
-    assert "word: int32 at 2 of 3" in str(graph) and "x: float32[2] at 2 of 3" in str(graph)
+    assert str(graph) == (
+        "Graph(1 graphs, 3 vertices, 2 edges, levels 0..1, arity 2; word: int32 at 2 of 3; "
+        "x: float32[2] at 2 of 3; y: float32[2] at 3 of 3; z: int32 at 0 of 3)"
+    )
 
 
 def test_batch_fills_an_input_that_some_graphs_lack() -> None:
@@ -218,6 +221,7 @@ def test_a_fault_in_a_batch_is_that_of_the_graph_alone(
     [
         *(([1, 1, 2, 2], [0, 3], "child_ptr"), ([0, 1, 1, 1], [0, 3], "child_ptr")),
         *(([0, 2, 1, 2], [0, 3], "child_ptr"), ([0, 1, 2, 2], [1, 3], "graph_ptr")),
+        *(([0, 1, 1, 5], [0, 3], "child_ptr"), ([-4, 1, 2, 2], [0, 3], "child_ptr")),
         *(([0, 1, 2, 2], [0, 1, 4], "graph_ptr"), ([0, 1, 2, 2], [0, 2], "graph_ptr")),
     ],
 )
@@ -225,22 +229,28 @@ def test_pointers_rise_from_zero_to_the_end(
     child_ptr: list[int], graph_ptr: list[int], name: str
 ) -> None:
     end = 2 if name == "child_ptr" else 3
-    with pytest.raises(GraphError, match=f"{name} must rise from 0 to {end}, got "):
+    given = child_ptr if name == "child_ptr" else graph_ptr
+    told = f"^{name} must rise from 0 to {end}, got {given[0]} to {given[-1]}\\.$"
+    with pytest.raises(GraphError, match=told):
         Graph.from_csr(child_ptr, [-1, -1], graph_ptr=graph_ptr)
 
 
 def test_what_a_vertex_has_fits_into_an_integer() -> None:
     check_bits(60, 2)
-    with pytest.raises(GraphError, match="60 slots and 3 inputs: expected at most 62 together"):
+    with pytest.raises(GraphError, match="^60 slots and 3 inputs: expected at most 62 together"):
         check_bits(60, 3)
 
 
 BAD_INPUTS: dict[str, tuple[Any, str]] = {
-    "length": ([1, 2], "input 'word' has 2 rows; expected one per vertex: 3"),
+    "length": ([1, 2], "input 'word' has 2 rows; expected one per vertex: 3."),
+    "row too many": ([1, 2, 3, None], "input 'word' has 4 rows; expected one per vertex: 3."),
     "string": (["a", None, "b"], "input 'word': expected integers or floats, got <U1 such as 'a'"),
     "ragged": ([[1.0], [1.0, 2.0], None], "input 'word': its rows differ in shape"),
-    "big": ([2**40, 0, 0], "input 'word': a value does not fit int32"),
-    "scalar": (3, "input 'word': expected a list or an array of numbers, given int 3"),
+    "big": (
+        [2**40, 0, 0],
+        "input 'word': a value does not fit int32 (-2147483648 to 2147483647).",
+    ),
+    "scalar": (3, "input 'word': expected a list or an array of numbers, given int 3."),
 }
 
 
@@ -255,24 +265,35 @@ def test_bad_inputs(name: str) -> None:
 def test_other_bad_graphs() -> None:
     with pytest.raises(GraphError, match="vertex 0: its parent 5 is out of range; expected 0..1"):
         Graph.from_parents([5, -1])
-    for parent in (-1, 2):
-        with pytest.raises(GraphError, match=rf"vertex 0: its parent {parent} is out of range"):
-            Graph.from_edges(2, [(1, 0), (parent, 0)])
+    with pytest.raises(GraphError, match=r"vertex 1: its parent 5 is out .* expected 0\.\.2\. Are"):
+        Graph.from_parents([2, 5, 7])
+    for parent in (-1, 4):
+        told = rf"^vertex 3: its parent {parent} is out of range; expected 0\.\.3\. Are"
+        with pytest.raises(GraphError, match=told):
+            Graph.from_edges(4, [(1, 0), (parent, 3), (9, 2)])
     for root in (0, 1):
-        with pytest.raises(GraphError, match=rf"root={root} is the number of a vertex too"):
+        told = rf"root={root} is the number of a vertex too \(they are 0\.\.1\)"
+        with pytest.raises(GraphError, match=told):
             Graph.from_parents([1, root], root=root)
     assert Graph.from_parents([1, 2], root=2).roots.tolist() == [False, True]
     with pytest.raises(GraphError, match="length: expected a whole number from 1 .* given 0"):
         Graph.from_sequence(0)
     for ids in ([1], [1, 2, 3]):
-        with pytest.raises(GraphError, match=f"vertex_id has {len(ids)} entries; expected 2"):
+        with pytest.raises(GraphError, match=f"vertex_id has {len(ids)} entries; expected 2,"):
             Graph.from_children([[], []], vertex_id=ids)
     with pytest.raises(GraphError, match="batch got no graphs"):
         batch([])
-    a = Graph.from_sequence(1, {"x": [1]})
-    for other in ([0.5], [[1, 2]]):
-        with pytest.raises(GraphError, match="input 'x': graph 0 holds int32.* and graph 1 holds"):
-            batch([a, Graph.from_sequence(1, {"x": other})])
+    a, none = Graph.from_sequence(1, {"x": [1]}), Graph.from_sequence(1)
+    for other, kind in (([0.5], "float32[]"), ([[1, 2]], "int32[2]")):
+        with pytest.raises(GraphError) as error:
+            batch([none, a, none, Graph.from_sequence(1, {"x": other}), a])
+        told = f"input 'x': graph 1 holds int32[] and graph 3 holds {kind}. One input has"
+        assert str(error.value).startswith(told)
+    for slots, given in ((None, "NoneType None"), (4, "int 4"), ("ab", "str 'ab'")):
+        with pytest.raises(GraphError) as error:
+            Graph.from_children([[], (), slots, 5])  # type: ignore[list-item]
+        told = f"a list or an array of vertices ([] for a leaf), given {given}."
+        assert str(error.value) == f"children of vertex 2: expected {told}"
 
 
 def test_lists_given_to_the_constructor_of_arrays_are_told_where_to_go() -> None:
@@ -281,7 +302,7 @@ def test_lists_given_to_the_constructor_of_arrays_are_told_where_to_go() -> None
         for more in ((), ({"word": [1, 2, None]},)):
             with pytest.raises(GraphError, match=f"slots of .*, given a list of lists.*{remedy}"):
                 Graph(rows, *more)  # type: ignore[arg-type]
-    with pytest.raises(GraphError, match=f"in all slots .*, given dict.*{remedy}"):
+    with pytest.raises(GraphError, match=f"in all slots .*, given dict\\. .*{remedy}"):
         Graph([0, 0], {"word": [1]})  # type: ignore[arg-type]
 
 
@@ -298,6 +319,19 @@ def test_check_sees_a_wrong_level() -> None:
         Graph(*structure, {})
     with pytest.raises(GraphError, match="vertex 1: the stored level is wrong"):
         check(made_graph(*structure, {}))
+    joined = batch([good, good])
+    for wrong, told in (
+        (1, "graph 0 of the batch, vertex 1:"),
+        (5, "graph 1 of the batch, vertex 2:"),
+    ):
+        level = joined.level.copy()
+        level[wrong] += 1
+        with pytest.raises(GraphError, match=f"^{told} the stored level is wrong"):
+            check(
+                made_graph(
+                    joined.child_ptr, joined.child, level, joined.vertex_id, joined.graph_ptr, {}
+                )
+            )
 
 
 def test_where_an_input_is_absent_its_value_is_what_kernels_read() -> None:
@@ -313,8 +347,23 @@ def test_presence_is_told_by_truth_values_or_zeros_and_ones() -> None:
     for good in ([True, False, True], [1, 0, 1], [1.0, 0.0, 1.0]):
         assert Field(values, np.array(good)).present.tolist() == [True, False, True]
     for bad in ([2, 0, 1], [0.5, 0, 1], [1, 0, -1], [1, 0], [[1], [0], [1]]):
-        with pytest.raises(GraphError, match="present has shape .*expected one bool a row"):
+        with pytest.raises(GraphError) as error:
             Field(values, np.array(bad))
+        shape = list(np.shape(bad))
+        told = f"present has shape {shape} for values of shape [3]; expected one bool a row."
+        assert str(error.value) == f"Field: {told}"
+    with pytest.raises(GraphError, match=r"shape \[2\] for values of shape \[3, 4\]; expected"):
+        Field(np.ones((3, 4)), np.array([1, 0]))
+
+
+@pytest.mark.parametrize("child_ptr", [[], [0]])
+def test_graphs_of_no_vertex_at_all_are_empty(child_ptr: list[int]) -> None:
+    with pytest.raises(GraphError, match="^graph 0 of the batch is empty; expected at least one"):
+        Graph.from_csr(child_ptr, [], {}, [0, 1, 2])
+    with pytest.raises(GraphError, match="^graph 1 of the batch is empty; expected at least one"):
+        Graph.from_csr(child_ptr, [], {}, [0, 1, 1])
+    with pytest.raises(GraphError, match="^the graph is empty; expected at least one vertex"):
+        Graph.from_csr(child_ptr, [], {}, [0, 1])
 
 
 @pytest.mark.parametrize("graph_ptr", [[], [0]])

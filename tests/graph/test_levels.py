@@ -172,5 +172,9 @@ def test_what_is_no_graph_is_left_to_csr(n_slots: list[int], child: list[int]) -
 
 @pytest.mark.parametrize("name", ["", None, 1])
 def test_an_input_has_a_name(name: Any) -> None:
-    with pytest.raises(GraphError, match="expected a mapping of names to lists or arrays"):
-        Graph.from_children([[]], {name: [1]})
+    with pytest.raises(GraphError) as error:
+        Graph.from_children([[]], {name: [7]})
+    assert str(error.value) == (
+        "inputs: expected a mapping of names to lists or arrays, such as "
+        f'{{"word": [1, 2]}}, given {{{name!r}: [7]}}.'
+    )

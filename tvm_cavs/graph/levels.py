@@ -148,7 +148,8 @@ def check_pointers(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarr
     n_vertices = len(child_ptr) - 1
     empty = np.flatnonzero(steps(graph_ptr) <= 0)
     if empty.size or n_vertices < 1 or len(graph_ptr) < 2:
-        where = f"graph {empty[0]} of the batch" if len(graph_ptr) > 2 else "the graph"
+        number = empty[0] if empty.size else 0  # all are, where there is no vertex at all
+        where = f"graph {number} of the batch" if len(graph_ptr) > 2 else "the graph"
         raise GraphError(f"{where} is empty; expected at least one vertex.")
     for name, ptr, end in (
         ("child_ptr", child_ptr, len(child)),
