@@ -141,7 +141,7 @@ def test_bad_expressions(name: str, tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "listops.tsv"
     path.write_text(f"8\t{BRACKETS}\n")
-    with pytest.raises(DataError, match=r"line 1: the label is '8', but the value .* is 7\.$"):
+    with pytest.raises(DataError, match=r"ops\.tsv, line 1: the label is '8', but .* is 7\.$"):
         read_listops_tsv(path)
     path.write_text(f" 7 \t{BRACKETS}\n7\t(  {BRACKETS} )\n")
     assert len(set(read_listops_tsv(path))) == 1

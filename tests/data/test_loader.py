@@ -33,6 +33,7 @@ def test_an_epoch_holds_every_graph_once_and_is_a_function_of_seed_and_epoch() -
     assert sorted(sum(first, [])) == list(range(23)) == sorted(sum(second, []))
     assert [len(b) for b in first] == [4, 4, 4, 4, 4, 3] and len(loader) == 6
     assert first != second and loader.epoch == 2
+    assert str(loader).endswith("inputs id), batches of 4 graphs at most, epoch 2)")
     again = Loader(chains(), batch_size=4, seed=7)
     assert [ids(b) for b in again.batches(1)] == second
     assert [ids(b) for b in again.batches(1, done=16)] == second[4:]
@@ -94,6 +95,10 @@ def test_bad_loaders() -> None:
     with pytest.raises(DataError, match="an epoch is an integer of 0 or more, got -1"):
         Loader(chains(), batch_size=1).parts(-1)
     assert [len(p) for p in Loader(chains(3), batch_size=99).parts(0)] == [3]
+    budgeted = Loader(chains(), vertex_budget=6)
+    assert str(budgeted).endswith("inputs id), batches of 6 vertices at most, epoch 0)")
+    with pytest.raises(DataError, match="^dev: graph 2 has 3 vertices, more than vertex_budget=2"):
+        Loader(Dataset(chains(3).graphs, "dev"), vertex_budget=2)
     with pytest.raises(DataError, match="^dev has no graphs"):
         Loader(Dataset((), "dev"), batch_size=1)
 
