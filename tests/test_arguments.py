@@ -46,6 +46,8 @@ def test_whole_numbers(bounds, good, bad, said):
         ({"least": 0, "below": 1}, (0, 0.9), (1, -0.1), " of 0 or more and below 1"),
         ({"below": 1}, (0.5, -3), (1, 2), " below 1"),
         ({"above": 0, "below": 1}, (0.5,), (0, 1), " above 0 and below 1"),
+        ({"above": -2, "below": 2.5}, (2,), (-2, 2.5), " above -2 and below 2.5"),
+        ({"below": -3}, (-4,), (-3,), " below -3"),
     ],
 )
 def test_numbers(bounds, good, bad, said):
@@ -69,6 +71,8 @@ def test_shapes():
         (0, f"{WHOLE} from 1 to {MOST}, given 0"),
         ((2, 0), f"x, extent 1: expected a whole number from 1 to {MOST}, given 0"),
         ((2, MOST), f"x: (2, {MOST}) has {2 * MOST} elements, expected at most {MOST}"),
+        ((9, 8, MOST), f"x: (9, 8, {MOST}) has {72 * MOST} elements, expected at most {MOST}"),
+        ((2, 3, 4, "5"), f"x, extent 3: expected a whole number from 1 to {MOST}, given '5'"),
     ):
         with pytest.raises(ShapeError) as error:
             extents("x", given, ShapeError)

@@ -320,3 +320,4 @@ def test_parts_of_a_dataset_know_where_they_stand(tmp_path: Path) -> None:
             assert part.place(i) == f"x.jsonl, line {line}"
             assert part.place(i, 0) == f"x.jsonl, line {line}, vertex 0"
     assert Dataset.from_graphs(whole).place(2, 0) == "dataset, graph 2, vertex 0"
+    assert Dataset.from_graphs(whole, "dev").place(1, 3) == "dev, graph 1, vertex 3"

@@ -54,6 +54,10 @@ def test_parents_may_stand_in_any_order(root: int | None, tmp_path: Path) -> Non
 
 BAD_LINES = {
     "json": ('{"children": [[}', "line 2, column 16: bad JSON: Expecting value"),
+    "infinity": (
+        '{"children": [[]], "inputs": {"x": [-Infinity]}}',
+        "line 2: bad JSON: -Infinity is",
+    ),
     "nan": ('{"children": [[]], "inputs": {"x": [NaN]}}', "line 2: bad JSON: NaN is not a finite"),
     "list": ("[1, 2]", "line 2: expected an object {...}, got list"),
     "key": ({"childs": [[]]}, "line 2: unknown key 'childs'; did you mean 'children'?"),
@@ -68,7 +72,10 @@ BAD_LINES = {
         {"parents": [2, None]},
         "line 2: vertex 0: its parent 2 is out of range; expected 0..1, or null for a root.",
     ),
-    "parent below": ({"parents": [None, -2]}, "line 2: vertex 1: its parent -2 is out of range"),
+    "parent below": (
+        {"parents": [None, 0, 0, -2, 7]},
+        "line 2: vertex 3: its parent -2 is out of range; expected 0..4, or null for a root.",
+    ),
     "inputs": (
         {"children": [[]], "inputs": [1]},
         "line 2: 'inputs' must be an object of lists, got [1].",
@@ -81,13 +88,21 @@ BAD_LINES = {
         {"children": [[], [0]], "inputs": {"label": [1]}},
         "line 2: input 'label' has 1 entries; expected a list of 2, one a vertex",
     ),
+    "length of another": (
+        {"children": [[], [0], []], "inputs": {"label": [0, 1, 2], "x": [1] * 5}},
+        "line 2: input 'x' has 5 entries; expected a list of 3, one a vertex",
+    ),
     "scalar": (
-        {"children": [[]], "inputs": {"label": 1}},
-        "line 2: input 'label' has 1; expected a list of 1",
+        {"children": [[]], "inputs": {"label": "seven"}},
+        "line 2: input 'label' has 'seven'; expected a list of 1",
     ),
     "range": (
         {"children": [[]], "inputs": {"label": [3]}},
         "line 2, vertex 0: input 'label': label 3 is out of range; expected an integer in 0..2",
+    ),
+    "range below": (
+        {"children": [[], [], []], "inputs": {"label": [None, 2, -4]}},
+        "line 2, vertex 2: input 'label': label -4 is out of range; expected an integer in 0..2",
     ),
     "cycle": ({"children": [[], [2], [1]]}, "line 2: the graph has a cycle: 1 -> 2 -> 1"),
     "self-loop": ({"parents": [0]}, "line 2: vertex 0 is its own child (self-loop in slot 0)"),
@@ -191,6 +206,14 @@ def test_labels_that_are_words(tmp_path: Path) -> None:
         r"takes classes=train\.classes",
     ):
         jsonl_dataset(write(tmp_path, line), train.vocab, n_classes=5)
+
+
+def test_a_label_that_is_a_list_is_no_class(tmp_path: Path) -> None:
+    path = write(tmp_path, {"children": [[]] * 3, "inputs": {"label": [None, None, [1, 2]]}})
+    with pytest.raises(DataError) as error:
+        jsonl_dataset(path, n_classes=6)
+    told = "the label is a list; expected an integer in 0..5, or null."
+    assert str(error.value) == f"{path}, line 1, vertex 2: input 'label': {told}"
 
 
 @pytest.mark.parametrize("n", [12, 13])

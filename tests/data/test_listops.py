@@ -118,6 +118,8 @@ BAD_EXPRESSIONS = {
     "open": ("[MAX 3 [SM 1 2 ]", "unbalanced: 1 operators are never closed by ']'"),
     "three open": ("[MAX 3 [SM 1 [MIN 2", "unbalanced: 3 operators are never closed by ']'"),
     "close": ("3 ]", "token 2: unbalanced ']' without its operator"),
+    "late close": ("[MAX 3 4 ] ]", "token 5: unbalanced ']' without its operator"),
+    "late bare": ("[MAX 3 [SM ] ]", "token 4: an operator is closed that has no arguments"),
     "bare": ("[MAX ]", "token 2: an operator is closed that has no arguments"),
     "two": ("3 4", "2 expressions in a row; expected one"),
     "three": ("3 4 5", "3 expressions in a row; expected one"),
@@ -140,8 +142,8 @@ def test_bad_expressions(name: str, tmp_path: Path) -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "listops.tsv"
-    path.write_text(f"8\t{BRACKETS}\n")
-    with pytest.raises(DataError, match=r"ops\.tsv, line 1: the label is '8', but .* is 7\.$"):
+    path.write_text(f"7\t{BRACKETS}\n8\t{BRACKETS}\n")
+    with pytest.raises(DataError, match=r"ops\.tsv, line 2: the label is '8', but .* is 7\.$"):
         read_listops_tsv(path)
     path.write_text(f" 7 \t{BRACKETS}\n7\t(  {BRACKETS} )\n")
     assert len(set(read_listops_tsv(path))) == 1

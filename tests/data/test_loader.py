@@ -92,8 +92,9 @@ def test_bad_loaders() -> None:
             Loader(chains(), **arguments)
     with pytest.raises(DataError, match="a Loader takes a Dataset, got list"):
         Loader([Graph.from_children([[]])], batch_size=1)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="an epoch is an integer of 0 or more, got -1"):
-        Loader(chains(), batch_size=1).parts(-1)
+    for epoch in (-1, 2.5, "3"):
+        with pytest.raises(DataError, match=f"epoch is an integer of 0 or more, got {epoch!r}"):
+            Loader(chains(), batch_size=1).parts(epoch)  # type: ignore[arg-type]
     assert [len(p) for p in Loader(chains(3), batch_size=99).parts(0)] == [3]
     budgeted = Loader(chains(), vertex_budget=6)
     assert str(budgeted).endswith("inputs id), batches of 6 vertices at most, epoch 0)")
@@ -157,7 +158,7 @@ def test_vocab() -> None:
         with pytest.raises(DataError, match=re.escape(f"begins with '<unk>', got {first}.")):
             Vocab(given)
     with pytest.raises(DataError, match="the token 'a' stands twice"):
-        Vocab(("<unk>", "a", "a"))
+        Vocab(("<unk>", "x", "a", "b", "a", "c"))
 
 
 @pytest.mark.parametrize("token", [None, 1, b"tea", ["tea"]])
@@ -182,13 +183,15 @@ def test_guesses_about_vocabularies() -> None:
         Vocab.build(["a"], 0)
     with pytest.raises(DataError, match="index -1 is not in the vocabulary; expected 0..2"):
         vocab.words([1, -1])
+    with pytest.raises(DataError, match=r"index 4 is not in the vocabulary; expected 0\.\.0\."):
+        Vocab(("<unk>",)).words([0, 4])
     with pytest.raises(DataError, match=r"index 3 is not in the vocabulary; expected 0\.\.2\."):
         vocab.words(np.array([1, 3, -1]))
     for indices in (2, [[1]], [0.5], [[1], [2, 0]]):
         with pytest.raises(DataError, match=re.escape(f", got {indices!r}.")):
             vocab.words(indices)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="entry 1 is 5. Make graphs"):
-        Dataset.from_graphs([Graph.from_children([[]]), 5, 6])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="entry 2 is 5. Make graphs"):
+        Dataset.from_graphs([*chains(2), 5, 6])  # type: ignore[list-item]
     with pytest.raises(DataError, match=r"a Dataset takes a list of graphs, got 5\.$"):
         Dataset.from_graphs(5)  # type: ignore[arg-type]
 

@@ -66,14 +66,17 @@ def test_a_deep_tree_needs_no_recursion(tmp_path: Path) -> None:
 BAD_LINES = {
     "open": ("(1 (2 a)", "line 2, column 1: unbalanced '(' is never closed (1 open at the end)"),
     "close": ("(1 a))", "line 2, column 6: unbalanced ')' without its '('"),
-    "label": ("(x a)", "line 2, column 1: expected an integer label after '(', got 'x'"),
+    "label": (
+        "(x a)",
+        "line 2, column 1: expected an integer label after '(', got 'x'. Leave n_classes out",
+    ),
     "digits": (
         "(" + "9" * 5000 + " a)",
         "line 2, column 1: expected an integer label after '(', got",
     ),
     "no label": (
         "(2 (1 b) ((1 a)))",
-        "line 2, column 10: expected an integer label after '(', got '('",
+        "line 2, column 10: expected an integer label after '(', got '('.",
     ),
     "cut": (
         "(",
@@ -143,6 +146,8 @@ def test_one_kind_of_label(tmp_path: Path) -> None:
         ptb_dataset(write(tmp_path, "(1 a)\n(1 (2 b)\n(1 c))"))
     with pytest.raises(DataError, match=r"line 5, column 2: label 7 .*; expected 0\.\.3\. Is"):
         ptb_dataset(write(tmp_path, "(1 a)\n(3\n\n  (2 b)\n (7 c) x)"), n_classes=4)
+    with pytest.raises(DataError, match="^column 1: no tree; expected brackets such as"):
+        parse_ptb_tree("  ")
     for wrong in (7, ["(1 a)"]):
         with pytest.raises(DataError, match=f"the text of a tree, got {re.escape(repr(wrong))}"):
             parse_ptb_tree(wrong)  # type: ignore[arg-type]

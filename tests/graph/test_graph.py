@@ -10,7 +10,7 @@ from tvm_cavs.errors import GraphError
 from tvm_cavs.graph.batching import batch, unbatch
 from tvm_cavs.graph.field import Field
 from tvm_cavs.graph.graph import Graph, check, made_graph
-from tvm_cavs.graph.kind import check_bits
+from tvm_cavs.graph.kind import Kind, check_bits
 from tvm_cavs.graph.levels import print_cycle
 
 
@@ -61,6 +61,10 @@ def test_batch_is_the_forest_and_unbatch_takes_it_apart(seed: int) -> None:
     joined = batch(graphs)
     check(joined)
     assert joined.n_graphs == len(graphs)
+    assert str(joined).startswith(
+        f"Graph({len(graphs)} graphs, {joined.n_vertices} vertices, {joined.n_edges} edges, "
+        f"levels 0..{joined.level.max()}, arity {max(g.arity for g in graphs)}; word: int32 at "
+    )
     assert joined.n_vertices == sum(g.n_vertices for g in graphs)
     forest = Graph.from_csr(
         joined.child_ptr, joined.child, joined.inputs, joined.graph_ptr, joined.vertex_id
@@ -239,6 +243,14 @@ def test_what_a_vertex_has_fits_into_an_integer() -> None:
     check_bits(60, 2)
     with pytest.raises(GraphError, match="^60 slots and 3 inputs: expected at most 62 together"):
         check_bits(60, 3)
+    with pytest.raises(GraphError, match="^1 slots and 62 inputs: expected at most 62 together"):
+        check_bits(1, 62)
+
+
+def test_a_kind_says_what_a_vertex_has_and_may_have() -> None:
+    assert str(Kind((0, 2), ("word", "x"))) == "children 0,2; word, x"
+    assert str(Kind((0, 2), ("word", "x"), (2, "word"))) == "children 0,2?; word?, x"
+    assert str(Kind((), ())) == "no child; no input"
 
 
 BAD_INPUTS: dict[str, tuple[Any, str]] = {
@@ -271,10 +283,10 @@ def test_other_bad_graphs() -> None:
         told = rf"^vertex 3: its parent {parent} is out of range; expected 0\.\.3\. Are"
         with pytest.raises(GraphError, match=told):
             Graph.from_edges(4, [(1, 0), (parent, 3), (9, 2)])
-    for root in (0, 1):
-        told = rf"root={root} is the number of a vertex too \(they are 0\.\.1\)"
+    for root in (0, 3):
+        told = rf"root={root} is the number of a vertex too \(they are 0\.\.3\)"
         with pytest.raises(GraphError, match=told):
-            Graph.from_parents([1, root], root=root)
+            Graph.from_parents([1, root, 0, 0], root=root)
     assert Graph.from_parents([1, 2], root=2).roots.tolist() == [False, True]
     with pytest.raises(GraphError, match="length: expected a whole number from 1 .* given 0"):
         Graph.from_sequence(0)

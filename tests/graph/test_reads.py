@@ -59,6 +59,28 @@ def test_an_integer_chooses_from_0_on_below_its_limit(value: int, limit: int | N
             check_inputs(graph, [Read("x", shape, "int32", limit)], 0, "F")
 
 
+def test_what_is_read_and_by_whom_is_named() -> None:
+    """Where the graph has several inputs, of which the second does not fit, or none."""
+    graphs = [Graph.from_sequence(n, {"a": [0] * n, "size": [*range(n)]}) for n in (5, 8)]
+    reads = [Read("a", (), "int32", 2), Read("size", (), "int32", 7)]
+    with pytest.raises(GraphError) as error:
+        check_inputs(batch(graphs), reads, 1, "Cell")
+    assert str(error.value) == "graph 1, vertex 7: input 'size' is 7; Cell takes 0..6"
+    with pytest.raises(
+        GraphError, match="^Cell pulls 'size' as float32; the graph gives int32 per"
+    ):
+        check_inputs(graphs[0], [reads[0], Read("size", (), "float32", None)], 1, "Cell")
+    for graph, held in ((graphs[0], "a, size"), (Graph.from_sequence(2), "no inputs")):
+        with pytest.raises(GraphError) as error:
+            check_inputs(graph, [Read("word", (), "int32", 3)], 1, "Cell")
+        told = f"which the graph does not have; it has {held}"
+        assert str(error.value) == f"Cell pulls 'word', {told}"
+    with pytest.raises(
+        GraphError, match="^graph 0, vertex 1 has 5 children, but Cell gathers from 4;"
+    ):
+        check_inputs(Graph.from_children([[], [0] * 5, [0]]), [], 4, "Cell")
+
+
 def test_the_vertex_that_is_too_wide_is_the_widest() -> None:
     graph = batch([Graph.from_children([[], [0]]), Graph.from_children([[], [0], [0, 1, 1]])])
     check_inputs(graph, [], 3, "F")
