@@ -224,8 +224,8 @@ def test_a_fault_in_a_batch_is_that_of_the_graph_alone(
     ("child_ptr", "graph_ptr", "name"),
     [
         *(([1, 1, 2, 2], [0, 3], "child_ptr"), ([0, 1, 1, 1], [0, 3], "child_ptr")),
-        *(([0, 2, 1, 2], [0, 3], "child_ptr"), ([0, 1, 2, 2], [1, 3], "graph_ptr")),
         *(([0, 1, 1, 5], [0, 3], "child_ptr"), ([-4, 1, 2, 2], [0, 3], "child_ptr")),
+        ([0, 1, 2, 2], [1, 3], "graph_ptr"),
         *(([0, 1, 2, 2], [0, 1, 4], "graph_ptr"), ([0, 1, 2, 2], [0, 2], "graph_ptr")),
     ],
 )
@@ -366,6 +366,18 @@ def test_presence_is_told_by_truth_values_or_zeros_and_ones() -> None:
         assert str(error.value) == f"Field: {told}"
     with pytest.raises(GraphError, match=r"shape \[2\] for values of shape \[3, 4\]; expected"):
         Field(np.ones((3, 4)), np.array([1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("falls", "v"), [([0, 2, 1, 2], 1), ([0, -1, 1, 2], 0), ([0, 0, 3, 2], 1), ([0, 1, 1, 0, 2], 2)]
+)
+def test_where_pointers_fall_is_told(falls: list[int], v: int) -> None:
+    """Or go beyond the slots: both ends are right."""
+    told = f"child_ptr must rise from 0 to 2, and goes from {falls[v]} to {falls[v + 1]}."
+    with pytest.raises(GraphError, match=f"^vertex {v}: {told}$"):
+        Graph.from_csr(falls, [-1, -1])
+    with pytest.raises(GraphError, match=f"^graph 1 of the batch, vertex {v}: {told}$"):
+        Graph.from_csr([0, *falls], [-1, -1], graph_ptr=[0, 1, len(falls)])
 
 
 @pytest.mark.parametrize("child_ptr", [[], [0]])

@@ -155,8 +155,13 @@ def check_pointers(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarr
         ("child_ptr", child_ptr, len(child)),
         ("graph_ptr", graph_ptr, n_vertices),
     ):
-        if ptr[0] != 0 or ptr[-1] != end or (steps(ptr) < 0).any():
+        if ptr[0] != 0 or ptr[-1] != end:
             raise GraphError(f"{name} must rise from 0 to {end}, got {ptr[0]} to {ptr[-1]}.")
+    for v in np.flatnonzero((steps(child_ptr) < 0) | (child_ptr[1:] > len(child)))[:1]:
+        raise GraphError(
+            f"{vertex_name(graph_ptr, v)}: child_ptr must rise from 0 to {len(child)}, and goes "
+            f"from {child_ptr[v]} to {child_ptr[v + 1]}."
+        )
 
 
 def check_children(child_ptr: np.ndarray, child: np.ndarray, graph_ptr: np.ndarray) -> None:
