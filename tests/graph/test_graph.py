@@ -293,6 +293,8 @@ def test_other_bad_graphs() -> None:
     for ids in ([1], [1, 2, 3]):
         with pytest.raises(GraphError, match=f"vertex_id has {len(ids)} entries; expected 2,"):
             Graph.from_children([[], []], vertex_id=ids)
+    with pytest.raises(GraphError, match="vertex_id has 6 entries; expected 4, one a vertex"):
+        Graph.from_children([[], [0], [0], [2]], vertex_id=range(6))
     with pytest.raises(GraphError, match="batch got no graphs"):
         batch([])
     a, none = Graph.from_sequence(1, {"x": [1]}), Graph.from_sequence(1)
