@@ -158,11 +158,16 @@ def test_what_was_measured_before_the_last_server_was_gone_is_answered(compiler,
 
 
 def test_no_server_and_no_tracker_are_said_at_once(compiler, tracker, capsys):
-    with pytest.raises(TuningError, match=r"no RPC server is registered as 'a-device'.*rpc_server"):
+    with pytest.raises(TuningError, match=r"no RPC server is registered as 'a-device'") as error:
         bench_of(settings(compiler, tracker))
+    where = f"{tracker.host}:{tracker.port}"
+    assert f"as 'a-device' at the tracker {where}. Start one" in str(error.value)
+    assert f"--tracker {where} --key a-device" in str(error.value)
     nobody = Tracker("127.0.0.1", rpc.free_port(), "x")
-    with pytest.raises(TuningError, match=r"no RPC tracker answers at 127.0.0.1.*rpc_tracker"):
+    with pytest.raises(TuningError, match=r"\(.*Connection refused\)\. Start one: ") as error:
         bench_of(settings(compiler, nobody))
+    assert f"no RPC tracker answers at 127.0.0.1:{nobody.port} (" in str(error.value)
+    assert f"rpc_tracker --host 127.0.0.1 --port {nobody.port}" in str(error.value)
     assert main(["tune", "demo", f"tune.rpc={tracker}"]) == 1
     assert "no RPC server is registered" in capsys.readouterr().err
 
@@ -173,11 +178,11 @@ MAGIC = struct.pack("<i", base.RPC_TRACKER_MAGIC)
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (b"HTTP/1.1 400\r\n", "is no RPC tracker"),
+        (b"HTTP/1.1 400\r\n", "what answers at 127.0.0.1:9190 is no RPC tracker"),
         (MAGIC[:3], "is no RPC tracker"),
         (b"", "is no RPC tracker"),
-        (MAGIC, "the RPC tracker at 127.0.0.1:.* does not say what it has"),
-        (MAGIC + b"\xff\0\0\0{", "the RPC tracker at 127.0.0.1:.* does not say what it has"),
+        (MAGIC, r"the RPC tracker at 127.0.0.1:9190 does not say what it has \(.+\)\. Start"),
+        (MAGIC + b"\xff\0\0\0{", "the RPC tracker at 127.0.0.1:9190 does not say what it has"),
     ],
 )
 @pytest.mark.parametrize("silent", [False, True])
@@ -250,7 +255,10 @@ def test_waiting_for_a_server_ends(monkeypatch):
     assert "no RPC server is registered" in none and none == later
     assert n_none < 20 < 80 < n_later < 100
     busy, n_busy = waited(monkeypatch, lambda look: 1)
-    assert "in use for 600 s" in busy and n_none < n_busy < 601
+    assert (
+        "all RPC servers of 127.0.0.1:1/key have been in use for 600 s" in busy
+        and n_none < n_busy < 601
+    )
     still = iter((True, True, False))
     assert waited(monkeypatch, lambda look: 1, lambda: next(still))[1] == 2
 

@@ -121,11 +121,11 @@ def damage(path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("suffix", "content", "reason"),
     [
-        (".so", None, "the checksum differs"),
-        (".so", b"", "the checksum differs"),
-        (".json", b"\x00\xffgarbage", "damaged"),
-        (".json", b"[1, 2]", "damaged"),
-        (".json", b"{}", "names no libraries"),
+        (".so", None, r"KEY\.[0-9a-f]{12}\.so: the checksum differs"),
+        (".so", b"", r"KEY\.[0-9a-f]{12}\.so: the checksum differs"),
+        (".json", b"\x00\xffgarbage", "'utf-16-be' codec can't decode .*: truncated data"),
+        (".json", b"[1, 2]", r"KEY\.json names no libraries"),
+        (".json", b"{}", r"KEY\.json names no libraries"),
     ],
 )
 def test_a_damaged_entry_is_built_again(
@@ -134,7 +134,9 @@ def test_a_damaged_entry_is_built_again(
     assert built(monkeypatch, tmp_path)
     (path,) = files(tmp_path, suffix)
     damage(path, path.read_bytes()[:1000] if content is None else content)
-    with pytest.warns(UserWarning, match=f"damaged.*{reason}|{reason}.*building it again"):
+    key = files(tmp_path, ".json")[0].stem
+    words = rf"{tmp_path}/{key}\.json is damaged \({reason.replace('KEY', key)}\); building it"
+    with pytest.warns(UserWarning, match=words):
         assert built(monkeypatch, tmp_path)
     assert not built(monkeypatch, tmp_path)
 
@@ -153,7 +155,7 @@ def test_a_folder_that_cannot_be_written_is_said(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     remedy = r"every start compiles again\. Set TVM_CAVS_CACHE to a folder"
-    with pytest.warns(UserWarning, match=rf"cannot be kept in .*: {remedy}"):
+    with pytest.warns(UserWarning, match=rf"kept in {tmp_path}/file \(.+\): {remedy}"):
         assert built(monkeypatch, tmp_path / "file")
 
     def full(*_: Any) -> None:
@@ -186,7 +188,7 @@ def test_a_machine_without_a_c_compiler_works(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cc, "get_cc", lambda: None)
-    with pytest.warns(UserWarning, match="no C compiler.*Install gcc"):
+    with pytest.warns(UserWarning, match=rf"kept in {tmp_path} \(no C compiler.*Install gcc"):
         assert built(monkeypatch, tmp_path)
     assert files(tmp_path, "") == []
 
@@ -197,10 +199,10 @@ def test_a_machine_without_a_c_compiler_works(
     [
         ("/nonexistent/cc", "/nonexistent/cc cannot be run: No such file"),
         ("false", "false could not link them: it ended with 1"),
-        ("c++ 'x", "names no C compiler to link them with"),
+        ("c++ 'x", '"c\\+\\+ \'x" names no C compiler to link them with'),
         (
             "sh -c 'echo ld: No space left on device; echo more; exit 1'",
-            "could not link them: ld: No space",
+            "sh could not link them: ld: No space",
         ),
     ],
 )
@@ -208,7 +210,7 @@ def test_a_linker_that_fails_is_said(
     compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cc, "get_cc", lambda: compiler)
-    with pytest.warns(UserWarning, match=f"{reason}.*every start compiles again") as told:
+    with pytest.warns(UserWarning, match=rf"\({reason}.*every start compiles again") as told:
         assert built(monkeypatch, tmp_path)
     assert len(told) == 1
     assert files(tmp_path, "") == []
@@ -286,7 +288,7 @@ def test_a_folder_from_which_no_code_is_run_is_said(
     assert built(monkeypatch, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
-        with pytest.warns(UserWarning, match="cannot be kept in .*mounted with noexec"):
+        with pytest.warns(UserWarning, match=rf"in {tmp_path} \(code .*mounted with noexec\)"):
             assert built(monkeypatch, tmp_path), "nor is what lies there loaded"
     monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOSUID))
     assert not built(monkeypatch, tmp_path)
@@ -378,8 +380,9 @@ def test_a_linker_is_named_as_a_shell_has_it(
     if found:
         assert library._found(linker) == linker
         return
-    with pytest.raises(TargetError, match="linker: .* is no program here"):
+    with pytest.raises(TargetError) as error:
         library._found(linker)
+    assert f"linker: {linker!r:.60} is no program here" in str(error.value)
 
 
 @compiles
@@ -638,7 +641,7 @@ def test_a_damaged_entry_is_told_of_once_and_left_out(tmp_path: Path) -> None:
     for path in files(tmp_path, ".so"):
         damage(path, b"garbage")
         path.chmod(0o600)
-    with pytest.warns(UserWarning, match="is damaged .*: the checksum differs"):
+    with pytest.warns(UserWarning, match=r"json is damaged \(.*so: the checksum differs"):
         assert sums((3,), tmp_path) != []
     assert sums((4,), tmp_path) != [] and sums((3, 4), tmp_path) == []
 
@@ -655,7 +658,7 @@ def test_an_entry_that_cannot_be_read_now_stays(
 
     with monkeypatch.context() as patch:
         patch.setattr(kernel_cache, "libraries", fail)
-        with pytest.warns(UserWarning, match="Too many open files"):
+        with pytest.warns(UserWarning, match=rf"{tmp_path}/.*json is damaged \(.*Too many"):
             assert len(sums((3,), tmp_path)) == 1
     assert len(files(tmp_path, ".json")) == 2
 
@@ -712,7 +715,7 @@ def test_two_that_store_at_once_do_not_mix(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_unknown_targets_are_refused() -> None:
     for target in ("no-such-kind", {"kind": "llvm", "mcpu": "haswel"}, {"kind": "cuda"}):
-        with pytest.raises(TargetError):
+        with pytest.raises(TargetError, match="no-such-kind|'haswel'|kind 'cuda'"):
             Compiler(target, cache=False)
     with pytest.raises(TargetError, match="threads is 0"):
         Compiler("host", 0, cache=False)
@@ -723,7 +726,7 @@ def test_a_kernel_without_a_rule_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(schedules.RULES, "llvm", ())
-    with pytest.warns(UserWarning, match=f"no schedule rule for {KERNEL.name}"):
+    with pytest.warns(UserWarning, match=f"no schedule rule for {KERNEL.name}: left on"):
         assert built(monkeypatch, tmp_path)
 
 

@@ -253,6 +253,8 @@ def test_outputs_that_are_left_out_count_as_zeros(exported):
     outputs, pullback = model.vjp(some_graphs(8))
     seeds = seeds_for(outputs)
     zeros = np.zeros_like(outputs["score"])
+    with pytest.raises(ShapeError, match="; there are prediction, score$"):
+        pullback({"loss": 1})
     pullback(seeds)  # what an earlier call gave is gone
     same(pullback({"prediction": seeds["prediction"]}), pullback(seeds | {"score": zeros}))
     for gradient in pullback({}).values():
@@ -262,14 +264,15 @@ def test_outputs_that_are_left_out_count_as_zeros(exported):
 def test_what_does_not_fit_is_named(tree):
     outputs, pullback = tree.model.vjp(some_graphs(3))
     n = len(outputs["logits"])
-    with pytest.raises(ShapeError, match=r"no output .* called 'logit'; there are logits"):
+    with pytest.raises(ShapeError, match=r"no output .* called 'logit'; there are logits$"):
         pullback({"logit": outputs["logits"]})
-    with pytest.raises(ShapeError, match=rf"expected shape \({n}, 3\), given \({n}, 2\)"):
+    words = rf"gradient of output logits: expected shape \({n}, 3\), given \({n}, 2\)"
+    with pytest.raises(ShapeError, match=words):
         pullback({"logits": outputs["logits"][:, :2]})
     with pytest.raises(ShapeError, match=rf"expected shape \({n}, 3\), given \(3, {n}\)"):
         pullback({"logits": outputs["logits"].T})
-    with pytest.raises(ShapeError, match="expected gradients by the names of outputs"):
-        pullback(outputs["logits"])
+    with pytest.raises(ShapeError, match="gradients by the names of outputs, given 'logits'$"):
+        pullback("logits")
     with pytest.raises(
         ShapeError, match=r"called 'logit';(.|\n)*called 'loss';(.|\n)*given \(1,\)"
     ):
@@ -310,7 +313,9 @@ def test_the_manifest_says_whether_it_is_there(tree, tmp_path):
     (plain / "manifest.yaml").write_text(json.dumps(data | {"backward": False}))
     model = load(plain)
     same(model(some_graphs(4)), tree.model(some_graphs(4)))
-    with pytest.raises(DeployError, match=r"without its backward pass.*RUN --out DIR --backward"):
+    with pytest.raises(
+        DeployError, match=r"^TreeLSTM was .* without its backward .*DIR --backward"
+    ):
         model.vjp(some_graphs(4))
 
 
@@ -445,7 +450,7 @@ def test_kinds_that_are_too_many(cache, tmp_path):
     seeds = seeds_for(outputs)
     options = {"threads": 1, "cache": cache, "records": False}
     same(pullback(seeds), of_executor(net, graph, seeds, **options)[1])
-    with pytest.raises(GraphError, match="exported for the vertices of its data.*x5") as refused:
+    with pytest.raises(GraphError, match="^Many was exported for the vertices .*x5") as refused:
         model.vjp(chain(6))
     assert SEED not in str(refused.value)
     net.export(tmp_path / "again", seen, backward=True)

@@ -85,14 +85,14 @@ def test_what_does_not_fit_changes_nothing(model):
         r"parameter b: expected finite numbers, given nan at (1,)",
         r"parameter U: expected shape (2, 2), given (2, 3)",
         r"no parameter is called 'V'; there are U, W, b",
-        r"no parameter is called 5",
+        r"no parameter is called 5; there are U, W, b",
         r"parameter W: expected integers or floats",
     ):
         assert words in str(refused.value)
     for right in ({"W": np.ones((2, 2)), "b": [7.0]}, {"b": [7.0, 8.0], "W": [1.0]}):
         with pytest.raises(ShapeError, match="nothing has changed"):
             model.set_parameters(right)
-    with pytest.raises(ShapeError, match="expected values by the names of parameters"):
+    with pytest.raises(ShapeError, match=r"values by the names of parameters, given \[1\.0\]$"):
         model.set_parameters([1.0])
     np.testing.assert_array_equal(model(graphs())["score"], answer)
     assert all(model.parameters[name].tobytes() == before[name].tobytes() for name in before)
@@ -131,7 +131,7 @@ def test_an_older_export_answers_and_keeps_its_parameters(linear, tmp_path):
     np.testing.assert_array_equal(model(graphs())["score"], load(folder)(graphs())["score"])
     with pytest.raises(DeployError, match="stored what it computes of its parameters.*again"):
         model.set_parameters({"b": [1.0, 2.0]})
-    with pytest.raises(DeployError, match="without its backward pass"):
+    with pytest.raises(DeployError, match="^Linear was exported without its backward pass"):
         model.vjp(graphs())
 
 

@@ -16,6 +16,7 @@ from schedules.host import Caches
 from schedules.knobs import (
     ALWAYS,
     BY_SIZE,
+    MOST_BLOCK,
     NEVER,
     OuterKnobs,
     StepKnobs,
@@ -93,16 +94,23 @@ def test_every_default_is_in_its_own_space_and_fits(target):
 
 def test_what_does_not_fit_is_refused():
     tall = replace(USUAL, height=simd(TARGET).registers)
-    assert "does not fit 16 registers" in misfit(tall, TARGET, "float32")
-    assert "no multiple" in misfit(replace(USUAL, block=USUAL.height + 1), TARGET, "float32")
+    said = f"a tile of {tall.height} rows x {tall.vectors} vectors does not fit 16 registers"
+    assert misfit(tall, TARGET, "float32") == said
+    said = f"block is {USUAL.height + 1}: no multiple of {USUAL.height} up to {MOST_BLOCK}"
+    assert misfit(replace(USUAL, block=USUAL.height + 1), TARGET, "float32") == said
     assert "no multiple of 32" in misfit(OuterKnobs(1, 1, 16), TARGET, "float32")
-    assert misfit(replace(USUAL, ahead=-1), TARGET, "float32")
+    assert misfit(replace(USUAL, ahead=-1), TARGET, "float32") == "ahead is -1"
     assert misfit(replace(USUAL, split=3), TARGET, "float32") == "split is 3"
     lying = replace(USUAL, packs=False)
     assert misfit(lying, TARGET, "float32") is None
     assert "as they are packed" in misfit(lying, TARGET, "bf16")
-    assert misfit(replace(direct_knobs(TARGET, 9, False), depth=0), TARGET, "float32")
-    assert misfit(replace(region_knobs(TARGET), lanes=7), TARGET, "float32")
+    direct = replace(direct_knobs(TARGET, 9, False), depth=0, ahead=2)
+    assert misfit(direct, TARGET, "float32") == "depth is 0, ahead 2"
+    region = region_knobs(TARGET)
+    said = "lanes is 7 and a vector has 8"
+    assert misfit(replace(region, lanes=7), TARGET, "float32") == said
+    assert misfit(replace(region, ahead=2), TARGET, "float32") == "ahead is 2"
+    assert misfit(replace(region, split=3), TARGET, "float32") == "split is 3"
     assert adjusted(replace(USUAL, block=USUAL.height + 1)).block == USUAL.height
     for threads, direct in ((0, 1), (2, 1), (1, -1), (1, 3)):
         assert "on 1 thread(s)" in misfit(StepKnobs(threads, direct), TARGET, "float32")

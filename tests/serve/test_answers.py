@@ -156,7 +156,7 @@ def test_a_bad_graph_hurts_no_other_request(folder, batching):
         ("[]", "no graph was sent"),
         ("", "bad JSON"),
         ("3", "expected an object"),
-        (b"\xff", "not UTF-8"),
+        (b"\xff", "not UTF-8 text (invalid start byte)"),
         ("[" * 100_000, "bad JSON"),
         ('{"children": [[' + "9" * 5000 + "]]}", "bad JSON"),
         ('{"children": [[' + "9" * 30 + "]]}", "beyond 64 bits"),

@@ -37,13 +37,38 @@ def ask_once(folder, /, *, token=None, limits=None, **request):
 @pytest.mark.parametrize(
     ("request_", "limits", "status", "said"),
     [
-        ({"content": " " * 101 + ONE}, {"body": 100}, 413, "expected at most 100"),
-        ({"content": chain(11)}, {"vertices": 10, "batch": 10}, 413, "11 vertices"),
-        ({"content": f"[{ONE},{ONE},{ONE}]"}, {"graphs": 2}, 413, "3 graphs"),
-        (lines([ONE] * 3), {"graphs": 2}, 413, "3 graphs"),
-        ({"content": ONE, "headers": {"Content-Type": "image/png"}}, {}, 415, "image/png"),
+        (
+            {"content": " " * 101 + ONE},
+            {"body": 100},
+            413,
+            f"the request has {101 + len(ONE)} bytes; expected at most 100. Send fewer",
+        ),
+        (
+            {"content": f"[{ONE},{chain(11)}]"},
+            {"vertices": 10, "batch": 12},
+            413,
+            "request, graph 1 has 11 vertices; expected at most 10, which",
+        ),
+        (
+            {"content": f"[{ONE},{ONE},{ONE}]"},
+            {"graphs": 2},
+            413,
+            "has 3 graphs; expected at most 2.",
+        ),
+        (lines([ONE] * 3), {"graphs": 2}, 413, "has 3 graphs; expected at most 2."),
+        (
+            {"content": ONE, "headers": {"Content-Type": "image/png"}},
+            {},
+            415,
+            "the request is 'image/png'; expected",
+        ),
         ({"content": ONE, "headers": {"Content-Encoding": "gzip"}}, {}, 415, "compressed"),
-        ({"content": ONE, "params": {"vertices": "leaves"}}, {}, 422, "'leaves'"),
+        (
+            {"content": ONE, "params": {"vertices": "leaves"}},
+            {},
+            422,
+            "vertices is 'leaves'; expected",
+        ),
         ({"content": ONE, "params": {"vertices": ""}}, {}, 422, "vertices is ''"),
         ({"content": ONE, "params": {"vertex": "roots"}}, {}, 422, "'vertex'"),
         ({"content": ONE, "params": {"a": "1", "vertices": "all", "b": "1"}}, {}, 422, "'a' is no"),
@@ -85,6 +110,7 @@ def test_a_slow_body_is_given_up(folder):
     slow_one, good, n_open = with_server(folder, ask, body_seconds=0.3)
     assert slow_one.status_code == 408 and good.status_code == 200 and n_open == 0
     assert slow_one.headers["connection"] == "close"
+    assert message(slow_one) == "the request was not there within 0.3 seconds"
 
 
 @pytest.fixture
@@ -113,7 +139,7 @@ def test_more_than_may_wait_are_told_to_come_again(folder, stopped):
     statuses = [response.status_code for response in found]
     assert set(statuses) == {200, 503}
     refused = found[statuses.index(503)]
-    assert refused.headers["retry-after"] == "1" and "requests wait already" in message(refused)
+    assert refused.headers["retry-after"] == "1" and "3 requests wait already" in message(refused)
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -237,7 +263,7 @@ def test_a_mistake_of_ours_is_in_the_log_and_the_answer_says_so(folder, monkeypa
 
 
 def test_limits_that_contradict_each_other_are_refused():
-    with pytest.raises(ConfigError, match="Raise --batch, or lower --vertices"):
+    with pytest.raises(ConfigError, match="10 vertices, and 5 may run .* Raise --batch, or"):
         Limits(vertices=10, batch=5)
 
 
@@ -373,6 +399,8 @@ def test_after_its_end_nothing_is_taken_or_kept(folder):
         answers = [await client.post(PREDICT, content=ONE)]
         await service.end()
         answers += [await client.get("/readyz"), await client.post(PREDICT, content=ONE)]
-        return [r.status_code for r in answers], service._engine._done
+        return answers, service._engine._done
 
-    assert with_server(folder, ask) == ([200, 503, 503], [])
+    answers, kept = with_server(folder, ask)
+    assert [r.status_code for r in answers] == [200, 503, 503] and kept == []
+    assert message(answers[-1]) == "the server is ending"

@@ -372,7 +372,7 @@ def test_more_connections_than_there_can_be_files_for_are_refused(monkeypatch):
 def test_metrics_for_another_number_of_processes_are_refused():
     service = Service()
     service.metrics = Metrics(3)
-    with pytest.raises(ConfigError, match=r"metrics=Metrics\(2\)"):
+    with pytest.raises(ConfigError, match=r"_processes is 2, .* for 3\. .*=Metrics\(2\)"):
         run(service, Address(port=0), n_processes=2)
 
 

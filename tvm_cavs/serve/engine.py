@@ -72,9 +72,11 @@ class Engine:
             What is done when the job is.
 
         Raises:
-            Refused: too many wait already.
+            Refused: too many wait already, or it ends.
         """
-        if self._ends or len(self._jobs) >= self._limits.waiting:
+        if self._ends:
+            raise Refused(BUSY, "the server is ending")
+        if len(self._jobs) >= self._limits.waiting:
             raise Refused(
                 BUSY,
                 f"{len(self._jobs)} requests wait already, as many as this server lets wait. "

@@ -600,7 +600,10 @@ def test_same_gradients_with_any_number_of_threads(kernels, size):
         ((Piece(2, 0, 4, 3),), "piece 0: columns 3:5 do not lie in source 0, which has 4 columns"),
         ((Piece(2, 0, 4, -1),), "piece 0: columns -1:1 do not lie in source 0"),
         ((Piece(2, 0, 4), Piece(0, 1, 4)), "piece 1: columns 0:0 do not lie in source 1"),
-        ((Piece(2, 0, 4), Piece(2, 0, 5)), "has 5 columns here and 4 in another"),
+        (
+            (Piece(2, 0, 3), Piece(2, 2, 4), Piece(2, 2, 5)),
+            "piece 2: source 2 has 5 columns here and 4 in another",
+        ),
     ],
 )
 def test_bad_pieces_are_refused(pieces, message):
@@ -622,23 +625,32 @@ def test_results_that_do_not_fit_are_refused():
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (specs.Placement(0, 0, 0, (0, 3), (0, 2)), "is no rectangle of parameter 0"),
-        (specs.Placement(0, 0, 0, (0, 2), (2, 2)), "is no rectangle of parameter 0"),
+        (
+            specs.Placement(0, 0, 0, (0, 3), (0, 2)),
+            r"\(0, 3\) x \(0, 2\) is no rectangle of parameter 0, which is 2 x 3$",
+        ),
+        (
+            specs.Placement(1, 0, 0, (0, 2), (2, 2)),
+            r"\(0, 2\) x \(2, 2\) is no rectangle of parameter 1, which is 3 x 2$",
+        ),
         (specs.Placement(0, 3, 0, (0, 2), (0, 2)), "rows end at 5 of 4"),
         (specs.Placement(0, -1, 0, (0, 2), (0, 2)), "rows end at 1 of 4"),
-        (specs.Placement(0, 0, 3, (0, 2), (0, 2)), "columns end at 5 of 4"),
-        (specs.Placement(0, 0, -1, (0, 2), (0, 2)), "columns end at 1 of 4"),
+        (specs.Placement(0, 0, 4, (0, 2), (0, 2)), "columns end at 6 of 5"),
+        (specs.Placement(0, 0, -1, (0, 2), (0, 2)), "columns end at 1 of 5"),
     ],
 )
 def test_placements_that_do_not_fit_are_refused(place, message):
-    with pytest.raises(ShapeError, match=f"placement 0: .*{message}"):
-        pack.pack(specs.Pack(((2, 2),), (place,), 4, 4), CUT, "f")
+    """The second of two."""
+    good = specs.Placement(0, 2, 2, (0, 2), (0, 2))
+    with pytest.raises(ShapeError, match=f"^placement 1: .*{message}"):
+        pack.pack(specs.Pack(((2, 3), (3, 2)), (good, place), 4, 5), CUT, "f")
 
 
 def test_overlapping_placements_are_refused():
-    one = specs.Placement(0, 0, 0, (0, 2), (0, 2))
-    with pytest.raises(ShapeError, match="overlaps"):
-        pack.pack(specs.Pack(((2, 2),), (one, one), 4, 4), CUT, "f")
+    places = [specs.Placement(0, row, 0, (0, 2), (0, 2)) for row in (2, 0, 1)]
+    words = r"^placement 2 covers \(1, 3, 0, 2\), which overlaps \(2, 4, 0, 2\)$"
+    with pytest.raises(ShapeError, match=words):
+        pack.pack(specs.Pack(((2, 2),), places, 4, 4), CUT, "f")
 
 
 def refused(*places):
