@@ -146,7 +146,8 @@ def test_a_candidate_with_other_results_is_none(make, name, monkeypatch):
     (_, good), (_, bad) = bench.measure([StepKnobs(2), wrong])
     assert isinstance(good, Timing) and good.ratio > 0 and good.peak > 0
     assert isinstance(bad, Failed)
-    assert bad.reason.startswith(f"wrong: {name} of batch {task.numbers[-1]} is not what it is")
+    where = f"{name} of batch {task.numbers[-1]}"
+    assert bad.reason == f"wrong: {where} is not what it is with {task.default()}"
 
 
 def test_a_trial_runs_what_its_knobs_say(make, monkeypatch):
@@ -241,7 +242,7 @@ def test_nothing_is_compiled_after_prepare_whatever_size_reads_weights_where_the
 def test_records_of_more_threads_than_there_are_say_so(cache, tmp_path):
     executor = network(cache).executor(LOSS)
     path = written(tmp_path / "records.json", executor, (512, StepKnobs(THREADS + 1)))
-    with pytest.warns(UserWarning, match=r"StepKnobs\(threads=4, .* on 3 thread\(s\)"):
+    with pytest.warns(UserWarning, match=r"used: StepKnobs\(threads=4, .* on 3 thread\(s\)"):
         assert network(cache, records=path).executor(LOSS).stepping.knobs(600).threads == THREADS
 
 
@@ -271,7 +272,7 @@ def test_steps_that_give_another_loss_raise(make):
     task = autotune.step_tasks_of(steps)[0]
     trial = StepTrial(task, make)
     trial._expected = {name: values + 1 for name, values in trial._expected.items()}
-    with pytest.raises(Wrong, match=r"StepKnobs\(threads=3"):
+    with pytest.raises(Wrong, match=r" is not what it is with StepKnobs\(threads=3, "):
         trial.check(StepKnobs(1))
 
 

@@ -152,7 +152,8 @@ def test_a_candidate_is_checked_and_then_raced(knobs, best, answer, monkeypatch)
     ("text", "words"), [("", ""), (" a\nthe last \n\n", "the last"), ("x" * 300, "x" * 200)]
 )
 def test_an_error_is_said_in_its_last_line(text, words):
-    assert in_words(KeyError() if not text else OSError(text)).endswith(f"Error: {words}")
+    error = KeyError() if not text else OSError(text)
+    assert in_words(error) == f"{'OSError' if text else 'KeyError'}: {words}"
 
 
 def test_a_workers_compiler_is_for_what_was_given_and_keeps_and_knows_nothing(

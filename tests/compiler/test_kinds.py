@@ -148,7 +148,13 @@ def test_wide_kinds_say_why_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kinds.widening.maybe and kinds.maybe == kinds.widening.bits
     first, *others = kinds.describe().splitlines()
     assert first == kinds.widening.reason(len(kinds.kinds))
-    assert others[0] == f"kind 0: {kinds.kinds[0]}"
+    assert len(kinds.kinds) > 1
+    for i, kind in enumerate(kinds.kinds):
+        assert others[i] == f"kind {i}: {kind}"
+    for title, groups in (("forward", kinds.forward), ("backward", kinds.backward)):
+        for group in groups:
+            numbers = np.flatnonzero(group.member).tolist()
+            assert f"{title} {group.stage}, kinds {numbers}" in others
     numbers = [kinds.of_mask(mask) for mask in (LEAF, LABEL, WORD)]
     wide = [kinds.widening.kind(mask) for mask in (LEAF, LABEL, WORD)]
     assert [kinds.kinds[n] for n in numbers] == wide
