@@ -119,6 +119,7 @@ def test_tasks_are_all_that_has_knobs_in_a_step(steps, tasks):
     assert 0.5 < sum(task.share for task in tasks) <= 1
     assert [task.seconds for task in tasks] == sorted((t.seconds for t in tasks), reverse=True)
     for task in tasks:
+        assert str(task) == f"{task.key}, {task.bucket} rows"
         kernel = task.recorded(steps)
         assert len(kernel.calls) == task.calls
         assert all(call[0] in task.bucket for call in kernel.calls)

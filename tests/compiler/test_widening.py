@@ -94,7 +94,7 @@ def test_sets_of_slots_and_inputs_together() -> None:
 def test_the_reason_counts_the_kinds() -> None:
     now = Widening(2, PULLS, maybe=PULLS[:2])
     ending = f"kinds of vertices, so {PULLS[0]}, {PULLS[1]} read zeros where absent; "
-    begin = f"with every set of inputs there would be more than {widening.MAX_KINDS} "
+    begin = f"with every set of inputs there would be more than {MAX_KINDS} "
     assert now.reason(1) == begin + ending + "1 kind is compiled"
     assert now.reason(2).endswith(ending + "2 kinds are compiled")
 
