@@ -78,6 +78,8 @@ class Worker:
         self.kill()
         if code == -signal.SIGALRM:
             return Ended(f"no answer within {self._timeout:g} s")
+        if code is None:
+            return Ended("its process has gone silent, and had not ended")
         return Ended(f"its process ended with exit code {code}")
 
 

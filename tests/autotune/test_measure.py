@@ -1,5 +1,6 @@
 """The worker: right candidates have a time, wrong ones none; hangs and crashes cost little."""
 
+import signal
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -88,7 +89,8 @@ def test_candidates_of_every_sort(compiler):
         bench.close()
 
 
-def test_defaults_that_do_not_run_are_an_error(compiler):
+def test_defaults_that_do_not_run_are_an_error(compiler, monkeypatch):
+    monkeypatch.setattr(process, "END_SECONDS", 60.0)  # however busy the machine is
     bench = LocalBench(settings(compiler, Refuses))
     words = r"does not run the kernel's defaults: its process ended with exit code 1\. Run"
     with pytest.raises(TuningError, match=words):
@@ -282,6 +284,31 @@ def test_of_workers_that_start_together_all_do_or_none(recorded, monkeypatch):
     with pytest.raises(TuningError, match="does not run the kernel's defaults: it is gone"):
         process.started(TRACKED, recorded, 3)
     assert [w.log[-1] for w in made] == ["killed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (-signal.SIGALRM, "no answer within 2.5 s"),
+        (-11, "its process ended with exit code -11"),
+        (3, "its process ended with exit code 3"),
+        (None, "its process has gone silent, and had not ended"),
+    ],
+)
+def test_how_a_worker_has_ended_is_said(code, said):
+    """By its exit code, which one that has not ended has none of, though it is killed then."""
+
+    def lost(*_):
+        raise EOFError
+
+    worker = object.__new__(process.Worker)
+    worker._timeout = 2.5
+    worker.connection = SimpleNamespace(poll=lost, close=lambda: None)
+    ended = SimpleNamespace(exitcode=code, join=lambda *_: None)
+    ended.is_alive = lambda: ended.exitcode is None
+    ended.kill = lambda: setattr(ended, "exitcode", -9)
+    worker._process = ended
+    assert worker.answer(1.0) == Ended(said)
 
 
 @pytest.mark.parametrize("alive", [True, False])
