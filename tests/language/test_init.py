@@ -98,9 +98,10 @@ def test_numbers_out_of_range_are_refused_by_name(make, wrong):
 
 def test_refusals():
     rng = np.random.default_rng(0)
-    with pytest.raises(ShapeError, match=r"array has shape \[2, 3\], the parameter \[3, 2\]"):
+    with pytest.raises(ShapeError, match=r"array has shape \[2, 3\], the parameter \[3, 2\]\."):
         init.Array(np.ones((2, 3)))(rng, (3, 2))
-    with pytest.raises(ShapeError, match=r"4 blocks, got shape \[5, 6\]"):
+    said = r"^Orthogonal\(n_blocks=4\): .* divide into 4 blocks, got shape \[5, 6\]\."
+    with pytest.raises(ShapeError, match=said):
         init.Orthogonal(n_blocks=4)(rng, (5, 6))
     for shape in ((8,), (2, 2, 4), ()):
         said = re.escape(f"into 1 blocks, got shape {list(shape)}. Use Xavier() for other shapes.")

@@ -13,6 +13,7 @@ import pytest
 
 import tvm_cavs as cavs
 from helpers.locks import fork_beside
+from tvm_cavs.arguments import shown
 from tvm_cavs.errors import ConfigError, ShapeError, TraceError
 from tvm_cavs.language import init
 from tvm_cavs.language.parameter import ANYONE, Changing, RowSparse, made_rows, take_gradients
@@ -37,8 +38,9 @@ def test_what_it_is_made_of() -> None:
         with pytest.raises(ConfigError, match=factor):
             cavs.Parameter((3,), **{factor: wrong})  # type: ignore[arg-type]
     for wrong_init in (init.Xavier, 0.5, "zeros"):
-        with pytest.raises(ShapeError, match="expected an initialiser"):
+        with pytest.raises(ShapeError, match="expected an initialiser") as error:
             cavs.Parameter((3,), wrong_init)  # type: ignore[arg-type]
+        assert str(error.value).endswith(f", given {shown(wrong_init)}")
 
 
 def test_without_data_there_is_nothing_to_read_or_write() -> None:
@@ -47,10 +49,11 @@ def test_without_data_there_is_nothing_to_read_or_write() -> None:
         with pytest.raises(TraceError, match="has no data yet"):
             use()
     assert p.version == 0
-    for name, shown in (("", "?"), ("W", "W")):
+    for name, called in (("", "?"), ("W", "W")):
         p.name = name
-        with pytest.raises(TraceError, match=rf"^parameter {re.escape(shown)} \(2,\) has no"):
+        with pytest.raises(TraceError, match=rf"^parameter {re.escape(called)} \(2,\) has no"):
             _ = p.data
+        assert repr(p) == f"Parameter({called}, (2,))"
 
 
 def test_data_are_copied_in_and_followed() -> None:
@@ -112,12 +115,14 @@ def test_a_forked_process_sets_data_though_a_thread_was_doing_so(changing: Chang
     assert p.data.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("name", ["", "W"])
 @pytest.mark.parametrize("wrong", [[1, 2], [[1, 2, 3]], [1, 2, float("inf")], [1, float("nan"), 3]])
-def test_data_that_do_not_fit_change_nothing(wrong: Any) -> None:
+def test_data_that_do_not_fit_change_nothing(wrong: Any, name: str) -> None:
     p = filled(3)
+    p.name = name
     before = p.version
     for given in (wrong, np.array(wrong, "float32")):
-        with pytest.raises(ShapeError):
+        with pytest.raises(ShapeError, match=rf"^parameter {name or '[?]'}: expected .*"):
             p.set_data(given)
     assert p.data.tolist() == [0, 1, 2] and p.version == before
 
@@ -149,31 +154,46 @@ def test_a_gradient_that_is_given_becomes_float32_and_is_looked_at_once() -> Non
     assert isinstance(p.grad, np.ndarray) and p.checked_grad() is p.grad
     p.grad = None
     assert p.grad is None and p.checked_grad() is None
-    with pytest.raises(ShapeError):
-        p.grad = "abc"
+    for name, called in (("", "?"), ("W", "W")):
+        p.name = name
+        with pytest.raises(ShapeError) as error:
+            p.grad = "abc"
+        assert str(error.value).startswith(f"gradient of {called}: ")
 
 
 @pytest.mark.parametrize("wrong", [np.ones(2), np.ones((3, 1)), np.ones((4, 3)), 1.0])
 def test_a_gradient_of_another_shape_is_refused_when_it_is_used(wrong: Any) -> None:
     p = filled(3)
     p.grad = wrong
-    for _ in range(2):
-        with pytest.raises(ShapeError, match="gradient of shape .*expected"):
+    for name, called in (("", "?"), ("W", "W")):
+        p.name = name
+        with pytest.raises(ShapeError) as error:
             p.checked_grad()
+        said = f"gradient of shape {np.shape(wrong)}: expected (3,), as of its parameter {called}"
+        assert str(error.value) == said
 
 
 @pytest.mark.parametrize(
-    ("rows", "width", "fits"),
-    [([0, 3], 2, True), ([], 2, True), ([4], 2, False), ([0], 3, False), ([9, 0], 2, False)],
+    ("rows", "width", "said"),
+    [
+        ([0, 3], 2, ""),
+        ([], 2, ""),
+        ([4], 2, "gradient of {}: row 4 is none of its rows 0..3"),
+        ([9, 0, 7], 2, "gradient of {}: row 9 is none of its rows 0..3"),
+        ([0, 2, 9], 3, "gradient of shape (3, 3): expected (3, 2), as of its parameter {}"),
+    ],
 )
-def test_rows_of_a_gradient_are_rows_of_its_parameter(rows: Any, width: int, fits: bool) -> None:
+def test_rows_of_a_gradient_are_rows_of_its_parameter(rows: Any, width: int, said: str) -> None:
     p = filled(4, 2)
     p.grad = RowSparse(rows, np.ones((len(rows), width)))
-    if fits:
-        assert p.checked_grad() is p.grad
-    else:
-        with pytest.raises(ShapeError, match="gradient of"):
-            p.checked_grad()
+    for name, called in (("", "?"), ("W", "W")):
+        p.name = name
+        if not said:
+            assert p.checked_grad() is p.grad
+        else:
+            with pytest.raises(ShapeError) as error:
+                p.checked_grad()
+            assert str(error.value) == said.format(called)
 
 
 @pytest.mark.parametrize("rows", [[], [0]])

@@ -1,6 +1,7 @@
 """Mistakes in a vertex function name the user's line."""
 
 import inspect
+import linecache
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from helpers.told import beside_the_line
 from tvm_cavs.errors import CavsError, ShapeError, TraceError
 from tvm_cavs.language import functions
 from tvm_cavs.language.parameter import Parameter
+from tvm_cavs.language.value import PARAMETERS
 from tvm_cavs.language.vertex import Vertex, VertexFunction, trace
 from tvm_cavs.nn.network import Network
 
@@ -147,6 +149,176 @@ def test_mistakes_in_forward_name_the_line(forward: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("forward", "called", "problem"),
+    [
+        (
+            lambda self, v: [v.pull("x", (3,)), v.pull("y", 2), v.pull("y", (5, 2))],
+            "in Mistaken, pull('y')",
+            "expected float32[2] as it was pulled before, now float32[5x2]",
+        ),
+        (
+            lambda self, v: v.pull("y", (5, 2), "float64"),
+            "in Mistaken, pull('y')",
+            "expected float32 or int32, given dtype 'float64', shape (5, 2)",
+        ),
+        (
+            lambda self, v: v.scatter(c=v.pull("x", 3), x=v.pull("x", 3)),
+            "in Mistaken, scatter(c, x)",
+            "the fields of `state` are h, c",
+        ),
+        (
+            lambda self, v: v.scatter(h=v.pull("x", 3), c=v.pull("y", 2)),
+            "in Mistaken, scatter",
+            "field 'c' is float32[3] in `state`, given float32[2]",
+        ),
+        (
+            lambda self, v: v.scatter(h=v.pull("x", 3), c=[2.0]),
+            "in Mistaken, scatter(c=...)",
+            "expected a value, given list",
+        ),
+        (
+            lambda self, v: v.scatter(h=v.pull("x", 3), c=self.W),
+            "in Mistaken, scatter(c=...)",
+            "the value is the same for every vertex (float32[3x3] per net); "
+            "add something that the vertex reads",
+        ),
+        (
+            lambda self, v: v.push("y", self.W[1:]),
+            "in Mistaken, push('y', ...)",
+            "the value is the same for every vertex (float32[2x3] per net); "
+            "add something that the vertex reads",
+        ),
+        (
+            lambda self, v: [v.push(y, v.pull("x", 3)) for y in "abb"],
+            "in Mistaken, push",
+            "output 'b' was pushed before; use another name",
+        ),
+        (
+            lambda self, v: [v.push(y, v.pull("x", 3)) for y in "ba"] + [v.output("c")],
+            "in Mistaken, output",
+            "no output 'c'; the vertex function pushes b, a",
+        ),
+        (
+            lambda self, v: v.gather(2),
+            "in Mistaken, gather(2)",
+            "expected a slot in 0..1; "
+            "set the class attribute `arity` to the largest number of children",
+        ),
+        (
+            lambda self, v: v.gather(1).i,
+            "in Mistaken, gather",
+            "no field 'i'; the state is h, c",
+        ),
+        (
+            lambda self, v: v.dropout(2.5, 0.25),
+            "in Mistaken, dropout",
+            "expected a value of the vertex, given 2.5",
+        ),
+        (
+            lambda self, v: v.pull("x", 3) - "y",
+            "in Mistaken, sub",
+            f"expected a value or a number, given str; {PARAMETERS}",
+        ),
+        (
+            lambda self, v: v.pull("x", 3) @ [2.0],
+            "in Mistaken, matmul",
+            "operand list [2.0]; expected a value of this vertex. "
+            f"Use values made inside forward(self, v); {PARAMETERS}",
+        ),
+        (
+            lambda self, v: v.pull("x", 7)[5::2],
+            "in Mistaken, slice",
+            "a float32[7] takes slices like x[10:20], given x[slice(5, None, 2)]; "
+            "equal parts are split(x, n)",
+        ),
+        (
+            lambda self, v: v.pull("x", 7)[2:"5"],
+            "in Mistaken, slice",
+            "expected whole numbers, given slice(2, '5', None)",
+        ),
+        (
+            lambda self, v: bool(v.pull("x", 7)),
+            "in Mistaken, branch",
+            "a float32[7] has no truth value: a vertex function is traced once, so it cannot "
+            "branch on values; use where(condition, a, b)",
+        ),
+        (
+            lambda self, v: cavs.split(v.pull("x", (3, 8)), 5),
+            "split",
+            "float32[3x8] does not divide into 5 equal parts",
+        ),
+        (
+            lambda self, v: cavs.split(v.pull("x", 8), 2.5),
+            "split",
+            "sections: expected a whole number, given 2.5",
+        ),
+        (
+            lambda self, v: cavs.concat(v.pull("x", 8), axis=1.5),
+            "concat",
+            "axis: expected a whole number, given 1.5",
+        ),
+        (
+            lambda self, v: cavs.one_hot(v.pull("i"), 2.5),
+            "one_hot",
+            "depth: expected a whole number of at most 2147483647, given 2.5",
+        ),
+        (
+            lambda self, v: cavs.reshape(v.pull("x", 8), (2, 4, -1)),
+            "reshape",
+            "shape, extent 2: expected a whole number from 1 to 2147483647, given -1",
+        ),
+        (
+            lambda self, v: cavs.layer_norm(v.pull("x", 8), 1.0, 0.0, -2.5),
+            "layer_norm",
+            "epsilon: expected a finite number of 0 or more, given -2.5",
+        ),
+        (
+            lambda self, v: cavs.reduce_max(v.pull("x", 8), "yes"),
+            "reduce_max",
+            "keepdims: expected True or False, given 'yes'; reduce_max is along the last axis",
+        ),
+        (
+            lambda self, v: cavs.silu(2.5),
+            "silu",
+            "expected a value of the vertex, given 2.5",
+        ),
+        (
+            lambda self, v: cavs.maximum(2.5, 3),
+            "maximum",
+            "expected a value of the vertex, given float, int",
+        ),
+        (
+            lambda self, v: cavs.embedding(v.pull("i"), self.W[:2]),
+            "in Mistaken, embedding",
+            "expected a parameter, given a computed float32[2x3] per net; "
+            "compute on the row instead",
+        ),
+        (
+            lambda self, v: cavs.embedding(v.pull("x", 3) * 2.0, self.W),
+            "in Mistaken, embedding",
+            "expected an integer input as v.pull gives it, given a computed float32[3]; "
+            "a computed index takes a row by one_hot(index, rows) @ table",
+        ),
+        (
+            lambda self, v: cavs.concat(v.pull("x", 3), v.pull("y", (2, 4))),
+            "in Mistaken, concat",
+            "cannot concatenate float32[3], float32[2x4] along axis 0",
+        ),
+    ],
+)
+def test_a_refusal_says_whose_it_is_what_was_called_where_and_what_is_wrong(
+    forward: Any, called: str, problem: str
+) -> None:
+    """The whole message: no part of it is of another call, or of another line."""
+    code = forward.__code__
+    text = linecache.getline(code.co_filename, code.co_firstlineno).strip()
+    with pytest.raises((TraceError, ShapeError)) as caught:
+        trace(function(forward))
+    where = f"test_vertex.py, line {code.co_firstlineno}: {text}"
+    assert str(caught.value) == f"{called} ({where}): {problem}"
+
+
+@pytest.mark.parametrize(
     ("method", "given", "shown"),
     [
         ("gather", (7,), "gather(7)"),
@@ -188,23 +360,34 @@ OTHER = _leak()
 
 
 def test_mistakes_around_forward() -> None:
-    with pytest.raises(TraceError, match=r"Mistaken.forward \(line \d+\) never scatters c, h"):
-        trace(function(lambda self, v: None))
-    with pytest.raises(TraceError, match="needs `self.state"):
+    nothing = function(lambda self, v: None)
+    line = inspect.getsourcelines(type(nothing).forward)[1]
+    with pytest.raises(
+        TraceError, match=rf"^Mistaken.forward \(line {line}\) never scatters c, h;"
+    ):
+        trace(nothing)
+    with pytest.raises(TraceError, match="^Mistaken needs `self.state"):
         trace(function(twice, state={}))
-    with pytest.raises(TraceError, match="a field is an attribute .*, given '2h'"):
-        trace(function(twice, state={"2h": 3}))
+    with pytest.raises(TraceError, match="^Mistaken.state: a field is an attribute .*, given '2h'"):
+        trace(function(twice, state={"h": 3, "2h": 3}))
     with pytest.raises(TraceError, match=r"no field 'x'; the state is h, c$"):
         trace(function(lambda self, v: v.gather(0).x))
-    with pytest.raises(TraceError, match=r"state\['h'\], a width: expected a whole .* given 2.5"):
-        trace(function(twice, state={"h": 2.5}))
-    with pytest.raises(TraceError, match="arity, the largest number of children: expected"):
+    with pytest.raises(
+        TraceError, match=r"^Mistaken.state\['c'\], a width: expected a whole .* given 2.5$"
+    ):
+        trace(function(twice, state={"h": 3, "c": 2.5}))
+    with pytest.raises(
+        TraceError, match="^Mistaken.arity, the largest number of children: .* given None$"
+    ):
         trace(function(twice, arity=None))
     for held in ({"a": Parameter((3,))}, [Parameter((3,)), 1], [[Parameter((3,))]]):
-        with pytest.raises(TraceError, match="weights holds parameters among other things"):
+        with pytest.raises(TraceError, match="^Mistaken.weights holds parameters among other"):
             Network(function(twice, weights=held))
-    with pytest.raises(NotImplementedError, match=r"must define forward\(self, v\)"):
-        VertexFunction().forward(None)  # type: ignore[arg-type]
+
+    class Silent(VertexFunction): ...
+
+    with pytest.raises(NotImplementedError, match=r"^Silent must define forward\(self, v\)$"):
+        Silent().forward(None)  # type: ignore[arg-type]
 
 
 def alone(self: Any, v: Vertex) -> None:
