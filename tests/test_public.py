@@ -85,3 +85,20 @@ class Bare(cavs.VertexFunction):
 
 def test_a_vertex_function_without_a_state_can_be_shown() -> None:
     assert repr(Bare()) == "Bare(arity 2, state None)"
+    assert repr(cavs.Network(Bare())) == (
+        "Network(Bare(arity 2, state None), parameters none (0 numbers), executor tvm)"
+    )
+
+
+def test_a_network_says_all_its_parameters_and_how_many_numbers_they_are() -> None:
+    function = Bare()
+    function.A, function.B = cavs.Parameter((70, 20)), cavs.Parameter((9,))  # type: ignore[attr-defined]
+    assert "Bare(arity 2, state None), parameters A, B (1,409 numbers), " in repr(
+        cavs.Network(function)
+    )
+
+
+@pytest.mark.parametrize("name", ["Trainr", "loss_"])
+def test_a_name_that_is_not_there_is_said(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"^module 'tvm_cavs' has no attribute '{name}'$"):
+        getattr(cavs, name)

@@ -108,15 +108,23 @@ def test_losses_are_equal_by_value_and_compiled_once() -> None:
 
 def test_a_loss_without_a_scalar_or_an_output() -> None:
     net = network()
-    with pytest.raises(TraceError, match="no output 'score'; the vertex function pushes logits"):
+    with pytest.raises(TraceError, match="no output 'score'; the vertex function pushes logits$"):
         net.programs(LogisticLoss())
+
+    class Silent(LossFunction): ...
+
+    with pytest.raises(NotImplementedError, match=r"^Silent must define forward\(self, v\)$"):
+        net.programs(Silent())
 
     @dataclass(frozen=True)
     class Vector(LossFunction):
         def forward(self, v: Vertex) -> None:
             v.push("loss", v.output("logits"))
 
-    with pytest.raises(TraceError, match=r"push one scalar named 'loss'; found float32\[3\]"):
+    with pytest.raises(
+        TraceError,
+        match=r"^TreeLSTM \+ Vector: .*, push one scalar named 'loss'; found float32\[3\]$",
+    ):
         net.programs(Vector())
 
 

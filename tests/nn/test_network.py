@@ -156,7 +156,7 @@ def test_parameters_have_the_names_of_attributes_and_tied_ones_count_once() -> N
 
 def test_order_of_record_forward_and_backward() -> None:
     net, (one, two) = network(), some_graphs(2)
-    with pytest.raises(TraceError, match="SoftmaxCrossEntropy takes net.*record.*given dict"):
+    with pytest.raises(TraceError, match="^SoftmaxCrossEntropy takes net.*record.*given dict$"):
         LOSS(net(one))  # type: ignore[arg-type]
     with cavs.record():
         waiting = net(one)
@@ -175,7 +175,9 @@ def test_order_of_record_forward_and_backward() -> None:
 def test_a_parameter_before_initialize() -> None:
     net = Network(CELLS["tree_rnn"](N_WORDS, 3, 4, N_CLASSES))
     net.hybridize("reference")
-    with pytest.raises(TraceError, match=r"parameter \w+ \(\d.*no data yet; call net.initialize"):
+    with pytest.raises(
+        TraceError, match=r"^parameter E \(5, 3\) has no data yet; call net.initialize"
+    ):
         net(some_graphs(1)[0])
     with pytest.raises(ShapeError, match="positive whole numbers"):
         Parameter(())
@@ -189,9 +191,11 @@ def test_a_parameter_before_initialize() -> None:
                 super().__init__(N_WORDS, 3, 4, N_CLASSES)
                 self.W = Parameter((3, 4), init=lambda rng, shape: np.zeros(given))
 
-        said = f"parameter W: expected shape (3, 4), gave {shape}"
-        with pytest.raises(ShapeError, match=f"^initialiser .* of {re.escape(said)}"):
-            Network(Wrong()).initialize()
+        made = Wrong()
+        with pytest.raises(ShapeError) as error:
+            Network(made).initialize()
+        said = f"of parameter W: expected shape (3, 4), gave {shape}"
+        assert str(error.value) == f"initialiser {made.W.init} {said}"
 
 
 LEAVES: list[list[int | None]] = [[], [0], []]
@@ -304,12 +308,19 @@ def test_an_export_is_for_what_the_network_runs_on(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("given", "remedy"),
-    [(cavs.nn.TreeLSTM, "call the class to make one"), (3, "see nn.CELLS"), (None, "see nn.CELLS")],
+    ("given", "said"),
+    [
+        (cavs.nn.TreeLSTM, f"{cavs.nn.TreeLSTM!r}; call the class to make one"),
+        (3, "3; see nn.CELLS"),
+        (None, "None; see nn.CELLS"),
+        ("lstm", "'lstm'; see nn.CELLS"),
+        ("x" * 99, f"'{'x' * 59}; see nn.CELLS"),
+    ],
 )
-def test_what_is_no_vertex_function_is_refused_with_the_way_to_one(given, remedy):
-    with pytest.raises(cavs.TraceError, match=f"expected a VertexFunction, given .*; {remedy}$"):
+def test_what_is_no_vertex_function_is_refused_with_the_way_to_one(given, said):
+    with pytest.raises(cavs.TraceError) as error:
         cavs.Network(given)
+    assert str(error.value) == f"Network: expected a VertexFunction, given {said}"
 
 
 @pytest.mark.parametrize("name", [COPIES, f"{SEED}logits"])
