@@ -235,6 +235,9 @@ def test_an_identity_is_shown_so_that_no_other_is_shown_alike() -> None:
     keys: list[Any] = ["0", 0, ("0",), (0,), ("a", 0), ("a", "0"), "a, 0", ()]
     made = [BufferId(role, key) for role in (Role.CHILD, Role.INDEX) for key in keys]
     assert len({repr(b) for b in made}) == len(made)
+    assert repr(made[4]) == f"BufferId({Role.CHILD!r}, ('a', 0))"
+    with pytest.raises(AttributeError, match="^a BufferId does not change, key neither; make"):
+        made[4].key = "b"
     assert [str(BufferId(Role.CHILD, key)) for key in ((), 0, ("a", 0))] == [
         "child",
         "child.0",
