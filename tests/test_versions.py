@@ -34,7 +34,8 @@ def test_what_is_missing_comes_with_an_extra_of_setup_cfg():
 def test_other_version_is_refused(monkeypatch, found):
     """An older one as well as a newer one."""
     monkeypatch.setattr(versions, "version", lambda package: found)
-    with pytest.raises(TargetError, match=rf"{found} is installed.*Run: pip install apache-tvm=="):
+    said = f"^apache-tvm {found} is installed; .*Run: pip install apache-tvm=="
+    with pytest.raises(TargetError, match=said):
         versions.check_versions()
 
 
@@ -49,7 +50,8 @@ def test_what_is_absent_does_not_hide_another_version(monkeypatch, wrong):
 
     monkeypatch.setattr(versions, "version", version)
     pins = " ".join(f"{package}=={pin}" for package, pin in versions.REQUIRED.items())
-    with pytest.raises(TargetError, match=f"^{wrong} 9.0 is installed.*Run: pip install {pins}$"):
+    said = rf"^{wrong} 9.0 is installed; .* needs exactly {versions.REQUIRED[wrong]} \("
+    with pytest.raises(TargetError, match=rf"{said}.*Run: pip install {pins}$"):
         versions.check_versions()
 
 

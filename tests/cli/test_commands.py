@@ -412,8 +412,9 @@ def test_a_stranger_is_refused_and_not_run(file, tmp_path, monkeypatch):
     find(monkeypatch, tmp_path)
     with pytest.raises(TargetError) as error:
         neighbours.check_neighbour("schedules")
-    for said in (str(stranger), str(ROOT / "schedules/__init__.py"), "Rename or uninstall that"):
-        assert said in str(error.value)
+    ours = ROOT / "schedules/__init__.py"
+    said = f"package 'schedules', {ours}, but `import schedules` finds {stranger}. Rename or"
+    assert str(error.value).startswith(f"tvm_cavs needs its {said} uninstall that")
 
 
 def test_a_folder_of_that_name_without_a_package_is_refused(tmp_path, monkeypatch):
@@ -431,16 +432,18 @@ def test_a_stranger_that_was_imported_before_is_refused(monkeypatch):
 
 
 def test_a_stranger_installed_over_ours_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(neighbours, "__file__", str(tmp_path / "tvm_cavs/neighbours.py"))
-    with pytest.raises(TargetError, match="is absent. Install tvm_cavs again"):
+    here, ours = tmp_path / "tvm_cavs/neighbours.py", tmp_path / "schedules/__init__.py"
+    monkeypatch.setattr(neighbours, "__file__", str(here))
+    said = f"^tvm_cavs needs its package 'schedules', and {ours} is absent. Install tvm_cavs again"
+    with pytest.raises(TargetError, match=said):
         neighbours.check_neighbour("schedules")
-    ours = tmp_path / "schedules/__init__.py"
     ours.parent.mkdir()
     ours.write_text(f"{neighbours.MARK}\n")
     find(monkeypatch, tmp_path)
     neighbours.check_neighbour("schedules")
     ours.write_text("raise SystemExit('ran')")
-    with pytest.raises(TargetError, match="installed over it. Uninstall that"):
+    said = rf"^{ours} is not the package 'schedules' of tvm_cavs \({here}\): another .* has been"
+    with pytest.raises(TargetError, match=f"{said} installed over it. Uninstall that. Install"):
         neighbours.check_neighbour("schedules")
 
 

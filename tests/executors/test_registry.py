@@ -12,6 +12,7 @@ from tvm_cavs.errors import TargetError
 from tvm_cavs.executors import registry
 from tvm_cavs.executors.protocol import Result, Seeds
 from tvm_cavs.graph.graph import Graph
+from tvm_cavs.transform import SWITCHES, leaving_out
 from tvm_cavs.transform.programs import Programs
 
 
@@ -31,13 +32,34 @@ class Doubling:
 
 def test_unknown_executors_and_options() -> None:
     net = network()
-    with pytest.raises(TargetError, match="executor 'tmv': expected one of reference, tvm"):
+    with pytest.raises(TargetError, match="^executor 'tmv': expected one of reference, tvm$"):
         net.hybridize("tmv")
-    with pytest.raises(TargetError, match="'reference' has no option threads; expected dtype"):
+    with pytest.raises(
+        TargetError, match="^executor 'reference' has no option threads; expected dtype$"
+    ):
         net.hybridize("reference", threads=2)
     net.hybridize("reference", dtype="float16")
     with pytest.raises(TargetError, match="expected dtype float32 or float64, given 'float16'"):
         net(some_graphs(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ("kinds", "kind", "lazy"),
+            "['kinds', 'kind', 'lazy']: there is no optimisation 'kind'",
+        ),
+        (["a", "b"], "['a', 'b']: there is no optimisation 'a', 'b'"),
+        ("kind", "['kind']: there is no optimisation 'kind'"),
+    ],
+)
+def test_optimisations_that_there_are_not_are_named_beside_those_that_there_are(
+    names: Any, said: str
+) -> None:
+    with pytest.raises(TargetError) as error:
+        leaving_out(names)
+    assert str(error.value) == f"without={said}; expected some of {', '.join(SWITCHES)}"
 
 
 def test_a_registered_executor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +97,9 @@ def test_an_executor_may_take_any_option(monkeypatch: pytest.MonkeyPatch) -> Non
     net = network()
     net.hybridize("any", one=1.0, two=4.0)
     assert set(net(some_graphs(1)[0])["logits"].tolist()) == {5.0}
-    with pytest.raises(TargetError, match="'none' has no option one, two; expected none"):
+    with pytest.raises(
+        TargetError, match="^executor 'none' has no option one, two; expected none$"
+    ):
         net.hybridize("none", one=1.0, two=2.0)
 
 
@@ -85,5 +109,7 @@ def test_an_executor_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None
     net = network()
     net.hybridize("theirs")
     assert set(net(some_graphs(1)[0])["logits"].tolist()) == {2.0}
-    with pytest.raises(TargetError, match="expected one of reference, theirs, tvm"):
+    with pytest.raises(
+        TargetError, match="^executor 'ours': expected one of reference, theirs, tvm$"
+    ):
         net.hybridize("ours")
