@@ -61,6 +61,25 @@ def executor_of(case: Case) -> TvmExecutor:
     return made
 
 
+def test_how_often_outputs_were_tried_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the parameters change during each try."""
+    case = small(cache, 1)
+    executor, ran = case.net.executor(), 0
+    assert isinstance(executor, TvmExecutor)
+    execute, parameter = executor._execute, next(iter(case.net.parameters().values()))
+
+    def change(*given: Any) -> None:
+        nonlocal ran
+        ran += 1
+        execute(*given)
+        parameter.set_data(parameter.data)
+
+    monkeypatch.setattr(executor, "_execute", change)
+    with pytest.raises(TraceError, match="^in 4 tries another thread changed parameters while"):
+        case.net(case.graphs[0])
+    assert ran == 4
+
+
 def test_buffers_grow_and_are_used_again(cache: Path) -> None:
     case = small(cache, 12)
     assert_batch(case, range(3))
