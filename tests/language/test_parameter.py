@@ -35,8 +35,10 @@ def test_what_it_is_made_of() -> None:
     assert (p.lr_mult, p.decay_mult, p.version, p.name) == (0, 0.5, 0, "")
     assert p.grad is None and p.checked_grad() is None and p.changing is ANYONE.lock
     for factor, wrong in itertools.product(("lr_mult", "decay_mult"), (-1, float("nan"))):
-        with pytest.raises(ConfigError, match=factor):
+        with pytest.raises(ConfigError) as refused:
             cavs.Parameter((3,), **{factor: wrong})  # type: ignore[arg-type]
+        said = f"Parameter({factor}=...): expected a finite number of 0 or more, given {wrong}"
+        assert str(refused.value) == said
     for wrong_init in (init.Xavier, 0.5, "zeros"):
         with pytest.raises(ShapeError, match="expected an initialiser") as error:
             cavs.Parameter((3,), wrong_init)  # type: ignore[arg-type]
