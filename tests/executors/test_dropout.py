@@ -122,5 +122,6 @@ def test_sites_are_numbered_and_inference_has_none() -> None:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0])
 def test_a_rate_out_of_range_is_an_error(rate: float) -> None:
-    with pytest.raises(TraceError, match=r"dropout \(test_dropout.py, .*rate: .* below 1"):
+    said = rf"^in Dropped, dropout \(test_dropout.py, .*rate: .* below 1, given {rate}$"
+    with pytest.raises(TraceError, match=said):
         trace(Dropped(rate), training=True)

@@ -201,5 +201,5 @@ def test_the_name_of_copies_is_reserved() -> None:
             v.push("score", v.pull(sharing.COPIES, (), "float32"))
 
     net = cavs.Network(Takes(N_WORDS, 4, 5, N_CLASSES))
-    with pytest.raises(TraceError, match="reserved"):
+    with pytest.raises(TraceError, match="^Takes: the input name .* is reserved"):
         net.programs()
