@@ -240,7 +240,9 @@ def test_a_seed_of_dropout_is_any_whole_number(net: cavs.Network) -> None:
         net.seed(seed)  # type: ignore[arg-type]
         assert net.dropout_seed == seed and type(net.dropout_seed) is int
     for wrong in (1.5, "1", None, True):
-        with pytest.raises(cavs.ConfigError, match="^seed: expected a whole number, given"):
+        with pytest.raises(
+            cavs.ConfigError, match=f"^seed: expected a whole number, given {wrong!r}$"
+        ):
             net.seed(wrong)  # type: ignore[arg-type]
     assert net.dropout_seed == 3
 
