@@ -254,7 +254,12 @@ REAL = [tree(0.5, 1.5), tree(None, 2)]
 MSE = {"loss": "squared_error"}
 REFUSED = {
     "dev without labels": (GOOD, [tree(None, None)], {}, "dev has no labels: 'label' is null"),
-    "dev without the input": (GOOD, [tree(0, 1, label=None)], {}, "dev has no input 'label' to"),
+    "dev without the input": (
+        GOOD,
+        [tree(0, 1, label=None)],
+        {},
+        "dev has no input 'label' to learn; it has word. Set",
+    ),
     "train without labels": ([tree(None, None)], GOOD, {}, "train has no labels"),
     "dev with more children": (
         GOOD,
@@ -274,7 +279,12 @@ REFUSED = {
         {},
         "line 1, vertex 1 has 2 children, but lstm takes 1. It is for chains: choose a cell for",
     ),
-    "dev without words": (GOOD, [tree(0, 1, word=None)], {}, "dev: the input 'word' is missing"),
+    "dev without words": (
+        GOOD,
+        [tree(0, 1, word=None)],
+        {},
+        "dev: the input 'word' is missing; .* It has label. Write",
+    ),
     "words as integers": (
         [tree(0, 1, word=[0, 1])],
         GOOD,
@@ -298,7 +308,7 @@ REFUSED = {
         [tree(0, -1)],
         GOOD,
         {},
-        "line 1, vertex 1: label -1 does not",
+        "line 1, vertex 1: label -1 does not fit softmax_cross_entropy; expected an integer of 0",
     ),
     "real labels": (
         [tree(0, 1), tree(0.5, 1)],
@@ -326,7 +336,7 @@ REFUSED = {
         REAL,
         REAL,
         {"loss": "logistic"},
-        "vertex 1: label .1.5.*expected 0 to 1",
+        "train, line 1, vertex 1: label .1.5. does not fit logistic; expected 0 to 1",
     ),
     "less than an answer": (
         [tree(0.5, -0.5)],
@@ -456,7 +466,7 @@ def test_an_evaluation_needs_the_saved_config(tmp_path):
     classes = made.data.model_copy(update={"n_classes": 5, "classes": ("a", "b")})
     words = [tree("a", "b")]
     write_jsonl(tmp_path / "train", words)
-    with pytest.raises(ConfigError, match="data.n_classes = 5, but there are 2 classes .a, b"):
+    with pytest.raises(ConfigError, match=r"data.n_classes = 5, but there are 2 classes \(a, b, "):
         build_data(made.model_copy(update={"data": classes}))
 
 

@@ -111,7 +111,10 @@ def test_one_wrong_value_is_one_problem_whatever_else_looks_at_it(write):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("data: {name: ptb, trian: x}", "data.train: missing; set it in the file, or add"),
+        (
+            "data: {name: ptb, trian: x}",
+            "data.train: missing; set it in the file, or add data.train=VALUE to the command",
+        ),
         ("data: {name: ptb, trian: x}", "data.trian = 'x': unknown key; did you mean data.train?"),
         ("data: {n_train: 5}", "data.name: missing; expected one of listops, ptb, jsonl"),
         ("model: {dropout: 1.5}", "model.dropout = 1.5: expected less than 1"),
@@ -180,12 +183,14 @@ def test_files_that_cannot_be_read(write, tmp_path):
     path = write("train:\n  lr: [1,\n")
     with pytest.raises(ConfigError, match=r"run\.yaml: line 3, column 1: no valid YAML"):
         load_config(path)
-    with pytest.raises(ConfigError, match="expected keys such as 'data:'.*got list"):
+    with pytest.raises(ConfigError, match=r"run\.yaml: expected keys such as 'data:'.*got list"):
         load_config(write("- 1\n"))
     with pytest.raises(ConfigError, match=r"rum\.yaml does not exist\. Did you mean .*run\.yaml\?"):
         load_config(tmp_path / "rum.yaml")
-    with pytest.raises(ConfigError, match="cannot be read as a config"):
+    with pytest.raises(ConfigError) as error:
         load_config(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path} cannot be read as a config: ")
+    assert "Is a directory" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +261,14 @@ def test_overrides_that_undo_each_other(write):
     assert "train: given besides train.lr on the command line; keep one of the two" in found
     train = load_config(path, ["train.lr_mult.E=0"]).train
     assert (train.lr_mult, train.decay_mult) == ({"E": 0.0}, {"E": 0.5})
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_section_and_a_key_of_it_undo_each_other_in_either_order(write, turn):
+    found = problems(write(""), *["train.lr_mult={E: 1}", "train.lr_mult.W=2"][::turn])
+    last, first = ["train.lr_mult", "train.lr_mult.W"][::-turn]
+    assert found == [f"{last}: given besides {first} on the command line; keep one of the two"]
+    assert load_config(write(""), ["train.lr=0.5", "train.lr_mult={E: 1}"]).train.lr == 0.5
 
 
 def test_numbers_as_people_write_them(write):

@@ -136,7 +136,8 @@ def test_another_metric_begins_its_own_account(tmp_path):
     run.progress.best_value = 2.0
     save(run)
     run = resume(tmp_path, ["train.early_stop.metric=root_accuracy", "train.epochs=2"])
-    assert "the best epoch so far was found by accuracy" in run.notes[0]
+    found = "the best epoch so far was found by accuracy; root_accuracy begins anew"
+    assert run.notes[0] == found
     run_to_the_end(run)
     assert (run.progress.best_epoch, run.progress.n_bad_epochs) == (2, 0)
     assert (tmp_path / "best-accuracy.safetensors").read_bytes() == best

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tvm_cavs.arguments import shown
 from tvm_cavs.errors import ConfigError
 from tvm_cavs.training.lr_schedules import SCHEDULES, check_settings, make_schedule
 
@@ -25,18 +26,30 @@ def test_schedules_multiply():
     ("name", "settings", "message"),
     [
         ("cosin", {}, "'cosin' is unknown; expected one of constant, step, cosine, warmup"),
-        ("step", {"factor": 0.5}, "takes every, factor; missing: every"),
-        ("constant", {"every": 2}, "takes no settings; missing: none; unknown: every"),
-        ("cosine", {"n_steps": 0}, "n_steps: expected a finite number of 1 or more, given 0"),
+        ("step", {"factor": 0.5}, "'step' takes every, factor; missing: every; unknown: none"),
+        ("constant", {"every": 2}, "'constant' takes no settings; missing: none; unknown: every"),
+        (
+            "cosine",
+            {"n_steps": 0},
+            "'cosine': n_steps: expected a finite number of 1 or more, given 0",
+        ),
         ("cosine", {"n_steps": True}, "n_steps: expected a finite number"),
         ("cosine", {"n_steps": 9, "floor": -0.1}, "floor: expected .* from 0 to 1, given -0.1"),
         ("cosine", {"n_steps": 9, "floor": float("nan")}, "floor: expected a finite number"),
         ("step", {"every": float("inf")}, "every: expected a finite number"),
         ("step", {"every": 2, "factor": -1}, "factor: expected a finite number"),
         ("step", {"every": 2, "factor": 0}, "factor: .* of at most 1 above 0, given 0$"),
-        ("step", {"every": 2, "factor": 1.5}, "factor: .* of at most 1 above 0, given 1.5$"),
+        (
+            "step",
+            {"every": 2, "factor": 1.5},
+            "'step': factor: .* of at most 1 above 0, given 1.5$",
+        ),
         ("step", {"every": 0.5}, "'step': every: .* of 1 or more, given 0.5$"),
-        ("cosine", {"n_steps": 9, "floor": 1.5}, "floor: expected .* from 0 to 1, given 1.5"),
+        (
+            "cosine",
+            {"n_steps": 9, "floor": 1.5},
+            "'cosine': floor: expected .* from 0 to 1, given 1.5",
+        ),
         ("cosine", {}, "'cosine' takes n_steps, floor; missing: n_steps; unknown: none.$"),
         ("step", {"b": 1, "a": 2}, "missing: every; unknown: a, b.$"),
         ("warmup", None, "'warmup': expected settings by name, given None"),
@@ -64,5 +77,6 @@ def test_settings_at_their_ends_are_taken(name, settings):
 
 @pytest.mark.parametrize("row", ["warmup", "ab", ("warmup",), ("warmup", {"n_steps": 1}, 2), None])
 def test_rows_are_pairs(row):
-    with pytest.raises(ConfigError, match="^make_schedule: expected pairs such as .*, given "):
+    with pytest.raises(ConfigError, match="^make_schedule: expected pairs such as ") as error:
         make_schedule(("constant", {}), row)
+    assert str(error.value).endswith(f", given {shown(row)}")

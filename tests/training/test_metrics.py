@@ -144,14 +144,29 @@ BAD_PAIRS = {
         "accuracy",
         "graph 1, vertex 1: 'label' is 3; expected a class in 0..2",
     ),
-    "real": ([0.5, 1.0], (2, 3), "accuracy", "takes labels that are classes, int32"),
-    "flat": ([0, 1], (2,), "accuracy", "and outputs float32"),
+    "real": (
+        [0.5, 1.0],
+        (2, 3),
+        "root_accuracy",
+        r"root_accuracy takes labels that are classes, int32.* got float32\[2\] and",
+    ),
+    "flat": ([0, 1], (2,), "accuracy", r"and outputs float32.* got int32\[2\] .* shape \[2\]\."),
     "deep": ([0, 1], (2, 3, 1), "accuracy", r"of shape \[2, 3, 1\]. For numbers use mse"),
     "wide": ([[0], [1]], (2, 3), "accuracy", r"got int32\[2, 1\] and outputs of shape \[2, 3\]"),
     "answers": ([0.0, math.inf], (2, 1), "answer_accuracy", "'label' is .inf.; expected finite"),
-    "width": ([[0.5, 1.0]] * 2, (2, 1), "mse", "takes outputs of the shape of the labels"),
-    "no width": ([0, 1], (2, 0), "accuracy", "takes outputs of a width of 1 or more"),
-    "rows": ([0.5, 1.0], (3, 1), "mse", "expected a row for each of 2 vertices"),
+    "width": (
+        [[0.5, 1.0]] * 2,
+        (2, 1),
+        "root_mse",
+        r"^root_mse takes .* shape of the labels; got float32\[2, 2\] and outputs of .* \[2, 1\]",
+    ),
+    "no width": (
+        [0, 1],
+        (2, 0),
+        "accuracy",
+        r"^accuracy takes outputs of a width of 1 or more; got int32\[2\] and .* shape \[2, 0\]",
+    ),
+    "rows": ([0.5, 1.0], (3, 1), "mse", r"shape \[3, 1\]; expected a row for each of 2 vertices"),
     "half nan": ([[0.5, 1.0], [math.nan, 1.0]], (2, 2), "mse", "vertex 1: 'label' is .nan"),
     "nan": ([0.5, math.nan], (2, 1), "mse", "vertex 1: 'label' is .nan.; expected finite numbers"),
 }
@@ -184,12 +199,14 @@ def test_nothing_counted_is_nan():
 
 
 def test_refusals():
-    with pytest.raises(ConfigError, match="'acuracy' is unknown; expected one of"):
+    with pytest.raises(ConfigError) as error:
         Tally(("acuracy",))
+    assert str(error.value) == f"metric 'acuracy' is unknown; expected one of {list(METRICS)}."
     with pytest.raises(ConfigError, match="'acuracy' is unknown; expected one of"):
         Tally(("accuracy", "acuracy"))
-    with pytest.raises(DataError, match="no input 'target'.*they have label"):
-        Tally(("accuracy",)).add(one_hot([0] * 6, 3), GRAPH, label="target")
+    with pytest.raises(DataError, match="no input 'target'.*they have label, other\\.$"):
+        two = GRAPH.with_inputs({**GRAPH.inputs, "other": np.zeros(6)})
+        Tally(("accuracy",)).add(one_hot([0] * 6, 3), two, label="target")
     with pytest.raises(DataError, match="to compare with; they have none.$"):
         Tally(("accuracy",)).add(one_hot([0], 3), Graph.from_children([[]]))
     for name, other in (

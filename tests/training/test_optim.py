@@ -142,9 +142,12 @@ def test_no_rows(updates: dict[str, Updates]) -> None:
 
 
 def test_a_wrong_shape_is_refused(updates: dict[str, Updates]) -> None:
-    wrong: list[Gradient] = [np.ones((2, 3)), RowSparse(np.array([0]), np.ones((1, 3)))]
-    for gradient in wrong:
-        with pytest.raises(ShapeError, match=r"gradient of shape \(., 3\): expected \(., 2\)"):
+    wrong: list[tuple[Gradient, str]] = [
+        (np.ones((2, 3)), "(2, 3): expected (3, 2)"),
+        (RowSparse(np.array([0]), np.ones((1, 3))), "(1, 3): expected (1, 2)"),
+    ]
+    for gradient, said in wrong:
+        with pytest.raises(ShapeError, match=re.escape(f"gradient of shape {said}, as of its par")):
             run(updates["sgd"], np.ones((3, 2)), [gradient])
 
 
@@ -292,8 +295,10 @@ def test_numbers_at_the_ends_of_what_they_may_be_are_taken(name: str, given: Any
         ("momentum", {"momentum": 1}, "momentum = 1; expected at least 0 and below 1 (as float32)"),
         ("momentum", {"momentum": 1 - 1e-9}, "below 1 (as float32). Its default is 0.9."),
         ("adam", {"beta2": 1.0}, "adam: beta2 = 1.0; expected at least 0 and below 1 (as float32)"),
+        ("adam", {"beta2": 1.0}, "below 1 (as float32). Its default is 0.999."),
         ("adamw", {"beta1": -1e-9}, "adamw: beta1: expected a finite number of 0 or more"),
         ("adagrad", {"eps": 0}, "adagrad: eps = 0; expected above 1.2e-38, as float32 holds it"),
+        ("adagrad", {"eps": 1e-39}, "adagrad: eps = 1e-39; expected above 1.2e-38, as float32"),
         ("adam", {"eps": TINY / 2}, "is 0/0. Its default is 1e-08."),
         ("adam", {"beta1": 0.5, "eps": -1.0}, "adam: eps: expected a finite number of 0 or more"),
     ],
