@@ -94,7 +94,9 @@ def test_a_picture_needs_what_its_extra_holds(made_up, asked, monkeypatch, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(bench_cases, save, full)
-    with pytest.raises(CavsError, match=r"a\.png cannot be written: No space left"):
+    with pytest.raises(
+        CavsError, match=f"--plot {tmp_path}/a.png cannot be written: No space left"
+    ):
         bench_cases.run(given)
     monkeypatch.setattr(bench_cases, save, lambda path, found: path == given.plot and found != [])
     bench_cases.run(given)

@@ -86,6 +86,11 @@ def test_what_it_refuses(folder, capsys, monkeypatch):
     assert main(["cache", "clear"]) == 1
     assert "can be written by others" in capsys.readouterr().err
     assert len(list(folder.iterdir())) == 4
+    long = folder / ("x" * 300)
+    monkeypatch.setenv("TVM_CAVS_CACHE", str(long))
+    assert main(["cache"]) == 1
+    said = f"the folder of compiled kernels {long}: File name too long. Look at its mode"
+    assert said in capsys.readouterr().err
     monkeypatch.setenv("TVM_CAVS_CACHE_LIMIT", "much")
     assert main(["cache"]) == 1
     assert "TVM_CAVS_CACHE_LIMIT='much' is no size" in capsys.readouterr().err

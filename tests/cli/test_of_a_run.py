@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ pytest.importorskip("tvm")
 from helpers.runs import TINY, run_to_the_end
 from tvm_cavs.cli import evaluate, export, train
 from tvm_cavs.cli.main import main
-from tvm_cavs.cli.output import put_table
+from tvm_cavs.cli.output import put, put_table
 from tvm_cavs.data import Vocab
 from tvm_cavs.errors import CavsError, ConfigError
 from tvm_cavs.executors import About
@@ -62,7 +63,7 @@ def test_the_sets_that_there_are_are_measured_and_those_that_lack_are_named(run,
     every = measured("--split", "test", f"data.test={tmp_path / 'other'}")["test"]
     assert none["accuracy"] + every["accuracy"] == 1.0  # there is one answer for all
     for given, said in (
-        (["--split", "test"], r"has no test set; add data\.test=PATH\.$"),
+        (["--split", "test"], rf"^{run} has no test set; add data\.test=PATH\.$"),
         (["--split", "dev", "--split", "test"], r"has no test set; add data\.test=PATH\.$"),
         (["data.dev=null"], r"has no dev or test set; add data\.dev=PATH, data\.test=PATH\.$"),
     ):
@@ -124,7 +125,8 @@ def test_what_is_exported_of_a_run(run, exported, tmp_path, capsys):
         (run / "kept").rename(run / "best.safetensors")
     assert main(["export", str(run), "--out", f"{out}-x", "data.dev=absent"]) == 0
     assert exported[-1][2].example is None
-    assert "no examples in the manifest: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"no examples in the manifest: {run}/absent" in told
 
 
 def test_examples_are_three_graphs_of_up_to_forty_vertices(tmp_path):
@@ -155,8 +157,14 @@ def test_targets_by_name_or_by_their_attributes():
     for name, attributes in export.TARGETS.items():
         assert export._target(name) == attributes
         assert export._target(json.dumps(attributes)) == attributes
-    with pytest.raises(ConfigError, match="'hots' is neither host, .* nor JSON"):
-        export._target("hots")
+    names = ", ".join(export.TARGETS)
+    for given, why in (("hots", "Expecting value"), ('{"kind": 1,}', "Expecting property name")):
+        with pytest.raises(ConfigError) as error:
+            export._target(given)
+        said = f"--target: {given!r} is neither host, {names} nor JSON ({why}"
+        assert str(error.value).startswith(said)
+    with pytest.raises(ConfigError, match=f"--target: '{'x' * 59} is neither"):
+        export._target("x" * 70)
 
 
 def test_words_of_the_command_that_trains(tmp_path, monkeypatch):
@@ -231,6 +239,13 @@ def test_how_a_training_ends(signal, run, tmp_path, monkeypatch, capsys):
     assert status == (0 if signal is None else 128 + signal)
     assert (f"resume with: x train --resume {folder}\n" in end) == (signal is not None)
     assert (f"measure again: x evaluate {folder}\n" in end) == (signal is None)
+
+
+def test_a_result_that_cannot_be_written_is_an_error_that_says_why(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(CavsError, match="standard output: No space left on device. Free some"):
+            put("a result")
 
 
 @pytest.mark.parametrize("width", ["30", "200"])

@@ -83,7 +83,16 @@ def test_a_port_that_is_none(port, asked, capsys):
 def test_a_limit_that_is_none(value, asked, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "a", "--graphs", value])
-    assert "--graphs" in capsys.readouterr().err and not asked.services
+    told = capsys.readouterr().err
+    assert "--graphs" in told and value in told.splitlines()[-1] and not asked.services
+    assert f"{value}: expected a number above 0" in told or value == "x"
+
+
+@pytest.mark.parametrize("value", ["0", "257", "1.5", "x"])
+def test_a_number_of_processes_that_is_none(value, asked, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "a", "--processes", value])
+    assert f"{value}: expected 1 to 256 processes" in capsys.readouterr().err
 
 
 def test_a_token_of_eight_letters_is_one(tmp_path, monkeypatch):
@@ -95,11 +104,15 @@ def test_a_token_of_eight_letters_is_one(tmp_path, monkeypatch):
         if fits:
             assert command.read_token(tmp_path / "token") == text
             continue
-        with pytest.raises(command.ConfigError, match=r"token: expected a token of 8 or more"):
+        with pytest.raises(command.ConfigError, match=f"^{tmp_path}/token: expected a token of 8"):
             command.read_token(tmp_path / "token")
     (tmp_path / "token").write_bytes("é2345678".encode())
-    with pytest.raises(command.ConfigError, match=r"--token-file: .*token cannot be read: "):
+    said = f"--token-file: {tmp_path}/token cannot be read: 'ascii' codec"
+    with pytest.raises(command.ConfigError, match=said):
         command.read_token(tmp_path / "token")
+    monkeypatch.setenv(command.TOKEN, "1234567")
+    with pytest.raises(command.ConfigError, match="^TVM_CAVS_TOKEN: expected a token of 8 or mor"):
+        command.read_token(None)
 
 
 def test_ways_of_batching_are_those_there_are():

@@ -87,7 +87,7 @@ def test_the_bar_gives_way(width, shown_left, shown_bar):
         shown.line("kept")
     text = console.file.getvalue()
     assert "epoch 2/10" in text
-    assert "loss 0.5123" in text
+    assert "loss 0.5123  988 samples/s" in text
     assert "kept" in text
     assert ("1:15 left" in text) == shown_left
     assert ("━" in text) == shown_bar

@@ -23,7 +23,12 @@ from tvm_cavs.runs.run import _check_data, _check_fixed, absolute, resume, save,
 from tvm_cavs.runs.runlock import RunLock
 from tvm_cavs.runs.runlog import new_folder
 from tvm_cavs.runs.schema import RunConfig
-from tvm_cavs.training.checkpoint import Checkpoint, Progress, load_checkpoint
+from tvm_cavs.training.checkpoint import (
+    Checkpoint,
+    Progress,
+    installed_versions,
+    load_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +98,16 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_changed_data_are_said_and_refused(tmp_path):
     run_to_the_end(start(config(epochs=1), tmp_path))
-    with pytest.raises(CheckpointError, match=r"have changed since step 4:\n  train: 20 graphs"):
+    before = load_checkpoint(tmp_path / runlog.LAST).data["train"]
+    with pytest.raises(CheckpointError) as error:
         resume(tmp_path, ["data.n_train=10"])
     run = resume(tmp_path, ["data.n_train=10", "train.epochs=2"], changed_data=True)
-    assert "the data have changed" in run.notes[0]
+    now, whole = run.fingerprints["train"], run.data.splits["train"]
+    assert before.startswith("20 graphs, ")
+    assert re.fullmatch(rf"10 graphs, {whole.n_vertices} vertices, digest [0-9a-f]{{8}}", now)
+    changed = f"the data have changed since step 4:\n  train: {before} before, {now} now"
+    assert run.notes[0].startswith(f"{changed}\n  dev: 6 graphs, ")
+    assert str(error.value).startswith(f"{run.notes[0]}\nRestore the data or the keys under data:")
     run_to_the_end(run)
     assert run.progress.n_examples == 30
 
@@ -162,8 +173,10 @@ def test_other_versions_are_said(done, tmp_path, monkeypatch):
     folder = shutil.copytree(done, tmp_path / "run")
     changed, versions = resume(folder, ["data.n_train=10"], changed_data=True).notes
     assert changed.startswith("the data have changed")
-    assert "written with" in versions and "(now 9.9)" in versions
-    assert re.search(r"apache-tvm \S+ \(now not installed\)", versions)
+    written = installed_versions()
+    assert versions.startswith("the checkpoint was written with tvm_cavs ")
+    assert f"apache-tvm {written['apache-tvm']} (now not installed), " in versions
+    assert versions.endswith(f", numpy {written['numpy']} (now 9.9)")
 
 
 def test_what_a_resume_changes_is_saved_and_nothing_else(done, tmp_path):
@@ -319,7 +332,8 @@ def test_what_an_older_checkpoint_does_not_tell_is_not_compared(begun):
 
 
 def test_a_folder_that_is_absent_cannot_be_locked(tmp_path):
-    with pytest.raises(CavsError, match="absent cannot be written: No such file.*or set folder="):
+    said = f"the run's folder {tmp_path}/absent cannot be written: No such file.*or set folder="
+    with pytest.raises(CavsError, match=said):
         RunLock(tmp_path / "absent")
 
 

@@ -6,7 +6,9 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
+import socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -428,7 +430,9 @@ def test_what_has_changed_is_told_by_split():
 def test_a_folder_that_was_let_go_is_held_again(tmp_path):
     lock = RunLock(tmp_path)
     for _ in range(2):
-        with pytest.raises(CavsError, match=rf"in use by process {os.getpid()} on \S+\. Wait"):
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        said = re.escape(f"the run {tmp_path} is in use by {holder}. Wait")
+        with pytest.raises(CavsError, match=said):
             RunLock(tmp_path)
         lock.release()
         RunLock(tmp_path).release()
@@ -459,7 +463,10 @@ def test_who_holds_a_folder_may_be_unknown_and_so_may_locks(tmp_path, monkeypatc
 
 def test_a_warm_up_has_to_end_before_the_run_does(tmp_path):
     """3 epochs of 4 steps."""
-    with pytest.raises(ConfigError, match=r"warmup = 12 steps, but the run has 12 \(3 epochs"):
+    what = r"warmup = 13 steps, but the run has 12 \(3 epochs of 4 batches\)"
+    with pytest.raises(ConfigError, match=what):
+        start(config(warmup=13), new_folder(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"warmup = 12 steps, but the run has 12 \("):
         start(config(warmup=12), new_folder(tmp_path / "run"))
     start(config(warmup=11), new_folder(tmp_path / "run")).lock.release()
 
