@@ -146,11 +146,13 @@ def test_ratios_are_medians_of_pairs() -> None:
     wide = Ablation("treelstm", CASE, 1234.5, dict.fromkeys(OFF, 12.345))
     text = ablation_table([found, wide]).splitlines()
     assert text[0] == "made up, 1 thread(s), cpu time: time without / with each"
+    assert text[1].split() == ["mode", "hidden", "batch", "ms", "lazy", "kinds"]
     assert len(text) == 4 and text[2].split() == ["train", "4", "2", "500.000", "1.50", "1.00"]
     assert max(map(len, text)) <= 80
-    ahead = ablation_table([replace(wide, case=replace(CASE, clock="wall", overlap=True))])
+    case = replace(CASE, clock="wall", overlap=True, threads=3)
+    ahead = ablation_table([replace(wide, case=case)])
     assert ahead.splitlines()[0] == (
-        "treelstm, 1 thread(s) + 1 planning ahead, wall time: time without / with each"
+        "treelstm, 3 thread(s) + 1 planning ahead, wall time: time without / with each"
     )
 
 
@@ -224,8 +226,11 @@ def test_lines_go_over_the_batches_of_one_mode_in_their_order(
         for n in (64, 1, 16)
     ]
     assert save_ablations(tmp_path / "a.png", results)
-    assert [a.get_title().split(", ")[1] for a in drawn[0].axes] == ["train", "infer"]
+    titles = [f"treelstm, {mode}, hidden 4" for mode in ("train", "infer")]
+    assert [a.get_title() for a in drawn[0].axes] == titles
     more = [replace(r, case=replace(r.case, hidden=h)) for h in (1, 2) for r in results]
+    ticks = [text.get_text() for text in drawn[0].axes[0].get_xticklabels()]
+    assert ticks == ["1", "16", "64"]
     for given, n_panels in ((results[:3], 1), (results, 2), (more, 4)):  # none becomes narrow
         assert save_ablations(tmp_path / "a.png", given) and len(drawn[-1].axes) == n_panels
         assert drawn[-1].get_figwidth() >= 3.6 * n_panels

@@ -54,7 +54,9 @@ def test_listops_splits_are_disjoint_and_labelled():
         for graph in split
     ]
     assert len(set(words)) == 42
-    assert str(data).endswith("16 words")
+    sizes = {name: (len(split), split.n_vertices) for name, split in data.splits.items()}
+    told = [f"{name} {n} graphs, {n_vertices} vertices" for name, (n, n_vertices) in sizes.items()]
+    assert str(data).split("; ") == [*told, "16 words"]
 
 
 def test_a_split_is_the_same_whichever_are_read():

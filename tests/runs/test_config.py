@@ -119,11 +119,15 @@ def test_one_wrong_value_is_one_problem_whatever_else_looks_at_it(write):
         ("data: {n_train: 5}", "data.name: missing; expected one of listops, ptb, jsonl"),
         ("model: {dropout: 1.5}", "model.dropout = 1.5: expected less than 1"),
         ("train: {hyper: {eps: 1, momentum: 2}}", "'adagrad' does not take momentum; it takes eps"),
-        ("train: {schedule: {name: cosine}}", "schedule 'cosine' takes n_steps, floor; missing"),
+        ("train: {schedule: {name: cosine}}", "'cosine' takes n_steps, floor; missing: n_steps;"),
         ("train: {early_stop: {metric: mse}}", "expected a metric in train.metrics: accuracy"),
         (
             "train: {metrics: [mse]}",
-            "mse does not fit the loss softmax_cross_entropy",
+            "mse does not fit the loss softmax_cross_entropy; expected some of accuracy, root_acc",
+        ),
+        (
+            "train: {metrics: [root_mse, accuracy, mse]}",
+            "root_mse, mse does not fit the loss softmax_cross_entropy; expected some of accuracy",
         ),
         (
             "train: {loss: squared_error, early_stop: {metric: accuracy}}",
@@ -153,7 +157,7 @@ def test_what_is_like_nothing_has_no_hint(write, text):
 def test_an_override_into_a_value(write):
     found = problems(write("train: {lr: 0.1}"), "train.lr.x=3", "train.seed=[1")
     assert found[0] == "train.lr.x = 3: lr is 0.1, not a section"
-    assert found[1].startswith("train.seed = [1: line 1, column 3: no valid YAML")
+    assert found[1].startswith("train.seed = [1: line 1, column 3: no valid YAML: expected")
     assert found[1].endswith("; put quotes around it")
 
 
@@ -226,16 +230,20 @@ def test_sections_and_mappings_are_told_apart(write):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("train: {lr: 0.1}\nmodel: {}\ntrain: {epochs: 3}", "line 3: 'train' is given a second.*1"),
+        ("train: {lr: 0.1}\nmodel: {}\ntrain: {epochs: 3}", "line 3: 'train' .*first in line 1"),
         ("train:\n  lr: 1\n  seed: 2\n  lr: 3\n", "line 4: 'lr' is given a second time .*line 2"),
-        ("model: {hidden: 4, hidden: 5}\ntrain: {lr: 1, lr: 2}", "'hidden' is.*; line 2: 'lr' is"),
+        (
+            "model: {hidden: 4, hidden: 5}\ntrain: {lr: 1, lr: 2}",
+            "'hidden' is.*; line 2: 'lr' is.*line 2",
+        ),
         ("executor:\n  target: &t {kind: llvm, x: *t}", "line 2: a value that holds itself"),
         ("train: {metrics: [{a: 1, b: 2, a: 3}]}", "line 1: 'a' is given a second time"),
         ("? {a: 1, a: 2}\n: 3", "line 1: 'a' is given a second time"),
         ("model: &m {a: 1, a: 2}\ntrain: *m", "^((?!second).)*second((?!second).)*$"),
         ("[" * 1100, "nested too deeply"),
         ("folder: 2026-13-01", "month must be in 1..12.*needs quotes"),
-        ("a: \x00", "no valid YAML"),
+        ("a: \x00", "^no valid YAML: unacceptable character #x0000"),
+        ("a: 1\n  b: [2,\nc", "^line 2, column 4: no valid YAML: mapping values are not allowed"),
     ],
 )
 def test_yaml_that_would_lose_something(write, text, expected):
