@@ -154,5 +154,6 @@ def test_a_profile_is_told_beside_the_results(monkeypatch, capsys, tmp_path):
         bench_cases.run(parse(f"{given} {more}".split()))
         out, err = capsys.readouterr()
         assert out == '{"n": 1}\n' and bool(err) == ("2 7\n" in err) == bool(more)
+        assert not more or err.startswith("Case(hidden=2, embedding=2, batch=1, mode='train', ")
         assert trace.exists() == ("--trace" in more)
     assert trace.read_text() == "<2 7>"

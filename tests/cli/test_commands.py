@@ -119,6 +119,7 @@ def test_help_names_every_command(capsys, monkeypatch):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert "\ntvm-cavs COMMAND --help tells more of one.\n" in shown
     column = max(map(len, COMMANDS)) + 4
     rows = shown.partition("commands:\n")[2].partition("\n\n")[0].splitlines()
     assert {row[:column].strip() for row in rows} == {*COMMANDS, ""}, "one is told in two lines"
