@@ -106,6 +106,7 @@ def is_refused(*parts):
             made.data_received(part)
             if transport.closed:
                 assert transport.written.startswith(b"HTTP/1.1 400")
+                assert b"The head of a request has more than 65536 bytes." in transport.written
                 return True
         return False
 

@@ -62,6 +62,28 @@ def test_every_slot_of_every_field_gets_a_gradient() -> None:
     check_gradients(network, Score(), Graph.from_children([[], [], [0, 1]], {"x": x}))
 
 
+class SecondChild(VertexFunction):
+    """Reads `h` of the second child alone, and `c` of none."""
+
+    arity = 2
+    state = {"h": 2, "c": 2}
+
+    def forward(self, v: Vertex) -> None:
+        here = 2.0 * v.gather(1).h + v.pull("x", 2)
+        v.scatter(h=here, c=here * here)
+        v.push("score", cavs.reduce_sum(here))
+
+
+def test_a_slot_before_those_that_are_read_gets_no_gradient() -> None:
+    adjoint = Network(SecondChild()).programs(Score()).adjoint
+    assert adjoint is not None
+    found = sorted((c["field"], c["slot"]) for _, c in adjoint.select("scatter"))
+    assert found == [("c", 1), ("h", 1)]
+    x = np.random.default_rng(0).standard_normal((3, 2)).astype("float32")
+    graph = Graph.from_children([[], [], [0, 1]], {"x": x})
+    check_gradients(Network(SecondChild()), Score(), graph)
+
+
 def test_row_sparse_gradients_are_the_rows_of_the_batch() -> None:
     network = cell("tree_rnn")
     graph = graphs_for(network, 2)

@@ -53,6 +53,10 @@ class Connection(HttpToolsProtocol):
         self._n_body += len(body)
         super().on_body(body)
 
+    def send_400_response(self, msg: str) -> None:
+        """Why a request is refused, where the parser knows only that a callback has failed."""
+        super().send_400_response(TOO_LONG if self._n_lines > HEAD else msg)
+
     def _count(self, n_bytes: int) -> None:
         self._n_lines += n_bytes
         if self._n_lines > HEAD:
