@@ -20,6 +20,7 @@ from .knobs import (
     OuterKnobs,
     ProductKnobs,
     falling,
+    has_far_l3,
     heights_below,
     packed_bytes,
     packed_rows,
@@ -177,14 +178,16 @@ def is_narrow(target: Target, k: int, n_columns: int, precision: str) -> bool:
     K = 64 adding up the lanes takes as long as the products. On Zen 4, of the FMA peak, K = 64: N =
     9 to 11 0.55 to 0.6 after 0.42 to 0.5; K = 256: N = 9 to 28 0.77 to 0.84 after 0.44 to 0.78;
     where rows come from memory 0.5 to 0.75 after 0.29 to 0.46; less if weights leave L1. As AVX2
-    there, K = 256: N = 5 to 12 76 to 99 GFLOP/s after 41 to 67.
+    there, K = 256: N = 5 to 12 76 to 99 GFLOP/s after 41 to 67. On a Sapphire Rapids beside busy
+    neighbours 1.0 to 1.7 times the speed of panels up to N = 12, 0.6 to 1.0 at 13 to 16 and 24 to
+    28: there panels that fill their lanes stay.
     """
     unit = simd(target)
     if precision != "float32" or k < NARROW_K * unit.lanes or n_columns > most_narrow(unit):
         return False
-    busy = n_columns / (-(-n_columns // unit.lanes) * unit.lanes)
-    in_l1 = 4 * k * n_columns <= (caches(target).l1 or L1_BYTES)
-    gains = busy <= BUSY_LANES or k >= LONG_K * unit.lanes
+    busy, near = n_columns / (-(-n_columns // unit.lanes) * unit.lanes), caches(target)
+    in_l1 = 4 * k * n_columns <= (near.l1 or L1_BYTES)
+    gains = busy <= BUSY_LANES or (k >= LONG_K * unit.lanes and not has_far_l3(near))
     return 2 * n_columns <= unit.lanes or (gains and in_l1)
 
 

@@ -18,8 +18,8 @@ from helpers.targets import X86
 from schedules import host, layout, loops
 from schedules.choice import only
 from schedules.domains import domains
-from schedules.knobs import misfit, outer_knobs, product_knobs
-from schedules.target import Simd, require_precision, simd, threads
+from schedules.knobs import has_far_l3, misfit, outer_knobs, product_knobs
+from schedules.target import Simd, caches, require_precision, simd, threads
 from tvm_cavs.compiler.kernels.cpu import direct_product, outer, pack, product, sums
 from tvm_cavs.compiler.lowering import specs
 from tvm_cavs.compiler.lowering.specs import Piece
@@ -276,10 +276,15 @@ def test_what_has_few_columns_and_enough_rows_is_narrow(name):
         assert not any(v.tile.narrow for x in others for v in variants(target, *x))
 
 
+@pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_product_is_narrow_where_panels_would_leave_lanes_idle(name):
-    """More than half a vector: a row at a time, if weights stay in the nearest cache."""
-    target = schedules.make_target({**TARGETS[name], "model": "l1=32K"})
+def test_a_product_is_narrow_where_panels_would_leave_lanes_idle(name, far):
+    """More than half a vector: a row at a time, if weights stay in the nearest cache.
+
+    Of many rows whatever the columns, but for CPUs whose third cache is far.
+    """
+    target = schedules.make_target({**TARGETS[name], "model": f"l1=32K l2={2048 if far else 512}K"})
+    assert has_far_l3(caches(target)) == far
     unit = simd(target)
     most = min(2 * unit.lanes, unit.registers - 4)
     for n_columns in range(unit.lanes // 2 + 1, most + 1):
@@ -288,8 +293,8 @@ def test_a_product_is_narrow_where_panels_would_leave_lanes_idle(name):
         for k, narrow in (
             (4 * unit.lanes, busy <= 0.7),
             (8 * unit.lanes - 1, busy <= 0.7),
-            (8 * unit.lanes, True),
-            (room, True),
+            (8 * unit.lanes, busy <= 0.7 or not far),
+            (room, busy <= 0.7 or not far),
             (room + 1, False),
         ):
             (first, *_) = layout.product_variants(target, k, n_columns)
