@@ -427,9 +427,9 @@ def _checked(
     child_ptr: Any, child: Any, inputs: Any, graph_ptr: Any, vertex_id: Any, level: Any
 ) -> dict[str, Any]:
     """The fields of a Graph by name, of our own, all promises checked; None for what is found."""
-    if isinstance(child_ptr, Sized) and isinstance(child, Sized):  # before any copy
-        check_numbered("vertices of a graph", len(child_ptr) - 1, SPLIT)
-        check_numbered("slots for children of a graph", len(child), SPLIT)
+    for what, given, last in (("vertices", child_ptr, 1), ("slots for children", child, 0)):
+        if isinstance(given, Sized) and getattr(given, "shape", None) != ():  # before any copy
+            check_numbered(f"{what} of a graph", len(given) - last, SPLIT)
     child_ptr, child = indices("child_ptr", child_ptr), indices("child", child)
     n = count("the number of vertices", max(0, len(child_ptr) - 1))
     graph_ptr = indices("graph_ptr", [0, n] if graph_ptr is None else graph_ptr)
