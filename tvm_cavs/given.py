@@ -112,9 +112,11 @@ def _only_integers(what: str, items: Iterable[Any]) -> None:
 def _to_int64(what: str, given: Any, ndim: int) -> np.ndarray:
     refuse_masked(what, given)
     try:
-        array = np.asarray(given) if len(given) else np.zeros((0,) * ndim, np.int64)
+        array = np.asarray(given)
     except (TypeError, ValueError, OverflowError) as error:
         raise GraphError(f"{what}: expected a list of vertex indices ({error}).") from error
+    if array.shape[:1] == (0,):  # of an empty list NumPy makes floats
+        array = np.zeros((0,) * ndim, np.int64)
     if array.dtype.kind not in "iu":
         kind = "integers beyond 64 bits" if array.dtype == object else f"{array.dtype}"
         raise GraphError(f"{what}: expected vertex indices (integers), got {kind}.")
