@@ -23,7 +23,7 @@ from tvm_cavs.compiler import widening
 from tvm_cavs.executors.reference import ReferenceExecutor
 from tvm_cavs.language.value import Value
 
-pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+pytestmark = pytest.mark.compiles
 
 N = 3
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -0.75, 0.5, 2.0, -1.5, 1.25, 0.25]

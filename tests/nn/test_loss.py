@@ -99,6 +99,24 @@ def test_squared_error() -> None:
     assert gradients(net)["one"] == pytest.approx((2 * error * p).sum())
 
 
+@dataclass(frozen=True)
+class Score(LossFunction):
+    """The score itself."""
+
+    def forward(self, v: Vertex) -> None:
+        v.push("loss", cavs.reduce_sum(v.output("score")))
+
+
+def test_a_loss_that_is_infinite_both_ways_is_nan() -> None:
+    """And says so without a warning, as its gradient does."""
+    net, _ = given()
+    graph = Graph.from_children([[], []], {"s": [[np.inf], [-np.inf]]})
+    with cavs.record():
+        loss = Score()(net(graph))
+    loss.backward()
+    assert math.isnan(float(loss)) and np.isnan(gradients(net)["one"])
+
+
 def test_losses_are_equal_by_value_and_compiled_once() -> None:
     net = network()
     assert net.programs(SoftmaxCrossEntropy()) is net.programs(SoftmaxCrossEntropy())

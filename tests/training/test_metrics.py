@@ -58,6 +58,14 @@ def test_binary_accuracy_sums_probabilities_and_leaves_neutral_out():
     assert tally.counts == {"binary_accuracy": 3}
 
 
+def test_binary_accuracy_of_logits_from_one_end_of_float32_to_the_other():
+    """Their differences leave it, which warns nobody: what is as far below counts for nothing."""
+    logits = np.float32([[-3e38, 0, 0, 0, 3e38], [3e38, 0, 0, 0, -3e38]])
+    tally = Tally(("binary_accuracy",))
+    tally.add(logits, Graph.from_children([[], []], {"label": [4, 4]}))
+    assert tally.values() == {"binary_accuracy": 1 / 2}
+
+
 def test_binary_accuracy_is_that_of_the_paper():
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 5, 200), rng.normal(size=(200, 5))

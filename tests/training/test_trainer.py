@@ -6,13 +6,17 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tvm_cavs.arguments import shown
 from tvm_cavs.errors import CavsError, CheckpointError, ConfigError, TrainingError
 from tvm_cavs.language.parameter import ANYONE, Parameter
 from tvm_cavs.row_sparse import RowSparse
 from tvm_cavs.training.lr_schedules import make_schedule
+from tvm_cavs.training.optim import OPTIMIZERS
 from tvm_cavs.training.trainer import Trainer
+from tvm_cavs.training.updates import Updates
 
 
 def parameter(values, grad=None, **multipliers):
@@ -82,8 +86,8 @@ def test_a_rate_is_set_without_the_schedule_and_may_be_zero():
     schedule = make_schedule(("step", {"every": 1, "factor": 0.5}))
     trainer = Trainer({"w": w}, "sgd", lr=1.0, schedule=schedule)
     trainer.step(1)
-    for given, rate, moved in ((8.0, 4.0, -5.0), (0, 0.0, -5.0), (0.8, 0.1, -5.1)):
-        trainer.lr = given
+    for value, rate, moved in ((8.0, 4.0, -5.0), (0, 0.0, -5.0), (0.8, 0.1, -5.1)):
+        trainer.lr = value
         assert trainer.lr == pytest.approx(rate)
         trainer.step(1)
         assert w.data[0] == pytest.approx(moved)
@@ -230,6 +234,77 @@ def test_a_mean_gradient_too_large_for_the_arrays_is_refused(name, n):
         with pytest.raises(TrainingError, match=rf"{most} {re.escape(f'{LARGEST[name]:.3g}')} in"):
             trainer.step(n)
         assert Trainer({"w": w}, name, lr=1e-30, clip_norm=1.0).step(n) > LARGEST[name]
+
+
+EXTREMES = st.sampled_from([0.0, 1e-30, 1e-4, 0.5, 1.0, 1e3, 1e7, 1e13, 1e18, 1e25, 3e38])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(OPTIMIZERS)), *[EXTREMES] * 5, st.booleans(), st.booleans())
+def test_no_step_takes_a_parameter_or_its_state_out_of_float32(
+    name, lr, decay, weight, slope, kept, by_rows, clips
+):
+    """Whatever its numbers, and in the steps that follow; or it says so and nothing is changed."""
+    w = parameter([[weight, -weight]] * 3)
+    g = np.array([[slope, slope]], "float32")
+    w.grad = RowSparse(np.array([1]), g) if by_rows else g.repeat(3, axis=0)
+    clip_norm = 1.0 if clips else None
+    trainer = Trainer({"w": w}, name, lr=lr, weight_decay=decay, clip_norm=clip_norm)
+    trainer.load_state(
+        {n: np.full_like(a, kept) if a.ndim else a for n, a in trainer.state().items()}
+    )
+    for _ in range(4):
+        before = w.data.copy(), copy.deepcopy(trainer.state())
+        try:
+            trainer.step(1)
+        except TrainingError:
+            np.testing.assert_array_equal(w.data, before[0])
+            np.testing.assert_equal(trainer.state(), before[1])
+            return
+        assert np.isfinite(w.data).all()
+        assert all(np.isfinite(array).all() for array in trainer.state().values())
+
+
+def test_a_step_out_of_float32_says_what_takes_it_there():
+    w = parameter([1.0, -2.0], [1.0, 1.0])
+    trainer = Trainer({"w": w}, "sgd", lr=2**63, weight_decay=2**70)
+    with pytest.raises(
+        TrainingError,
+        match=r"step 0: w would leave float32, whose largest number is 3.4e\+38: a learning rate "
+        r"of 9.22e\+18, a weight decay of 1.18e\+21, values of up to 2\. The parameters "
+        r"are unchanged",
+    ):
+        trainer.step(1)
+    assert w.data.tolist() == [1.0, -2.0]
+
+
+def test_what_is_clipped_may_be_as_large_as_float32_in_a_step_that_is_tried():
+    w = parameter([1.0], [1e30])
+    Trainer({"w": w}, "sgd", lr=1e10, clip_norm=1.0).step(1)
+    assert w.data.tolist() == [-1e10]
+
+
+def test_no_step_is_tried_first_where_numbers_are_usual(monkeypatch):
+    """It takes several times as long as the step itself."""
+    tried = []
+    monkeypatch.setattr(Updates, "stay_finite", lambda self, *job: tried.append(1) or True)
+    for name in OPTIMIZERS:
+        w = parameter([1.0, -2.0], [1e3, 1.0])
+        trainer = Trainer({"w": w}, name, lr=1.0, weight_decay=0.1)
+        for _ in range(3):
+            trainer.step(1)
+            w.set_data([5.0, 1e11])
+    assert not tried
+    w.set_data([1.0, 1e13])
+    trainer.step(1)
+    trainer.step(1)
+    assert len(tried) == 2
+    w.set_data([1.0, 1.0])
+    trainer.step(1)
+    assert len(tried) == 2
+    trainer.load_state({n: a + 1e25 if a.ndim else a for n, a in trainer.state().items()})
+    trainer.step(1)
+    assert len(tried) == 3
 
 
 def test_a_step_gives_another_version_to_what_it_changes():

@@ -123,6 +123,7 @@ class Gradients:
         self._totals = {name: np.zeros(p.shape, dtype) for name, p in parameters.items()}
         self._rows: dict[str, set[int]] = {name: set() for name in parameters}
 
+    @np.errstate(all="ignore")
     def add(self, name: str, value: Any) -> None:
         """Add one vertex's part: an array, or (row, its values)."""
         if not isinstance(value, tuple):
@@ -179,6 +180,7 @@ class VertexRun:
     What `at.nothing` masks is 0.0 in `values`.
     """
 
+    @np.errstate(all="ignore")  # infinities and NaN are values like others
     def __init__(self, at: AtVertex, program: Program) -> None:
         self.values: dict[int, Any] = {}
         self.effects: list[tuple[Call, Any]] = []
@@ -188,9 +190,8 @@ class VertexRun:
                 self.effects.append((c, args[0]))
                 continue
             gone = [at.nothing[a] for a in c.args] if at.nothing else []
-            with np.errstate(all="ignore"):
-                whole = all(g is None for g in gone)
-                value = _evaluate(at, c, args) if whole else _partly(at, c, args, gone)
+            whole = all(g is None for g in gone)
+            value = _evaluate(at, c, args) if whole else _partly(at, c, args, gone)
             mask = at.nothing[i] if at.nothing else None
             if mask is not None and c.type.dtype == "float32" and c.op != "total_rows":
                 value = np.where(mask, value.dtype.type(0), value)

@@ -343,7 +343,9 @@ class Network:
             if loss.label in graph.inputs
             else graph.n_vertices
         )
-        return Loss(float(outputs["loss"].sum(dtype="float64")), n_labels, outputs, backward)
+        with np.errstate(invalid="ignore"):  # inf - inf
+            total = float(outputs["loss"].sum(dtype="float64"))
+        return Loss(total, n_labels, outputs, backward)
 
     def ahead(self, batches: Iterable[Graph], loss: LossFunction | None = None) -> Iterator[Graph]:
         """The batches, each planned while the one before it runs: for a loop that runs them all.

@@ -63,7 +63,8 @@ def _binary_accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
     The answer is positive where p(3) + p(4) > p(0) + p(1): the neutral probability plays no part,
     and the model is the five-class one, not a second model trained without neutral examples.
     """
-    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))  # [n, 5], up to a factor per row
+    with np.errstate(over="ignore"):  # -inf is right for what is as far below
+        p = np.exp(outputs - outputs.max(axis=1, keepdims=True))  # [n, 5], up to a factor per row
     positive = p[:, 3] + p[:, 4] > p[:, 0] + p[:, 1]
     return float(np.count_nonzero(positive == (labels > 2)))
 

@@ -30,6 +30,8 @@ class Hyper:
     extra: Mapping[str, float]
 
 
+USUAL = 1e12  # see `is_usual`
+
 Number: TypeAlias = Any  # a float, or what stands for one in a kernel
 State: TypeAlias = tuple[Number, ...]
 Numbers: TypeAlias = Mapping[str, Number]
@@ -112,6 +114,18 @@ def _adam_step(w: Number, g: Number, state: State, c: Numbers, root: Root) -> tu
 def _with_l2(w: Number, g: Number, c: Numbers) -> Number:
     """The gradient of loss + decay / 2 * |w|^2."""
     return g + c["decay"] * w
+
+
+def is_usual(h: Hyper) -> bool:
+    """Whether a step by these numbers cannot leave float32 where no weight and no gradient is
+    beyond USUAL: it does not have to be tried before it is taken.
+    """
+    return (
+        h.lr <= 1e3
+        and h.decay <= 1e3
+        and h.lr * h.decay <= 1  # weights do not grow by their decay
+        and h.extra.get("eps", 1.0) >= 1e-12
+    )
 
 
 def check_hyper(name: str, extra: Mapping[str, float]) -> None:

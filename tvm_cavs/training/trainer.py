@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,15 @@ from ..errors import CheckpointError, ConfigError, TrainingError
 from ..interrupts import assigned, called, in_one_go
 from ..language import Changing, Parameter, RowSparse, aligned_copy
 from .lr_schedules import Schedule, constant
-from .optim import OPTIMIZERS, Hyper, check_hyper
+from .optim import OPTIMIZERS, USUAL, Hyper, check_hyper, is_usual
+
+
+class Given(NamedTuple):
+    """What an update needs besides the gradient; `are_usual` is what `is_usual` says of it."""
+
+    hyper: Hyper
+    numbers: tuple[float, ...]
+    are_usual: bool
 
 
 class Trainer:
@@ -83,6 +91,7 @@ class Trainer:
         self._extra = {**self._optimizer.extra, **{k: float(v) for k, v in extra.items()}}
         self._lr, self._weight_decay = lr, weight_decay
         self._clip_norm, self._schedule, self._cache = clip_norm, schedule, cache
+        self._seen: dict[str, int] = {}  # versions of parameters whose values were seen to be usual
         self._states = {
             name: tuple(aligned(p.shape) for _ in self._optimizer.states)
             for name, p in self.parameters.items()
@@ -169,7 +178,8 @@ class Trainer:
 
         Raises:
             TrainingError: no parameter has a gradient, one is not finite or too large for the
-                optimizer, or the learning rate is none; nothing was changed.
+                optimizer, the learning rate is none, or a parameter would leave float32; nothing
+                was changed.
         """
         ready = {
             name: (p, gradient)
@@ -186,7 +196,7 @@ class Trainer:
             what = "step(n), of how many examples the loss is a sum"
             count = number(what, n, least=1, error=TrainingError)
         lr, given = self.lr, []
-        known: dict[tuple[float, float], tuple[float, ...]] = {}
+        known: dict[tuple[float, float], Given] = {}
         for p, _ in ready.values():
             own = p.lr_mult, p.decay_mult
             if own not in known:
@@ -198,10 +208,14 @@ class Trainer:
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
         self._check_size(norm * count * scale)
-        updates = [
-            self._updates.prepared(p.memory, gradient, self._states[name], these, scale)
-            for (name, (p, gradient)), these in zip(ready.items(), given, strict=True)
-        ]
+        is_small, updates, usual = norm * count * scale <= USUAL, [], []
+        for (name, (p, gradient)), these in zip(ready.items(), given, strict=True):
+            job = p.memory, gradient, self._states[name], these.numbers, scale
+            if is_small and these.are_usual and self._has_usual_values(name):
+                usual.append(name)
+            elif not self._updates.stay_finite(*job):
+                raise TrainingError(self._describe_too_far(name, these.hyper))
+            updates.append(self._updates.prepared(*job))
         changed = [p for p, _ in ready.values()]
         versions = [p.version + 1 for p in changed]
         with self._changing.lock:
@@ -210,7 +224,18 @@ class Trainer:
                 called(updates),
                 assigned((self,), "n_steps", (self.n_steps + 1,)),
             )
+        known_now = dict(zip(ready, versions, strict=True))
+        self._seen = {name: known_now[name] for name in usual}
         return norm
+
+    def _has_usual_values(self, name: str) -> bool:
+        """Neither the parameter nor its state is far from what one trains; they are looked at where
+        others than this trainer have changed them.
+        """
+        p = self.parameters[name]
+        return self._seen.get(name) == p.version or (
+            _size(p.memory) <= USUAL and all(_size(s) <= USUAL**2 for s in self._states[name])
+        )
 
     def _check_size(self, norm: float) -> None:
         if norm > self._optimizer.largest:
@@ -220,7 +245,7 @@ class Trainer:
                 "parameters are unchanged. Set clip_norm, or scale the loss."
             )
 
-    def _numbers(self, lr: float, lr_mult: float, decay_mult: float) -> tuple[float, ...]:
+    def _numbers(self, lr: float, lr_mult: float, decay_mult: float) -> Given:
         """What this step's update of a parameter needs besides its gradient."""
         if not (
             type(lr_mult) is type(decay_mult) is float
@@ -237,7 +262,15 @@ class Trainer:
                 f"step {self.n_steps}: the numbers of this update leave float32: a learning rate "
                 f"of {hyper.lr:.3g} and a weight decay of {decay:.3g}. Nothing was changed."
             )
-        return found
+        return Given(hyper, found, is_usual(hyper))
+
+    def _describe_too_far(self, name: str, hyper: Hyper) -> str:
+        return (
+            f"step {self.n_steps}: {name} would leave float32, whose largest number is "
+            f"{LARGEST:.3g}: a learning rate of {hyper.lr:.3g}, a weight decay of "
+            f"{hyper.decay:.3g}, values of up to {_size(self.parameters[name].memory):.3g}. "
+            "The parameters are unchanged. Lower the learning rate or the weight decay."
+        )
 
     def _describe_non_finite(self, norm: float) -> str:
         counts = []
@@ -282,5 +315,11 @@ class Trainer:
                 "another shape. Was the checkpoint written with another optimizer or model?"
             )
         own.pop("n_steps")
+        self._seen = {}
         jobs = [partial(array.__setitem__, ..., state[name]) for name, array in own.items()]
         in_one_go(called(jobs), assigned((self,), "n_steps", (int(state["n_steps"]),)))
+
+
+def _size(array: np.ndarray) -> float:
+    """The largest absolute value of an array, 0 of none; inf or nan where one of them is."""
+    return float(np.abs(array).max(initial=0.0))

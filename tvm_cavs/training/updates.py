@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..arguments import LARGEST
 from ..arrays import aligned
 from ..compiler import SQUARES, Compiler, Form, Update, squares, update
 from ..errors import ShapeError
@@ -142,6 +143,27 @@ class Updates:
         size = known.size
         function = self._function(None, threads_in_use() if size >= GRAIN else 1)
         return partial(function, size, scale, *numbers, *known.tensors)
+
+    def stay_finite(
+        self,
+        weight: np.ndarray,
+        gradient: Gradient,
+        states: tuple[np.ndarray, ...],
+        numbers: tuple[float, ...],
+        scale: float,
+    ) -> bool:
+        """Whether the update that `prepared` would make leaves weight and states within float32.
+
+        Far slower than the update itself, for numbers that are out of the ordinary.
+        """
+        rows = gradient.rows if isinstance(gradient, RowSparse) else slice(None)
+        given = dict(zip(self._numbers, map(np.float32, numbers), strict=True))
+        kept = tuple(state[rows] for state in states)
+        with np.errstate(all="ignore"):
+            scaled = np.float32(scale) * _values(gradient)
+            new, changed = self._optimizer.rule(weight[rows], scaled, kept, given, np.sqrt)
+            # nearly: kernels round once where a product is added
+            return all((np.abs(array) <= LARGEST * (1 - 1e-6)).all() for array in (new, *changed))
 
     def _prepared_rows(
         self,
