@@ -12,6 +12,7 @@ from tvm_cavs.expressions import Expression, Line
 from tvm_cavs.graph.field import Field
 from tvm_cavs.graph.graph import Graph
 from tvm_cavs.row_sparse import RowSparse
+from tvm_cavs.runtime.area import Area
 from tvm_cavs.runtime.executable import Block, GradientPart, NetValue
 from tvm_cavs.runtime.gradients import Gradients, gradient_buffer
 from tvm_cavs.runtime.lending import Lending
@@ -121,20 +122,27 @@ def test_gradients_are_what_kernels_left_and_all_parts_of_it(seed: int) -> None:
 
 
 def test_what_kernels_add_to_begins_at_zero() -> None:
-    """Unless a call writes all of it."""
+    """But for what a call writes."""
     buffers = [BufferId(Role.TOTAL, i) for i in range(4)]
     memory = HostMemory()
     compiled: Any = SimpleNamespace(
         tables={}, row_sums={}, gradients=(), totals=buffers[:2], cleared=buffers[2:]
     )
     workspace: Any = SimpleNamespace(memory=memory)
-    for replaced in ([], buffers[1:2], buffers[2:], buffers):
-        for b in buffers:
-            memory.fixed(b, (3,))
+    shapes = (3,), (4, 5), (2, 3, 4), (6, 2)
+    areas = Area(0, 1, 1, 3), Area(1, 3, 2, 4), Area(0, 5, 0, 3), Area.of(shapes[3])
+    for n_from in range(5):
+        replaced = dict(zip(buffers[n_from:], areas[n_from:], strict=True))
+        for b, shape in zip(buffers, shapes, strict=True):
+            memory.fixed(b, shape)
             memory.fill(b, 7.0)
-        Gradients(compiled, ()).clear(frozenset(replaced), workspace)
-        for b in buffers:
-            assert (memory.read(b) == (7.0 if b in replaced else 0.0)).all()
+        Gradients(compiled, ()).clear(replaced, workspace)
+        for b, shape in zip(buffers, shapes, strict=True):
+            want = np.zeros((int(np.prod(shape[:-1])), shape[-1]))
+            if b in replaced:
+                top, bottom, left, right = replaced[b]
+                want[top:bottom, left:right] = 7.0
+            np.testing.assert_array_equal(memory.read(b), want.reshape(shape))
 
 
 FIELDS = {  # an input, by name: values of four vertices, the third of which has none
@@ -299,19 +307,21 @@ def test_what_another_thread_takes_meanwhile_is_not_taken_again() -> None:
     assert not lent._owned
 
 
-def test_one_call_replaces_a_gradient_that_it_covers_and_nobody_else_adds_to() -> None:
+def test_one_call_replaces_the_part_of_a_gradient_that_nobody_else_adds_to() -> None:
     """Two slices are two calls; what runs on none adds nothing."""
     whole, part, twice, late = (BufferId(Role.GRADIENT, name) for name in "wptl")
 
-    def group(*steps: tuple[tuple[BufferId, bool], ...]) -> Any:
+    def group(*steps: tuple[tuple[BufferId, Area | None], ...]) -> Any:
         return SimpleNamespace(steps=[SimpleNamespace(adds=adds) for adds in steps])
 
-    one = group(((whole, True), (part, False)), ((twice, True),))
-    other = group(((twice, True), (late, True), (part, True)))
+    all_, some = Area.of((3, 4)), Area(0, 3, 1, 2)
+    one = group(((whole, all_), (part, None)), ((twice, some),))
+    other = group(((twice, all_), (late, some), (part, all_)))
     for n_one, n_other, want in (
-        (1, 1, {whole, late}),
-        (1, 0, {whole, twice}),
-        (2, 1, {late}),
-        (0, 2, set()),
+        (1, 1, {whole: all_, late: some}),
+        (1, 0, {whole: all_, twice: some}),
+        (2, 1, {late: some}),
+        (0, 1, {twice: all_, late: some, part: all_}),
+        (0, 2, {}),
     ):
         assert alone_in([(one, n_one), (other, n_other)]) == want

@@ -15,6 +15,7 @@ from ..runtime import (
     ALL_ROWS,
     OF_NO_KIND,
     SCRATCH,
+    Area,
     Block,
     Buffer,
     BufferId,
@@ -61,8 +62,8 @@ def assemble(kinds: Kinds, compiler: Compiler, parameters: Mapping[str, Paramete
     gradients = _dense_gradients(kinds, parameters)
     parts = {g.key: g for low in stages for g in low.gradients}.values()
     return Executable(
-        forward=tuple(_group(g, forms, compiler, parameters) for g in kinds.forward),
-        backward=tuple(_group(g, forms, compiler, parameters) for g in kinds.backward),
+        forward=tuple(_group(g, forms, compiler) for g in kinds.forward),
+        backward=tuple(_group(g, forms, compiler) for g in kinds.backward),
         packs=_compiled_packs(packs, compiler),
         net_values=net_values,
         row_sums={r: compiler.function(form.symbol) for r, form in sums.items()},
@@ -182,9 +183,7 @@ def _spaces(stages: Iterable[Lowered], rows: Iterable[RowGradient]) -> list[Spac
     return [s for s in dict.fromkeys(found) if s not in OF_NO_KIND]
 
 
-def _group(
-    g: Group, forms: Forms, compiler: Compiler, parameters: Mapping[str, Parameter]
-) -> CompiledGroup:
+def _group(g: Group, forms: Forms, compiler: Compiler) -> CompiledGroup:
     low, position = g.lowered, {space: i for i, space in enumerate(g.lowered.spaces)}
 
     def compiled(step: Step) -> CompiledStep:
@@ -195,7 +194,7 @@ def _group(
             limits=tuple(f.min_rows for f in mine),
             starts=tuple(position[space] for space in step.starts),
             buffers=tuple(b.id for b in step.buffers),
-            adds=_adds(step, parameters),
+            adds=_adds(step),
             kind=step.kernel.kind,
             note=note,
             flop_per_row=flop_per_row,
@@ -234,18 +233,16 @@ def _read_in_order(step: Step) -> list[Buffer]:
     return [b for (slot, _), b in zip(sources, step.buffers, strict=False) if slot in slots]
 
 
-def _adds(step: Step, parameters: Mapping[str, Parameter]) -> tuple[tuple[BufferId, bool], ...]:
-    """The gradients that a step adds to, and whether it can replace the whole of one instead."""
+def _adds(step: Step) -> tuple[tuple[BufferId, Area | None], ...]:
+    """The gradients that a step adds to, and what of them it can replace instead."""
     spec = step.kernel.spec
     if isinstance(spec, ColumnSum):
-        return ((step.buffers[-1].id, False),)
+        return ((step.buffers[-1].id, None),)
     if not isinstance(spec, Outer):
         return ()
     buffers = step.buffers[-1:] if spec.sums is None else step.buffers[-2:]
-    shapes = {gradient_buffer(name): p.shape for name, p in parameters.items()}
-    first, whole = buffers[0].id, (spec.k, spec.n_columns)
-    covers = shapes.get(first, whole) == whole
-    return ((first, covers), *((b.id, False) for b in buffers[1:]))
+    area = Area(spec.row, spec.row + spec.k, spec.column, spec.column + spec.n_columns)
+    return ((buffers[0].id, area), *((b.id, None) for b in buffers[1:]))
 
 
 def _work(kernel: Kernel) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..errors import DeployError
 from ..expressions import Expression, Line
 from ..meanings import MEANINGS
 from ..runtime import (
+    Area,
     Block,
     Buffer,
     BufferId,
@@ -52,9 +53,15 @@ def from_data(data: Data, function: Function) -> Deployed:
     }
     stored = list(zip(ids, data["buffers"], strict=True))
     back = data.get("backward", NO_BACKWARD)
+    fixed = {id: (tuple(each["shape"]), each["dtype"]) for id, each in stored if "shape" in each}
+    wholes = {id: Area.of(shape) for id, (shape, _) in fixed.items() if shape}
+
+    def groups(given: Iterable[Data]) -> tuple[CompiledGroup, ...]:
+        return tuple(_group(each, spaces, ids, wholes, function) for each in given)
+
     executable = Executable(
-        forward=tuple(_group(each, spaces, ids, function) for each in data["groups"]),
-        backward=tuple(_group(each, spaces, ids, function) for each in back["groups"]),
+        forward=groups(data["groups"]),
+        backward=groups(back["groups"]),
         packs={
             ids[p["buffer"]]: CompiledPack(
                 function(p["function"]), tuple(ids[i] for i in p["sources"])
@@ -67,7 +74,7 @@ def from_data(data: Data, function: Function) -> Deployed:
             for id, each in stored
             if "space" in each
         },
-        fixed={id: (tuple(each["shape"]), each["dtype"]) for id, each in stored if "shape" in each},
+        fixed=fixed,
         totals=tuple(ids[i] for i in back["totals"]),
         cleared=tuple(ids[i] for i in back["cleared"]),
         members=members,
@@ -93,7 +100,7 @@ def from_data(data: Data, function: Function) -> Deployed:
         values=tuple(ids[i] for i in data["values"]),
         host={name: function(symbol) for name, symbol in data["host"].items()},
         seeds={name: ids[i] for name, i in back["seeds"].items()},
-        direct=tuple(_group(each, spaces, ids, function) for each in back["direct"]),
+        direct=groups(back["direct"]),
         direct_vertices=back["direct_vertices"],
     )
 
@@ -104,7 +111,11 @@ def _id(data: Data) -> BufferId:
 
 
 def _group(
-    data: Data, spaces: list[Space], ids: list[BufferId], function: Function
+    data: Data,
+    spaces: list[Space],
+    ids: list[BufferId],
+    wholes: Mapping[BufferId, Area],
+    function: Function,
 ) -> CompiledGroup:
     steps = tuple(
         CompiledStep(
@@ -112,7 +123,7 @@ def _group(
             limits=tuple(s["limits"]),
             starts=tuple(s["starts"]),
             buffers=tuple(ids[i] for i in s["buffers"]),
-            adds=tuple((ids[i], covers) for i, covers in s.get("adds", ())),
+            adds=_adds(s, ids, wholes),
             kind=s["kind"],
             note=s["note"],
             flop_per_row=s["flop_per_row"],
@@ -126,6 +137,17 @@ def _group(
         steps=steps,
         packs=tuple(ids[i] for i in data["packs"]),
         most_rows=data["most_rows"],
+    )
+
+
+def _adds(
+    step: Data, ids: list[BufferId], wholes: Mapping[BufferId, Area]
+) -> tuple[tuple[BufferId, Area | None], ...]:
+    adds = step.get("adds", ())
+    areas = [area and Area(*area) for area in step.get("areas", [None] * len(adds))]
+    return tuple(
+        (ids[i], wholes[ids[i]] if covers else area)
+        for (i, covers), area in zip(adds, areas, strict=True)
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..expressions import Expression, Line
-from ..runtime import BufferId, CompiledGroup, CompiledStep, Executable, GradientPart, Space
+from ..runtime import Area, BufferId, CompiledGroup, CompiledStep, Executable, GradientPart, Space
 from .program import Deployed
 
 Data = dict[str, Any]
@@ -136,14 +136,21 @@ class _Writer:
                     "limits": list(s.limits),
                     "starts": list(s.starts),
                     "buffers": self._numbers(s.buffers),
-                    **({"adds": self._adds(s)} if s.adds else {}),
+                    **self._adds(s),
                 }
                 for s in g.steps
             ],
         }
 
-    def _adds(self, step: CompiledStep) -> list[tuple[int, bool]]:
-        return [(self._number(buffer), covers) for buffer, covers in step.adds]
+    def _adds(self, step: CompiledStep) -> Data:
+        """What it adds to, whether it can replace all of that, and areas that are less than all."""
+        if not step.adds:
+            return {}
+        shapes = {buffer: shape for buffer, (shape, _) in self._executable.fixed.items()}
+        covers = [area == Area.of(shapes[buffer]) for buffer, area in step.adds]
+        adds = [(self._number(b), all_) for (b, _), all_ in zip(step.adds, covers, strict=True)]
+        areas = [None if c else area for (_, area), c in zip(step.adds, covers, strict=True)]
+        return {"adds": adds} | ({"areas": areas} if any(areas) else {})
 
     def _space_data(self, space: Space) -> Data:
         members = self._executable.members.get(space)

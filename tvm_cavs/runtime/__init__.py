@@ -7,6 +7,7 @@ stands on it alone.
 from .. import ffi  # noqa: F401  (first: what follows imports tvm_ffi)
 
 # isort: split
+from .area import Area as Area
 from .arena import Arena as Arena
 from .arena import Joined as Joined
 from .batch_inputs import Filling as Filling

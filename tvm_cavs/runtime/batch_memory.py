@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .area import Area
 from .lending import Lending
 from .memory import HostMemory
 from .passes import Passes
@@ -35,15 +36,16 @@ class Batch:
     """A planned batch.
 
     spaces, passes: of what was compiled when it was planned. cut: its slices. replaced: gradients
-    that are written, not added to. counts: rows of every space. memory: what kernels read of its
-    graphs, and the slices. distinct: by input whose rows get gradients, its distinct values.
+    that one call writes and none adds to, and where. counts: rows of every space. memory: what
+    kernels read of its graphs, and the slices. distinct: by input whose rows get gradients, its
+    distinct values.
     """
 
     spaces: Spaces
     plan: Plan
     passes: Passes
     cut: Cut
-    replaced: frozenset[BufferId]
+    replaced: Mapping[BufferId, Area]
     counts: np.ndarray
     memory: HostMemory
     distinct: Mapping[str, np.ndarray]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..expressions import Expression
+from .area import Area
 from .roles import BufferId
 from .spaces import Buffer, RowGradient, Space
 
@@ -27,7 +28,8 @@ class CompiledStep:
     limits: tuple[int, ...]
     starts: tuple[int, ...]  # positions in the group's spaces
     buffers: tuple[BufferId, ...]
-    adds: tuple[tuple[BufferId, bool], ...]  # buffers that it adds to; if it can replace all there
+    adds: tuple[tuple[BufferId, Area | None], ...]  # buffers that it adds to, and what of them it
+    # can replace instead
     kind: str
     note: str  # for people: the size of a product, the number of a region's lines
     flop_per_row: int

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..row_sparse import RowSparse, made_rows, merge
+from .area import Area
 from .batch_memory import Batch
 from .executable import Executable, GradientPart
 from .roles import BufferId, Role
@@ -52,10 +53,12 @@ class Gradients:
             name: [g for g in compiled.gradients if g.parameter == name] for name in self._dense
         }
 
-    def clear(self, replaced: Collection[BufferId], workspace: Workspace) -> None:
-        """Zeros where kernels add; buffers in `replaced` they fill by themselves."""
+    def clear(self, replaced: Mapping[BufferId, Area], workspace: Workspace) -> None:
+        """Zeros where kernels add, and around the areas in `replaced`, which they write."""
         for buffer in (*self._compiled.totals, *self._compiled.cleared):
-            if buffer not in replaced:
+            if buffer in replaced:
+                workspace.memory.clear_around(buffer, replaced[buffer])
+            else:
                 workspace.memory.fill(buffer, 0.0)
 
     def collect(self, batch: Batch, workspace: Workspace) -> dict[str, np.ndarray | RowSparse]:

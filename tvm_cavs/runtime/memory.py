@@ -16,6 +16,7 @@ import tvm_ffi
 
 from ..arrays import aligned
 from ..errors import OutOfMemoryError
+from .area import Area
 from .memory_limit import SMALL, check_room, shown
 from .roles import BufferId
 
@@ -124,6 +125,10 @@ class HostMemory:
     def fill(self, buffer: BufferId, value: float) -> None:
         """Set all of a buffer."""
         self._arrays[buffer].fill(value)
+
+    def clear_around(self, buffer: BufferId, area: Area) -> None:
+        """Zeros in all of a buffer that is not in the area."""
+        area.clear_around(self._arrays[buffer])
 
     def read(self, buffer: BufferId) -> np.ndarray:
         """The buffer as a NumPy array; on a CPU the memory itself."""

@@ -8,11 +8,12 @@ compiled kernels; nothing here is done for each of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .area import Area
 from .executable import CompiledGroup, Executable
 from .memory import HostMemory, table
 from .needs import Need, Needs
@@ -106,7 +107,7 @@ class Spaces:
             ],
             2,
         )
-        self._replaced: dict[tuple[int, ...], frozenset[BufferId]] = {}
+        self._replaced: dict[tuple[int, ...], dict[BufferId, Area]] = {}
 
     def _cut_calls(
         self, stages: Held, flags: Sequence[Held], n_forward: int, planner: Planner
@@ -164,25 +165,25 @@ class Spaces:
         rows = memory.read(SLICES)[: cut.n * self.width].reshape(cut.n, self.width)[order]
         return [Slice(self.groups[row[GROUP]], row) for row in rows.tolist()]
 
-    def replaced(self, cut: Cut) -> frozenset[BufferId]:
-        """The gradients that one call alone makes whole, so that nothing has to be there before."""
+    def replaced(self, cut: Cut) -> Mapping[BufferId, Area]:
+        """The gradients that one call alone makes, and where: nothing has to be there before."""
         often = cut.often
         if often not in self._replaced:
             self._replaced[often] = replaced(list(zip(self.groups, often, strict=True)))
         return self._replaced[often]
 
 
-def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> frozenset[BufferId]:
-    """The gradients that one call alone makes whole; `groups` with how often each runs."""
+def replaced(groups: Sequence[tuple[CompiledGroup, int]]) -> dict[BufferId, Area]:
+    """The gradients that one call alone makes, and where; `groups` with how often each runs."""
     times: Counter[BufferId] = Counter()
-    covered = set()
+    areas: dict[BufferId, Area] = {}
     for group, often in groups:
         if not often:
             continue
-        for buffer, covers in (add for step in group.steps for add in step.adds):
+        for buffer, area in (add for step in group.steps for add in step.adds):
             times[buffer] += often
-            covered |= {buffer} if covers else set()
-    return frozenset(buffer for buffer in covered if times[buffer] == 1)
+            areas |= {} if area is None else {buffer: area}
+    return {buffer: area for buffer, area in areas.items() if times[buffer] == 1}
 
 
 def _flags(member: np.ndarray) -> Any:
