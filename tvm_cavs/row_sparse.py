@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .arguments import number
 from .errors import ShapeError
 from .given import as_list, count, numbers
 
@@ -18,8 +20,12 @@ class RowSparse:
     What it is made of is copied. rows: int32[m], distinct, read-only, in any order: each executor
     has its own. values: float32[m, width], a row for each of them.
 
+    Gradients add up with `+`, to dense ones (float32[n_rows, width]) as well, and `*` scales one;
+    the result is new.
+
     Raises:
-        ShapeError: they are no such arrays, or a row is negative or comes twice.
+        ShapeError: they are no such arrays, a row is negative or comes twice, or what is added has
+            another width or fewer rows.
 
     Examples:
         >>> import tvm_cavs as cavs
@@ -27,7 +33,12 @@ class RowSparse:
         >>> E.grad = cavs.RowSparse(rows=[4, 1], values=[[1.0, 2.0], [3.0, 4.0]])
         >>> print(E.grad.rows, E.grad.values.tolist())
         [4 1] [[1.0, 2.0], [3.0, 4.0]]
+        >>> both = E.grad + cavs.RowSparse([0, 1], [[5.0, 5.0], [5.0, 5.0]])
+        >>> print(both.rows, both.values.tolist())
+        [0 1 4] [[5.0, 5.0], [8.0, 9.0], [1.0, 2.0]]
     """
+
+    __array_ufunc__ = None  # an array on the left leaves `+` and `*` to this class
 
     rows: np.ndarray
     values: np.ndarray
@@ -44,6 +55,45 @@ class RowSparse:
         if len(set(rows)) < len(rows):
             raise ShapeError("RowSparse: a row comes twice; add up the values of equal rows.")
         self.__dict__.update(vars(made_rows(np.array(rows, np.int32), values)))
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, RowSparse):
+            return self._plus_rows(other)
+        if isinstance(other, np.ndarray):
+            return self._plus_dense(other)
+        if isinstance(other, int) and other == 0:  # where `sum` begins
+            return made_rows(self.rows.copy(), self.values.copy())
+        return NotImplemented
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: Any) -> Any:
+        if np.ndim(factor):
+            return NotImplemented
+        scale = np.float32(number("RowSparse: a factor", factor, error=ShapeError))
+        return made_rows(self.rows.copy(), self.values * scale)
+
+    __rmul__ = __mul__
+
+    def _plus_rows(self, other: RowSparse) -> RowSparse:
+        width = self.values.shape[1]
+        if other.values.shape[1] != width:
+            raise ShapeError(
+                f"RowSparse: rows of {width} numbers plus rows of {other.values.shape[1]}; "
+                "expected gradients of one table."
+            )
+        return merge([self, other], width)
+
+    def _plus_dense(self, dense: np.ndarray) -> np.ndarray:
+        n_rows, width = int(self.rows.max(initial=-1)) + 1, self.values.shape[1]
+        if dense.ndim != 2 or dense.shape[1] != width or len(dense) < n_rows:
+            raise ShapeError(
+                f"RowSparse: rows of {width} numbers, up to row {n_rows - 1}, plus an array of "
+                f"shape {list(dense.shape)}; expected gradients of one table."
+            )
+        total = dense.copy()
+        total[self.rows] += self.values
+        return total
 
     def __reduce__(self) -> tuple[Callable[..., RowSparse], tuple[np.ndarray, np.ndarray]]:
         """A copy has read-only rows too."""
