@@ -208,11 +208,11 @@ class Trainer:
         clipped = self._clip_norm is not None and norm > self._clip_norm
         scale = (self._clip_norm / norm if clipped and self._clip_norm else 1.0) / count
         self._check_size(norm * count * scale)
-        is_small, updates, usual = norm * count * scale <= USUAL, [], []
+        is_small, updates, seen = norm * count * scale <= USUAL, [], {}
         for (name, (p, gradient)), these in zip(ready.items(), given, strict=True):
             job = p.memory, gradient, self._states[name], these.numbers, scale
             if is_small and these.are_usual and self._has_usual_values(name):
-                usual.append(name)
+                seen[name] = p.version + 1
             elif not self._updates.stay_finite(*job):
                 raise TrainingError(self._describe_too_far(name, these.hyper))
             updates.append(self._updates.prepared(*job))
@@ -223,9 +223,8 @@ class Trainer:
                 assigned(changed, "version", versions),
                 called(updates),
                 assigned((self,), "n_steps", (self.n_steps + 1,)),
+                assigned((self,), "_seen", (seen,)),
             )
-        known_now = dict(zip(ready, versions, strict=True))
-        self._seen = {name: known_now[name] for name in usual}
         return norm
 
     def _has_usual_values(self, name: str) -> bool:
