@@ -11,6 +11,8 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,18 @@ class Record:
     def key(self) -> tuple[str, str, Bucket, Knobs]:
         """What a record is about; two with one key are two measurements of the same."""
         return self.kernel, self.target, self.bucket, self.knobs
+
+    @cached_property
+    def line(self) -> str:
+        """The record as it stands in a file. All of a file is written with every new record, so
+        this is made once.
+        """
+        return json.dumps(to_json(self))
+
+    @cached_property
+    def place(self) -> tuple[str, str, Bucket, str]:
+        """By what records are sorted in a file."""
+        return self.kernel, self.target, self.bucket, repr(self.knobs)
 
     @property
     def default_seconds(self) -> float:
@@ -175,8 +189,7 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    ordered = sorted(records, key=lambda r: (r.kernel, r.target, r.bucket, repr(r.knobs)))
-    lines = ",\n".join(json.dumps(to_json(each)) for each in ordered)
+    lines = ",\n".join(each.line for each in sorted(records, key=attrgetter("place")))
     text = f'{{"schema": {SCHEMA}, "records": [\n{lines}\n]}}\n'
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")

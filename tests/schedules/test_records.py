@@ -158,6 +158,17 @@ def test_one_bad_record_spoils_no_other(change, words, tmp_path):
         assert note.startswith(f"{path}: record {number} is not used: ")
 
 
+def test_a_record_is_put_into_words_once_however_often_a_file_is_written(tmp_path, monkeypatch):
+    """A tuning writes all of its file after every measurement."""
+    made, path = [], tmp_path / "records.json"
+    monkeypatch.setattr(records, "to_json", lambda r: made.append(r) or to_json(r))
+    some = [replace(each) for each in SEVERAL]
+    for n in range(len(some) + 1):
+        write_records(path, some[:n])
+    assert len(made) == len(some)
+    assert sorted(read_records(path)[0], key=repr) == sorted(some, key=repr)
+
+
 def test_the_later_of_two_measurements_counts():
     old, new = record(ratio=0.5), record(ratio=0.8, date="2026-11-28T11:00:00")
     other = record(bucket=Bucket(1))
