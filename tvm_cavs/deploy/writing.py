@@ -147,7 +147,7 @@ class _Writer:
         if not step.adds:
             return {}
         shapes = {buffer: shape for buffer, (shape, _) in self._executable.fixed.items()}
-        covers = [area == Area.of(shapes[buffer]) for buffer, area in step.adds]
+        covers = [area is not None and area == Area.of(shapes[b]) for b, area in step.adds]
         adds = [(self._number(b), all_) for (b, _), all_ in zip(step.adds, covers, strict=True)]
         areas = [None if c else area for (_, area), c in zip(step.adds, covers, strict=True)]
         return {"adds": adds} | ({"areas": areas} if any(areas) else {})

@@ -28,8 +28,7 @@ class CompiledStep:
     limits: tuple[int, ...]
     starts: tuple[int, ...]  # positions in the group's spaces
     buffers: tuple[BufferId, ...]
-    adds: tuple[tuple[BufferId, Area | None], ...]  # buffers that it adds to, and what of them it
-    # can replace instead
+    adds: tuple[tuple[BufferId, Area | None], ...]  # what it adds to; what of that it can replace
     kind: str
     note: str  # for people: the size of a product, the number of a region's lines
     flop_per_row: int
