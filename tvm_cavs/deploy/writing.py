@@ -146,8 +146,8 @@ class _Writer:
         """What it adds to, whether it can replace all of that, and areas that are less than all."""
         if not step.adds:
             return {}
-        shapes = {buffer: shape for buffer, (shape, _) in self._executable.fixed.items()}
-        covers = [area is not None and area == Area.of(shapes[b]) for b, area in step.adds]
+        fixed = self._executable.fixed
+        covers = [area is not None and area == Area.of(fixed[b][0]) for b, area in step.adds]
         adds = [(self._number(b), all_) for (b, _), all_ in zip(step.adds, covers, strict=True)]
         areas = [None if c else area for (_, area), c in zip(step.adds, covers, strict=True)]
         return {"adds": adds} | ({"areas": areas} if any(areas) else {})
