@@ -25,10 +25,10 @@ from helpers.targets import X86
 from tvm_cavs.compiler import Compiler
 from tvm_cavs.data import to_json
 from tvm_cavs.deploy import Model, load, to_data
-from tvm_cavs.deploy.restoring import from_data
+from tvm_cavs.deploy.restoring import _adds, from_data
 from tvm_cavs.errors import DeployError, GraphError, OutOfMemoryError, ShapeError
 from tvm_cavs.executors import Exportable, Seeds, exporting, factory
-from tvm_cavs.runtime import Area, Workspace
+from tvm_cavs.runtime import Area, BufferId, Role, Workspace
 from tvm_cavs.transform import SEED, seeded
 
 pytestmark = pytest.mark.compiles
@@ -301,6 +301,17 @@ def test_a_program_that_was_read_is_the_one_that_was_written(name):
             areas.add(area and ("all" if area == Area.of(fixed[buffer][0]) else "some"))
     assert areas >= {None, "all"}, "gradients that a call can replace, and others"
     assert ("some" in areas) == (name == TABLE)
+
+
+def test_a_program_of_before_areas_adds_where_it_cannot_replace_all():
+    """Its steps say of a buffer only whether they can replace all of it."""
+    ids = [BufferId(Role.GRADIENT, name) for name in "Wb"]
+    wholes = {ids[0]: Area.of((2, 3))}
+    step = {"adds": [[0, False], [1, False]]}
+    assert _adds(step, ids, wholes) == ((ids[0], None), (ids[1], None))
+    assert _adds({"adds": [[0, True]]}, ids, wholes) == ((ids[0], Area(0, 2, 0, 3)),)
+    now = _adds({**step, "areas": [[0, 2, 0, 1], None]}, ids, wholes)
+    assert now == ((ids[0], Area(0, 2, 0, 1)), (ids[1], None))
 
 
 def test_the_manifest_says_whether_it_is_there(tree, tmp_path):
